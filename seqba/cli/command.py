@@ -1,0 +1,47 @@
+"""What every command does around its own work: one clear line and exit status 2 for what a user can mend."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from seqba.errors import UserError
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+def run(main: Main, arguments: Sequence[str] | None = None) -> int:
+    """Runs a command's `main` and turns what users can mend into one line on stderr and exit status 2.
+
+    Returns:
+        The exit status: main's own; 2 for a user's mistake, a bad file or a full disk; 130 for Ctrl-C.
+    """
+    try:
+        status = main(arguments)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        return _complain(str(error))
+    except BrokenPipeError:
+        # The reader went away (`| head`): not a mistake, and nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        return _complain(_describe(error))
+
+
+def _describe(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{where}: free some space and run the same command again"
+    return f"{error.strerror or error}{where}"
+
+
+def _complain(line: str) -> int:
+    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    return 2

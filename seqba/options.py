@@ -1,0 +1,86 @@
+"""Options as frozen dataclasses: one line of help, a default and a range for each field, and nothing of argparse.
+
+The library reads plain fields; `seqba.cli.arguments` makes the flags out of the same fields, so that an option is
+declared in exactly one place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from seqba.errors import UserError
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 - argparse's own word for it
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] | None = None,
+    aliases: Sequence[str] = (),
+    metavar: str | None = None,
+) -> Any:
+    """A dataclass field that is also an option: `label_smoothing` becomes `--label-smoothing`.
+
+    Args:
+        default: the value when the flag is absent; `None` means "not given".
+        help: one line: meaning, unit, source.
+        minimum: smallest allowed value (inclusive); `above` is its exclusive form.
+        maximum: largest allowed value (inclusive); `below` is its exclusive form.
+        choices: the allowed words.
+        aliases: other spellings of the flag, without the dashes.
+        metavar: the placeholder shown by `--help`.
+    """
+    metadata = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "below": below,
+        "choices": tuple(choices) if choices is not None else None,
+        "aliases": tuple(aliases),
+        "metavar": metavar,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_of(name: str) -> str:
+    """`label_smoothing` → `--label-smoothing`."""
+    return "--" + name.replace("_", "-")
+
+
+def check_options(options: Any) -> None:
+    """Checks every field of an options dataclass against its declared range.
+
+    Raises:
+        UserError: naming the flag, the value and the range.
+    """
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            _check_range(flag_of(field.name), number, field.metadata)
+
+
+def _check_range(flag: str, value: Any, metadata: Any) -> None:
+    choices = metadata.get("choices")
+    if choices is not None and value is not None and value not in choices:
+        raise UserError(f"{flag} is {value!r}; choose one of: {', '.join(choices)}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    if value != value:
+        raise UserError(f"{flag} is not a number (NaN)")
+    bounds = {
+        "minimum": ("at least", lambda bound: value >= bound),
+        "above": ("greater than", lambda bound: value > bound),
+        "maximum": ("at most", lambda bound: value <= bound),
+        "below": ("less than", lambda bound: value < bound),
+    }
+    for key, (words, holds) in bounds.items():
+        bound = metadata.get(key)
+        if bound is not None and not holds(bound):
+            raise UserError(f"{flag} is {value:g}; it must be {words} {bound:g}")
