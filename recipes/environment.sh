@@ -1,0 +1,74 @@
+# The Python environment of every recipe and of the tests. Source it:
+#
+#     source "$root/recipes/environment.sh"          # seqba and what it runs on
+#     source "$root/recipes/environment.sh" dev      # and the tools that check it
+#
+# Makes .venv in the project's folder with the first Python >= 3.10 it finds (or $PYTHON), installs the one torch that
+# this project is tested with, then seqba itself, editable; puts its commands first on PATH. A second call sees that
+# nothing changed and takes no time. With SEQBA_VENV=DIR the environment in DIR is used as it stands, and nothing is
+# installed. pip's own configuration (indexes, proxies, caches) is left to the machine.
+#
+# Torch is pinned here and nowhere else. On a machine without a GPU, point pip at CPU wheels of the same version first:
+# an ordinary Linux index answers with the build that carries gigabytes of CUDA.
+
+SEQBA_TORCH="torch==2.13.0"
+
+seqba_fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+seqba_is_recent_python() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1
+}
+
+seqba_find_python() {
+    local candidate
+    if [[ -n "${PYTHON:-}" ]]; then
+        seqba_is_recent_python "$PYTHON" || seqba_fail "PYTHON=$PYTHON is not a Python 3.10 or later"
+        printf '%s\n' "$PYTHON"
+        return
+    fi
+    for candidate in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
+        if seqba_is_recent_python "$candidate"; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    seqba_fail "no Python 3.10 or later on PATH; install one, or name it: PYTHON=/path/to/python3 bash $0"
+}
+
+seqba_install() {
+    local root="$1" venv="$2" extras="$3" stamp="$2/.seqba-installed${3:+-$3}" state python
+    state="$(cat "$root/pyproject.toml" "$root/recipes/environment.sh" | cksum) $root"
+    [[ -f "$stamp" && "$(<"$stamp")" == "$state" ]] && return
+    if [[ ! -x "$venv/bin/python" ]]; then
+        python="$(seqba_find_python)" || exit
+        echo "environment: making $venv with $("$python" --version)"
+        "$python" -m venv "$venv" ||
+            seqba_fail "$python cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)"
+    fi
+    seqba_is_recent_python "$venv/bin/python" || seqba_fail "$venv has no Python 3.10 or later; remove it and try again"
+    echo "environment: installing $SEQBA_TORCH, then seqba${extras:+[$extras]}"
+    # Torch first and alone, so that nothing else can choose another one.
+    "$venv/bin/python" -m pip install --quiet "$SEQBA_TORCH" || seqba_fail "pip could not install $SEQBA_TORCH"
+    "$venv/bin/python" -m pip install --quiet "$SEQBA_TORCH" --editable "$root${extras:+[$extras]}" ||
+        seqba_fail "pip could not install seqba${extras:+[$extras]}"
+    printf '%s\n' "$state" >"$stamp"
+}
+
+seqba_environment() {
+    local root venv
+    root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+    if [[ -n "${SEQBA_VENV:-}" ]]; then
+        venv="$SEQBA_VENV"
+        "$venv/bin/python" -c 'import seqba, torch' >/dev/null 2>&1 && [[ -x "$venv/bin/seqba-train" ]] ||
+            seqba_fail "SEQBA_VENV=$venv has no seqba installed; unset it, or pip install -e $root there"
+    else
+        venv="$root/.venv"
+        seqba_install "$root" "$venv" "${1:-}"
+    fi
+    export PATH="$venv/bin:$PATH"
+}
+
+seqba_environment "${1:-}"
