@@ -1,10 +1,11 @@
-# The Python environment of every recipe and of the tests. Source it:
+# shellcheck shell=bash
+# The Python environment of every recipe and of the tests. Source it, then call
 #
-#     source "$root/recipes/environment.sh"          # seqba and what it runs on
-#     source "$root/recipes/environment.sh" dev      # and the tools that check it
+#     seqba_environment          # seqba and what it runs on
+#     seqba_environment dev      # and the tools that check it
 #
-# Makes .venv in the project's folder with the first Python >= 3.10 it finds (or $PYTHON), installs the one torch that
-# this project is tested with, then seqba itself, editable; puts its commands first on PATH. A second call sees that
+# which makes .venv in the project's folder with the first Python >= 3.10 it finds (or $PYTHON), installs the one torch that
+# this project is tested with, then seqba itself, editable, and puts its commands first on PATH. A second call sees that
 # nothing changed and takes no time. With SEQBA_VENV=DIR the environment in DIR is used as it stands, and nothing is
 # installed. pip's own configuration (indexes, proxies, caches) is left to the machine.
 #
@@ -70,5 +71,3 @@ seqba_environment() {
     fi
     export PATH="$venv/bin:$PATH"
 }
-
-seqba_environment "${1:-}"
