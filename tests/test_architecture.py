@@ -1,0 +1,147 @@
+"""The house's rules, read from the code itself: who imports whom, and what every public name owes its reader."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from seqba.cli.command import run
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "seqba"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# What each part may import from seqba, beside itself: core ← nn ← models; core, data ← tasks; everything ← training
+# ← cli.
+LEAVES = {"errors", "options"}
+MAY_IMPORT = {
+    "errors": set(),
+    "options": {"errors"},
+    "core": set(),
+    "nn": {"core", *LEAVES},
+    "models": {"core", "nn", *LEAVES},
+    "data": LEAVES,
+    "tasks": {"core", "nn", "models", "data", *LEAVES},
+    "decoding": {"models", "data", *LEAVES},
+    "evaluation": {"models", "data", *LEAVES},
+    "training": {"core", "nn", "models", "data", "tasks", "decoding", "evaluation", *LEAVES},
+    "cli": {"core", "nn", "models", "data", "tasks", "decoding", "evaluation", "training", *LEAVES},
+    # The package's own face: what `import seqba` gives.
+    "__init__": {"core", "nn"},
+}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_modules(source: str) -> Iterator[tuple[str, int]]:
+    """Every module that a source file imports, wherever in it the import stands, with its line."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import; write the full name"
+            # `from seqba import nn` names a part too.
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def forbidden_imports(part: str, source: str) -> list[str]:
+    """The imports that this part of the package may not have, as `line N: reason`."""
+    found = []
+    for module, line in imported_modules(source):
+        top, *rest = module.split(".")
+        if top == "seqba":
+            if rest[0] != part and rest[0] not in MAY_IMPORT[part] and rest[0] != "__version__":
+                found.append(f"line {line}: {part} may not import {module}")
+        elif part == "core" and top != "torch" and top not in sys.stdlib_module_names:
+            found.append(f"line {line}: core imports torch and the standard library alone, not {top}")
+        elif top == "argparse" and part != "cli":
+            found.append(f"line {line}: only cli knows argparse")
+    return found
+
+
+def public_definitions(path: Path) -> Iterator[tuple[str, ast.AST]]:
+    """The module, its public classes and functions, and their public methods."""
+
+    def walk(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.AST]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and not child.name.startswith(
+                "_"
+            ):
+                yield f"{prefix}{child.name}", child
+                if isinstance(child, ast.ClassDef):
+                    yield from walk(child, f"{prefix}{child.name}.")
+
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    yield "", tree
+    yield from walk(tree, "")
+
+
+def commands() -> list[str]:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return re.findall(r'^(seqba-[\w-]+) = "seqba\.cli\.\w+:entry"$', text, flags=re.MULTILINE)
+
+
+def test_every_part_has_its_place_in_the_house() -> None:
+    assert {part_of(path) for path in SOURCES} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_follow_the_rules(path: Path) -> None:
+    assert forbidden_imports(part_of(path), path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "reason"),
+    [
+        ("core", "import numpy", "standard library alone"),
+        ("core", "from seqba import nn", "core may not import"),
+        ("core", "from seqba.errors import UserError", "core may not import"),
+        ("models", "from seqba.tasks.translation import Translation", "models may not import"),
+        ("training", "import argparse", "only cli"),
+        ("decoding", "def f():\n    from seqba.training import trainer", "decoding may not import"),
+    ],
+)
+def test_the_rules_catch_a_stray_import(part: str, line: str, reason: str) -> None:
+    (complaint,) = forbidden_imports(part, line)
+    assert reason in complaint
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_public_name_has_a_docstring(path: Path) -> None:
+    missing = [name or "the module" for name, node in public_definitions(path) if not ast.get_docstring(node)]
+    assert missing == []
+
+
+def test_the_commands_are_the_installed_ones() -> None:
+    installed = {entry.name for entry in entry_points(group="console_scripts") if entry.value.startswith("seqba.")}
+    assert installed == set(commands())
+    assert len(installed) >= 6
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_answers_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module("seqba.cli." + command.removeprefix("seqba-").replace("-", "_"))
+    assert callable(module.entry)
+    with pytest.raises(SystemExit) as stopped:
+        module.main(["--help"])
+    assert stopped.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_refuses_an_unknown_flag_in_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module("seqba.cli." + command.removeprefix("seqba-").replace("-", "_"))
+    assert run(module.main, ["--no-such-flag"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
