@@ -1,0 +1,20 @@
+"""The method: copies, keyed noise, plans, the merged gradient. Knows neither text nor images; imports torch alone."""
+
+from seqba.core.gradient import Step, grid_gradient, merged_gradient
+from seqba.core.noise import Noise, current_noise, noise_context
+from seqba.core.plan import Pass, Plan, parse_plan
+from seqba.core.replicate import replicate, replicating_collate
+
+__all__ = [
+    "Noise",
+    "Pass",
+    "Plan",
+    "Step",
+    "current_noise",
+    "grid_gradient",
+    "merged_gradient",
+    "noise_context",
+    "parse_plan",
+    "replicate",
+    "replicating_collate",
+]

@@ -1,0 +1,263 @@
+"""The merged gradient: run the passes of the grid, add up, divide once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from seqba.core.noise import Noise, noise_context
+from seqba.core.plan import Pass, Plan, PlanLike, SavedBytes, parse_plan
+from seqba.core.replicate import replicate
+
+Batch = TypeVar("Batch")
+Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
+LossFunction = Callable[[nn.Module, Batch], Loss]
+
+WEIGHT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an update's passes came to.
+
+    Attributes:
+        loss: mean loss over the grid: the sum over cells divided by `weight`.
+        weight: what the sum was divided by: the copies × the loss function's weights (tokens, images), or the number
+            of cells where the loss function returns means.
+        extras: further sums that the loss function returned, divided likewise.
+    """
+
+    loss: float
+    weight: float
+    extras: dict[str, float] = field(default_factory=dict)
+
+
+def merged_gradient(
+    model: nn.Module,
+    batch: Batch,
+    loss_fn: LossFunction[Batch],
+    *,
+    copies: int,
+    plan: PlanLike = "auto",
+    seed: int = 0,
+    update: int = 0,
+    shard: int = 0,
+) -> Step:
+    """Adds to every parameter's `.grad` the mean gradient over `copies` noisy views of one batch.
+
+        .grad += 1/Σw · Σ_m ∇ loss_m        (m = 1..M, each copy through its own noise)
+
+    Args:
+        model: any module. Ordinary dropout draws per row, hence per copy, from the global generator; seqba's own
+            modules draw keyed noise, so that the gradient doesn't depend on the plan.
+        batch: nested tensors with B rows on dimension 0 (see `replicate`).
+        loss_fn: `loss_fn(model, batch)` → the mean over rows (0-dim tensor), or (sum, weight), or (sum, weight, further
+            sums to report). A weight may not depend on the noise.
+        copies: M, noisy views of each example; 1 is an ordinary step, bit for bit where there is no dropout.
+        plan: "auto", "stacked", "looped", a number of copies per pass, or a `Plan`.
+        seed: of the run.
+        update: number of this update. **Pass it**: the same (seed, update, shard) draws the same masks again.
+        shard: number of this batch within the update, when several are added up before one optimizer step.
+
+    Returns:
+        The mean loss and the weight.
+
+    Raises:
+        ValueError: for copies < 1, an unknown plan, a loss that isn't a 0-dim tensor, or a weight that isn't positive
+            or changes between copies.
+
+    Source: Hoffer et al. 2020, section 2, the modified learning rule.
+    """
+    grid = _Grid(model, [batch], loss_fn, copies, _plan_for(model, plan), seed, update, shard)
+    return grid.run(weight=None)
+
+
+def grid_gradient(
+    model: nn.Module,
+    shards: Sequence[Batch],
+    loss_fn: LossFunction[Batch],
+    *,
+    copies: int,
+    weight: float,
+    plan: PlanLike = "auto",
+    seed: int = 0,
+    update: int = 0,
+) -> Step:
+    """`merged_gradient` over S shards at once: the mean is over the whole grid of S × M cells.
+
+        .grad += 1/weight · Σ_s Σ_m ∇ (summed loss of cell (s, m))
+
+    Args:
+        model: as in `merged_gradient`.
+        shards: S batches of distinct examples; shard s is keyed by its place in this sequence.
+        loss_fn: as in `merged_gradient`, returning (sum, weight) or (sum, weight, further sums).
+        copies: M.
+        weight: of the whole grid, M × Σ_s weight of shard s, known beforehand: dividing by it is the only division.
+        plan: as in `merged_gradient`.
+        seed: of the run.
+        update: number of the update.
+
+    Returns:
+        The mean loss over the grid and the weight.
+
+    Raises:
+        ValueError: as `merged_gradient`, and if the weights that come out don't add up to `weight`.
+    """
+    if not weight > 0:
+        raise ValueError(f"the grid's weight is {weight}; it must be positive")
+    return _Grid(model, shards, loss_fn, copies, _plan_for(model, plan), seed, update, 0).run(weight=weight)
+
+
+_auto_plans: WeakKeyDictionary[nn.Module, Plan] = WeakKeyDictionary()
+_last_keys: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], int]] = WeakKeyDictionary()
+
+
+def _plan_for(model: nn.Module, plan: PlanLike) -> Plan:
+    """The word `auto` measures each model once, not at every call."""
+    return _auto_plans.setdefault(model, parse_plan("auto")) if plan == "auto" else parse_plan(plan)
+
+
+@dataclass
+class _Grid:
+    """The cells of one update, and the sums that their passes add up to."""
+
+    model: nn.Module
+    shards: Sequence[Any]
+    loss_fn: LossFunction[Any]
+    copies: int
+    plan: Plan
+    seed: int
+    update: int
+    first_shard: int
+
+    def run(self, weight: float | None) -> Step:
+        if self.copies < 1:
+            raise ValueError(f"copies is {self.copies}; it must be at least 1")
+        names = {id(module): name for name, module in self.model.named_modules()}
+        had_gradients = any(parameter.grad is not None for parameter in self.model.parameters())
+        while True:
+            try:
+                return self._attempt(weight, names)
+            except _OutOfMemory as error:
+                if had_gradients:
+                    # The passes so far were added to gradients that can't be told apart from them any more.
+                    raise error.cause from None
+                self.model.zero_grad(set_to_none=True)
+
+    def _attempt(self, weight: float | None, names: Mapping[int, str]) -> Step:
+        sums = _Sums(weight, self.copies)
+        drew_noise = False
+        for shard, batch in enumerate(self.shards):
+            first = 0
+            while first < self.copies:
+                pass_ = self.plan.next_pass(shard, first, self.copies)
+                noise = Noise(self.seed, self.update, self.first_shard + shard, pass_.copies, names)
+                self._run_pass(pass_, batch, noise, sums)
+                drew_noise = drew_noise or noise.draws > 0
+                first = pass_.copies.stop
+        if drew_noise:
+            self._warn_of_repeated_key()
+        return sums.step()
+
+    def _run_pass(self, pass_: Pass, batch: Any, noise: Noise, sums: _Sums) -> None:
+        saved = SavedBytes(self.model) if self.plan.needs_measuring(self.copies) else None
+        try:
+            with noise_context(noise):
+                with saved.counting() if saved else nullcontext():
+                    loss = self.loss_fn(self.model, replicate(batch, len(pass_.copies)))
+                scaled = sums.add(loss, len(pass_.copies))
+                if saved:
+                    self.plan.measured(saved.total, scaled.device, self.copies)
+                noise.begin_backward()
+                scaled.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError as error:
+            if not self.plan.shrink(pass_):
+                raise
+            raise _OutOfMemory(error) from error
+
+    def _warn_of_repeated_key(self) -> None:
+        """Masks that come again after the weights have moved are a forgotten `update=`, which would go unnoticed."""
+        key = (self.seed, self.update, self.first_shard)
+        version = sum(parameter._version for parameter in self.model.parameters())
+        last_key, last_version = _last_keys.get(self.model, (None, version))
+        _last_keys[self.model] = (key, version)
+        if key == last_key and version != last_version:
+            warnings.warn(
+                f"the weights have changed, but this update draws the same masks as the one before (seed {self.seed}, "
+                f"update {self.update}, shard {self.first_shard}): pass update= with the number of the update",
+                stacklevel=5,
+            )
+
+
+class _OutOfMemory(Exception):
+    """Memory ran out and the plan has a smaller pass to offer."""
+
+    def __init__(self, cause: torch.OutOfMemoryError) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+class _Sums:
+    """Adds up losses and weights, and scales each pass's loss by one over the weight of the whole grid."""
+
+    def __init__(self, weight: float | None, copies: int) -> None:
+        self.total_weight = weight
+        self.copies = copies
+        self.weight_is_known = weight is not None
+        self.weight = 0.0
+        self.loss: Tensor | None = None
+        self.extras: dict[str, Tensor] = {}
+
+    def add(self, loss: Loss, copies_in_pass: int) -> Tensor:
+        """Takes a pass's loss and returns what its backward starts from."""
+        total, weight, extras = _unpack(loss, copies_in_pass)
+        if self.total_weight is None:
+            self.total_weight = weight * (self.copies / copies_in_pass)
+        self.weight += weight
+        self.loss = total.detach() if self.loss is None else self.loss + total.detach()
+        for name, value in extras.items():
+            self.extras[name] = self.extras[name] + value.detach() if name in self.extras else value.detach()
+        if isinstance(loss, Tensor) and weight == self.total_weight:
+            return loss  # one pass of means: an ordinary step, to the last bit
+        return total / self.total_weight
+
+    def step(self) -> Step:
+        weight = self.total_weight
+        if weight is None or self.loss is None:
+            raise ValueError("an update needs at least one shard")
+        if abs(self.weight - weight) > WEIGHT_TOLERANCE * weight:
+            told = "the grid's weight was given as" if self.weight_is_known else "the first pass came to"
+            raise ValueError(
+                f"{told} {weight:g}, but the passes add up to {self.weight:g}: a weight may not depend on the noise, "
+                "and a grid's is copies × the sum over shards"
+            )
+        return Step(
+            loss=float(self.loss) / weight,
+            weight=weight,
+            extras={name: float(value) / weight for name, value in self.extras.items()},
+        )
+
+
+def _unpack(loss: Loss, copies_in_pass: int) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+    """Any of the three forms of a loss → (sum, weight, further sums); a mean counts one per copy."""
+    if isinstance(loss, Tensor):
+        _check_scalar(loss)
+        return loss * copies_in_pass, float(copies_in_pass), {}
+    total, weight = loss[0], float(loss[1])
+    _check_scalar(total)
+    if not weight > 0:
+        raise ValueError(f"loss_fn returned the weight {weight}; it must be positive")
+    return total, weight, loss[2] if len(loss) == 3 else {}
+
+
+def _check_scalar(loss: object) -> None:
+    if not isinstance(loss, Tensor) or loss.dim() != 0:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"loss_fn must return a 0-dim tensor, or (sum, weight) with a 0-dim sum, not {shape}")

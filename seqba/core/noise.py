@@ -1,0 +1,149 @@
+"""Keyed noise: every random number of an update is a function of (seed, update, shard, copy, site).
+
+Because nothing depends on how the cells of the grid were grouped into passes, the gradient doesn't either: stacked,
+looped and spread plans draw the same masks. Resuming needs no stored generator state for the same reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LEVELS = 1 << 16
+"""Probabilities are resolved to 1/65,536: sixteen random bits per element are drawn, not the 64 of a double."""
+
+_WORD = (1 << 64) - 1
+
+
+@dataclass
+class Noise:
+    """The keyed noise of one pass: which copies of which shard a forward is looking at, and their draws.
+
+    Args:
+        seed: of the run.
+        update: number of the update.
+        shard: number of the shard within the update.
+        copies: numbers of the copies stacked in this pass, in the order of their row slices. Never a rank.
+        names: `id` of a module → its qualified name in the model. A module that isn't in the model (a loss, say) is
+            named by the order in which such modules first draw.
+
+    A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
+    makes three sites. The numbers start again when the backward begins: a layer that activation checkpointing
+    recomputes draws the masks of its forward again, as long as all calls of one module lie in one checkpointed segment.
+    """
+
+    seed: int
+    update: int
+    shard: int
+    copies: Sequence[int]
+    names: Mapping[int, str] = field(default_factory=dict)
+    draws: int = 0
+    _calls: dict[str, int] = field(default_factory=dict)
+    _strangers: dict[int, str] = field(default_factory=dict)
+    _generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
+
+    def keep_mask(self, owner: object, shape: Sequence[int], probability: float, device: torch.device) -> Tensor:
+        """Draws which elements are kept: each is dropped with `probability`, rounded to 1/65,536, independently.
+
+        Args:
+            owner: the object that draws, usually a module; its name and the number of this call make the site.
+            shape: (k·R, ...): k copies of R rows each, copy-major.
+            probability: of dropping, in [0, 1).
+            device: where the mask is needed.
+
+        Returns:
+            An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update, shard, copies[j], site): the same
+            whatever other copies are in the pass. CPU and GPU draw different masks from the same key.
+
+        Raises:
+            ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
+        """
+        copies = len(self.copies)
+        if not shape or shape[0] % copies:
+            raise ValueError(
+                f"keyed noise of shape {tuple(shape)} in a pass of {copies} copies: dimension 0 must hold the copies' "
+                f"rows, copy after copy, so it must be a multiple of {copies}"
+            )
+        per_copy = torch.Size(shape).numel() // copies
+        # Four 16-bit numbers come out of each 64-bit draw; the surplus of the last word is thrown away.
+        words = torch.empty((copies, -(-per_copy // 4)), dtype=torch.int64, device=device)
+        site = self._site(owner)
+        generator = self._generator(device)
+        for copy, row in zip(self.copies, words, strict=True):
+            generator.manual_seed(_mix(self.seed, self.update, self.shard, copy, site))
+            row.random_(-(1 << 63), None, generator=generator)
+        self.draws += 1
+        numbers = words.view(torch.int16)[:, :per_copy]  # uniform on [-32768, 32767]
+        # Written as bytes rather than bools: on a CPU, torch vectorises this comparison and the mask's use only so.
+        kept = torch.empty_like(numbers, dtype=torch.int8)
+        torch.ge(numbers, drop_level(probability) - LEVELS // 2, out=kept)
+        return kept.view(tuple(shape))
+
+    def begin_backward(self) -> None:
+        """Starts the numbering of calls again, for layers that are recomputed during the backward."""
+        self._calls.clear()
+
+    def _site(self, owner: object) -> int:
+        name = self.names.get(id(owner))
+        if name is None:
+            name = self._strangers.setdefault(id(owner), f"<stranger {len(self._strangers)}>")
+        call = self._calls.get(name, 0)
+        self._calls[name] = call + 1
+        return _digest(f"{name}#{call}")
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device)
+        return self._generators[device]
+
+
+def drop_level(probability: float) -> int:
+    """How many of the 65,536 levels are dropped at `probability`: round(65,536·p)."""
+    return round(probability * LEVELS)
+
+
+_current: Noise | None = None  # A plain global: CUDA's backward threads, which may recompute a layer, must see it too.
+
+
+def current_noise() -> Noise | None:
+    """The noise of the pass that is being computed, or None outside an update."""
+    return _current
+
+
+@contextmanager
+def noise_context(noise: Noise | None) -> Iterator[Noise | None]:
+    """Makes `noise` current; contexts nest, and None means ordinary, unkeyed noise inside."""
+    global _current
+    outer = _current
+    _current = noise
+    try:
+        yield noise
+    finally:
+        _current = outer
+
+
+@lru_cache(maxsize=None)
+def _digest(site: str) -> int:
+    return int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little")
+
+
+def _mix(*numbers: int) -> int:
+    """Mixes a key into 64 bits: SplitMix64's finaliser (Steele et al. 2014) over the running sum."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & _WORD
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
+        state ^= state >> 31
+    # A CPU generator keeps the low 32 bits of a seed: fold, so that all 64 count.
+    return (state ^ (state >> 32)) & 0xFFFFFFFF

@@ -1,0 +1,117 @@
+"""The plan: grid of shards × copies → passes. It says where cells run and never changes what the update is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+CPU_PASS_BYTES = 256 << 20
+"""Activations that a CPU pass may hold under `auto`: more rows than that make no kernel faster, only memory larger."""
+
+FREE_SHARE = 0.6
+"""Share of a GPU's free memory that `auto` fills with activations; the backward's temporaries need the rest."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward: some copies of one shard."""
+
+    shard: int
+    copies: range
+
+
+@dataclass
+class Plan:
+    """How many copies of a shard go into one pass.
+
+    `stacked` takes all M (fewest, largest kernels), `looped` one (1/M of the memory), an integer that many, and `auto`
+    as many as fit: it runs the first copy alone, counts the bytes that its forward keeps for the backward, and stacks
+    the copies that the device has room for from then on.
+
+    Attributes:
+        copies_per_pass: the number in force; None for all of them, and for `auto` until it has measured. A checkpoint
+            that keeps it makes a resumed run group copies as before, to the last bit.
+        is_auto: whether the number is measured, and lowered when memory runs out.
+    """
+
+    copies_per_pass: int | None = None
+    is_auto: bool = False
+
+    def needs_measuring(self, copies: int) -> bool:
+        """Whether the first copy must run alone, to be weighed."""
+        return self.is_auto and self.copies_per_pass is None and copies > 1
+
+    def measured(self, bytes_per_copy: int, device: torch.device, copies: int) -> None:
+        """Chooses the copies per pass from the weight of one copy."""
+        fitting = _room_bytes(device) // max(bytes_per_copy, 1)
+        self.copies_per_pass = max(1, min(copies, fitting))
+
+    def next_pass(self, shard: int, first: int, copies: int) -> Pass:
+        """The pass that begins with copy `first` of `shard`."""
+        if self.needs_measuring(copies):
+            return Pass(shard, range(first, first + 1))
+        size = self.copies_per_pass or copies
+        return Pass(shard, range(first, min(first + size, copies)))
+
+    def shrink(self, pass_: Pass) -> bool:
+        """Halves the copies per pass after running out of memory; False when there is nothing left to halve."""
+        if not self.is_auto or len(pass_.copies) == 1:
+            return False
+        self.copies_per_pass = len(pass_.copies) // 2
+        return True
+
+
+PlanLike = Plan | int | Literal["auto", "stacked", "looped"]
+
+
+def parse_plan(plan: PlanLike | str) -> Plan:
+    """`auto`, `stacked`, `looped` or a number of copies per pass → a `Plan`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(plan, Plan):
+        return plan
+    if plan == "auto":
+        return Plan(is_auto=True)
+    if plan == "stacked":
+        return Plan()
+    if plan == "looped":
+        return Plan(copies_per_pass=1)
+    if (isinstance(plan, int) or plan.isdecimal()) and int(plan) >= 1:
+        return Plan(copies_per_pass=int(plan))
+    raise ValueError(f"plan is {plan!r}; choose auto, stacked, looped, or a number of copies per pass")
+
+
+class SavedBytes:
+    """Counts the bytes that a forward keeps for its backward, each storage once; parameters count as nothing."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._seen = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        self.total = 0
+
+    def _note(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.total += storage.nbytes()
+        return tensor
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Counts what is saved inside."""
+        with torch.autograd.graph.saved_tensors_hooks(self._note, lambda tensor: tensor):
+            yield
+
+
+def _room_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return CPU_PASS_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(FREE_SHARE * (free + cached))

@@ -1,0 +1,106 @@
+"""Dropout whose masks are keyed per copy inside an update, and ordinary outside one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqba.core.noise import LEVELS, current_noise, drop_level
+
+
+class Dropout(nn.Module):
+    """Zeroes each element with probability `p` and scales the rest, so that the mean stays: y = x·mask / (1 − p).
+
+    Inside `merged_gradient` every element of every row has its own draw, keyed by (seed, update, shard, copy, site);
+    elsewhere in training it is `torch.nn.functional.dropout`, and in evaluation the identity. Inside an update p is
+    rounded to a multiple of 1/65,536 and the scale uses the rounded p, so that the mean is kept exactly.
+
+    Args:
+        p: probability of dropping, in [0, 1).
+
+    Shape:
+        (k·R, ...) → the same; k copies in the pass, copy-major on dimension 0. Any floating dtype.
+
+    Raises:
+        ValueError: if p isn't in [0, 1), or dimension 0 isn't a multiple of the copies in the pass.
+
+    Source: Srivastava et al. 2014; as the augmentation, Hoffer et al. 2020, section 4.3.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout probability is {p}; it must be in [0, 1)")
+        self.p = p
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        """Drops elements of `input` (k·R, ...)."""
+        if not self.training or self.p == 0:
+            return input
+        noise = current_noise()
+        if noise is None:
+            return nn.functional.dropout(input, self.p)
+        return drop(input, noise.keep_mask(self, input.shape, self.p, input.device), self.p)
+
+    def extra_repr(self) -> str:
+        """`p=0.1`."""
+        return f"p={self.p}"
+
+
+class LockedDropout(Dropout):
+    """Dropout with one mask per row, held over time (variational dropout).
+
+    Shape:
+        (k·B, T, ...) → the same, batch first. The mask is (k·B, 1, ...): every row of every copy has its own, and all
+        T positions of a row share it.
+
+    Source: Gal & Ghahramani 2016; as in AWD-LSTM's released code (there with time on dimension 0).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        """Drops features of `input` (k·B, T, ...)."""
+        if not self.training or self.p == 0:
+            return input
+        if input.dim() < 2:
+            raise ValueError(f"LockedDropout needs (rows, time, ...), not {tuple(input.shape)}")
+        shape = (input.shape[0], 1, *input.shape[2:])
+        noise = current_noise()
+        if noise is None:
+            return input * nn.functional.dropout(input.new_ones(shape), self.p)
+        return drop(input, noise.keep_mask(self, shape, self.p, input.device), self.p)
+
+
+def kept_scale(p: float) -> float:
+    """What kept elements are multiplied by: 1 / (1 − p), for p as it is drawn."""
+    return LEVELS / (LEVELS - drop_level(p))
+
+
+def drop(x: Tensor, kept: Tensor, p: float) -> Tensor:
+    """y = x·kept / (1 − p), for p as it is drawn; only the mask is kept for the backward.
+
+    Args:
+        x: any shape, floating.
+        kept: int8, broadcastable to x: 1 where kept, 0 where dropped. One byte an element, where `F.dropout` keeps
+            four on a CPU.
+        p: the probability that `kept` was drawn with.
+
+    Returns:
+        A tensor like x.
+    """
+    result: Tensor = _Drop.apply(x, kept, kept_scale(p))  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return x * kept.to(x.dtype).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (kept,) = ctx.saved_tensors
+        return grads[0] * kept.to(grads[0].dtype).mul_(ctx.scale), None, None

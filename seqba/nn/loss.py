@@ -1,0 +1,157 @@
+"""Label-smoothed cross-entropy fused with the output projection: the logits never exist all at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 21
+"""Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
+
+
+def label_smoothed_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    *,
+    bias: Tensor | None = None,
+    smoothing: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Output projection and label-smoothed cross-entropy in one, summed over tokens.
+
+        z = hidden · weightᵀ + bias
+        loss = Σ_n −(1 − ε)·log p(target_n) − ε/(V−1) · Σ_{v ≠ target_n} log p(v)
+        nll  = Σ_n −log p(target_n)
+
+    Rows are taken a chunk at a time; each chunk's gradient is computed while its logits are at hand, so that a backward
+    costs no second projection and M·T×V logits are never held. Equal to `F.cross_entropy(z, target,
+    label_smoothing=ε·V/(V−1), reduction="sum")`.
+
+    Args:
+        hidden: (N, D), floating; rows of padding left out.
+        weight: (V, D), the output embedding. Under autocast the products run in autocast's dtype, sums in float32.
+        target: (N,) int64 in [0, V).
+        bias: (V,) or None.
+        smoothing: ε in [0, 1): the mass that goes to the other V − 1 words.
+
+    Returns:
+        (loss, nll), 0-dim, in nats; only the loss has a gradient. float32 or wider.
+
+    Raises:
+        ValueError: for shapes that don't fit, or ε outside [0, 1).
+
+    Source: Szegedy et al. 2016 as in fairseq's `label_smoothed_cross_entropy`; the chunked gradient as in Liger
+    (Hsu et al. 2024).
+    """
+    if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ValueError(f"hidden (N, D) and weight (V, D) don't fit: {tuple(hidden.shape)}, {tuple(weight.shape)}")
+    if target.shape != hidden.shape[:1]:
+        raise ValueError(f"target must be ({hidden.shape[0]},), one word per row, not {tuple(target.shape)}")
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing is {smoothing}; it must be in [0, 1)")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be ({weight.shape[0]},), not {tuple(bias.shape)}")
+    loss, nll = _FusedCrossEntropy.apply(hidden, weight, bias, target, smoothing)  # type: ignore[no-untyped-call]
+    return loss, nll
+
+
+class _FusedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _product_dtype(hidden)
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        table = weight.to(dtype)
+        needs = ctx.needs_input_grad[:3]
+        gradients = _Gradients(hidden, weight, bias, needs, wide)
+        loss = hidden.new_zeros((), dtype=wide)
+        nll = hidden.new_zeros((), dtype=wide)
+        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, hidden.shape[0], rows):
+                part = slice(start, start + rows)
+                chunk = hidden[part].to(dtype)
+                logits = torch.mm(chunk, table.t()) if bias is None else torch.addmm(bias.to(dtype), chunk, table.t())
+                # Overwrites the logits with their gradient, and returns the chunk's sums.
+                logits, chunk_loss, chunk_nll = _loss_and_gradient(
+                    logits.to(wide), target[part], smoothing, wants_gradient=any(needs)
+                )
+                loss += chunk_loss
+                nll += chunk_nll
+                gradients.add(part, chunk, table, logits.to(dtype))
+        ctx.save_for_backward(*gradients.tensors())
+        ctx.mark_non_differentiable(nll)
+        return loss, nll
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+        # The forward's gradients are this function's own and used once: scaling them in place spares a copy each.
+        scaled = [None if tensor is None else tensor.mul_(grad_loss) for tensor in ctx.saved_tensors]
+        return (*scaled, None, None)
+
+
+class _Gradients:
+    """Gradients of the summed loss by hidden, weight and bias, built chunk by chunk; None where nobody asks."""
+
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, ...], wide: torch.dtype
+    ) -> None:
+        self.hidden = torch.empty_like(hidden) if needs[0] else None
+        self.weight = torch.zeros_like(weight, dtype=wide) if needs[1] else None
+        self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
+        self._weight_dtype = weight.dtype
+
+    def add(self, part: slice, chunk: Tensor, table: Tensor, grad_logits: Tensor) -> None:
+        if self.hidden is not None:
+            if self.hidden.dtype == table.dtype:
+                torch.mm(grad_logits, table, out=self.hidden[part])
+            else:
+                self.hidden[part] = grad_logits @ table
+        if self.weight is not None:
+            if self.weight.dtype == chunk.dtype:
+                self.weight.addmm_(grad_logits.t(), chunk)
+            else:
+                self.weight += grad_logits.t() @ chunk
+        if self.bias is not None:
+            self.bias += grad_logits.sum(0)
+
+    def tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        weight = self.weight.to(self._weight_dtype) if self.weight is not None else None
+        bias = self.bias.to(self._weight_dtype) if self.bias is not None else None
+        return self.hidden, weight, bias
+
+
+def _product_dtype(hidden: Tensor) -> torch.dtype:
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+def _loss_and_gradient(
+    logits: Tensor, target: Tensor, smoothing: float, *, wants_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over a chunk, and the gradient by its logits, written over them.
+
+    With lse = log Σ exp z, o = ε/(V−1) and c = 1 − ε − o:  loss = Σ_n lse − c·z_target − o·Σ_v z_v, because the
+    coefficients add up to one; ∂loss/∂z = softmax(z) − o − c·[v = target].
+    """
+    others = smoothing / max(logits.shape[1] - 1, 1)
+    on_target = 1 - smoothing - others
+    column = target.unsqueeze(1)
+    at_target = logits.gather(1, column)  # (n, 1)
+    sum_logits = logits.sum(1, keepdim=True) if smoothing else torch.zeros_like(at_target)
+    peak = logits.amax(1, keepdim=True)
+    exponentials = logits.sub_(peak).exp_()
+    normaliser = exponentials.sum(1, keepdim=True)
+    log_normaliser = normaliser.log() + peak
+    loss = (log_normaliser - on_target * at_target - others * sum_logits).sum()
+    nll = (log_normaliser - at_target).sum()
+    if wants_gradient:
+        exponentials.div_(normaliser)
+        if smoothing:
+            exponentials.sub_(others)
+        exponentials.scatter_add_(1, column, torch.full_like(at_target, -on_target))
+    return exponentials, loss, nll
