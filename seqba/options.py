@@ -15,7 +15,7 @@ from seqba.errors import UserError
 
 def option(
     default: Any,
-    help: str,  # noqa: A002 - argparse's own word for it
+    help: str,
     *,
     minimum: float | None = None,
     maximum: float | None = None,
@@ -30,10 +30,12 @@ def option(
     Args:
         default: the value when the flag is absent; `None` means "not given".
         help: one line: meaning, unit, source.
-        minimum: smallest allowed value (inclusive); `above` is its exclusive form.
-        maximum: largest allowed value (inclusive); `below` is its exclusive form.
+        minimum: smallest allowed value (inclusive).
+        maximum: largest allowed value (inclusive).
+        above: exclusive lower bound.
+        below: exclusive upper bound.
         choices: the allowed words.
-        aliases: other spellings of the flag, without the dashes.
+        aliases: other spellings of the flag: `max-sentences` becomes `--max-sentences`, `-s` stays a short flag.
         metavar: the placeholder shown by `--help`.
     """
     metadata = {

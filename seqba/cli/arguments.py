@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from seqba.errors import UserError
@@ -79,7 +79,8 @@ def read_options(namespace: argparse.Namespace, options: type[Options]) -> Optio
 
 def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], annotation: Any) -> None:
     metadata = field.metadata
-    flags = [flag_of(field.name), *("--" + alias for alias in metadata["aliases"])]
+    aliases = [alias if alias.startswith("-") else "--" + alias for alias in metadata["aliases"]]
+    flags = [*(alias for alias in aliases if len(alias) == 2), flag_of(field.name), *(a for a in aliases if len(a) > 2)]
     text = metadata["help"].replace("%", "%%")
     if annotation is bool:
         group.add_argument(*flags, dest=field.name, action="store_true", default=field.default, help=text)
@@ -88,7 +89,7 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ann
     group.add_argument(
         *flags,
         dest=field.name,
-        type=_numbers if typing.get_origin(kind) is tuple else kind,
+        type=_list_of(typing.get_args(kind)[0]) if typing.get_origin(kind) is tuple else kind,
         default=field.default,
         choices=metadata["choices"],
         metavar=metadata["metavar"] or (None if metadata["choices"] else _metavar(kind)),
@@ -107,10 +108,18 @@ def _metavar(kind: Any) -> str:
     return {int: "N", float: "X", str: "TEXT"}.get(kind, "X,Y")
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _list_of(kind: type) -> Callable[[str], tuple[Any, ...]]:
     """`0.9,0.98`, `(0.9, 0.98)` and `[0.9, 0.98]` are the same pair, as in fairseq's command lines."""
-    try:
-        value = ast.literal_eval(text if text.strip()[:1] in "([" else f"({text},)")
-        return tuple(float(number) for number in value)
-    except (ValueError, SyntaxError, TypeError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers like 0.9,0.98") from None
+
+    def parse(text: str) -> tuple[Any, ...]:
+        try:
+            value = ast.literal_eval(text if text.strip()[:1] in "([" else f"({text},)")
+            numbers = tuple(kind(number) for number in value)
+            if not numbers or any(number != given for number, given in zip(numbers, value, strict=True)):
+                raise ValueError
+            return numbers
+        except (ValueError, SyntaxError, TypeError):
+            words = "whole numbers like 4 or 1,2" if kind is int else "numbers like 0.9,0.98"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list of {words}") from None
+
+    return parse
