@@ -1,0 +1,1 @@
+"""From text to batches: dictionaries, memory-mapped corpora in fairseq's layout, and token-budget batches of pairs."""

@@ -1,0 +1,110 @@
+"""Files that are either whole or absent, and reading errors that say what to do."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from seqba.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears under its name only once it is complete and on the disk.
+
+    The bytes go to `.NAME.partial` in the same folder; leaving the block flushes and syncs them and renames the file
+    over `path`. If the block raises, the partial file is removed and whatever stood at `path` is untouched. What a
+    killed process left behind is taken over by the next write of the same name.
+
+    Args:
+        path: where the file shall be; its folder must exist.
+
+    Yields:
+        The binary file to write to.
+
+    Raises:
+        OSError: from the file system (a full disk, no permission), carrying `path` as its file name.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (error.filename is None or Path(str(error.filename)) == partial):
+            # A failed write() names no file and a failed open() the partial one: the user knows only `path`.
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def atomic_text(path: str | Path) -> Iterator[TextIO]:
+    """As `atomic_write`, for UTF-8 text with plain newlines on every system."""
+    with atomic_write(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+        yield text
+        text.flush()
+        text.detach()  # the binary file is synced and closed by atomic_write
+
+
+def open_file(path: str | Path, what: str, remedy: str = "check the path") -> BinaryIO:
+    """Opens a file for reading in binary.
+
+    Args:
+        path: the file.
+        what: what the file is to the user, to begin the message with ("dictionary", "corpus index").
+        remedy: what to do when the file is missing.
+
+    Raises:
+        UserError: if the file is missing, is a folder or may not be read.
+    """
+    path = Path(path)
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise UserError(f"{what} {path} does not exist; {remedy}") from None
+    except IsADirectoryError:
+        raise UserError(f"{what} {path} is a folder, not a file; {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read: {error.strerror}; check its permissions") from None
+
+
+def read_text(path: str | Path, what: str, remedy: str = "check the path") -> str:
+    """Reads a whole UTF-8 file; every kind of line end becomes a newline, as in Python's text mode.
+
+    Raises:
+        UserError: if the file is missing, unreadable or not UTF-8; the message names the first bad line.
+    """
+    with open_file(path, what, remedy) as file:
+        data = file.read()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(not_utf8(f"{what} {path}", line, data[error.start])) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def not_utf8(where: str, line: int, byte: int) -> str:
+    """The message for text that is not UTF-8."""
+    return f"{where}, line {line}: byte 0x{byte:02x} is not UTF-8; convert the file (iconv -t utf-8) or mend the line"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename outlast a power cut; file systems that cannot sync a folder have nothing to sync."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,201 @@
+"""Sentence pairs in two memory-mapped corpora, and the padded batches made of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from seqba.data.dictionary import Dictionary
+from seqba.data.indexed import IndexedCorpus, JoinedCorpus, ids_path, index_path
+from seqba.errors import UserError
+
+Corpus = IndexedCorpus | JoinedCorpus
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Some pairs as tensors, right-padded with `<pad>` = 1; B pairs, sources up to L tokens, targets up to T.
+
+    Attributes:
+        ids: (B,) int64, the rows' numbers in their corpus.
+        source: (B, L) int64, x1 … xn </s>.
+        previous: (B, T) int64, what the decoder reads: </s> y1 … yn.
+        target: (B, T) int64, what it shall say: y1 … yn </s>.
+    """
+
+    ids: torch.Tensor
+    source: torch.Tensor
+    previous: torch.Tensor
+    target: torch.Tensor
+
+    @functools.cached_property
+    def source_tokens(self) -> int:
+        """Source tokens, `</s>` included and padding not."""
+        return int((self.source != Dictionary.pad).sum())
+
+    @functools.cached_property
+    def target_tokens(self) -> int:
+        """Target tokens, `</s>` included and padding not: the weight of the batch."""
+        return int((self.target != Dictionary.pad).sum())
+
+
+class PairCorpus:
+    """Row i of the source corpus and row i of the target corpus are translations of each other.
+
+    Args:
+        source: the source side.
+        target: the target side, of the same number of rows.
+
+    Raises:
+        UserError: if the sides differ in length.
+    """
+
+    def __init__(self, source: Corpus, target: Corpus) -> None:
+        if len(source) != len(target):
+            raise UserError(
+                f"the source corpus has {len(source)} sentences and the target corpus {len(target)}; "
+                "preprocess both sides again, together"
+            )
+        self.source = source
+        self.target = target
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def source_sizes(self) -> npt.NDArray[np.int32]:
+        """(N,) int32, tokens of each source, `</s>` included."""
+        return self.source.sizes
+
+    @property
+    def target_sizes(self) -> npt.NDArray[np.int32]:
+        """(N,) int32, tokens of each target, `</s>` included."""
+        return self.target.sizes
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> PairBatch:
+        """The pairs of the given rows (n,), in that order."""
+        target = self.target.padded(rows)  # (B, T)
+        inside = np.arange(target.shape[1]) < self.target_sizes[rows][:, None]
+        previous = np.full_like(target, Dictionary.eos)
+        previous[:, 1:] = target[:, :-1]
+        previous[~inside] = Dictionary.pad
+        return PairBatch(
+            ids=torch.from_numpy(np.array(rows, dtype=np.int64)),
+            source=torch.from_numpy(self.source.padded(rows)),
+            previous=torch.from_numpy(previous),
+            target=torch.from_numpy(target),
+        )
+
+
+def open_pairs(
+    data_dir: str | Path,
+    split: str,
+    source_lang: str,
+    target_lang: str,
+    source_dictionary: Dictionary,
+    target_dictionary: Dictionary,
+    *,
+    combine: bool = False,
+) -> PairCorpus:
+    """Opens both sides of a split, whichever way round the files were made (`train.en-de.en` serves de → en too).
+
+    Args:
+        data_dir: folder that seqba-preprocess or fairseq-preprocess wrote.
+        split: "train", "valid", "test", "valid1", …
+        source_lang: language translated from.
+        target_lang: language translated to.
+        source_dictionary: every source id must be in it.
+        target_dictionary: every target id must be in it.
+        combine: with `train`, take `train1`, `train2`, … as well when they are there, as fairseq does in training.
+
+    Raises:
+        UserError: if a file is missing or broken, the sides do not match, or the split holds no sentences.
+    """
+    folder = Path(data_dir)
+    names = [split]
+    while combine and _find_stem(folder, f"{split}{len(names)}", source_lang, target_lang):
+        names.append(f"{split}{len(names)}")
+    parts = [
+        _open_part(folder, name, (source_lang, target_lang), (source_dictionary, target_dictionary)) for name in names
+    ]
+    if len(parts) == 1:
+        return PairCorpus(*parts[0])
+    sources, targets = zip(*parts, strict=True)
+    return PairCorpus(JoinedCorpus(sources), JoinedCorpus(targets))
+
+
+def find_languages(data_dir: str | Path) -> tuple[str, str]:
+    """The (source, target) languages of a data folder, from the names of its files: `train.en-de.en.idx`.
+
+    Raises:
+        UserError: if the folder is missing, holds no parallel corpus, or more than one pair of languages.
+    """
+    folder = Path(data_dir)
+    if not folder.is_dir():
+        raise UserError(f"data folder {folder} does not exist; make it with seqba-preprocess")
+    pairs = set()
+    for path in folder.glob("*.idx"):
+        parts = path.name.split(".")
+        if len(parts) >= 4 and parts[1].count("-") == 1:
+            pairs.add(parts[1])
+    if not pairs:
+        raise UserError(
+            f"data folder {folder} holds no parallel corpus (no file like train.en-de.en.idx); "
+            "make one with seqba-preprocess, or give --source-lang and --target-lang"
+        )
+    if len(pairs) > 1:
+        raise UserError(
+            f"data folder {folder} holds several language pairs ({', '.join(sorted(pairs))}); "
+            "give --source-lang and --target-lang"
+        )
+    source, target = pairs.pop().split("-")
+    return source, target
+
+
+def _open_part(
+    folder: Path, split: str, languages: tuple[str, str], dictionaries: tuple[Dictionary, Dictionary]
+) -> tuple[IndexedCorpus, IndexedCorpus]:
+    """Both sides of one numbered piece of a split, checked."""
+    stem = _find_stem(folder, split, *languages)
+    if stem is None:
+        have = sorted({path.name.split(".")[0] for path in folder.glob("*.idx")})
+        listed = f"it has: {', '.join(have)}" if have else "run seqba-preprocess"
+        raise UserError(
+            f"data folder {folder} has no split {split!r} of {languages[0]} and {languages[1]} "
+            f"({split}.{languages[0]}-{languages[1]}.{languages[0]}.idx); {listed}"
+        )
+    source, target = (
+        IndexedCorpus(folder / f"{stem}.{language}", vocabulary_size=len(dictionary))
+        for language, dictionary in zip(languages, dictionaries, strict=True)
+    )
+    if len(source) != len(target):
+        raise UserError(
+            f"{index_path(source.prefix)} has {len(source)} sentences and {index_path(target.prefix)} {len(target)}; "
+            "preprocess both sides again, together"
+        )
+    for corpus in (source, target):
+        _check_sentences(corpus)
+    return source, target
+
+
+def _find_stem(folder: Path, split: str, source_lang: str, target_lang: str) -> str | None:
+    """`train.en-de` or `train.de-en`, whichever has files."""
+    exists: Callable[[str], bool] = lambda stem: index_path(folder / f"{stem}.{source_lang}").exists()  # noqa: E731
+    stems = (f"{split}.{source_lang}-{target_lang}", f"{split}.{target_lang}-{source_lang}")
+    return next(filter(exists, stems), None)
+
+
+def _check_sentences(corpus: IndexedCorpus) -> None:
+    """Refuses what no translation model can learn from: no rows at all, or rows that do not end with `</s>`."""
+    path = ids_path(corpus.prefix)
+    if not len(corpus):
+        raise UserError(f"corpus {path} holds no sentences; preprocess a text that has some")
+    ends = (corpus.sizes > 0).all() and (corpus.last_ids() == Dictionary.eos).all()
+    if not ends:
+        raise UserError(f"corpus {path} has rows that do not end with </s>; preprocess it again with end marks")

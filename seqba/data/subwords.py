@@ -1,0 +1,124 @@
+"""SentencePiece models that live in the data folder, and the way back from subwords to words."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from seqba.data.files import open_file
+from seqba.errors import UserError
+
+MODEL_NAME = "sentencepiece.model"
+VOCABULARY_NAME = "sentencepiece.vocab"
+WORD_START = "\u2581"  # SentencePiece writes a space as this: "▁"
+
+
+class Subwords:
+    """A SentencePiece model: plain text to pieces and back.
+
+    Args:
+        model: the bytes of a `.model` file.
+        where: the file's name, for messages.
+
+    Raises:
+        UserError: if the bytes are not a SentencePiece model.
+    """
+
+    def __init__(self, model: bytes, where: str = MODEL_NAME) -> None:
+        self.model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError:
+            raise UserError(f"{where} is not a SentencePiece model; preprocess again with --sentencepiece") from None
+
+    def __len__(self) -> int:
+        return int(self._processor.GetPieceSize())
+
+    def encode(self, line: str) -> list[str]:
+        """Pieces of a line of plain text: "Hello world." → ["▁Hello", "▁world", "."]."""
+        return [str(piece) for piece in self._processor.EncodeAsPieces(line)]
+
+    def encode_lines(self, lines: Sequence[str]) -> list[list[str]]:
+        """Pieces of many lines, faster than one by one."""
+        pieces: list[list[str]] = self._processor.Encode(list(lines), out_type=str)
+        return pieces
+
+    def decode(self, tokens: Iterable[str]) -> str:
+        """Plain text of the pieces; an `<unk>` among them stays visible."""
+        return remove_bpe(" ".join(tokens), "sentencepiece")
+
+    def vocabulary(self) -> str:
+        """The pieces and their scores, one `piece<TAB>score` a line, as SentencePiece's own `.vocab` files."""
+        processor = self._processor
+        return "".join(f"{processor.IdToPiece(i)}\t{processor.GetScore(i):g}\n" for i in range(len(self)))
+
+
+def load_subwords(path: str | Path) -> Subwords | None:
+    """The SentencePiece model of a data folder, or None if its text was not made with one.
+
+    Args:
+        path: a data folder, or a model file itself (which must exist).
+
+    Raises:
+        UserError: if the file cannot be read or is not a SentencePiece model.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / MODEL_NAME
+        if not path.exists():
+            return None
+    with open_file(path, "SentencePiece model") as file:
+        return Subwords(file.read(), f"SentencePiece model {path}")
+
+
+def train_subwords(lines: Iterable[str], size: int) -> Subwords:
+    """Learns a BPE model of `size` pieces from lines of plain text, with every character of the text covered.
+
+    Deterministic: the same lines give the same model. Lines of more than 4,192 bytes teach nothing (SentencePiece's
+    own limit), but can be encoded.
+
+    Args:
+        lines: the text, of both languages for a joint model.
+        size: number of pieces, `<unk>`, `<s>` and `</s>` included.
+
+    Raises:
+        UserError: if the text is too small or has too many characters for `size` pieces.
+
+    Source: Sennrich et al. 2016 (BPE); Kudo and Richardson 2018 (SentencePiece).
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.Train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            vocab_size=size,
+            model_type="bpe",
+            character_coverage=1.0,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).rsplit("] ", 1)[-1].strip()
+        raise UserError(f"SentencePiece cannot learn {size} pieces from this text: {reason}") from None
+    return Subwords(model.getvalue())
+
+
+def remove_bpe(text: str, symbol: str | None) -> str:
+    """Joins subwords back into words, as fairseq's `--remove-bpe`/`--post-process` does.
+
+    Args:
+        text: tokens separated by spaces.
+        symbol: "subword_nmt", "@@ " or "@@" (fairseq's default), "sentencepiece", "wordpiece", "letter", "_EOW",
+            "none" or None for nothing to do; any other string is a joint to remove, like "@@ ".
+    """
+    spaces = {"sentencepiece": WORD_START, "wordpiece": "_", "letter": "|", "_EOW": "_EOW"}
+    if symbol is None or symbol == "none":
+        return text
+    if symbol in spaces:
+        return text.replace(" ", "").replace(spaces[symbol], " ").strip()
+    joint = "@@ " if symbol in ("subword_nmt", "@@") else symbol
+    return (text + " ").replace(joint, "").rstrip()
