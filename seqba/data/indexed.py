@@ -1,7 +1,8 @@
 """Corpora of token ids as memory-mapped files: fairseq's `mmap` format, read with suspicion and written the same.
 
 `PREFIX.bin` holds the ids of all rows one after the other. `PREFIX.idx`, little-endian: 9 bytes `MMIDIDX`
-and two zeros, u64 version 1, u8 code of the id type, u64 number of rows N, N int32 sizes, N int64 byte positions in the .bin file.
+and two zeros, u64 version 1, u8 code of the id type, u64 number of rows N, N int32 sizes, N int64 byte positions in
+the .bin file.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ class IndexedWriter:
         """
         if int(sizes.sum()) != ids.size:
             raise ValueError(f"sizes add up to {int(sizes.sum())}, but there are {ids.size} ids")
-        if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < self.vocabulary_size):
+        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= self.vocabulary_size):
             raise ValueError(f"ids from {ids.min()} to {ids.max()} in a vocabulary of {self.vocabulary_size}")
         self._file.write(ids.astype(ID_TYPES[self.code]).tobytes())
         self._sizes.append(sizes.astype(np.int32))
