@@ -7,6 +7,7 @@ declared in exactly one place.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,12 +78,12 @@ def _check_range(flag: str, value: Any, metadata: Any) -> None:
     if value != value:
         raise UserError(f"{flag} is not a number (NaN)")
     bounds = {
-        "minimum": ("at least", lambda bound: value >= bound),
-        "above": ("greater than", lambda bound: value > bound),
-        "maximum": ("at most", lambda bound: value <= bound),
-        "below": ("less than", lambda bound: value < bound),
+        "minimum": ("at least", operator.ge),
+        "above": ("greater than", operator.gt),
+        "maximum": ("at most", operator.le),
+        "below": ("less than", operator.lt),
     }
     for key, (words, holds) in bounds.items():
         bound = metadata.get(key)
-        if bound is not None and not holds(bound):
+        if bound is not None and not holds(value, bound):
             raise UserError(f"{flag} is {value:g}; it must be {words} {bound:g}")

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,8 +62,9 @@ class Noise:
             device: where the mask is needed.
 
         Returns:
-            An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update, shard, copies[j], site): the same
-            whatever other copies are in the pass. CPU and GPU draw different masks from the same key.
+            An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update,
+            shard, copies[j], site): the same whatever other copies are in the pass. CPU and GPU draw different masks
+            from the same key.
 
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
@@ -132,7 +133,7 @@ def noise_context(noise: Noise | None) -> Iterator[Noise | None]:
         _current = outer
 
 
-@lru_cache(maxsize=None)
+@cache
 def _digest(site: str) -> int:
     return int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little")
 

@@ -54,7 +54,12 @@ def count_rows(batch: Any) -> int:
 def iterate_tensors(batch: Any) -> Iterator[Tensor]:
     """The tensors of a nested batch, in order."""
     found: list[Tensor] = []
-    _map_tensors(batch, lambda tensor: (found.append(tensor), tensor)[1])
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    _map_tensors(batch, note)
     return iter(found)
 
 

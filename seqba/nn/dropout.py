@@ -35,7 +35,7 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout probability is {p}; it must be in [0, 1)")
         self.p = p
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         """Drops elements of `input` (k·R, ...)."""
         if not self.training or self.p == 0:
             return input
@@ -59,7 +59,7 @@ class LockedDropout(Dropout):
     Source: Gal & Ghahramani 2016; as in AWD-LSTM's released code (there with time on dimension 0).
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         """Drops features of `input` (k·B, T, ...)."""
         if not self.training or self.p == 0:
             return input
@@ -78,7 +78,7 @@ def kept_scale(p: float) -> float:
 
 
 def drop(x: Tensor, kept: Tensor, p: float) -> Tensor:
-    """y = x·kept / (1 − p), for p as it is drawn; only the mask is kept for the backward.
+    """Drops from x by a mask drawn before: x·kept / (1 − p), for p as it was drawn; backward keeps the mask alone.
 
     Args:
         x: any shape, floating.

@@ -89,8 +89,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
-        # The forward's gradients are this function's own and used once: scaling them in place spares a copy each.
-        scaled = [None if tensor is None else tensor.mul_(grad_loss) for tensor in ctx.saved_tensors]
+        scaled = [None if tensor is None else tensor * grad_loss for tensor in ctx.saved_tensors]
         return (*scaled, None, None)
 
 

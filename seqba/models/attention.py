@@ -1,0 +1,103 @@
+"""Multi-head attention over packed rows: one projection for queries, keys and values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from seqba.models.packing import Packing
+from seqba.nn import Dropout
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention.
+
+        softmax(Q·Kᵀ/√d)·V per head, with Q = x·W_q, [K, V] = m·W_kv; for self-attention m = x in a single product
+
+    Args:
+        embed_dim: D of the queries and of the output.
+        heads: H; d = D / H.
+        memory_dim: width of what is attended to, for cross-attention; None for self-attention.
+        dropout: on the attention weights; each (row, head, query, key) has its own draw.
+
+    Raises:
+        ValueError: if H doesn't divide D.
+
+    Source: Vaswani et al. 2017, section 3.2.2.
+    """
+
+    def __init__(self, embed_dim: int, heads: int, *, memory_dim: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        if embed_dim % heads:
+            raise ValueError(f"the width {embed_dim} isn't a multiple of the {heads} attention heads")
+        self.heads = heads
+        self.head_dim = embed_dim // heads
+        if memory_dim is None:
+            self.input_projection = nn.Linear(embed_dim, 3 * embed_dim)
+        else:
+            self.query_projection = nn.Linear(embed_dim, embed_dim)
+            self.memory_projection = nn.Linear(memory_dim, 2 * embed_dim)
+        self.output_projection = nn.Linear(embed_dim, embed_dim)
+        self.dropout = Dropout(dropout)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Xavier uniform; Q, K and V each as a (D, D) matrix of gain 1/√2, as in fairseq."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif name.startswith("output_projection"):
+                nn.init.xavier_uniform_(parameter)
+            else:
+                for part in torch.split(parameter, self.heads * self.head_dim):
+                    nn.init.xavier_uniform_(part, gain=1 / math.sqrt(2))
+
+    def attend_to_self(self, x: Tensor, packing: Packing, *, causal: bool) -> Tensor:
+        """Self-attention of packed rows x (N, D) → (N, D); each token sees its own row, or its past where `causal`."""
+        query, key, value = self._heads(packing.pad(self.input_projection(x)), 3)
+        # Padding is on the right, so a causal query never reaches it: no mask is needed there.
+        mixed = self._mix(query, key, value, None if causal else packing.key_mask(), causal=causal)
+        projected: Tensor = self.output_projection(packing.pack(mixed))
+        return projected
+
+    def attend_to_memory(self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing) -> Tensor:
+        """Cross-attention of packed rows x (N, D) to packed memory (N', D') of the same B rows → (N, D)."""
+        (query,) = self._heads(packing.pad(self.query_projection(x)), 1)
+        key, value = self._heads(memory_packing.pad(self.memory_projection(memory)), 2)
+        mixed = self._mix(query, key, value, memory_packing.key_mask(), causal=False)
+        projected: Tensor = self.output_projection(packing.pack(mixed))
+        return projected
+
+    def memory_heads(self, memory: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+        """Keys and values of packed memory (N', D'), each (B, H, S, d), for decoding step by step."""
+        key, value = self._heads(packing.pad(self.memory_projection(memory)), 2)
+        return key.contiguous(), value.contiguous()
+
+    def _heads(self, padded: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, T, parts·D) → `parts` views of (B, H, T, d)."""
+        rows, length, _ = padded.shape
+        split = padded.view(rows, length, parts, self.heads, self.head_dim)
+        return split.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
+        """(B, H, T, d) queries over (B, H, S, d) keys and values → (B, T, D)."""
+        if self.training and self.dropout.p > 0:
+            mixed = self._mix_with_dropout(query, key, value, mask, causal=causal)
+        else:
+            mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        return mixed.transpose(1, 2).reshape(query.shape[0], query.shape[2], -1)
+
+    def _mix_with_dropout(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
+    ) -> Tensor:
+        """The same written out: torch's fused kernel draws its dropout from the global generator, ours is keyed."""
+        scores = (query * self.head_dim**-0.5) @ key.transpose(-1, -2)  # (B, H, T, S)
+        if causal:
+            length = query.shape[2]
+            mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        weights: Tensor = self.dropout(scores.softmax(-1))
+        return weights @ value
