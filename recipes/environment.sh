@@ -1,13 +1,14 @@
 # shellcheck shell=bash
-# The Python environment of every recipe and of the tests. Source it, then call
+# The Python environment of every recipe and of the tests, and the few words that they share. Source it, then call
 #
 #     seqba_environment          # seqba and what it runs on
-#     seqba_environment dev      # and the tools that check it
+#     seqba_environment wmt      # and what prepares the WMT corpus
+#     seqba_environment dev      # and the tools that check everything
 #
-# which makes .venv in the project's folder with the first Python >= 3.10 it finds (or $PYTHON), installs the one torch that
-# this project is tested with, then seqba itself, editable, and puts its commands first on PATH. A second call sees that
-# nothing changed and takes no time. With SEQBA_VENV=DIR the environment in DIR is used as it stands, and nothing is
-# installed. pip's own configuration (indexes, proxies, caches) is left to the machine.
+# which makes .venv in the project's folder with the first Python >= 3.10 it finds (or $PYTHON), installs the one torch
+# that this project is tested with, then seqba itself, editable, and puts its commands first on PATH. A second call sees
+# that nothing changed and takes no time. With SEQBA_VENV=DIR the environment in DIR is used as it stands, and nothing
+# is installed. pip's own configuration (indexes, proxies, caches) is left to the machine.
 #
 # Torch is pinned here and nowhere else. On a machine without a GPU, point pip at CPU wheels of the same version first:
 # an ordinary Linux index answers with the build that carries gigabytes of CUDA.
@@ -17,6 +18,21 @@ SEQBA_TORCH="torch==2.13.0"
 seqba_fail() {
     printf 'error: %s\n' "$*" >&2
     exit 2
+}
+
+# The value of an option, or a clear end: --out) out="$(seqba_value "$@")" || exit; shift 2 ;;
+seqba_value() {
+    (($# >= 2)) || seqba_fail "$1 needs a value; see bash $0 --help"
+    printf '%s\n' "$2"
+}
+
+seqba_step() {
+    printf '\n== %s\n' "$*" >&2
+}
+
+# The comment at the head of a script: what it reaches, in what time, on what.
+seqba_header() {
+    awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$1"
 }
 
 seqba_is_recent_python() {
@@ -40,9 +56,11 @@ seqba_find_python() {
 }
 
 seqba_install() {
-    local root="$1" venv="$2" extras="$3" stamp="$2/.seqba-installed${3:+-$3}" state python
+    local root="$1" venv="$2" extras="$3" stamp="$2/.seqba-installed${3:+-$3}" state python done
     state="$(cat "$root/pyproject.toml" "$root/recipes/environment.sh" | cksum) $root"
-    [[ -f "$stamp" && "$(<"$stamp")" == "$state" ]] && return
+    for done in "$stamp" "$venv/.seqba-installed-dev"; do # dev has everything
+        [[ -f "$done" && "$(<"$done")" == "$state" ]] && return
+    done
     if [[ ! -x "$venv/bin/python" ]]; then
         python="$(seqba_find_python)" || exit
         echo "environment: making $venv with $("$python" --version)"

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Batch Augmentation from nothing to BLEU: English number, date and price phrases into German, four copies per update.
+#
+#     bash recipes/quickstart.sh [--out DIR]        # DIR: runs/quickstart
+#
+# Needs    Python >= 3.10 and pip; no GPU, no download but the packages.
+# Takes    about 3 minutes on two cores after the install.
+# Reaches  BLEU on 500 held-out phrases, printed in the last line.
+#
+# A second call goes on where the first one stopped. UPDATES=N trains for N updates instead of this recipe's own number.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+source "$root/recipes/environment.sh"
+
+out="$root/runs/quickstart"
+while (($#)); do
+    case "$1" in
+        --out) out="$(seqba_value "$@")" || exit; shift 2 ;;
+        -h | --help) seqba_header "$0" && exit ;;
+        *) seqba_fail "unknown argument '$1'; see bash $0 --help" ;;
+    esac
+done
+updates="${UPDATES:-600}"
+
+seqba_environment
+
+seqba_step "corpus: $out/text"
+python -m seqba.data.phrases "$out/text"
+
+if [[ ! -f "$out/data-bin/.complete" ]]; then
+    seqba_step "subwords and dictionary: $out/data-bin"
+    rm -rf "$out/data-bin"
+    seqba-preprocess --source-lang en --target-lang de --sentencepiece 600 --joined-dictionary \
+        --trainpref "$out/text/train" --validpref "$out/text/valid" --testpref "$out/text/test" \
+        --destdir "$out/data-bin"
+    touch "$out/data-bin/.complete"
+fi
+
+seqba_step "training: $updates updates of 4 copies each"
+seqba-train "$out/data-bin" --save-dir "$out/checkpoints" --cpu --seed 1 --copies 4 \
+    --arch transformer_tiny --share-all-embeddings --encoder-layers 2 --decoder-layers 2 \
+    --encoder-embed-dim 128 --encoder-ffn-embed-dim 512 --encoder-attention-heads 4 \
+    --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --decoder-attention-heads 4 --dropout 0.1 \
+    --optimizer adam --adam-betas 0.9,0.98 --lr-scheduler inverse_sqrt --lr 3e-3 --warmup-updates 150 \
+    --criterion label_smoothed_cross_entropy --label-smoothing 0.1 --clip-norm 1.0 \
+    --max-tokens 1024 --max-update "$updates" --no-epoch-checkpoints --log-interval 50
+
+seqba_step "translating the held-out phrases"
+seqba-generate "$out/data-bin" --path "$out/checkpoints/checkpoint_best.pt" --gen-subset test --beam 4 \
+    --remove-bpe sentencepiece >"$out/test.log"
+tail -n 1 "$out/test.log"
