@@ -1,0 +1,73 @@
+"""What a model thinks of translations that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seqba.decoding.ensemble import average_log_probs
+from seqba.decoding.hypothesis import Hypothesis, length_penalty
+from seqba.decoding.options import SearchOptions
+from seqba.decoding.step_model import PAD
+
+CHUNK = 1024
+"""Target positions whose logits exist at a time."""
+
+
+class ScoringModel(Protocol):
+    """A model that reads a whole target at once; `seqba.models.Transformer` is one."""
+
+    @property
+    def output_weight(self) -> Tensor:
+        """(V, D), the output projection."""
+        ...
+
+    def features(self, source: Tensor, previous: Tensor) -> Tensor:
+        """(N, D): hidden states of the positions of `previous` (B, T) that are not padding, row after row."""
+        ...
+
+
+@torch.inference_mode()
+def score_references(
+    models: Sequence[ScoringModel], source: Tensor, previous: Tensor, target: Tensor, options: SearchOptions
+) -> list[Hypothesis]:
+    """Scores each target as if the search had found it.
+
+    Args:
+        models: their probabilities are averaged, as in `Ensemble`.
+        source: (B, L) int64, right-padded.
+        previous: (B, T) int64, what the decoder reads: the end of sentence, then the target without its last token.
+        target: (B, T) int64, right-padded.
+        options: length penalty and temperature.
+
+    Returns:
+        One hypothesis per row, with the target's tokens.
+    """
+    there = target != PAD
+    scores = torch.zeros(target.shape, device=target.device)
+    scores[there] = _log_probs(models, source, previous, target[there], options.temperature)
+    hypotheses = []
+    for words, parts, length in zip(target.tolist(), scores.tolist(), there.sum(1).tolist(), strict=True):
+        penalty = 1.0 if options.unnormalized else length_penalty(length, options.lenpen, options.lenpen_form)
+        own = tuple(parts[:length])
+        hypotheses.append(Hypothesis(tuple(words[:length]), sum(own) / penalty, own))
+    return hypotheses
+
+
+def _log_probs(
+    models: Sequence[ScoringModel], source: Tensor, previous: Tensor, words: Tensor, temperature: float
+) -> Tensor:
+    """Log-probability of each of the N `words`, (N,)."""
+    features = [model.features(source, previous) for model in models]
+    scores = []
+    for start in range(0, words.numel(), CHUNK):
+        part = slice(start, start + CHUNK)
+        logits = [
+            (hidden[part] @ model.output_weight.T).float() / temperature
+            for hidden, model in zip(features, models, strict=True)
+        ]
+        scores.append(average_log_probs(logits).gather(1, words[part].unsqueeze(1)).squeeze(1))
+    return torch.cat(scores)

@@ -1,0 +1,53 @@
+"""Ids back to what people read: tokens, words, plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from seqba.data.dictionary import Dictionary
+from seqba.data.subwords import Subwords, remove_bpe
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """How one side of a corpus is written out."""
+
+    dictionary: Dictionary
+    """Symbols of the ids."""
+
+    subwords: Subwords | None = None
+    """The data-bin's own SentencePiece model, if its text was made with one."""
+
+    post_process: str | None = None
+    """How to join subwords, as `seqba.data.subwords.remove_bpe` has it; None leaves them apart."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether `plain` gives text as people write it, and not tokens separated by spaces."""
+        return self.subwords is not None or self.post_process == "sentencepiece"
+
+    @property
+    def bleu_tokenizer(self) -> str:
+        """What BLEU must tokenise `plain` with: sacrebleu's name of it."""
+        return "13a" if self.is_plain else "none"
+
+    def tokens(self, ids: Iterable[int], *, reference: bool = False) -> str:
+        """Symbols separated by spaces, joined into words where `post_process` says how (fairseq's H- line).
+
+        Args:
+            ids: word ids; padding, beginning and end are left out.
+            reference: write an unknown word as `<<unk>>`, so that no translation can match it.
+        """
+        symbols = self.dictionary.decode(ids)
+        if reference:
+            unknown = self.dictionary.symbols[Dictionary.unk]
+            symbols = [f"<{symbol}>" if symbol == unknown else symbol for symbol in symbols]
+        return remove_bpe(" ".join(symbols), self.post_process)
+
+    def plain(self, ids: Iterable[int], *, reference: bool = False) -> str:
+        """The same as plain text where the data-bin has its SentencePiece model (fairseq's D- line)."""
+        text = self.tokens(ids, reference=reference)
+        if self.subwords is None or self.post_process is not None:
+            return text
+        return self.subwords.decode(text.split(" "))

@@ -1,0 +1,178 @@
+"""BLEU in the three forms that papers on WMT English-German report; counting is sacrebleu's."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sacrebleu.metrics.bleu import BLEU, BLEUScore
+
+from seqba.errors import UserError
+
+TOKENIZERS = ("none", "13a", "intl", "char", "zh")
+COMPOUND_HYPHEN = re.compile(r"(\S)-(\S)")
+SENTENCE_END = re.compile(r"(\S*)[.!?]$")
+
+
+@dataclass(frozen=True)
+class Bleu:
+    """A BLEU score and what it is made of."""
+
+    score: float
+    """0 to 100."""
+
+    precisions: tuple[float, ...]
+    """Of 1-grams, 2-grams, …: per cent."""
+
+    brevity_penalty: float
+    """exp(1 - reference length / hypothesis length), at most 1."""
+
+    hypothesis_length: int
+    """Tokens of all hypotheses."""
+
+    reference_length: int
+    """Tokens of all references."""
+
+    def __str__(self) -> str:
+        """The line of fairseq: `BLEU4 = 27.30, 58.1/32.5/20.6/13.5 (BP=1.000, ratio=1.002, syslen=640, reflen=639)`."""
+        parts = "/".join(f"{precision:.1f}" for precision in self.precisions)
+        ratio = self.hypothesis_length / self.reference_length if self.reference_length else math.inf
+        return (
+            f"BLEU{len(self.precisions)} = {self.score:.2f}, {parts} (BP={self.brevity_penalty:.3f}, "
+            f"ratio={ratio:.3f}, syslen={self.hypothesis_length}, reflen={self.reference_length})"
+        )
+
+
+@dataclass(frozen=True)
+class SacreBleu:
+    """sacreBLEU's score, with the signature without which it means nothing."""
+
+    score: float
+    """0 to 100."""
+
+    signature: str
+    """How it was counted: `nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:…`."""
+
+    details: str
+    """sacreBLEU's own line: `BLEU = 27.3 58.1/32.5/20.6/13.5 (BP = 1.000 …)`."""
+
+    def __str__(self) -> str:
+        """Score and details after the signature, as sacreBLEU's short format has them."""
+        return f"BLEU|{self.signature} {self.details.removeprefix('BLEU ')}"
+
+
+def tokenised_bleu(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    order: int = 4,
+    ignore_case: bool = False,
+    tokenize: str = "none",
+) -> Bleu:
+    """Corpus BLEU of text that is tokens separated by spaces: multi-bleu.perl's number, without smoothing.
+
+    BLEU = BP · exp(1/N Σ_n log p_n), with p_n the clipped n-gram precision over the whole corpus
+
+    Args:
+        hypotheses: one line per sentence.
+        references: as many.
+        order: N, longest n-gram.
+        ignore_case: lower both sides first.
+        tokenize: how to make tokens of plain text: "13a", "intl", "char", "zh"; "none" takes what spaces separate.
+
+    Raises:
+        UserError: for an empty corpus or one of other length.
+
+    Source: Papineni et al. 2002; Moses' multi-bleu.perl.
+    """
+    _check_lengths(hypotheses, references)
+    metric = BLEU(lowercase=ignore_case, force=True, tokenize=tokenize, smooth_method="none", max_ngram_order=order)
+    return _from_sacrebleu(metric.corpus_score(hypotheses, [references]))
+
+
+def compound_split_bleu(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    order: int = 4,
+    ignore_case: bool = False,
+    tokenize: str = "none",
+) -> Bleu:
+    r"""`tokenised_bleu` after every hyphenated compound, on both sides, has been split in three.
+
+    `well-known` becomes `well ##AT##-##AT## known`, which adds 0.7 to 1.0 to English-German scores: compare such a
+    score with such scores alone. Tokenise before splitting: give tokens, or `tokenize`.
+
+    Raises:
+        UserError: as `tokenised_bleu`.
+
+    Source: tensor2tensor's get_ende_bleu.sh: s{(\S)-(\S)}{$1 ##AT##-##AT## $2}g.
+    """
+    split = [[split_compounds(line) for line in _tokenised(lines, tokenize)] for lines in (hypotheses, references)]
+    return tokenised_bleu(*split, order=order, ignore_case=ignore_case)
+
+
+def split_compounds(line: str) -> str:
+    """`a-b` → `a ##AT##-##AT## b`, everywhere, as Perl's s///g does it: matches do not overlap."""
+    return COMPOUND_HYPHEN.sub(r"\1 ##AT##-##AT## \2", line)
+
+
+def sacre_bleu(hypotheses: Sequence[str], references: Sequence[str], *, ignore_case: bool = False) -> SacreBleu:
+    """The score of sacreBLEU for plain, detokenised text: 13a tokenisation, comparable across papers.
+
+    Raises:
+        UserError: as `tokenised_bleu`.
+
+    Source: Post 2018.
+    """
+    _check_lengths(hypotheses, references)
+    metric = BLEU(lowercase=ignore_case, force=True)
+    result = metric.corpus_score(hypotheses, [references])
+    return SacreBleu(float(result.score), str(metric.get_signature()), str(result))
+
+
+def sentence_bleu(
+    hypothesis: str, reference: str, *, order: int = 4, ignore_case: bool = False, tokenize: str = "none"
+) -> Bleu:
+    """BLEU of one sentence, with 1 added to matches and counts of 2-grams and longer, as in fairseq.
+
+    Source: Lin and Och 2004.
+    """
+    metric = BLEU(
+        lowercase=ignore_case,
+        force=True,
+        tokenize=tokenize,
+        smooth_method="add-k",
+        smooth_value=1,
+        max_ngram_order=order,
+    )
+    return _from_sacrebleu(metric.corpus_score([hypothesis], [[reference]]))
+
+
+def looks_tokenised(lines: Sequence[str]) -> bool | None:
+    """Whether final punctuation stands apart from the last word in most lines; None if too few lines say so."""
+    ends = [match.group(1) for line in lines if (match := SENTENCE_END.search(line.rstrip()))]
+    if 2 * len(ends) < len(lines) or not ends:
+        return None
+    return 2 * sum(not word for word in ends) > len(ends)
+
+
+def _from_sacrebleu(result: BLEUScore) -> Bleu:
+    return Bleu(float(result.score), tuple(result.precisions), float(result.bp), result.sys_len, result.ref_len)
+
+
+def _tokenised(lines: Sequence[str], tokenize: str) -> list[str]:
+    tokenizer = BLEU(tokenize=tokenize, force=True).tokenizer
+    return [tokenizer(line) for line in lines]
+
+
+def _check_lengths(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    if len(hypotheses) != len(references):
+        raise UserError(
+            f"there are {len(hypotheses)} translations and {len(references)} references; give one line of each "
+            "per sentence"
+        )
+    if not references:
+        raise UserError("there is nothing to score: no translation and no reference")
