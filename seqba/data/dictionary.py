@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from seqba.data.files import atomic_text, read_text
 from seqba.errors import UserError
 
 OVERWRITE = "#fairseq:overwrite"
-REMEDY = "run seqba-preprocess, or check the data folder and the language"
+REMEDY = "check the folder and the language, or make it with seqba-preprocess"
 
 
 class Dictionary:
@@ -57,10 +58,13 @@ class Dictionary:
         """The id of `symbol`, or that of `<unk>`."""
         return self._index.get(symbol, self.unk)
 
+    def lookup(self, tokens: Iterable[str]) -> Iterator[int]:
+        """Ids of the tokens, that of `<unk>` for unknown ones, and no `</s>`."""
+        return map(self._index.get, tokens, itertools.repeat(self.unk))  # all in C: one call for each token of a corpus
+
     def encode(self, tokens: Iterable[str]) -> npt.NDArray[np.int64]:
         """Ids of the tokens, and `</s>` at the end: (len + 1,) int64."""
-        get, unk = self._index.get, self.unk
-        return np.array([*(get(token, unk) for token in tokens), self.eos], dtype=np.int64)
+        return np.array([*self.lookup(tokens), self.eos], dtype=np.int64)
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Symbols of the ids, without `<s>`, `<pad>` and `</s>`; an unknown word stays `<unk>`."""

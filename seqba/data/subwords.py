@@ -38,6 +38,9 @@ class Subwords:
     def __len__(self) -> int:
         return int(self._processor.GetPieceSize())
 
+    def __reduce__(self) -> tuple[type[Subwords], tuple[bytes]]:
+        return Subwords, (self.model,)
+
     def encode(self, line: str) -> list[str]:
         """Pieces of a line of plain text: "Hello world." → ["▁Hello", "▁world", "."]."""
         return [str(piece) for piece in self._processor.EncodeAsPieces(line)]
@@ -57,20 +60,22 @@ class Subwords:
         return "".join(f"{processor.IdToPiece(i)}\t{processor.GetScore(i):g}\n" for i in range(len(self)))
 
 
-def load_subwords(path: str | Path) -> Subwords | None:
+def load_subwords(data_dir: str | Path) -> Subwords | None:
     """The SentencePiece model of a data folder, or None if its text was not made with one.
 
-    Args:
-        path: a data folder, or a model file itself (which must exist).
+    Raises:
+        UserError: if the model is there, but cannot be used.
+    """
+    path = Path(data_dir) / MODEL_NAME
+    return read_subwords(path) if path.exists() else None
+
+
+def read_subwords(path: str | Path) -> Subwords:
+    """Reads a SentencePiece `.model` file.
 
     Raises:
         UserError: if the file cannot be read or is not a SentencePiece model.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / MODEL_NAME
-        if not path.exists():
-            return None
     with open_file(path, "SentencePiece model") as file:
         return Subwords(file.read(), f"SentencePiece model {path}")
 

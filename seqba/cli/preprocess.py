@@ -1,0 +1,84 @@
+"""seqba-preprocess: parallel or monolingual text → data folder, in fairseq's own layout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.data.preprocess import Advance, preprocess
+from seqba.data.preprocess_options import PreprocessOptions
+
+ALIGNMENTS = "word alignments are not used here; leave it out"
+TRAINING = "it belongs to seqba-train; leave it out"
+UNSUPPORTED = {
+    "--alignfile": ALIGNMENTS,
+    "--align-suffix": ALIGNMENTS,
+    "--bpe": "use --sentencepiece N on raw text, or apply subwords to the text beforehand",
+    "--tokenizer": "use --sentencepiece N on raw text, or tokenise the text beforehand",
+    "--task": "leave it out; --only-source makes the data of a language model",
+    "--user-dir": "there are no plug-ins; leave it out",
+    "--criterion": TRAINING,
+    "--optimizer": TRAINING,
+    "--lr-scheduler": TRAINING,
+    "--scoring": "it belongs to seqba-score; leave it out",
+    "--log-format": "lines are the one format; leave it out",
+    "--log-interval": "each split gives one line; leave it out",
+    "--tensorboard-logdir": TRAINING,
+    "--seed": "nothing here is random; leave it out",
+    "--cpu": "nothing here runs on a GPU; leave it out",
+    "--fp16": TRAINING,
+    "--bf16": TRAINING,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Makes a data folder and prints fairseq's summary of each split."""
+    parser = Parser(
+        "seqba-preprocess",
+        "Makes a data folder (data-bin) for seqba-train from text: dictionaries and memory-mapped ids, as "
+        "fairseq-preprocess writes them. Text is split at whitespace, or by SentencePiece with --sentencepiece.",
+        unsupported=UNSUPPORTED,
+    )
+    parser.add_options(PreprocessOptions, "data")
+    parser.add_argument("--no-progress-bar", action="store_true", help="no progress bar on a terminal")
+    namespace = parser.parse(arguments)
+    options = read_options(namespace, PreprocessOptions)
+    bars: list[tqdm] = []
+
+    def progress(title: str, size: int) -> Advance:
+        bar = tqdm(
+            total=size,
+            desc=title,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=True if namespace.no_progress_bar else None,  # None: only on a terminal
+        )
+        bars.append(bar)
+
+        def advance(count: int) -> None:
+            bar.update(count)
+            if bar.n >= size:
+                bar.close()
+
+        return advance
+
+    try:
+        preprocess(options, tqdm.write, progress)
+    finally:
+        for bar in bars:
+            bar.close()
+    return 0
+
+
+def entry() -> None:
+    """The `seqba-preprocess` command."""
+    sys.exit(run(main))
+
+
+if __name__ == "__main__":
+    entry()

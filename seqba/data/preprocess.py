@@ -1,0 +1,262 @@
+"""From parallel text to a data folder, byte for byte as fairseq-preprocess writes it."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from seqba.data.dictionary import Dictionary
+from seqba.data.files import atomic_text, atomic_write
+from seqba.data.indexed import IndexedWriter
+from seqba.data.preprocess_options import PreprocessOptions, check_consistency, with_suffix
+from seqba.data.subwords import MODEL_NAME, VOCABULARY_NAME, Subwords, read_subwords, train_subwords
+from seqba.data.text import Piece, count_lines, ordered_map, split_text
+from seqba.errors import UserError
+
+LOG_NAME = "preprocess.log"
+MOST_SUBWORD_LINES = 10_000_000  # what SentencePiece holds in memory at once; from larger texts every k-th line
+
+Report = Callable[[str], None]
+Advance = Callable[[int], None]
+Progress = Callable[[str, int], Advance]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The ids of a piece of text: rows one after the other, each with `</s>` at its end."""
+
+    ids: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int32]
+    unknown: int
+
+
+def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -> None:
+    """Makes a data folder: dictionaries, and every split's ids, memory-mapped.
+
+    The files appear in the folder together at the end; on any failure none does, and the folder is as it was.
+
+    Args:
+        options: what to make of what.
+        report: takes one line at a time, fairseq's summaries; they go to `preprocess.log` as well.
+        progress: called with a title and a number of bytes for each stretch of work; what it returns is called with
+            the bytes done since.
+
+    Raises:
+        UserError: for contradictory options and for text or dictionaries that cannot be used, before any long work
+            where possible.
+    """
+    check_consistency(options)
+    _check_texts(options)
+    lines: list[str] = []
+
+    def note(line: str) -> None:
+        lines.append(line)
+        report(line)
+
+    with _staged(Path(options.destdir)) as (stage, destination):
+        note(str(options))
+        subwords = _make_subwords(options, stage)
+        dictionaries = _make_dictionaries(options, subwords, progress)
+        for language, dictionary in dictionaries.items():
+            dictionary.save(stage / f"{with_suffix('dict', language)}.txt")
+            note(f"[{language}] Dictionary: {len(dictionary)} types")
+        if not options.dict_only:
+            for language, dictionary in dictionaries.items():
+                for split, path in options.texts(language).items():
+                    prefix = stage / options.corpus_name(split, language)
+                    binarise = functools.partial(encode_piece, dictionary=dictionary, subwords=subwords)
+                    note(
+                        f"[{language}] {_binarise(path, prefix, binarise, len(dictionary), options.workers, progress)}"
+                    )
+        note(f"Wrote preprocessed data to {destination}")
+        _extend_log(destination / LOG_NAME, stage / LOG_NAME, lines)
+
+
+def count_piece(piece: Piece, subwords: Subwords | None) -> Counter[str]:
+    """How often each token occurs in a piece of text."""
+    counts: Counter[str] = Counter()
+    for tokens in _tokens(piece, subwords):
+        counts.update(tokens)
+    return counts
+
+
+def encode_piece(piece: Piece, dictionary: Dictionary, subwords: Subwords | None) -> Encoded:
+    """The ids of a piece of text. Tokens are what whitespace of any kind separates, or SentencePiece's pieces."""
+    flat: list[int] = []
+    sizes: list[int] = []
+    literal = 0
+    unknown_symbol = dictionary.specials[dictionary.unk]
+    for tokens in _tokens(piece, subwords):
+        flat.extend(dictionary.lookup(tokens))
+        flat.append(dictionary.eos)
+        sizes.append(len(tokens) + 1)
+        if unknown_symbol in tokens:  # the text says "<unk>" itself: nothing was replaced
+            literal += tokens.count(unknown_symbol)
+    ids = np.array(flat, dtype=np.int64)
+    unknown = int(np.count_nonzero(ids == dictionary.unk)) - literal
+    return Encoded(ids, np.array(sizes, dtype=np.int32), unknown)
+
+
+def _check_texts(options: PreprocessOptions) -> None:
+    """Refuses missing and empty texts, sides of different length, and results that are there already."""
+    destination = Path(options.destdir)
+    given = dict(zip(options.languages, (options.srcdict, options.tgtdict), strict=False))
+    for language, dictionary in given.items():
+        path = destination / f"{with_suffix('dict', language)}.txt"
+        if dictionary is None and path.exists():
+            raise UserError(
+                f"{path} exists and is not overwritten: choose another --destdir, remove the folder, or keep the "
+                "dictionary by giving it as --srcdict/--tgtdict"
+            )
+    if (destination / MODEL_NAME).exists() and not options.has_subwords:
+        raise UserError(
+            f"{destination} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "
+            "or choose another --destdir"
+        )
+    counts = {
+        (split, language): _count(path)
+        for language in options.languages
+        for split, path in options.texts(language).items()
+    }
+    if options.only_source:
+        return
+    for split, path in options.texts(options.source_lang).items():
+        other = options.texts(options.target_lang)[split]
+        here, there = counts[split, options.source_lang], counts[split, options.target_lang]
+        if here != there:
+            raise UserError(
+                f"{path} has {here} lines and {other} has {there}: line i of one must translate line i of the other; "
+                "mend the texts (a carriage return inside a line ends it)"
+            )
+
+
+def _count(path: Path) -> int:
+    count = count_lines(path)
+    if not count:
+        raise UserError(f"text {path} is empty; check the prefix and the language")
+    return count
+
+
+def _make_subwords(options: PreprocessOptions, stage: Path) -> Subwords | None:
+    if options.sentencepiece is not None:
+        texts = [path for language in options.languages for path in options.training_texts(language)]
+        subwords = train_subwords(_sample_lines(texts), options.sentencepiece)
+    elif options.sentencepiece_model is not None:
+        subwords = read_subwords(options.sentencepiece_model)
+    else:
+        return None
+    with atomic_write(stage / MODEL_NAME) as file:
+        file.write(subwords.model)
+    with atomic_text(stage / VOCABULARY_NAME) as text:
+        text.write(subwords.vocabulary())
+    return subwords
+
+
+def _sample_lines(paths: Iterable[Path]) -> Iterator[str]:
+    paths = list(paths)
+    stride = -(-sum(map(count_lines, paths)) // MOST_SUBWORD_LINES)
+    lines = (line for path in paths for piece in split_text(path) for line in piece.lines())
+    return itertools.islice(lines, 0, None, stride)
+
+
+def _make_dictionaries(
+    options: PreprocessOptions, subwords: Subwords | None, progress: Progress
+) -> dict[str | None, Dictionary]:
+    """The dictionary of each language, loaded or counted."""
+
+    def make(path: str | None, languages: Iterable[str | None], threshold: int, size: int) -> Dictionary:
+        if path is not None:
+            return Dictionary.load(path)
+        texts = [text for language in languages for text in options.training_texts(language)]
+        counts = _count_tokens(texts, subwords, options.workers, progress)
+        return Dictionary.build(counts, threshold=threshold, size=size, padding_factor=options.padding_factor)
+
+    if options.is_joined:
+        both = make(options.srcdict or options.tgtdict, options.languages, options.thresholdsrc, options.nwordssrc)
+        return dict.fromkeys(options.languages, both)
+    dictionaries = {
+        options.source_lang: make(options.srcdict, [options.source_lang], options.thresholdsrc, options.nwordssrc)
+    }
+    if not options.only_source:
+        dictionaries[options.target_lang] = make(
+            options.tgtdict, [options.target_lang], options.thresholdtgt, options.nwordstgt
+        )
+    return dictionaries
+
+
+def _count_tokens(texts: list[Path], subwords: Subwords | None, workers: int, progress: Progress) -> Counter[str]:
+    pieces = [piece for path in texts for piece in split_text(path)]
+    advance = progress(
+        "counting " + ", ".join(path.name for path in texts), sum(piece.end - piece.start for piece in pieces)
+    )
+    counts: Counter[str] = Counter()
+    for piece, found in ordered_map(functools.partial(count_piece, subwords=subwords), pieces, workers):
+        counts.update(found)
+        advance(piece.end - piece.start)
+    return counts
+
+
+def _binarise(
+    path: Path,
+    prefix: Path,
+    encode: Callable[[Piece], Encoded],
+    vocabulary_size: int,
+    workers: int,
+    progress: Progress,
+) -> str:
+    """Writes one side of a split and returns fairseq's line about it."""
+    pieces = split_text(path)
+    advance = progress(f"encoding {path.name}", pieces[-1].end)
+    sentences = tokens = unknown = 0
+    with IndexedWriter(prefix, vocabulary_size) as writer:
+        for piece, encoded in ordered_map(encode, pieces, workers):
+            writer.add_rows(encoded.ids, encoded.sizes)
+            sentences += len(encoded.sizes)
+            tokens += len(encoded.ids)
+            unknown += encoded.unknown
+            advance(piece.end - piece.start)
+    share = 100 * unknown / tokens
+    return f"{path}: {sentences} sents, {tokens} tokens, {share:.3}% replaced by {Dictionary.specials[Dictionary.unk]}"
+
+
+def _tokens(piece: Piece, subwords: Subwords | None) -> Iterable[list[str]]:
+    # str.split() without an argument is fairseq's tokenize_line: every run of whitespace separates, Unicode's included.
+    return map(str.split, piece.lines()) if subwords is None else subwords.encode_lines(piece.lines())
+
+
+@contextmanager
+def _staged(destination: Path) -> Iterator[tuple[Path, Path]]:
+    """Yields a folder inside `destination` whose files move there if the block succeeds and vanish if it does not."""
+    created = not destination.exists()
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".preprocess-", dir=destination))
+    except OSError as error:
+        raise UserError(f"--destdir {destination} cannot be written: {error.strerror}; choose another one") from None
+    try:
+        yield stage, destination
+        # Dictionaries last: once they are there, a second run refuses to start.
+        for path in sorted(stage.iterdir(), key=lambda path: path.name.startswith("dict.")):
+            path.replace(destination / path.name)
+        created = False
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if created:
+            with suppress(OSError):
+                destination.rmdir()
+
+
+def _extend_log(old: Path, new: Path, lines: list[str]) -> None:
+    earlier = old.read_text(encoding="utf-8", errors="replace") if old.exists() else ""
+    with atomic_text(new) as file:
+        file.write(earlier + "".join(f"{line}\n" for line in lines))

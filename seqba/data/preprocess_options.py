@@ -1,0 +1,134 @@
+"""The options of seqba-preprocess, the file names that follow from them, and which of them exclude each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqba.errors import UserError
+from seqba.options import option
+
+
+@dataclass(frozen=True)
+class PreprocessOptions:
+    """Options of `seqba-preprocess`, named as fairseq names them."""
+
+    source_lang: str | None = option(None, "source language: the text's file suffix", aliases=("-s",), metavar="SRC")
+    target_lang: str | None = option(None, "target language: the text's file suffix", aliases=("-t",), metavar="TRG")
+    trainpref: str | None = option(None, "training text: prefixes, comma-separated (train, train1, …)", metavar="FP")
+    validpref: str | None = option(None, "validation text: prefixes, comma-separated (valid, valid1, …)", metavar="FP")
+    testpref: str | None = option(None, "test text: prefixes, comma-separated (test, test1, …)", metavar="FP")
+    destdir: str = option("data-bin", "data folder to write", metavar="DIR")
+    thresholdsrc: int = option(0, "leave out source words seen less often than this", minimum=0)
+    thresholdtgt: int = option(0, "leave out target words seen less often than this", minimum=0)
+    nwordssrc: int = option(-1, "most symbols of the source dictionary, the 4 special ones included; -1: all")
+    nwordstgt: int = option(-1, "most symbols of the target dictionary, the 4 special ones included; -1: all")
+    srcdict: str | None = option(None, "take this source dictionary instead of making one", metavar="FP")
+    tgtdict: str | None = option(None, "take this target dictionary instead of making one", metavar="FP")
+    joined_dictionary: bool = option(False, "one dictionary for both languages")
+    only_source: bool = option(False, "only the source language, for a language model")
+    padding_factor: int = option(8, "pad the dictionary to a multiple of this size", minimum=1)
+    workers: int = option(1, "processes; the result does not depend on them", minimum=1)
+    dict_only: bool = option(False, "write the dictionaries and nothing else")
+    dataset_impl: str = option("mmap", "file format; memory-mapped is the only one")
+    sentencepiece: int | None = option(
+        None, "learn a joint SentencePiece model (BPE) of this many pieces and encode all text with it", minimum=8
+    )
+    sentencepiece_model: str | None = option(None, "encode all text with this SentencePiece model", metavar="FP")
+
+    @property
+    def languages(self) -> tuple[str | None, ...]:
+        """The languages to binarise; None stands for text files without a suffix."""
+        return (self.source_lang,) if self.only_source else (self.source_lang, self.target_lang)
+
+    @property
+    def has_subwords(self) -> bool:
+        """Whether text goes through SentencePiece."""
+        return self.sentencepiece is not None or self.sentencepiece_model is not None
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether both languages share a dictionary; the pieces of a joint SentencePiece model do."""
+        given = self.srcdict is not None or self.tgtdict is not None
+        return not self.only_source and (self.joined_dictionary or (self.has_subwords and not given))
+
+    def texts(self, language: str | None) -> dict[str, Path]:
+        """Every split's name and text file: {"train": …, "valid": …, "valid1": …}."""
+        found = {}
+        for split, prefixes in (("train", self.trainpref), ("valid", self.validpref), ("test", self.testpref)):
+            for number, prefix in enumerate(prefixes.split(",") if prefixes else ()):
+                found[split + (str(number) if number else "")] = Path(with_suffix(prefix, language))
+        return found
+
+    def training_texts(self, language: str | None) -> list[Path]:
+        """The text files that dictionaries and subwords are made from."""
+        return [path for split, path in self.texts(language).items() if split.startswith("train")]
+
+    def corpus_name(self, split: str, language: str | None) -> str:
+        """`train.en-de.en`, or `train` for text without a language; fairseq's own names."""
+        return f"{split}.{self.source_lang}-{self.target_lang}.{language}" if language is not None else split
+
+
+def with_suffix(name: str, language: str | None) -> str:
+    """`train` and `en` → `train.en`; a text without a language keeps its name."""
+    return name if language is None else f"{name}.{language}"
+
+
+def check_consistency(options: PreprocessOptions) -> None:
+    """Refuses options that contradict each other, or of which one would have no effect.
+
+    Raises:
+        UserError: naming both options.
+    """
+    source, target = options.source_lang, options.target_lang
+    rules = {
+        f"--dataset-impl {options.dataset_impl} is not written here: mmap is the one format, and the default": (
+            options.dataset_impl != "mmap"
+        ),
+        "give --source-lang and --target-lang, or --only-source for the text of a language model": (
+            not options.only_source and (source is None or target is None)
+        ),
+        f"--source-lang and --target-lang are both {source!r}": not options.only_source and source == target,
+        "--only-source has no target side: leave out --tgtdict, --thresholdtgt, --nwordstgt, --joined-dictionary": (
+            options.only_source
+            and (options.tgtdict, options.thresholdtgt, options.nwordstgt, options.joined_dictionary)
+            != (None, 0, -1, False)
+        ),
+        "--joined-dictionary is one dictionary: give it as --srcdict or as --tgtdict, not both": (
+            options.joined_dictionary and options.srcdict is not None and options.tgtdict is not None
+        ),
+        "--sentencepiece learns a model, --sentencepiece-model takes one: give one of them": (
+            options.sentencepiece is not None and options.sentencepiece_model is not None
+        ),
+        "--sentencepiece makes the dictionary from its own pieces; with --srcdict or --tgtdict, give the model that "
+        "belongs to the dictionary as --sentencepiece-model": (
+            options.sentencepiece is not None and (options.srcdict or options.tgtdict) is not None
+        ),
+        "a joined dictionary is limited by --thresholdsrc and --nwordssrc; give the target's the same or not at all": (
+            options.is_joined
+            and (
+                options.thresholdtgt not in (0, options.thresholdsrc)
+                or options.nwordstgt not in (-1, options.nwordssrc)
+            )
+        ),
+        "--srcdict is taken as it is: leave out --thresholdsrc and --nwordssrc": (
+            options.srcdict is not None and (options.thresholdsrc, options.nwordssrc) != (0, -1)
+        ),
+        "--tgtdict is taken as it is: leave out --thresholdtgt and --nwordstgt": (
+            options.tgtdict is not None and (options.thresholdtgt, options.nwordstgt) != (0, -1)
+        ),
+        "--trainpref is missing: it makes the dictionaries that are not given by --srcdict and --tgtdict": (
+            options.trainpref is None and _makes_dictionary(options)
+        ),
+    }
+    for sentence, broken in rules.items():
+        if broken:
+            raise UserError(sentence)
+
+
+def _makes_dictionary(options: PreprocessOptions) -> bool:
+    if options.sentencepiece is not None:
+        return True
+    if options.is_joined:
+        return options.srcdict is None and options.tgtdict is None
+    return options.srcdict is None or (not options.only_source and options.tgtdict is None)
