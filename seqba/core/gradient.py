@@ -116,7 +116,7 @@ def grid_gradient(
 
 
 _auto_plans: WeakKeyDictionary[nn.Module, Plan] = WeakKeyDictionary()
-_last_keys: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], int]] = WeakKeyDictionary()
+_last_keys: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], float]] = WeakKeyDictionary()
 
 
 def _plan_for(model: nn.Module, plan: PlanLike) -> Plan:
@@ -185,15 +185,22 @@ class _Grid:
     def _warn_of_repeated_key(self) -> None:
         """Masks that come again after the weights have moved are a forgotten `update=`, which would go unnoticed."""
         key = (self.seed, self.update, self.first_shard)
-        version = sum(parameter._version for parameter in self.model.parameters())
-        last_key, last_version = _last_keys.get(self.model, (None, version))
-        _last_keys[self.model] = (key, version)
-        if key == last_key and version != last_version:
+        sample = _sample_weights(self.model)
+        last_key, last_sample = _last_keys.get(self.model, (None, sample))
+        _last_keys[self.model] = (key, sample)
+        if key == last_key and sample != last_sample:
             warnings.warn(
                 f"the weights have changed, but this update draws the same masks as the one before (seed {self.seed}, "
                 f"update {self.update}, shard {self.first_shard}): pass update= with the number of the update",
                 stacklevel=5,
             )
+
+
+def _sample_weights(model: nn.Module) -> float:
+    """A few hundred weights of one parameter, added up: tells moved weights from unmoved ones."""
+    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    flat = trained[-1].detach().flatten() if trained else torch.zeros(1)
+    return float(flat[:: max(1, flat.numel() // 256)].double().sum())
 
 
 class _OutOfMemory(Exception):

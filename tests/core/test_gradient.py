@@ -1,0 +1,276 @@
+"""The promises of the merged gradient, with dropout on."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from small_network import Network, gradient_of, make_batch, mean_loss, relative_error, summed_loss
+from torch import Tensor, nn
+
+import seqba
+from seqba.core import Plan
+
+
+def merged(model: nn.Module, batch: Any, loss_fn: Any = summed_loss, **options: Any) -> Tensor:
+    model.zero_grad()
+    seqba.merged_gradient(model, batch, loss_fn, **options)
+    return gradient_of(model)
+
+
+@pytest.mark.parametrize("loss_fn", [mean_loss, summed_loss])
+@pytest.mark.parametrize("plan", ["looped", "auto", 2, 3, 4])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+def test_the_gradient_does_not_depend_on_the_plan(
+    network: Network, plan: Any, loss_fn: Any, dtype: torch.dtype, bound: float
+) -> None:
+    network.to(dtype)
+    batch = make_batch(dtype=dtype)
+    stacked = merged(network, batch, loss_fn, copies=5, plan="stacked", update=3)
+    assert relative_error(merged(network, batch, loss_fn, copies=5, plan=plan, update=3), stacked) < bound
+
+
+def test_means_and_sums_give_the_same_gradient(network: Network) -> None:
+    batch = make_batch()
+    means = merged(network, batch, mean_loss, copies=3, plan=2)
+    assert relative_error(merged(network, batch, summed_loss, copies=3, plan=2), means) < 1e-5
+
+
+@pytest.mark.parametrize("loss_fn", [mean_loss, summed_loss])
+def test_one_copy_without_dropout_is_an_ordinary_step_bit_for_bit(loss_fn: Any) -> None:
+    torch.manual_seed(2)
+    model = Network(dropout=0.0)
+    batch = make_batch()
+    ours = merged(model, batch, loss_fn, copies=1)
+    model.zero_grad()
+    loss = loss_fn(model, batch)
+    (loss if isinstance(loss, Tensor) else loss[0] / loss[1]).backward()
+    assert torch.equal(ours, gradient_of(model))
+
+
+@pytest.mark.parametrize("copies", [1, 2, 7])
+def test_without_dropout_the_gradient_is_the_same_for_every_number_of_copies(copies: int) -> None:
+    torch.manual_seed(2)
+    model = Network(dropout=0.0).double()
+    batch = make_batch(dtype=torch.float64)
+    assert relative_error(merged(model, batch, copies=copies), merged(model, batch, copies=1)) < 1e-12
+
+
+def test_the_merged_gradient_is_the_mean_of_the_copies_own(network: Network) -> None:
+    network.double()
+    batch = make_batch(dtype=torch.float64)
+    each = []
+    for copy_number in range(4):
+        noise = seqba.core.Noise(0, 0, 0, [copy_number], {id(m): name for name, m in network.named_modules()})
+        network.zero_grad()
+        with seqba.core.noise_context(noise):
+            mean_loss(network, batch).backward()
+        each.append(gradient_of(network))
+    assert relative_error(merged(network, batch, copies=4), torch.stack(each).mean(0)) < 1e-12
+
+
+def test_its_variance_falls_as_one_over_the_copies(network: Network) -> None:
+    batch = make_batch()
+
+    def variance(copies: int) -> float:
+        draws = [merged(network, batch, copies=copies, update=update) for update in range(1, 401)]
+        return torch.stack(draws).var(0).sum().item()
+
+    one = variance(1)
+    for copies in (2, 4, 8):
+        assert variance(copies) * copies / one == pytest.approx(1, rel=0.15)
+
+
+def test_a_grid_of_unequal_shards_is_one_large_batch(network: Network) -> None:
+    network.double()
+    shards = [make_batch(rows, seed=rows, dtype=torch.float64) for rows in (3, 6, 1)]
+    network.zero_grad()
+    step = seqba.grid_gradient(network, shards, summed_loss, copies=2, weight=2 * 10, update=5)
+    gradient = gradient_of(network)
+    parts = [
+        merged(network, shard, copies=2, update=5, shard=number) * len(shard[1]) for number, shard in enumerate(shards)
+    ]
+    assert relative_error(gradient, torch.stack(parts).sum(0) / 10) < 1e-12
+    assert step.weight == 20
+
+
+def test_the_same_key_draws_the_same_and_any_other_key_another(network: Network) -> None:
+    batch = make_batch()
+    keys = [{}, {"seed": 1}, {"update": 1}, {"shard": 1}]
+    gradients = [merged(network, batch, copies=2, plan="stacked", **key) for key in keys]
+    for number, key in enumerate(keys):
+        assert torch.equal(merged(network, batch, copies=2, plan="stacked", **key), gradients[number])
+    for number, gradient in enumerate(gradients):
+        assert all(relative_error(other, gradient) > 0.01 for other in gradients[:number])
+
+
+def test_the_global_generator_is_left_alone(network: Network) -> None:
+    before = torch.get_rng_state()
+    merged(network, make_batch(), copies=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_adds_to_gradients_that_are_there(network: Network) -> None:
+    batch = make_batch()
+    once = merged(network, batch, copies=2)
+    seqba.merged_gradient(network, batch, summed_loss, copies=2)
+    assert relative_error(gradient_of(network), 2 * once) < 1e-6
+
+
+def test_the_step_reports_means(network: Network) -> None:
+    batch = make_batch()
+    network.eval()
+
+    def loss_fn(model: nn.Module, batch: Any) -> tuple[Tensor, int, dict[str, Tensor]]:
+        total, weight = summed_loss(model, batch)
+        return total, weight, {"double": 2 * total}
+
+    step = seqba.merged_gradient(network, batch, loss_fn, copies=3, plan="looped")
+    assert step.weight == 18
+    assert step.loss == pytest.approx(mean_loss(network, batch).item(), rel=1e-6)
+    assert step.extras["double"] == pytest.approx(2 * step.loss, rel=1e-6)
+
+
+class Foreign(nn.Module):
+    """Nothing of ours in it: ordinary dropout, attention, linear layers."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, dropout=dropout, batch_first=True)
+        self.leave = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.attention(x, x, x, need_weights=False)[0]).mean()
+
+
+@pytest.mark.parametrize("plan", ["stacked", "looped", 2])
+def test_a_model_of_others_trains_with_any_optimizer(plan: Any) -> None:
+    torch.manual_seed(3)
+    model = Foreign(0.1)
+    batch = {"x": torch.randn(4, 5, 8)}
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=0.01)
+    losses = []
+    for update in range(30):
+        step = seqba.merged_gradient(model, batch, lambda m, b: m(b["x"]) ** 2 + 1, copies=4, plan=plan, update=update)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(step.loss)
+    assert losses[-1] < losses[0]
+
+
+def test_ordinary_dropout_differs_between_stacked_and_between_looped_copies() -> None:
+    torch.manual_seed(3)
+    seen: list[Tensor] = []
+    model = nn.Sequential(nn.Dropout(0.5))
+    batch = torch.ones(1, 64, requires_grad=True)
+
+    def loss_fn(model: nn.Module, batch: Tensor) -> Tensor:
+        seen.append(model(batch))
+        return seen[-1].sum(1).mean()
+
+    seqba.merged_gradient(model, batch, loss_fn, copies=2, plan="stacked")
+    seqba.merged_gradient(model, batch, loss_fn, copies=2, plan="looped")
+    assert not torch.equal(seen[0][0], seen[0][1])
+    assert not torch.equal(seen[1], seen[2])
+
+
+def test_a_forgotten_update_number_is_told_of(network: Network) -> None:
+    batch = make_batch()
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    seqba.merged_gradient(network, batch, mean_loss, copies=2)
+    seqba.merged_gradient(network, batch, mean_loss, copies=2)  # the same weights: somebody compares, and may
+    optimizer.step()
+    with pytest.warns(UserWarning, match="pass update="):
+        seqba.merged_gradient(network, batch, mean_loss, copies=2)
+    optimizer.step()
+    seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1)
+
+
+def test_recomputed_layers_draw_their_masks_again(network: Network) -> None:
+    batch = make_batch()
+
+    def recomputed(model: nn.Module, batch: Any) -> Tensor:
+        logits = torch.utils.checkpoint.checkpoint(model, batch[0], use_reentrant=False)
+        return nn.functional.cross_entropy(logits, batch[1])
+
+    assert (
+        relative_error(merged(network, batch, recomputed, copies=3), merged(network, batch, mean_loss, copies=3)) < 1e-6
+    )
+
+
+def test_auto_weighs_the_first_copy_and_stacks_what_fits(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        passes.append(len(batch[1]) // 6)
+        return mean_loss(model, batch)
+
+    weighed = Plan(is_auto=True)
+    seqba.merged_gradient(network, make_batch(), loss_fn, copies=4, plan=weighed)
+    assert (passes, weighed.copies_per_pass) == ([1, 3], 4)
+
+    passes.clear()
+    monkeypatch.setattr("seqba.core.plan.CPU_PASS_BYTES", 1)
+    seqba.merged_gradient(network, make_batch(), loss_fn, copies=3, plan=Plan(is_auto=True))
+    assert passes == [1, 1, 1]
+
+
+@pytest.mark.parametrize("fails_in", ["forward", "backward"])
+def test_auto_takes_smaller_passes_when_memory_runs_out(network: Network, fails_in: str) -> None:
+    class Exhausting(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            ctx.rows = len(x)
+            if fails_in == "forward" and len(x) > 12:
+                raise torch.OutOfMemoryError("as a GPU would")
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            if fails_in == "backward" and ctx.rows > 12:
+                raise torch.OutOfMemoryError("as a GPU would")
+            return grad
+
+    def loss_fn(model: Network, batch: Any) -> Tensor:
+        hidden = Exhausting.apply(torch.tanh(model.enter(batch[0])))
+        return nn.functional.cross_entropy(model.leave(model.dropout(hidden)), batch[1])
+
+    plan = Plan(copies_per_pass=4, is_auto=True)
+    model = copy.deepcopy(network)
+    survived = merged(model, make_batch(), loss_fn, copies=4, plan=plan)
+    assert plan.copies_per_pass == 2
+    assert relative_error(survived, merged(model, make_batch(), loss_fn, copies=4, plan="looped")) < 1e-5
+    with pytest.raises(torch.OutOfMemoryError):
+        merged(model, make_batch(), loss_fn, copies=4, plan="stacked")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"copies": 0}, "copies is 0; it must be at least 1"),
+        ({"copies": 2, "plan": "sideways"}, "plan is 'sideways'; choose auto, stacked, looped"),
+        ({"copies": 2, "plan": 0}, "plan is 0; choose"),
+    ],
+)
+def test_impossible_arguments_are_refused(network: Network, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        seqba.merged_gradient(network, make_batch(), mean_loss, **options)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (lambda model, batch: model(batch[0]), r"must return a 0-dim tensor.*not \(18, 5\)"),
+        (lambda model, batch: (model(batch[0]).sum(), 0), "weight 0.0; it must be positive"),
+    ],
+)
+def test_impossible_losses_are_refused(network: Network, loss_fn: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        seqba.merged_gradient(network, make_batch(), loss_fn, copies=3, plan="stacked")
+
+
+def test_a_grid_whose_weight_does_not_add_up_is_refused(network: Network) -> None:
+    with pytest.raises(ValueError, match="was given as 7, but the passes add up to 12"):
+        seqba.grid_gradient(network, [make_batch()], summed_loss, copies=2, weight=7)

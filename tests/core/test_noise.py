@@ -1,0 +1,87 @@
+"""Keyed draws: what they depend on, what they don't, and how they are distributed."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seqba.core.noise import Noise, current_noise, noise_context
+
+CPU = torch.device("cpu")
+
+
+def draw(*, seed: int = 0, update: int = 0, shard: int = 0, copies: tuple[int, ...] = (0,), rows: int = 8) -> Tensor:
+    noise = Noise(seed, update, shard, copies)
+    return noise.keep_mask(object(), (len(copies) * rows, 33), 0.5, CPU)
+
+
+def test_every_part_of_the_key_matters() -> None:
+    draws = [draw(), draw(seed=1), draw(update=1), draw(shard=1), draw(copies=(1,))]
+    for one, other in itertools.combinations(draws, 2):
+        assert not torch.equal(one, other)
+        # Independent fair masks agree in half of their places: 264 draws, five standard deviations.
+        assert abs((one == other).float().mean().item() - 0.5) < 0.16
+
+
+def test_the_same_key_draws_the_same() -> None:
+    assert torch.equal(draw(seed=5, update=6, shard=7), draw(seed=5, update=6, shard=7))
+
+
+def test_a_copy_draws_the_same_in_any_company() -> None:
+    together = draw(copies=(0, 1, 2, 3)).view(4, 8, 33)
+    for number in range(4):
+        assert torch.equal(together[number], draw(copies=(number,)))
+    assert torch.equal(together[1:3].flatten(0, 1), draw(copies=(1, 2)))
+
+
+def test_sites_and_calls_differ() -> None:
+    model = nn.ModuleDict({"a": nn.Identity(), "b": nn.Identity()})
+    noise = Noise(0, 0, 0, (0,), {id(module): name for name, module in model.named_modules()})
+    masks = [noise.keep_mask(model[name], (8, 8), 0.5, CPU) for name in ("a", "b", "a", "b")]
+    for one, other in itertools.combinations(masks, 2):
+        assert not torch.equal(one, other)
+    noise.begin_backward()
+    assert torch.equal(noise.keep_mask(model["a"], (8, 8), 0.5, CPU), masks[0])
+
+
+def test_a_site_is_its_name_and_not_its_place_in_memory() -> None:
+    first, second = nn.Identity(), nn.Identity()
+    one = Noise(0, 0, 0, (0,), {id(first): "layer.dropout"}).keep_mask(first, (8, 8), 0.5, CPU)
+    other = Noise(0, 0, 0, (0,), {id(second): "layer.dropout"}).keep_mask(second, (8, 8), 0.5, CPU)
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.25, 0.5, 0.9])
+def test_each_element_is_dropped_with_the_probability_and_by_itself(probability: float) -> None:
+    kept = Noise(3, 1, 4, (0, 1)).keep_mask(object(), (512, 1001), probability, CPU).double()
+    spread = (probability * (1 - probability) / kept.numel()) ** 0.5
+    assert kept.mean().item() == pytest.approx(1 - probability, abs=5 * spread)
+    centred = kept - kept.mean()
+    for lag in (1, 2, 3, 4, 1001):  # neighbours within a 64-bit word, and from row to row
+        flat = centred.flatten()
+        correlation = (flat[:-lag] * flat[lag:]).mean() / centred.var()
+        assert abs(correlation.item()) < 5 / kept.numel() ** 0.5
+
+
+def test_certainty_of_keeping() -> None:
+    assert Noise(0, 0, 0, (0,)).keep_mask(object(), (4, 5), 0.0, CPU).all()
+
+
+def test_rows_that_no_copies_can_share_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(5, 2\) in a pass of 3 copies.*a multiple of 3"):
+        Noise(0, 0, 0, (0, 1, 2)).keep_mask(object(), (5, 2), 0.5, CPU)
+
+
+def test_contexts_nest_and_end() -> None:
+    outer, inner = Noise(0, 0, 0, (0,)), Noise(1, 0, 0, (0,))
+    assert current_noise() is None
+    with noise_context(outer):
+        with noise_context(inner):
+            assert current_noise() is inner
+        with noise_context(None):
+            assert current_noise() is None
+        assert current_noise() is outer
+    assert current_noise() is None

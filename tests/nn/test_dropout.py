@@ -1,0 +1,76 @@
+"""Dropout modules: keyed inside an update, ordinary outside one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import seqba
+from seqba.core import Noise, noise_context
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_kept_elements_are_scaled_so_that_the_mean_stays(dtype: torch.dtype) -> None:
+    module = seqba.nn.Dropout(0.3)
+    with noise_context(Noise(0, 0, 0, (0, 1))):
+        y = module(torch.ones(64, 1000, dtype=dtype))
+    assert y.dtype == dtype
+    assert len(y.unique()) == 2
+    assert y.max().item() == pytest.approx(1 / 0.7, rel=1e-2 if dtype is torch.bfloat16 else 1e-4)
+    assert y.double().mean().item() == pytest.approx(1, abs=0.01)
+
+
+def test_the_backward_goes_through_the_same_mask() -> None:
+    module = seqba.nn.Dropout(0.4)
+    x = torch.randn(6, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def keyed(x: torch.Tensor) -> torch.Tensor:
+        with noise_context(Noise(0, 0, 0, (0,))):
+            return module(x)
+
+    assert torch.autograd.gradcheck(keyed, (x,))
+
+
+def test_locked_dropout_holds_its_mask_over_time_and_differs_between_rows() -> None:
+    module = seqba.nn.LockedDropout(0.5)
+    x = torch.ones(4, 7, 32)
+    torch.manual_seed(0)
+    with noise_context(Noise(0, 0, 0, (0, 1))):
+        keyed = module(x)
+    for y in (keyed, module(x)):
+        assert torch.equal(y, y[:, :1].expand_as(y))
+        assert len({tuple(row.tolist()) for row in y[:, 0]}) == 4
+
+
+@pytest.mark.parametrize("kind", [seqba.nn.Dropout, seqba.nn.LockedDropout])
+def test_outside_an_update_it_is_ordinary(kind: type[nn.Module]) -> None:
+    module = kind(0.5)
+    x = torch.ones(3, 4, 50)
+    torch.manual_seed(0)
+    first = module(x)
+    torch.manual_seed(0)
+    assert torch.equal(module(x), first)
+    assert not torch.equal(module(x), first)
+    assert module.eval()(x) is x
+    with noise_context(Noise(0, 0, 0, (0,))):
+        assert module(x) is x
+
+
+def test_ordinary_dropout_is_the_frameworks() -> None:
+    x = torch.ones(5, 6)
+    torch.manual_seed(0)
+    ours = seqba.nn.Dropout(0.5)(x)
+    torch.manual_seed(0)
+    assert torch.equal(ours, nn.functional.dropout(x, 0.5))
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0, float("nan")])
+def test_impossible_probabilities_are_refused(p: float) -> None:
+    with pytest.raises(ValueError, match=r"it must be in \[0, 1\)"):
+        seqba.nn.Dropout(p)
+
+
+def test_locked_dropout_needs_a_time_dimension() -> None:
+    with pytest.raises(ValueError, match=r"needs \(rows, time"):
+        seqba.nn.LockedDropout(0.5)(torch.ones(3))

@@ -1,0 +1,117 @@
+"""The fused loss against the framework's own, and its gradients against finite differences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from seqba.nn import label_smoothed_cross_entropy
+
+ROWS, WIDTH, VOCABULARY = 37, 6, 11
+
+
+def make_inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    hidden = torch.randn(ROWS, WIDTH, dtype=dtype, requires_grad=True)
+    weight = torch.randn(VOCABULARY, WIDTH, dtype=dtype, requires_grad=True)
+    bias = torch.randn(VOCABULARY, dtype=dtype, requires_grad=True)
+    return hidden, weight, bias, torch.randint(0, VOCABULARY, (ROWS,))
+
+
+@pytest.fixture(params=[1 << 21, 100, 1], ids=["one chunk", "chunks of 9 rows", "chunks of a row"])
+def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqba.nn.loss.CHUNK_ELEMENTS", request.param)
+
+
+@pytest.mark.usefixtures("_chunks")
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_it_equals_the_frameworks_cross_entropy(smoothing: float) -> None:
+    hidden, weight, bias, target = make_inputs()
+    loss, nll = label_smoothed_cross_entropy(hidden, weight, target, bias=bias, smoothing=smoothing)
+    ours = torch.autograd.grad(loss, (hidden, weight, bias))
+
+    logits = hidden @ weight.t() + bias
+    # fairseq spreads ε over the other V − 1 words, torch over all V.
+    spread = smoothing * VOCABULARY / (VOCABULARY - 1)
+    reference = functional.cross_entropy(logits, target, label_smoothing=spread, reduction="sum")
+    torch.testing.assert_close(loss, reference)
+    torch.testing.assert_close(nll, functional.cross_entropy(logits, target, reduction="sum"))
+    for gradient, expected in zip(ours, torch.autograd.grad(reference, (hidden, weight, bias)), strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.usefixtures("_chunks")
+def test_gradcheck() -> None:
+    hidden, weight, bias, target = make_inputs()
+
+    def loss(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return label_smoothed_cross_entropy(hidden, weight, target, bias=bias, smoothing=0.2)[0]
+
+    assert torch.autograd.gradcheck(loss, (hidden, weight, bias))
+
+
+def test_numbers_worked_by_hand() -> None:
+    # p = (1/2, 1/4, 1/4), target 0, ε = 0.2: 0.8·ln 2 + 0.1·ln 4 + 0.1·ln 4 = 1.2·ln 2
+    weight = torch.tensor([[math.log(2)], [0.0], [0.0]])
+    loss, nll = label_smoothed_cross_entropy(torch.ones(1, 1), weight, torch.tensor([0]), smoothing=0.2)
+    assert loss.item() == pytest.approx(1.2 * math.log(2))
+    assert nll.item() == pytest.approx(math.log(2))
+
+
+def test_a_second_backward_is_as_good_as_the_first() -> None:
+    hidden, weight, _, target = make_inputs()
+    loss, _ = label_smoothed_cross_entropy(hidden, weight, target)
+    (first,) = torch.autograd.grad(3 * loss, hidden, retain_graph=True)
+    (second,) = torch.autograd.grad(3 * loss, hidden)
+    assert torch.equal(first, second)
+
+
+def test_only_what_is_asked_for_gets_a_gradient() -> None:
+    hidden, weight, _, target = make_inputs()
+    loss, nll = label_smoothed_cross_entropy(hidden, weight.detach(), target)
+    loss.backward()
+    assert hidden.grad is not None
+    assert weight.grad is None
+    assert not nll.requires_grad
+    with torch.no_grad():
+        assert not label_smoothed_cross_entropy(hidden, weight, target)[0].requires_grad
+
+
+def test_extreme_logits_stay_finite() -> None:
+    hidden = torch.full((2, 1), 1e4)
+    weight = torch.tensor([[1.0], [-1.0]], requires_grad=True)
+    loss, _ = label_smoothed_cross_entropy(hidden, weight, torch.tensor([0, 1]), smoothing=0.1)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(weight.grad).all()
+
+
+def test_bfloat16_products_with_float32_sums_under_autocast() -> None:
+    hidden, weight, bias, target = make_inputs(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = label_smoothed_cross_entropy(hidden, weight, target, bias=bias, smoothing=0.1)
+    loss.backward()
+    exact, _ = label_smoothed_cross_entropy(hidden, weight, target, bias=bias, smoothing=0.1)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=0.02)
+    assert weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight": torch.ones(5, 3)}, r"don't fit: \(4, 2\), \(5, 3\)"),
+        ({"target": torch.zeros(3, dtype=torch.int64)}, r"target must be \(4,\), one word per row, not \(3,\)"),
+        ({"smoothing": 1.0}, r"smoothing is 1.0; it must be in \[0, 1\)"),
+        ({"bias": torch.ones(4)}, r"bias must be \(5,\), not \(4,\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    arguments = {"hidden": torch.ones(4, 2), "weight": torch.ones(5, 2), "target": torch.zeros(4, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=message):
+        label_smoothed_cross_entropy(**{**arguments, **changes})
