@@ -81,7 +81,8 @@ seqba_environment() {
     root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
     if [[ -n "${SEQBA_VENV:-}" ]]; then
         venv="$SEQBA_VENV"
-        "$venv/bin/python" -c 'import seqba, torch' >/dev/null 2>&1 && [[ -x "$venv/bin/seqba-train" ]] ||
+        "$venv/bin/python" -c 'import importlib.util as u; u.find_spec("torch").name; u.find_spec("seqba").name' \
+            >/dev/null 2>&1 && [[ -x "$venv/bin/seqba-train" ]] ||
             seqba_fail "SEQBA_VENV=$venv has no seqba installed; unset it, or pip install -e $root there"
     else
         venv="$root/.venv"

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.sh") if path.name != "environment.sh")
+
+
+def shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a line of bash with recipes/environment.sh sourced."""
+    return subprocess.run(
+        ["bash", "-c", f'set -euo pipefail; source "{ROOT}/recipes/environment.sh"; {script}'],
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fake_python(folder: Path, version: str) -> Path:
+    """Something that answers the version check as a Python of that version would."""
+    folder.mkdir(exist_ok=True)
+    status = 0 if tuple(map(int, version.split("."))) >= (3, 10) else 1
+    path = folder / "python3"
+    path.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit {status}\necho "Python {version}"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def test_torch_is_pinned_in_one_place() -> None:
+    files = [*ROOT.glob("*.toml"), *ROOT.glob("*.md"), *ROOT.glob("*.txt"), *ROOT.glob("*.cfg")]
+    for folder in ("recipes", "tests", "data_prep", ".ci"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    pins = [path.name for path in files if path.name != "test_environment.py" and b"torch==" in path.read_bytes()]
+    assert pins == ["environment.sh"]
+
+
+def test_an_old_python_is_refused_in_one_line(tmp_path: Path) -> None:
+    old = fake_python(tmp_path, "3.9")
+    found = shell("seqba_find_python", PYTHON=str(old))
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f"error: PYTHON={old} is not a Python 3.10 or later\n"
+
+
+def test_no_python_at_all_is_one_line(tmp_path: Path) -> None:
+    found = shell(f'PATH="{tmp_path}"; seqba_find_python')
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: no Python 3.10 or later on PATH")
+    assert found.stderr.count("\n") == 1
+
+
+def test_the_first_recent_python_is_taken(tmp_path: Path) -> None:
+    fake_python(tmp_path / "old", "3.9")
+    fake_python(tmp_path / "new", "3.12").rename(tmp_path / "new" / "python3.12")
+    assert shell(f'PATH="{tmp_path}/old:{tmp_path}/new"; seqba_find_python').stdout == "python3.12\n"
+
+
+def test_an_environment_without_seqba_is_refused(tmp_path: Path) -> None:
+    found = shell("seqba_environment", SEQBA_VENV=str(tmp_path))
+    assert found.returncode == 2
+    assert "has no seqba installed" in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_help_is_the_head_of_the_script(name: str) -> None:
+    finished = subprocess.run(["bash", ROOT / "recipes" / name, "--help"], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0
+    assert f"bash recipes/{name}" in finished.stdout
+    assert "set -euo pipefail" not in finished.stdout
+    for promise in ("Needs", "each", "second call"):  # Reaches, or Should reach
+        assert promise in finished.stdout
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("arguments", [["--no-such-option"], ["--out"]])
+def test_mistakes_are_one_line(name: str, arguments: list[str]) -> None:
+    finished = subprocess.run(
+        ["bash", ROOT / "recipes" / name, *arguments], capture_output=True, text=True, check=False
+    )
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr.startswith("error: ")
+    assert finished.stderr.count("\n") == 1

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seqba.training.checkpoint import read_checkpoint
+
+SPLITS = {"train": 160, "val": 16, "test_2016_flickr": 16}
+
+
+@pytest.fixture
+def folder(toy_text: Path, write_pairs) -> Path:
+    for split, count in SPLITS.items():
+        write_pairs(toy_text / f"{split}.en", toy_text / f"{split}.de", count)
+    return toy_text
+
+
+@pytest.mark.slow
+def test_three_arms_from_raw_text_to_bleu(recipe, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--from", folder, "--arm", "all", "--copies", "2", "--updates", "3", "--max-tokens", "400"]
+    finished = recipe("multi30k.sh", *arguments, "--vocab", "120", "--out", out)
+    assert finished.returncode == 0, finished.stderr
+    arms = [line.split()[0] for line in finished.stdout.splitlines()[-3:]]
+    assert arms == ["baseline", "fixed-samples", "ba"]
+    assert all("BLEU" in line for line in finished.stdout.splitlines()[-3:])
+    copies = {arm: read_checkpoint(out / arm / "checkpoint_last.pt")["cfg"]["training"]["grid"] for arm in arms}
+    assert [copies[arm]["arm"] for arm in arms] == arms
+
+
+def test_a_wrong_arm_is_one_line(recipe) -> None:
+    finished = recipe("multi30k.sh", "--arm", "both")
+    assert finished.returncode == 2
+    assert finished.stderr == "error: --arm is baseline, fixed-samples, ba or all, not 'both'\n"
+
+
+def test_text_that_is_not_there_is_one_line(recipe, tmp_path: Path) -> None:
+    finished = recipe("multi30k.sh", "--from", tmp_path, "--out", tmp_path / "out")
+    assert finished.returncode == 2
+    assert "neither train.en nor train.en.gz is there" in finished.stderr.splitlines()[-1]
