@@ -1,0 +1,65 @@
+"""Named architectures: published sizes, and options that override them field by field."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from seqba.errors import UserError
+from seqba.models import ARCHITECTURES, TransformerOptions, build_transformer, resolve_transformer
+
+
+def parameters_of(arch: str, vocabulary: int, **options: object) -> int:
+    resolved = resolve_transformer(arch, TransformerOptions(share_all_embeddings=True, **options))
+    model = build_transformer(resolved, vocabulary, vocabulary)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_base_and_big_have_the_published_numbers_of_parameters() -> None:
+    # By hand: per encoder layer 4D² + 2DF + 9D + F, per decoder layer 8D² + 2DF + 15D + F, and V·D once.
+    def by_hand(layers: int, d: int, f: int, vocabulary: int) -> int:
+        encoder = 4 * d * d + 2 * d * f + 9 * d + f
+        decoder = 8 * d * d + 2 * d * f + 15 * d + f
+        return layers * (encoder + decoder) + vocabulary * d
+
+    assert parameters_of("transformer_wmt_en_de", 1000) == by_hand(6, 512, 2048, 1000) == 44_138_496 + 512_000
+    assert parameters_of("transformer_wmt_en_de_big", 40) == by_hand(6, 1024, 4096, 40)
+    assert parameters_of("transformer_tiny", 40) == by_hand(2, 64, 64, 40)
+
+
+def test_every_architecture_fills_every_field() -> None:
+    for arch in ARCHITECTURES:
+        resolved = resolve_transformer(arch, TransformerOptions())
+        assert all(value is not None for value in dataclasses.asdict(resolved).values())
+
+
+def test_an_option_overrides_its_field_and_the_decoder_follows_the_encoder() -> None:
+    options = TransformerOptions(encoder_layers=3, encoder_embed_dim=256, encoder_ffn_embed_dim=1024, dropout=0.3)
+    resolved = resolve_transformer("transformer_wmt_en_de", options)
+    assert (resolved.encoder_layers, resolved.decoder_layers) == (3, 6)
+    assert (resolved.decoder_embed_dim, resolved.decoder_ffn_embed_dim) == (256, 1024)
+    assert resolved.dropout == 0.3
+    split = resolve_transformer("transformer_wmt_en_de", dataclasses.replace(options, decoder_embed_dim=128))
+    assert (split.encoder_embed_dim, split.decoder_embed_dim) == (256, 128)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "sizes", "message"),
+    [
+        ("transformer_wmt", {}, (40, 40), "--arch is 'transformer_wmt'; choose one of: transformer_wmt_en_de"),
+        ("transformer_tiny", {"share_all_embeddings": True}, (40, 48), "needs a joined dictionary"),
+        ("transformer_tiny", {"encoder_attention_heads": 3}, (40, 40), "the width 64 isn't a multiple of the 3"),
+        (
+            "transformer_tiny",
+            {"share_all_embeddings": True, "decoder_embed_dim": 32},
+            (40, 40),
+            "--encoder-embed-dim is 64 and --decoder-embed-dim 32",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_in_a_line(
+    arch: str, options: dict[str, object], sizes: tuple[int, int], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        build_transformer(resolve_transformer(arch, TransformerOptions(**options)), *sizes)

@@ -1,0 +1,271 @@
+"""The Transformer against torch's own modules with the same weights, and what padding must not change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import seqba
+from seqba.core import Noise, noise_context
+from seqba.models.attention import Attention
+from seqba.models.packing import Packing
+from seqba.models.transformer import Transformer, sinusoids
+
+PAD, EOS = 1, 2
+VOCABULARY = 23
+
+
+def make_model(**changes: Any) -> Transformer:
+    torch.manual_seed(4)
+    sizes: dict[str, Any] = {
+        "source_vocabulary": VOCABULARY,
+        "target_vocabulary": VOCABULARY,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_embed_dim": 16,
+        "decoder_embed_dim": 16,
+        "encoder_ffn_embed_dim": 24,
+        "decoder_ffn_embed_dim": 24,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "dropout": 0.0,
+    }
+    return Transformer(**{**sizes, **changes}).double()
+
+
+def make_batch(lengths: list[tuple[int, int]], seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    source = torch.full((len(lengths), max(s for s, _ in lengths)), PAD)
+    previous = torch.full((len(lengths), max(t for _, t in lengths)), PAD)
+    for row, (source_length, target_length) in enumerate(lengths):
+        source[row, :source_length] = torch.randint(4, VOCABULARY, (source_length,), generator=generator)
+        source[row, source_length - 1] = EOS
+        previous[row, :target_length] = torch.randint(4, VOCABULARY, (target_length,), generator=generator)
+        previous[row, 0] = EOS
+    return source, previous
+
+
+LENGTHS = [(7, 4), (3, 6), (7, 6), (1, 1)]
+
+
+def copy_attention(ours: Attention, theirs: nn.MultiheadAttention) -> None:
+    if hasattr(ours, "input_projection"):
+        theirs.in_proj_weight.data.copy_(ours.input_projection.weight)
+        theirs.in_proj_bias.data.copy_(ours.input_projection.bias)
+    else:
+        theirs.in_proj_weight.data.copy_(torch.cat([ours.query_projection.weight, ours.memory_projection.weight]))
+        theirs.in_proj_bias.data.copy_(torch.cat([ours.query_projection.bias, ours.memory_projection.bias]))
+    theirs.out_proj.load_state_dict(ours.output_projection.state_dict())
+
+
+def reference_of(model: Transformer, *, pre_norm: bool, activation: str = "relu") -> nn.Transformer:
+    """torch's Transformer with our weights."""
+    theirs = nn.Transformer(
+        16, 4, 2, 2, 24, dropout=0.0, activation=activation, batch_first=True, norm_first=pre_norm, dtype=torch.float64
+    )
+    stacks = [(model.encoder_layers, theirs.encoder.layers), (model.decoder_layers, theirs.decoder.layers)]
+    for our_layers, their_layers in stacks:
+        for ours, other in zip(our_layers, their_layers, strict=True):
+            copy_attention(ours.attention, other.self_attn)
+            other.linear1.load_state_dict(ours.feed_forward.expand.state_dict())
+            other.linear2.load_state_dict(ours.feed_forward.contract.state_dict())
+            norms = [ours.attention_residual.norm, ours.feed_forward_residual.norm]
+            if hasattr(ours, "cross_attention"):
+                copy_attention(ours.cross_attention, other.multihead_attn)
+                norms.insert(1, ours.cross_attention_residual.norm)
+            for number, norm in enumerate(norms, start=1):
+                getattr(other, f"norm{number}").load_state_dict(norm.state_dict())
+    if pre_norm:
+        theirs.encoder.norm.load_state_dict(model.encoder_norm.state_dict())
+        theirs.decoder.norm.load_state_dict(model.decoder_norm.state_dict())
+    else:  # torch normalises the end of a post-norm stack once more; the paper doesn't
+        theirs.encoder.norm = None
+        theirs.decoder.norm = None
+    return theirs
+
+
+def embed(model: Transformer, tokens: Tensor, side: str) -> Tensor:
+    embedding = getattr(model, f"{side}_embedding")
+    return embedding.tokens(tokens) * 4 + sinusoids(tokens.shape[1], 16).double()
+
+
+def reference_logits(model: Transformer, theirs: nn.Transformer, source: Tensor, previous: Tensor) -> Tensor:
+    causal = nn.Transformer.generate_square_subsequent_mask(previous.shape[1], dtype=torch.float64)
+    hidden = theirs(
+        embed(model, source, "source"),
+        embed(model, previous, "target"),
+        tgt_mask=causal,
+        src_key_padding_mask=torch.zeros(source.shape).double().masked_fill(source == PAD, float("-inf")),
+        memory_key_padding_mask=torch.zeros(source.shape).double().masked_fill(source == PAD, float("-inf")),
+    )
+    return hidden @ model.output_weight.t()
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True:UserWarning")  # torch, of its pre-norm encoder
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("lengths", [LENGTHS, [(5, 4)] * 3], ids=["padded", "full"])
+def test_outputs_and_gradients_equal_those_of_nn_transformer(
+    pre_norm: bool, activation: Any, lengths: list[tuple[int, int]]
+) -> None:
+    model = make_model(encoder_normalize_before=pre_norm, decoder_normalize_before=pre_norm, activation_fn=activation)
+    theirs = reference_of(model, pre_norm=pre_norm, activation=activation)
+    source, previous = make_batch(lengths)
+    present = previous != PAD
+    upstream = torch.randn(int(present.sum()), VOCABULARY, dtype=torch.float64)
+
+    ours = model(source, previous)[present]
+    ours.backward(upstream)
+    weights = [model.source_embedding.tokens.weight, model.target_embedding.tokens.weight, model.output_weight]
+    our_gradients = [weight.grad.clone() for weight in weights]
+    our_norm = [layer.feed_forward.expand.weight.grad.clone() for layer in model.encoder_layers]
+    model.zero_grad()
+
+    expected = reference_logits(model, theirs, source, previous)[present]
+    expected.backward(upstream)
+    torch.testing.assert_close(ours, expected)
+    for gradient, weight in zip(our_gradients, weights, strict=True):
+        gradient[PAD] = weight.grad[PAD]  # the padding's embedding is never trained here
+        torch.testing.assert_close(gradient, weight.grad)
+    for gradient, layer in zip(our_norm, theirs.encoder.layers, strict=True):
+        torch.testing.assert_close(gradient, layer.linear1.weight.grad)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_with_dropout_equals_softmax_attention_through_its_mask(causal: bool) -> None:
+    """The branch that draws keyed dropout, against torch's at p → 0."""
+    torch.manual_seed(0)
+    ours = Attention(16, 4, dropout=1e-7).double()  # rounds to no dropout, and yet takes the branch
+    theirs = nn.MultiheadAttention(16, 4, batch_first=True, dtype=torch.float64)
+    copy_attention(ours, theirs)
+    tokens, _ = make_batch(LENGTHS)
+    packing = Packing(tokens, PAD)
+    x = torch.randn(len(packing.positions), 16, dtype=torch.float64)
+    padded = packing.pad(x)
+    mask = ~torch.ones(7, 7, dtype=torch.bool).tril() if causal else None
+    expected, _ = theirs(padded, padded, padded, key_padding_mask=~packing.mask, attn_mask=mask)
+    with noise_context(Noise(0, 0, 0, (0,))):
+        torch.testing.assert_close(ours.attend_to_self(x, packing, causal=causal), packing.pack(expected))
+
+
+def test_features_are_the_rows_that_are_not_padding() -> None:
+    model = make_model()
+    source, previous = make_batch(LENGTHS)
+    logits = model(source, previous)
+    features = model.features(source, previous)
+    torch.testing.assert_close(features @ model.output_weight.t(), logits[previous != PAD])
+    assert not logits[previous == PAD].any()
+
+
+def test_padding_and_row_order_change_nothing() -> None:
+    model = make_model()
+    source, previous = make_batch(LENGTHS)
+    logits = model(source, previous)
+    order = torch.tensor([2, 0, 3, 1])
+    torch.testing.assert_close(model(source[order], previous[order]), logits[order])
+    wider = model(nn.functional.pad(source, (0, 3), value=PAD), nn.functional.pad(previous, (0, 2), value=PAD))
+    torch.testing.assert_close(wider[:, : previous.shape[1]], logits)
+    alone = model(source[1:2, :3], previous[1:2])
+    torch.testing.assert_close(alone[0], logits[1])
+
+
+def translation_loss(model: Transformer, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, int]:
+    source, previous, target = batch
+    target = target[target != PAD]
+    loss, _ = seqba.nn.label_smoothed_cross_entropy(
+        model.features(source, previous), model.output_weight, target, smoothing=0.1
+    )
+    return loss, target.numel()
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("plan", ["looped", 3, "auto"])
+def test_its_gradient_does_not_depend_on_the_plan_with_every_dropout_on(
+    plan: Any, dtype: torch.dtype, bound: float
+) -> None:
+    model = make_model(dropout=0.2, attention_dropout=0.1, activation_dropout=0.1, share_all_embeddings=True).to(dtype)
+    source, previous = make_batch(LENGTHS)
+    batch = (source, previous, previous)
+
+    def gradient(plan: Any) -> Tensor:
+        model.zero_grad()
+        seqba.merged_gradient(model, batch, translation_loss, copies=4, plan=plan, update=9)
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    stacked = gradient("stacked")
+    assert ((gradient(plan) - stacked).norm() / stacked.norm()).item() < bound
+
+
+def test_every_dropout_draws_for_each_copy_on_its_own() -> None:
+    for name in ("dropout", "attention_dropout", "activation_dropout"):
+        model = make_model(**{name: 0.5})
+        source, previous = make_batch(LENGTHS)
+        twice = (seqba.replicate(source, 2), seqba.replicate(previous, 2))
+        with noise_context(Noise(0, 0, 0, (0, 1), {id(m): n for n, m in model.named_modules()})):
+            first, second = model.features(*twice).chunk(2)
+        assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_step_by_step_equals_all_at_once(pre_norm: bool, beams: int) -> None:
+    model = make_model(encoder_normalize_before=pre_norm, decoder_normalize_before=pre_norm).eval()
+    source, _ = make_batch([(7, 1), (3, 1), (5, 1)])
+    generator = torch.Generator().manual_seed(0)
+    state = model.begin(source, beams)
+    sentences = torch.arange(3)
+    tokens = torch.full((3, beams), EOS)
+    past = tokens.unsqueeze(2)  # (B, K, t)
+    with torch.no_grad():
+        for step in range(20):  # beyond the first capacity of the cache
+            logits = model.step(state, tokens)
+            rows = source[sentences].repeat_interleave(beams, 0)
+            expected = model(rows, past.flatten(0, 1))[:, -1].view(len(sentences), beams, VOCABULARY)
+            torch.testing.assert_close(logits, expected)
+            # Beams go on from any beam, and at step 8 the middle sentence leaves.
+            kept = torch.tensor([0, 2]) if step == 8 else torch.arange(len(sentences))
+            parents = torch.randint(0, beams, (len(kept), beams), generator=generator)
+            model.reorder(state, kept, parents)
+            sentences = sentences[kept]
+            past = past[kept].gather(1, parents.unsqueeze(2).expand(-1, -1, past.shape[2]))
+            tokens = torch.randint(4, VOCABULARY, (len(kept), beams), generator=generator)
+            past = torch.cat([past, tokens.unsqueeze(2)], dim=2)
+
+
+def test_embeddings_are_shared_as_asked() -> None:
+    separate = make_model()
+    output_only = make_model(share_decoder_input_output_embed=True)
+    everything = make_model(share_all_embeddings=True)
+    sizes = [sum(parameter.numel() for parameter in m.parameters()) for m in (separate, output_only, everything)]
+    assert sizes[0] - sizes[1] == sizes[1] - sizes[2] == VOCABULARY * 16
+    assert everything.output_weight is everything.source_embedding.tokens.weight
+    assert set(everything.state_dict()) < set(separate.state_dict())
+
+
+def test_widths_of_encoder_and_decoder_may_differ() -> None:
+    model = make_model(encoder_embed_dim=8, encoder_attention_heads=2)
+    assert model(*make_batch(LENGTHS)).shape == (4, 6, VOCABULARY)
+    with pytest.raises(ValueError, match="one vocabulary and one width"):
+        make_model(encoder_embed_dim=8, share_all_embeddings=True)
+
+
+def test_rows_beyond_the_positions_are_refused() -> None:
+    model = make_model(max_source_positions=6, max_target_positions=3)
+    source, previous = make_batch([(7, 3)])
+    with pytest.raises(ValueError, match="a source row has 7 tokens; the model's positions end at 6"):
+        model(source, previous)
+    with pytest.raises(ValueError, match="a target row has 4 tokens; the model's positions end at 3"):
+        model(*make_batch([(6, 4)]))
+    state = model.begin(source[:, :6], 1)
+    for _ in range(3):
+        model.step(state, torch.tensor([[5]]))
+    with pytest.raises(ValueError, match="longer than the model's 3 target positions"):
+        model.step(state, torch.tensor([[5]]))
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="the width 16 isn't a multiple of the 3 attention heads"):
+        make_model(encoder_attention_heads=3)
