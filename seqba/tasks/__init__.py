@@ -1,0 +1,51 @@
+"""Tasks: what a batch is, its summed loss and its weight. All that the training loop knows of them is here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+Batch = TypeVar("Batch")
+Batch_co = TypeVar("Batch_co", covariant=True)
+
+
+class Shards(Protocol[Batch_co]):
+    """The planned batches of an epoch or a split, each made when it is asked for."""
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        ...
+
+    def __getitem__(self, number: int, /) -> Batch_co:
+        """Batch `number`, counting from 0: a flat dataclass of CPU tensors."""
+        ...
+
+
+class Task(Protocol[Batch]):
+    """What the trainer and the loop ask of a task."""
+
+    def state(self) -> dict[str, Any]:
+        """Plain values that a checkpoint must agree with before training goes on from it (dictionaries, say)."""
+        ...
+
+    def epoch(self, epoch: int) -> Shards[Batch]:
+        """The training batches of the 1-based `epoch`: a function of (seed, epoch) alone."""
+        ...
+
+    def validation(self, subset: str) -> Shards[Batch]:
+        """The batches of a validation split, the same at every call."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+        """Summed loss, its weight, and {"nll": summed negative log-likelihood of the tokens}; all in nats."""
+        ...
+
+    def weight(self, batch: Batch) -> float:
+        """What a batch's loss is divided by, known without the model."""
+        ...
+
+    def tokens(self, batch: Batch) -> int:
+        """Predicted tokens of a batch: what perplexity is per."""
+        ...

@@ -1,0 +1,49 @@
+"""Options that every task shares: how examples are grouped into shards, and what is minimised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqba.errors import UserError
+from seqba.options import option
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How examples are grouped into shards."""
+
+    max_tokens: int | None = option(None, "tokens of a shard: rows × longest padded side", minimum=1)
+    batch_size: int | None = option(None, "most rows of a shard", minimum=1, aliases=("max-sentences",))
+    required_batch_size_multiple: int = option(8, "rows of a shard are a multiple of this where they can", minimum=1)
+    train_subset: str = option("train", "name of the training split")
+    valid_subset: str = option("valid", "names of the validation splits, separated by commas; the first one decides")
+    max_tokens_valid: int | None = option(None, "max-tokens of validation (default: max-tokens)", minimum=1)
+    batch_size_valid: int | None = option(
+        None, "batch-size of validation (default: batch-size)", minimum=1, aliases=("max-sentences-valid",)
+    )
+    skip_invalid_size_inputs_valid_test: bool = option(
+        False, "leave out validation lines that are too long for the model instead of refusing them"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses to guess how large a shard is."""
+        if self.max_tokens is None and self.batch_size is None:
+            raise UserError("how large is a shard? Give --max-tokens (4096, say) or --batch-size")
+
+
+@dataclass(frozen=True)
+class CriterionOptions:
+    """What is minimised, and what its sum is divided by."""
+
+    criterion: str = option("cross_entropy", "the loss", choices=("cross_entropy", "label_smoothed_cross_entropy"))
+    label_smoothing: float = option(
+        0.0, "probability spread over the other words by label_smoothed_cross_entropy", minimum=0, below=1
+    )
+    sentence_avg: bool = option(False, "divide the gradient by sentences instead of target tokens")
+
+    def __post_init__(self) -> None:
+        """Refuses a smoothing that the criterion would ignore."""
+        if self.label_smoothing > 0 and self.criterion == "cross_entropy":
+            raise UserError(
+                "--label-smoothing has no effect on cross_entropy: add --criterion label_smoothed_cross_entropy"
+            )

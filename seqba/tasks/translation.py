@@ -1,0 +1,244 @@
+"""Translation: sentence pairs of a data-bin → token-budget shards → summed (label-smoothed) cross-entropy."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
+from seqba.data.dictionary import Dictionary
+from seqba.data.pairs import PairBatch, PairCorpus, find_languages, open_pairs
+from seqba.errors import UserError
+from seqba.nn import label_smoothed_cross_entropy
+from seqba.options import option
+from seqba.tasks.options import BatchOptions, CriterionOptions
+
+NAMED_LINES = 10
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TranslationOptions:
+    """Which languages."""
+
+    source_lang: str | None = option(
+        None, "source language (default: from the data-bin's file names)", aliases=("-s",), metavar="SRC"
+    )
+    target_lang: str | None = option(
+        None, "target language (default: from the data-bin's file names)", aliases=("-t",), metavar="TRG"
+    )
+
+
+class TranslationModel(Protocol):
+    """What the loss asks of a model: hidden states at the predicted positions, and the output embedding (V, D)."""
+
+    output_weight: Tensor
+
+    def features(self, source: Tensor, previous: Tensor) -> Tensor:
+        """(N, D) hidden states of the target positions that aren't padding, row by row."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlannedPairs:
+    """The batches of a corpus, each cut from the memory map when it is asked for."""
+
+    corpus: PairCorpus
+    batches: Batches
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> PairBatch:
+        """Batch `number`, counting from 0."""
+        return self.corpus.batch(self.batches[number])
+
+
+class Translation:
+    """Sentence pairs in a data-bin.
+
+    Args:
+        data: the data-bin; several, separated by colons, take turns: epoch e trains on number (e - 1) mod n, and
+            validation and dictionaries come from the first (as in fairseq).
+        options: the languages.
+        batches: how pairs are grouped.
+        criterion: what is minimised.
+        seed: of the order.
+        max_source_positions: longest source line that the model takes, `</s>` included.
+        max_target_positions: longest target line, `</s>` included.
+
+    Attributes:
+        source_lang: source language.
+        target_lang: target language.
+        source_dictionary: source symbols.
+        target_dictionary: target symbols.
+
+    Raises:
+        UserError: for a data-bin that is missing or broken.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        options: TranslationOptions,
+        batches: BatchOptions,
+        criterion: CriterionOptions,
+        *,
+        seed: int,
+        max_source_positions: int,
+        max_target_positions: int,
+    ) -> None:
+        self.folders = [Path(folder) for folder in data.split(":") if folder]
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise UserError(f"there is no data-bin {folder}: make it with seqba-preprocess --destdir {folder}")
+        self.source_lang, self.target_lang = _languages(self.folders[0], options)
+        self.source_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.source_lang}.txt")
+        self.target_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.target_lang}.txt")
+        self.batches = batches
+        self.smoothing = criterion.label_smoothing
+        self.sentence_avg = criterion.sentence_avg
+        self.seed = seed
+        self.max_positions = (max_source_positions, max_target_positions)
+        self._training: dict[Path, tuple[PairCorpus, npt.NDArray[np.int64]]] = {}
+        self._validation: dict[str, PlannedPairs] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Languages, and size and digest of both dictionaries: other ones would give the ids another meaning."""
+        return {
+            "task": "translation",
+            "source_lang": self.source_lang,
+            "target_lang": self.target_lang,
+            "source_vocabulary": len(self.source_dictionary),
+            "target_vocabulary": len(self.target_dictionary),
+            "source_dictionary_sha256": dictionary_digest(self.source_dictionary),
+            "target_dictionary_sha256": dictionary_digest(self.target_dictionary),
+        }
+
+    def epoch(self, epoch: int) -> PlannedPairs:
+        """The shards of the 1-based `epoch`, a function of (seed, epoch); overlong lines are named once and skipped."""
+        folder = self.folders[(epoch - 1) % len(self.folders)]
+        if folder not in self._training:
+            self._training = {folder: self._open_training(folder)}
+        corpus, rows = self._training[folder]
+        batches = plan_epoch(
+            corpus.source_sizes,
+            corpus.target_sizes,
+            seed=self.seed,
+            epoch=epoch,
+            max_tokens=self.batches.max_tokens,
+            max_rows=self.batches.batch_size,
+            multiple=self.batches.required_batch_size_multiple,
+            rows=rows,
+        )
+        return PlannedPairs(corpus, batches)
+
+    def validation(self, subset: str) -> PlannedPairs:
+        """The batches of a validation split, shortest lines first.
+
+        Raises:
+            UserError: for a missing split, or lines too long for the model that may not be skipped.
+        """
+        if subset not in self._validation:
+            self._validation[subset] = self._open_validation(subset)
+        return self._validation[subset]
+
+    def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+        """Summed loss in nats, its weight, and the summed negative log-likelihood.
+
+        Label smoothing as in fairseq: 1 - ε on the target, ε / (V - 1) on each other word.
+        """
+        translator: TranslationModel = model  # type: ignore[assignment]
+        hidden = translator.features(batch.source, batch.previous)  # (N, D)
+        target = batch.target[batch.target != Dictionary.pad]  # (N,)
+        loss, nll = label_smoothed_cross_entropy(hidden, translator.output_weight, target, smoothing=self.smoothing)
+        weight = batch.target.shape[0] if self.sentence_avg else target.shape[0]
+        return loss, float(weight), {"nll": nll}
+
+    def weight(self, batch: PairBatch) -> float:
+        """Target tokens, `</s>` included, or sentences with `--sentence-avg`."""
+        return float(batch.target.shape[0] if self.sentence_avg else self.tokens(batch))
+
+    def tokens(self, batch: PairBatch) -> int:
+        """Target tokens, `</s>` included."""
+        return int(batch.target_tokens)
+
+    def _open(self, folder: Path, split: str, *, combine: bool = False) -> PairCorpus:
+        languages = (self.source_lang, self.target_lang)
+        return open_pairs(folder, split, *languages, self.source_dictionary, self.target_dictionary, combine=combine)
+
+    def _open_training(self, folder: Path) -> tuple[PairCorpus, npt.NDArray[np.int64]]:
+        for language, ours in ((self.source_lang, self.source_dictionary), (self.target_lang, self.target_dictionary)):
+            if folder != self.folders[0] and Dictionary.load(folder / f"dict.{language}.txt") != ours:
+                raise UserError(
+                    f"{folder}/dict.{language}.txt differs from the one in {self.folders[0]}: preprocess all parts "
+                    "with the same dictionaries (--srcdict, --tgtdict)"
+                )
+        corpus = self._open(folder, self.batches.train_subset, combine=True)
+        rows, dropped = self._fitting(corpus, self.batches.max_tokens)
+        if len(dropped):
+            logger.warning(f"{_too_long(dropped, self._limits(self.batches.max_tokens))} in {folder}: skipped")
+        if not len(rows):
+            raise UserError(f"{folder} has no training pair that fits the model and --max-tokens")
+        return corpus, rows
+
+    def _open_validation(self, subset: str) -> PlannedPairs:
+        folder = self.folders[0]
+        corpus = self._open(folder, subset)
+        max_tokens = self.batches.max_tokens_valid or self.batches.max_tokens
+        rows, dropped = self._fitting(corpus, max_tokens)
+        if len(dropped):
+            complaint = f"{_too_long(dropped, self._limits(max_tokens))} of {subset} in {folder}"
+            if not self.batches.skip_invalid_size_inputs_valid_test:
+                raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
+            logger.warning(f"{complaint}: left out")
+        if not len(rows):
+            raise UserError(f"the split {subset} in {folder} has no pair to validate on")
+        batches = plan_batches(
+            corpus.source_sizes,
+            corpus.target_sizes,
+            rows[np.lexsort((corpus.source_sizes[rows], corpus.target_sizes[rows]))],
+            max_tokens=max_tokens,
+            max_rows=self.batches.batch_size_valid or self.batches.batch_size,
+            multiple=self.batches.required_batch_size_multiple,
+        )
+        return PlannedPairs(corpus, batches)
+
+    def _limits(self, max_tokens: int | None) -> tuple[int, int]:
+        """Longest source and target line: the model's positions, and no line alone may exceed a shard."""
+        source, target = self.max_positions
+        return (source, target) if max_tokens is None else (min(source, max_tokens), min(target, max_tokens))
+
+    def _fitting(
+        self, corpus: PairCorpus, max_tokens: int | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return fitting(corpus.source_sizes, corpus.target_sizes, *self._limits(max_tokens))
+
+
+def dictionary_digest(dictionary: Dictionary) -> str:
+    """SHA-256 of the symbols in the order of their ids, as hexadecimal."""
+    return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
+
+
+def _languages(folder: Path, options: TranslationOptions) -> tuple[str, str]:
+    if options.source_lang and options.target_lang:
+        return options.source_lang, options.target_lang
+    source, target = find_languages(folder)
+    if options.source_lang == target or options.target_lang == source:
+        source, target = target, source
+    return options.source_lang or source, options.target_lang or target
+
+
+def _too_long(rows: npt.NDArray[np.int64], limits: tuple[int, int]) -> str:
+    named = ", ".join(str(row) for row in rows[:NAMED_LINES]) + (", …" if len(rows) > NAMED_LINES else "")
+    return f"{len(rows)} pairs longer than {limits[0]} source or {limits[1]} target tokens (lines {named}, from 0)"

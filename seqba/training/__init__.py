@@ -1,0 +1,1 @@
+"""Training: one update, the loop around it, schedules, checkpoints and logs."""

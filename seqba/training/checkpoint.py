@@ -1,0 +1,195 @@
+"""Checkpoint files: written whole or not at all, read without running anything in them, and checked when opened.
+
+Keys are fairseq's where they mean the same: `model` (the plain state_dict), `args` (None), `cfg`, `optimizer_history`,
+`task_state`, `extra_state`, `last_optimizer_state`.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import torch
+from torch import Tensor, nn
+
+from seqba.data.files import atomic_write, open_file
+from seqba.errors import UserError
+from seqba.models.architectures import TransformerOptions, build_transformer
+from seqba.models.transformer import Transformer
+
+REQUIRED = {"model": dict, "cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model rebuilt from a checkpoint, in evaluation mode.
+
+    Attributes:
+        model: the model with its weights.
+        cfg: {"task", "model", "training", "version"}: what was resolved when it was trained, plain values.
+        task_state: what the task said of itself: for translation the languages, and size and digest of the
+            dictionaries (see `seqba.tasks.translation.Translation.state`).
+        updates: how many updates it had seen.
+    """
+
+    model: Transformer
+    cfg: Mapping[str, Any]
+    task_state: Mapping[str, Any]
+    updates: int
+
+
+def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint that is whole as soon as it has its name.
+
+    Raises:
+        OSError: where the file system fails (a full disk, say); the file that had the name before is untouched.
+    """
+    with atomic_write(path) as file:
+        guarded = _RememberingWriter(file)
+        try:
+            torch.save(dict(state), cast(IO[bytes], guarded))
+        except RuntimeError:
+            # torch's zip writer reports a failed write as an internal error of its own.
+            raise guarded.failure or OSError(errno.EIO, "writing failed", str(path)) from None
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Gives a checkpoint a second name, atomically: a hard link where there are any, else a copy.
+
+    Checkpoints are replaced, never changed in place, so that a link is as good as a copy and takes neither time nor
+    room.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:
+        with source.open("rb") as old, atomic_write(target) as new:
+            shutil.copyfileobj(old, new, 1 << 24)
+        return
+    partial.replace(target)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint into CPU memory and checks that it is one of seqba's.
+
+    Raises:
+        UserError: for a file that is missing, truncated, of another program, or lacks a part.
+    """
+    with open_file(path, "checkpoint") as file:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(_unreadable(Path(path), error)) from None
+    if not isinstance(state, dict):
+        raise UserError(f"checkpoint {path} holds a {type(state).__name__}, not a run of seqba-train")
+    for key, kind in REQUIRED.items():
+        if not isinstance(state.get(key), kind):
+            raise UserError(f"checkpoint {path} was not written by seqba-train: it has no {key!r}")
+    if not all(isinstance(value, Tensor) for value in state["model"].values()):
+        raise UserError(f"checkpoint {path} is damaged: 'model' holds more than tensors")
+    return state
+
+
+def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Transformer:
+    """The model that `cfg["model"]` and the task's vocabulary sizes describe, with fresh weights."""
+    return build_transformer(
+        TransformerOptions(**model_cfg["options"]), task_state["source_vocabulary"], task_state["target_vocabulary"]
+    )
+
+
+def load_model(
+    path: str | Path, device: torch.device | str = "cpu", *, overrides: Mapping[str, Any] | None = None
+) -> LoadedModel:
+    """Rebuilds the model of a checkpoint.
+
+    Args:
+        path: the file.
+        device: where the model shall be.
+        overrides: fields of its `TransformerOptions` to replace before it is built.
+
+    Raises:
+        UserError: for a file that isn't a checkpoint, or whose weights don't fit the model it describes.
+    """
+    state = read_checkpoint(path)
+    try:
+        model_cfg = {**state["cfg"]["model"], "options": {**state["cfg"]["model"]["options"], **(overrides or {})}}
+        model = build_model(model_cfg, state["task_state"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint {path} describes no model that this version can build: {error}") from None
+    load_weights(model, state, path)
+    return LoadedModel(model.to(device).eval(), state["cfg"], state["task_state"], count_updates(state))
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
+    """Copies a checkpoint's weights into `model`.
+
+    Raises:
+        UserError: naming the first weight that is missing, surplus or of another shape.
+    """
+    own, given = model.state_dict(), state["model"]
+    for name, tensor in own.items():
+        if name not in given:
+            raise UserError(f"checkpoint {path} has no weight {name!r}: it is of another architecture")
+        if given[name].shape != tensor.shape:
+            raise UserError(
+                f"checkpoint {path} has {name!r} of shape {tuple(given[name].shape)}, the model {tuple(tensor.shape)}: "
+                "it is of another architecture or dictionary"
+            )
+    surplus = [name for name in given if name not in own]
+    if surplus:
+        raise UserError(f"checkpoint {path} has a weight {surplus[0]!r} that the model lacks: another architecture")
+    model.load_state_dict(given)
+
+
+def count_updates(state: Mapping[str, Any]) -> int:
+    """How many updates a checkpoint's weights have seen (0 where it says nothing)."""
+    history = state["optimizer_history"]
+    return int(history[-1].get("num_updates", 0)) if history else 0
+
+
+def plain_options(options: Any) -> dict[str, Any]:
+    """An options dataclass as plain values that `weights_only` accepts and JSON can hold."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options).items()}
+
+
+class _RememberingWriter(io.RawIOBase):
+    """Passes writes on, and remembers the error of the file system that torch's writer hides."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.failure: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            f"checkpoint {path} holds more than tensors and plain values, so it is not of seqba-train (fairseq's own "
+            "checkpoints hold program objects and are not read), or it is damaged"
+        )
+    return f"checkpoint {path} is truncated or not a checkpoint; restore it from a copy, or delete it to start anew"

@@ -1,0 +1,93 @@
+"""The folder of a run's checkpoints: their names, and which of them stay."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from seqba.errors import UserError
+from seqba.training.checkpoint import copy_checkpoint, write_checkpoint
+from seqba.training.options import CheckpointOptions
+from seqba.training.progress import Progress
+
+LAST = "checkpoint_last.pt"
+BEST = "checkpoint_best.pt"
+EPOCH_NAME = re.compile(r"checkpoint(\d+)\.pt")
+INTERVAL_NAME = re.compile(r"checkpoint_\d+_(\d+)\.pt")
+
+
+class CheckpointFolder:
+    """Writes checkpoints under fairseq's names and removes those that the options don't keep.
+
+    Args:
+        options: the folder and the keep rules; with `no_save` nothing is written.
+    """
+
+    def __init__(self, options: CheckpointOptions) -> None:
+        self.options = options
+        self.path = Path(options.save_dir)
+
+    def prepare(self) -> None:
+        """Makes the folder and proves that it can be written to, before any long work.
+
+        Raises:
+            UserError: if it can't.
+        """
+        if self.options.no_save:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".writable.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"--save-dir {self.path} can't be written to: {error.strerror}") from None
+
+    def save(self, state: Mapping[str, Any], names: list[str]) -> None:
+        """Writes one state under several names, `checkpoint_last.pt` as the last of them.
+
+        A run killed in between finds the older `checkpoint_last.pt`, and comes by and writes the others again.
+        """
+        if self.options.no_save:
+            return
+        first, *others = [*(name for name in names if name != LAST), LAST]
+        write_checkpoint(self.path / first, state)
+        for name in others:
+            copy_checkpoint(self.path / first, self.path / name)
+
+    def rank_best(self, progress: Progress, metric: str, value: float, *, maximize: bool) -> str | None:
+        """The name under which a validated state is kept among the best, or None if it isn't among them.
+
+        Updates `progress.best_checkpoints`; `prune` removes what fell out.
+        """
+        kept = progress.best_checkpoints
+        if self.options.keep_best_checkpoints < 1 or value != value:
+            return None
+        taken = {name for _, name in kept}
+        digits = range(len(kept) + 1)
+        name = next(n for d in digits if (n := f"checkpoint.best_{metric}_{value:.3f}{d}.pt") not in taken)
+        ranked = sorted([*kept, (value, name)], key=lambda pair: -pair[0] if maximize else pair[0])
+        progress.best_checkpoints = ranked[: self.options.keep_best_checkpoints]
+        return name if (value, name) in progress.best_checkpoints else None
+
+    def prune(self, progress: Progress, metric: str) -> None:
+        """Removes epoch, interval and best checkpoints beyond what the options keep."""
+        if self.options.no_save:
+            return
+        self._keep_last(EPOCH_NAME, self.options.keep_last_epochs)
+        self._keep_last(INTERVAL_NAME, self.options.keep_interval_updates)
+        if self.options.keep_best_checkpoints > 0:
+            kept = {name for _, name in progress.best_checkpoints}
+            for path in self.path.glob(f"checkpoint.best_{metric}_*.pt"):
+                if path.name not in kept:
+                    path.unlink()
+
+    def _keep_last(self, pattern: re.Pattern[str], count: int) -> None:
+        if count < 1:
+            return
+        numbered = [(int(match[1]), path) for path in self.path.iterdir() if (match := pattern.fullmatch(path.name))]
+        for _, path in sorted(numbered, reverse=True)[count:]:
+            path.unlink()

@@ -1,0 +1,207 @@
+"""What a run tells while it goes: one JSON line per interval, plain lines, or a bar."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from tqdm import tqdm
+
+from seqba.errors import UserError
+from seqba.training.memory import peak_memory_mb
+from seqba.training.options import LogOptions
+from seqba.training.progress import Progress
+from seqba.training.trainer import UpdateReport
+from seqba.training.validation import perplexity
+
+
+@dataclass
+class Window:
+    """Sums since the last line; a skipped update has no loss to add."""
+
+    loss: float = 0.0
+    nll: float = 0.0
+    weight: float = 0.0
+    tokens: int = 0
+    processed_tokens: int = 0
+    grad_norm: float = 0.0
+    clipped: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+
+    def add(self, report: UpdateReport, seconds: float) -> None:
+        """Adds an update that took `seconds`."""
+        self.seconds += seconds
+        if report.skipped:
+            return
+        self.loss += report.loss * report.weight
+        self.nll += report.nll * report.tokens
+        self.weight += report.weight
+        self.tokens += report.tokens
+        self.processed_tokens += report.processed_tokens
+        self.grad_norm += report.grad_norm
+        self.clipped += report.clipped
+        self.updates += 1
+
+    def means(self) -> dict[str, float | None]:
+        """Loss in nats per weight, nll in nats per token, perplexity, gradient norm, rates; None where nothing was."""
+        if not self.updates:
+            return dict.fromkeys(("loss", "nll", "ppl", "grad_norm", "clip_rate"))
+        nll = self.nll / self.tokens
+        return {
+            "loss": self.loss / self.weight,
+            "nll": nll,
+            "ppl": perplexity(nll),
+            "grad_norm": self.grad_norm / self.updates,
+            "clip_rate": self.clipped / self.updates,
+        }
+
+
+class TrainingLog:
+    """Tells of updates and validations in the chosen format; everything else is for `logging`.
+
+    JSON and simple lines go to stdout, the bar to stderr.
+
+    Args:
+        options: the format and where else lines go.
+        device: whose peak memory is reported.
+        max_update: for the bar and the remaining time; 0 if unknown.
+
+    Raises:
+        UserError: for a log file that can't be opened, or TensorBoard without its package.
+    """
+
+    def __init__(self, options: LogOptions, device: torch.device, *, max_update: int = 0) -> None:
+        self.format = _format(options)
+        self.interval = options.log_interval
+        self.device = device
+        self.max_update = max_update
+        self._window = Window()
+        self._bar: tqdm[Any] | None = None
+        self._board = _open_board(options.tensorboard_logdir)
+        self._file = _open_log(options.log_file)
+
+    def update(self, report: UpdateReport, progress: Progress, skipped: int, seconds: float) -> None:
+        """Takes note of an update; tells every `log_interval` updates."""
+        self._window.add(report, seconds)
+        if self.format == "tqdm":
+            self._advance_bar(report)
+        if report.update % self.interval == 0 and not report.skipped:
+            self._tell_window(report, progress, skipped)
+
+    def validation(self, subset: str, metrics: dict[str, float], progress: Progress, update: int) -> None:
+        """Tells a validation's metrics and the best so far."""
+        line = {"event": "valid", "subset": subset, "epoch": progress.epoch, "update": update, **metrics}
+        self._tell({**line, "best": progress.best, "unit": "nats"})
+        self._write_board(f"valid/{subset}", metrics, update)
+
+    def close(self) -> None:
+        """Ends the bar and the files."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._board is not None:
+            self._board.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _tell_window(self, report: UpdateReport, progress: Progress, skipped: int) -> None:
+        window, self._window = self._window, Window()
+        means = window.means()
+        rate = window.updates / window.seconds if window.seconds and window.updates else None
+        remaining = max(0, self.max_update - report.update)
+        self._tell(
+            {
+                "event": "train",
+                "epoch": progress.epoch,
+                "update": report.update,
+                "lr": report.lr,
+                **means,
+                "unit": "nats",
+                "unique_tokens": progress.unique_tokens,
+                "processed_tokens": progress.processed_tokens,
+                "unique_tokens_per_s": window.tokens / window.seconds if window.seconds else None,
+                "processed_tokens_per_s": window.processed_tokens / window.seconds if window.seconds else None,
+                "seconds_per_update": 1 / rate if rate else None,
+                "eta_s": remaining / rate if rate and self.max_update else None,
+                "memory_mb": peak_memory_mb(self.device),
+                "skipped": skipped,
+            }
+        )
+        numbers = {name: value for name, value in means.items() if value is not None}
+        self._write_board("train", {**numbers, "lr": report.lr}, report.update)
+
+    def _tell(self, line: dict[str, Any]) -> None:
+        rounded = {key: _rounded(value) for key, value in line.items()}
+        as_json = json.dumps(rounded, allow_nan=False)
+        if self._file is not None:
+            self._file.write(as_json + "\n")
+            self._file.flush()
+        if self.format == "json":
+            sys.stdout.write(as_json + "\n")
+        elif self.format == "simple":
+            sys.stdout.write(_simple(rounded) + "\n")
+        elif self.format == "tqdm" and line["event"] == "valid":
+            tqdm.write(_simple(rounded), file=sys.stderr)
+        sys.stdout.flush()
+
+    def _advance_bar(self, report: UpdateReport) -> None:
+        if self._bar is None:
+            total = self.max_update or None
+            self._bar = tqdm(total=total, initial=report.update - 1, unit="update", file=sys.stderr, dynamic_ncols=True)
+        self._bar.update(0 if report.skipped else 1)
+        self._bar.set_postfix(
+            loss=f"{report.loss:.3f}", ppl=f"{perplexity(report.nll):.2f}", lr=f"{report.lr:.2e}", refresh=False
+        )
+
+    def _write_board(self, prefix: str, values: dict[str, float], update: int) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{prefix}/{name}", value, update)
+
+
+def _format(options: LogOptions) -> str:
+    if options.log_format is not None:
+        return options.log_format
+    if not sys.stderr.isatty():
+        return "json"
+    return "simple" if options.no_progress_bar else "tqdm"
+
+
+def _open_log(path: str | None) -> TextIO | None:
+    if path is None:
+        return None
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--log-file {path} can't be written to: {error.strerror}") from None
+
+
+def _open_board(folder: str | None) -> Any:
+    if folder is None:
+        return None
+    try:
+        board = importlib.import_module("torch.utils.tensorboard")
+    except ImportError:
+        raise UserError(
+            "--tensorboard-logdir needs a package that isn't installed: pip install tensorboard (seqba[tensorboard])"
+        ) from None
+    return board.SummaryWriter(folder)
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits are enough to read; what JSON has no number for becomes null."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _simple(line: dict[str, Any]) -> str:
+    told = {key: value for key, value in line.items() if key != "event" and value is not None}
+    return f"{line['event']} | " + " | ".join(f"{key} {value}" for key, value in told.items())

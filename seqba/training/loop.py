@@ -1,0 +1,207 @@
+"""The training loop: epochs, updates, validation, checkpoints, and the reasons to end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from seqba.errors import UserError
+from seqba.tasks import Shards, Task
+from seqba.training.arms import Grid
+from seqba.training.folder import BEST, CheckpointFolder
+from seqba.training.log import TrainingLog
+from seqba.training.options import TrainingOptions
+from seqba.training.progress import Progress
+from seqba.training.signals import StopSignal
+from seqba.training.state import capture
+from seqba.training.trainer import Trainer
+from seqba.training.validation import Interrupted, validate
+
+Scores = Callable[[nn.Module, str], dict[str, float]]
+"""(model, name of a validation split) → further metrics, BLEU for instance."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The updates of an epoch: S consecutive shards each; the last one may have fewer."""
+
+    shards: Shards[Any]
+    size: int
+
+    def __len__(self) -> int:
+        """Number of updates."""
+        return -(-len(self.shards) // self.size)
+
+    def __getitem__(self, number: int) -> list[Any]:
+        """The shards of update `number`, counting from 0."""
+        first = number * self.size
+        return [self.shards[place] for place in range(first, min(first + self.size, len(self.shards)))]
+
+
+@dataclass
+class TrainingLoop:
+    """Trains until a limit is reached or a signal asks to stop.
+
+    Attributes:
+        task: gives the data.
+        trainer: makes the updates.
+        grid: how many shards an update has.
+        options: everything else.
+        progress: where to begin; a fresh one for a new run.
+        constants: the parts of a checkpoint that stay the same during the run (cfg, task_state, …).
+        folder: where checkpoints go.
+        log: where lines go.
+        subsets: validation splits; the first one decides what is best.
+        scores: further metrics of a validation, None for none.
+    """
+
+    task: Task[Any]
+    trainer: Trainer[Any]
+    grid: Grid
+    options: TrainingOptions
+    progress: Progress
+    constants: Mapping[str, Any]
+    folder: CheckpointFolder
+    log: TrainingLog
+    subsets: list[str]
+    scores: Scores | None = None
+
+    def __post_init__(self) -> None:
+        """Starts the clock of the run."""
+        self._started = time.monotonic() - self.progress.elapsed_s
+
+    def run(self, stop: StopSignal) -> str | None:
+        """Trains.
+
+        Args:
+            stop: looked at between updates, and between the batches of a validation.
+
+        Returns:
+            The limit that ended training; None if `stop` did.
+
+        Raises:
+            UserError: after too many updates without a finite gradient, or if the data isn't what the checkpoint was
+                trained on.
+        """
+        while (limit := self._limit(self.progress.epoch - 1)) is None and not stop:
+            groups = self._open_epoch()
+            if self.progress.pending:
+                self._round_off(groups, stop)
+            for number in range(self.progress.updates_in_epoch, len(groups)):
+                self._update(groups[number])
+                self._round_off(groups, stop)
+                if stop or self._limit(self.progress.epoch - 1) is not None:
+                    break
+        return limit
+
+    def _open_epoch(self) -> Groups:
+        progress = self.progress
+        groups = Groups(self.task.epoch(progress.epoch), self.grid.shards(progress.epoch))
+        if progress.updates_in_epoch and progress.updates_of_epoch != len(groups):
+            raise UserError(
+                f"epoch {progress.epoch} has {len(groups)} updates, but had {progress.updates_of_epoch} when the "
+                "checkpoint was written: the training data has changed; start over with --reset-dataloader, or "
+                "with another --save-dir"
+            )
+        progress.updates_of_epoch = len(groups)
+        return groups
+
+    def _update(self, shards: list[Any]) -> None:
+        started = time.monotonic()
+        report = self.trainer.update(shards)
+        progress = self.progress
+        progress.updates_in_epoch += 1
+        progress.unique_tokens += report.tokens
+        progress.processed_tokens += report.processed_tokens
+        self.log.update(report, progress, self.trainer.skipped, time.monotonic() - started)
+
+    def _round_off(self, groups: Groups, stop: StopSignal) -> None:
+        """Does what is due after an update: validate, save, go on to the next epoch.
+
+        A stop in the middle of a validation leaves it pending: the checkpoint says so, and the next start does it.
+        """
+        progress = self.progress
+        ends_epoch = progress.updates_in_epoch == len(groups)
+        final = self._limit(progress.epoch - 1 + ends_epoch) is not None
+        names = self._due_checkpoints(ends_epoch)
+        save = final or names is not None
+        names = names or []
+        if final or self._validation_due(ends_epoch):
+            try:
+                best_names = self._validate(stop)
+            except Interrupted:
+                progress.pending = True
+                self._save([])
+                return
+            names += best_names
+            save = save or bool(best_names)
+        progress.pending = False
+        progress.rounded_off = self.trainer.updates
+        if ends_epoch:
+            progress.next_epoch()
+        if save or stop or self._limit(progress.epoch - 1) is not None:
+            self._save(names)
+
+    def _every(self, updates: int) -> bool:
+        """Whether the update just made is one of every so many (0 = never); a skipped one made no step."""
+        done = self.trainer.updates
+        return updates > 0 and done != self.progress.rounded_off and done % updates == 0
+
+    def _due_checkpoints(self, ends_epoch: bool) -> list[str] | None:
+        """Names besides best and last; None if no checkpoint is due at all."""
+        rules, epoch = self.options.checkpoints, self.progress.epoch
+        if ends_epoch and epoch % rules.save_interval == 0:
+            return [] if rules.no_epoch_checkpoints else [f"checkpoint{epoch}.pt"]
+        if self._every(rules.save_interval_updates):
+            return [] if ends_epoch else [f"checkpoint_{epoch}_{self.trainer.updates}.pt"]
+        return None
+
+    def _validation_due(self, ends_epoch: bool) -> bool:
+        rules = self.options.validation
+        return (
+            (ends_epoch and self.progress.epoch % rules.validate_interval == 0)
+            or self._every(rules.validate_interval_updates)
+            or self._every(self.options.checkpoints.save_interval_updates)
+        )
+
+    def _validate(self, stop: StopSignal) -> list[str]:
+        """Validates on every split; returns the names under which the state is one of the best."""
+        rules, progress = self.options.validation, self.progress
+        metrics = {}
+        for subset in self.subsets:
+            metrics[subset] = validate(self.trainer, self.task.validation(subset), lambda: bool(stop))
+            if self.scores is not None:
+                metrics[subset] |= self.scores(self.trainer.model, subset)
+        progress.latest = metrics[self.subsets[0]]
+        value, maximize = progress.latest[rules.best_checkpoint_metric], rules.maximize_best_checkpoint_metric
+        names = [BEST] if progress.judge(value, maximize=maximize) else []
+        kept = self.folder.rank_best(progress, rules.best_checkpoint_metric, value, maximize=maximize)
+        for subset in self.subsets:
+            self.log.validation(subset, metrics[subset], progress, self.trainer.updates)
+        return names if kept is None else [*names, kept]
+
+    def _save(self, names: list[str]) -> None:
+        self.progress.elapsed_s = time.monotonic() - self._started
+        self.folder.save(capture(self.trainer, self.progress, self.constants), names)
+        self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
+
+    def _limit(self, epochs: int) -> str | None:
+        """The limit that has been reached after so many whole epochs, if any."""
+        limits, schedule, updates = self.options.run, self.trainer.schedule, self.trainer.updates
+        patience = self.options.validation.patience
+        hours = (time.monotonic() - self._started) / 3600
+        if 0 < limits.max_update <= updates:
+            return f"--max-update {limits.max_update}"
+        if 0 < limits.max_epoch <= epochs:
+            return f"--max-epoch {limits.max_epoch}"
+        if 0 < limits.stop_time_hours <= hours:
+            return f"--stop-time-hours {limits.stop_time_hours:g}"
+        if 0 < patience <= self.progress.validations_since_best:
+            return f"--patience {patience}"
+        if updates and schedule(updates + 1) <= min(self.options.schedule.stop_min_lr, schedule(updates)):
+            return f"--stop-min-lr {self.options.schedule.stop_min_lr:g}"
+        return None

@@ -1,0 +1,217 @@
+"""What can be chosen about a training run, grouped by noun.
+
+Names, meanings and defaults are fairseq's unless a line says otherwise, so that a fairseq command line means here what
+it meant there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqba.errors import UserError
+from seqba.options import option
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """What one update is: S shards × M copies, and the seed of everything random."""
+
+    seed: int = option(1, "seed of the weights, the order of the data and the noise", minimum=0)
+    copies: int = option(1, "M, noisy views of each example per update (Batch Augmentation; not in fairseq)", minimum=1)
+    update_freq: tuple[int, ...] = option(
+        (1,),
+        "S, shards (token batches of distinct examples) per update for the whole job, whatever the hardware; "
+        "a list gives one per epoch, the last one staying",
+        minimum=1,
+        metavar="N[,N]",
+    )
+    arm: str = option(
+        "ba",
+        "the paper's columns from one command line: baseline = 1 copy, fixed-samples = copies × update-freq distinct "
+        "shards and 1 copy, ba = as given (not in fairseq)",
+        choices=("baseline", "fixed-samples", "ba"),
+    )
+    plan: str = option(
+        "auto",
+        "where copies run: stacked (one pass), looped (one pass each), auto (as many per pass as memory suits), or a "
+        "number of copies per pass; the gradient is the same (not in fairseq)",
+        metavar="PLAN",
+    )
+
+
+@dataclass(frozen=True)
+class OptimisationOptions:
+    """From gradient to step."""
+
+    optimizer: str = option("adam", "the optimizer", choices=("adam",))
+    adam_betas: tuple[float, ...] = option((0.9, 0.999), "decay of Adam's two averages", minimum=0, below=1)
+    adam_eps: float = option(1e-8, "added to Adam's denominator", above=0)
+    weight_decay: float = option(0.0, "decoupled: weights shrink by lr × this per update", minimum=0)
+    clip_norm: float = option(0.0, "scale gradients down to this norm; 0 = never", minimum=0)
+    max_skipped_updates: int = option(
+        10, "stop after this many updates in a row without a finite loss and gradient (not in fairseq)", minimum=1
+    )
+    bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """The learning rate of each update."""
+
+    lr_scheduler: str = option(
+        "fixed",
+        "fixed, inverse_sqrt, or vaswani: d^-0.5 · min(t^-0.5, t · warmup^-1.5), which sets its own peak",
+        choices=("fixed", "inverse_sqrt", "vaswani"),
+    )
+    lr: float | None = option(None, "learning rate, the peak where there is a warm-up", above=0)
+    warmup_updates: int | None = option(
+        None, "updates of linear warm-up (default: 0 for fixed, 4000 for the others)", minimum=0
+    )
+    warmup_init_lr: float = option(-1, "where inverse_sqrt's warm-up starts; -1 = 0", minimum=-1)
+    stop_min_lr: float = option(-1, "stop once the learning rate has fallen to this after its warm-up", minimum=-1)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """When the run ends and what it runs on."""
+
+    max_update: int = option(0, "stop after this many updates; 0 = no limit", minimum=0)
+    max_epoch: int = option(0, "stop after this many epochs; 0 = no limit", minimum=0)
+    stop_time_hours: float = option(
+        0, "stop after this many hours of training, earlier parts of a resumed run included; 0 = no limit", minimum=0
+    )
+    cpu: bool = option(False, "run on the CPU even where there is a GPU")
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """When the model is tried on held-out text, and what counts as better."""
+
+    validate_interval: int = option(1, "validate every so many epochs", minimum=1)
+    validate_interval_updates: int = option(0, "validate every so many updates as well; 0 = never", minimum=0)
+    best_checkpoint_metric: str = option(
+        "loss", "what checkpoint_best.pt and patience go by", choices=("loss", "nll", "ppl", "bleu")
+    )
+    maximize_best_checkpoint_metric: bool = option(False, "the metric's largest value is the best one (bleu)")
+    patience: int = option(-1, "stop after this many validations in a row without a new best; -1 = never", minimum=-1)
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """What is written where, what is kept, and where a run starts from."""
+
+    save_dir: str = option("checkpoints", "folder of the checkpoints", metavar="DIR")
+    restore_file: str = option(
+        "checkpoint_last.pt",
+        "checkpoint to start from (the default one is looked for in save-dir); the same command run again goes on from "
+        "save-dir/checkpoint_last.pt",
+        metavar="FILE",
+    )
+    finetune_from_model: str | None = option(
+        None, "take only the weights of this checkpoint and begin anew", metavar="FILE"
+    )
+    reset_optimizer: bool = option(False, "forget the optimizer's averages of the restored checkpoint")
+    reset_lr_scheduler: bool = option(False, "count updates from 1 again, so that the schedule starts over")
+    reset_meters: bool = option(False, "forget the restored run's best value, patience, times and token counts")
+    reset_dataloader: bool = option(False, "start with epoch 1 of the data again")
+    save_interval: int = option(1, "keep checkpointE.pt every so many epochs", minimum=1)
+    save_interval_updates: int = option(
+        0, "validate and keep checkpoint_E_U.pt every so many updates as well; 0 = never", minimum=0
+    )
+    keep_interval_updates: int = option(-1, "keep the last so many checkpoint_E_U.pt; -1 = all", minimum=-1)
+    keep_last_epochs: int = option(-1, "keep the last so many checkpointE.pt; -1 = all", minimum=-1)
+    keep_best_checkpoints: int = option(
+        -1, "keep the best so many as checkpoint.best_METRIC_VALUE.pt; -1 = none of these", minimum=-1
+    )
+    no_epoch_checkpoints: bool = option(False, "write no checkpointE.pt, only last, best and interval ones")
+    no_save: bool = option(False, "write nothing at all")
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """What is told while it runs."""
+
+    log_format: str | None = option(
+        None,
+        "json (a line per log-interval), simple, tqdm (a bar) or none; default: a bar on a terminal, else json",
+        choices=("json", "simple", "tqdm", "none"),
+    )
+    log_interval: int = option(100, "updates per line", minimum=1)
+    log_file: str | None = option(None, "append the JSON lines to this file as well", metavar="FILE")
+    no_progress_bar: bool = option(False, "no bar: simple lines on a terminal")
+    tensorboard_logdir: str | None = option(
+        None, "write TensorBoard events there (needs the tensorboard package)", metavar="DIR"
+    )
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Everything about a run but its task and model."""
+
+    grid: GridOptions
+    optimisation: OptimisationOptions
+    schedule: ScheduleOptions
+    run: RunOptions
+    validation: ValidationOptions
+    checkpoints: CheckpointOptions
+    log: LogOptions
+
+    def __post_init__(self) -> None:
+        """Refuses combinations in which an option would have no effect, or the opposite of what was meant."""
+        _check_grid(self)
+        _check_schedule(self.schedule)
+        _check_validation(self)
+        _check_checkpoints(self.checkpoints)
+        if len(self.optimisation.adam_betas) != 2:
+            raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {self.optimisation.adam_betas}")
+        if self.log.no_progress_bar and self.log.log_format == "tqdm":
+            raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
+
+
+def _check_grid(options: TrainingOptions) -> None:
+    if options.grid.arm == "fixed-samples" and options.grid.copies > 1 and options.run.max_epoch:
+        raise UserError(
+            "--max-epoch with --arm fixed-samples would give this arm fewer updates than the others, since an epoch "
+            "has fewer of them: use --max-update"
+        )
+
+
+def _check_schedule(schedule: ScheduleOptions) -> None:
+    name = schedule.lr_scheduler
+    if name == "vaswani":
+        if schedule.lr is not None:
+            raise UserError(
+                "--lr has no effect on --lr-scheduler vaswani, whose peak is (d · warmup)^-0.5: leave it out"
+            )
+    elif schedule.lr is None:
+        raise UserError(f"--lr-scheduler {name} needs --lr (5e-4, say)")
+    if schedule.warmup_updates == 0 and name != "fixed":
+        raise UserError(f"--lr-scheduler {name} needs --warmup-updates of at least 1")
+    if schedule.warmup_init_lr >= 0 and name != "inverse_sqrt":
+        raise UserError(f"--warmup-init-lr belongs to --lr-scheduler inverse_sqrt, not {name}")
+
+
+def _check_validation(options: TrainingOptions) -> None:
+    metric = options.validation.best_checkpoint_metric
+    if options.validation.maximize_best_checkpoint_metric != (metric == "bleu"):
+        needed = "needs" if metric == "bleu" else "excludes"
+        raise UserError(
+            f"--best-checkpoint-metric {metric} {needed} --maximize-best-checkpoint-metric; "
+            "the worst checkpoint would be kept as the best"
+        )
+
+
+def _check_checkpoints(checkpoints: CheckpointOptions) -> None:
+    if checkpoints.keep_interval_updates > 0 and not checkpoints.save_interval_updates:
+        raise UserError("--keep-interval-updates needs --save-interval-updates")
+    if checkpoints.keep_last_epochs > 0 and checkpoints.no_epoch_checkpoints:
+        raise UserError("--keep-last-epochs and --no-epoch-checkpoints exclude each other")
+    if checkpoints.finetune_from_model is not None:
+        resets = (
+            checkpoints.reset_optimizer,
+            checkpoints.reset_lr_scheduler,
+            checkpoints.reset_meters,
+            checkpoints.reset_dataloader,
+        )
+        if checkpoints.restore_file != "checkpoint_last.pt" or any(resets):
+            raise UserError("--finetune-from-model starts anew by itself: leave out --restore-file and --reset-*")

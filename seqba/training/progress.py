@@ -1,0 +1,97 @@
+"""Where a run is: its position in the data, the best so far, and what it has used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """Everything that the loop itself must remember over a restart; the trainer remembers its own counters.
+
+    Attributes:
+        epoch: the 1-based epoch in hand.
+        updates_in_epoch: groups of shards that it has used up, skipped updates included.
+        updates_of_epoch: how many groups it has; other data would have another number.
+        rounded_off: the update whose validation and saving are done.
+        pending: whether the run was stopped between an update and its validation.
+        best: the best value of the deciding metric.
+        validations_since_best: in a row, for patience.
+        best_checkpoints: (value, file name) of what `--keep-best-checkpoints` keeps, best first.
+        latest: metrics of the last validation.
+        unique_tokens: target tokens seen, each once per pass over it.
+        processed_tokens: target tokens that passed through the model, copies included.
+        elapsed_s: seconds of training before this start of the process.
+    """
+
+    epoch: int = 1
+    updates_in_epoch: int = 0
+    updates_of_epoch: int = 0
+    rounded_off: int = 0
+    pending: bool = False
+    best: float | None = None
+    validations_since_best: int = 0
+    best_checkpoints: list[tuple[float, str]] = field(default_factory=list)
+    latest: dict[str, float] = field(default_factory=dict)
+    unique_tokens: int = 0
+    processed_tokens: int = 0
+    elapsed_s: float = 0.0
+
+    def next_epoch(self) -> None:
+        """Moves to the start of the next epoch."""
+        self.epoch += 1
+        self.updates_in_epoch = 0
+
+    def judge(self, value: float, *, maximize: bool) -> bool:
+        """Takes note of a validation and says whether it is the best so far; a NaN never is."""
+        better = value == value and (self.best is None or (value > self.best if maximize else value < self.best))
+        if better:
+            self.best = value
+        self.validations_since_best = 0 if better else self.validations_since_best + 1
+        return better
+
+    def extra_state(self) -> dict[str, Any]:
+        """As a checkpoint's `extra_state`, under fairseq's keys where they mean the same."""
+        return {
+            "train_iterator": {
+                "version": 2,
+                "epoch": self.epoch,
+                "iterations_in_epoch": self.updates_in_epoch,
+                "shuffle": True,
+            },
+            "val_loss": self.latest.get("loss"),
+            "best": self.best,
+            "previous_training_time": self.elapsed_s,
+            "progress": asdict(self),
+        }
+
+    @classmethod
+    def from_extra_state(cls, extra_state: Mapping[str, Any]) -> Progress:
+        """Reads `extra_state` back.
+
+        Raises:
+            KeyError, TypeError: if it isn't one of ours.
+        """
+        values = dict(extra_state["progress"])
+        values["best_checkpoints"] = [(float(value), str(name)) for value, name in values["best_checkpoints"]]
+        return cls(**values)
+
+    def reset_meters(self) -> None:
+        """Forgets the best, the times and the token counts; the position stays."""
+        fresh = Progress()
+        for name in (
+            "best",
+            "validations_since_best",
+            "best_checkpoints",
+            "latest",
+            "unique_tokens",
+            "processed_tokens",
+            "elapsed_s",
+        ):
+            setattr(self, name, getattr(fresh, name))
+
+    def reset_position(self) -> None:
+        """Back to the start of the data."""
+        self.epoch, self.updates_in_epoch, self.pending = 1, 0, False

@@ -1,0 +1,192 @@
+"""A whole training run: check everything, put the parts together, go on from where it was, train."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seqba import __version__
+from seqba.data.files import atomic_text
+from seqba.errors import UserError
+from seqba.models.architectures import TransformerOptions, resolve_transformer
+from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.training.arms import Grid, derive_grid
+from seqba.training.checkpoint import build_model, plain_options
+from seqba.training.device import choose_device
+from seqba.training.folder import LAST, CheckpointFolder
+from seqba.training.log import TrainingLog
+from seqba.training.loop import TrainingLoop
+from seqba.training.memory import keep_freed_memory
+from seqba.training.optimizers import build_optimizer
+from seqba.training.options import TrainingOptions
+from seqba.training.progress import Progress
+from seqba.training.schedules import build_schedule
+from seqba.training.signals import StopSignal
+from seqba.training.state import find_start, origin, restore
+from seqba.training.trainer import Trainer, UpdateRules
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a command line says about a translation run.
+
+    Attributes:
+        data: data-bin, or several separated by colons.
+        arch: name of the architecture.
+        translation: languages.
+        batches: how pairs are grouped.
+        criterion: what is minimised.
+        model: what differs from the architecture.
+        training: the rest.
+    """
+
+    data: str
+    arch: str
+    translation: TranslationOptions
+    batches: BatchOptions
+    criterion: CriterionOptions
+    model: TransformerOptions
+    training: TrainingOptions
+
+
+def train(recipe: Recipe) -> int:
+    """Runs a recipe to its end, or until a signal asks to stop.
+
+    Returns:
+        Exit status: 0, or 128 + the signal's number.
+
+    Raises:
+        UserError: for anything in the recipe or its files that can't work, before long work wherever possible.
+    """
+    options = recipe.training
+    grid = derive_grid(options.grid)
+    folder = CheckpointFolder(options.checkpoints)
+    folder.prepare()
+    device = choose_device(cpu=options.run.cpu)
+    if device.type == "cpu":
+        keep_freed_memory()
+    task, constants = _describe(recipe)
+    trainer = _build_trainer(recipe, task, constants, grid, device)
+    progress = _begin(trainer, constants, options)
+    subsets = [name for name in recipe.batches.valid_subset.split(",") if name]
+    for subset in subsets:
+        task.validation(subset)
+    log = TrainingLog(options.log, device, max_update=options.run.max_update)
+    _write_run(folder, constants, grid, trainer)
+    loop = TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, subsets)
+    try:
+        with StopSignal() as stop:
+            limit = loop.run(stop)
+    finally:
+        log.close()
+    return _farewell(limit, stop, trainer, folder)
+
+
+def _describe(recipe: Recipe) -> tuple[Translation, dict[str, Any]]:
+    """The task, and the parts of a checkpoint that stay the same during the run."""
+    model = resolve_transformer(recipe.arch, recipe.model)
+    if model.max_source_positions is None or model.max_target_positions is None:
+        raise ValueError("a resolved architecture has its positions")
+    task = Translation(
+        recipe.data,
+        recipe.translation,
+        recipe.batches,
+        recipe.criterion,
+        seed=recipe.training.grid.seed,
+        max_source_positions=model.max_source_positions,
+        max_target_positions=model.max_target_positions,
+    )
+    if model.share_all_embeddings and task.source_dictionary != task.target_dictionary:
+        raise UserError(
+            "--share-all-embeddings needs a joined dictionary, but those of source and target differ: preprocess with "
+            "--joined-dictionary"
+        )
+    cfg = {
+        "task": {
+            "name": "translation",
+            "data": recipe.data,
+            "translation": plain_options(recipe.translation),
+            "batches": plain_options(recipe.batches),
+            "criterion": plain_options(recipe.criterion),
+        },
+        "model": {"arch": recipe.arch, "options": plain_options(model)},
+        "training": plain_options(recipe.training),
+        "version": __version__,
+    }
+    return task, {"cfg": cfg, "task_state": task.state(), "origin": origin(recipe.training.checkpoints)}
+
+
+def _build_trainer(
+    recipe: Recipe, task: Translation, constants: Mapping[str, Any], grid: Grid, device: torch.device
+) -> Trainer[Any]:
+    options = recipe.training
+    torch.manual_seed(options.grid.seed)
+    model = build_model(constants["cfg"]["model"], constants["task_state"]).to(device)
+    width = constants["cfg"]["model"]["options"]["encoder_embed_dim"]
+    rules = UpdateRules(
+        copies=grid.copies,
+        plan=options.grid.plan,
+        seed=options.grid.seed,
+        clip_norm=options.optimisation.clip_norm,
+        bf16=options.optimisation.bf16,
+        max_skipped_updates=options.optimisation.max_skipped_updates,
+    )
+    optimizer = build_optimizer(model.parameters(), options.optimisation)
+    return Trainer(task, model, optimizer, build_schedule(options.schedule, width), rules)
+
+
+def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], options: TrainingOptions) -> Progress:
+    start = find_start(options.checkpoints)
+    if start is None:
+        return Progress()
+    progress = restore(start, trainer, constants)
+    logger.info(
+        "going on from %s: update %d, epoch %d, %d updates into it",
+        start.path,
+        trainer.updates,
+        progress.epoch,
+        progress.updates_in_epoch,
+    )
+    return progress
+
+
+def _write_run(folder: CheckpointFolder, constants: Mapping[str, Any], grid: Grid, trainer: Trainer[Any]) -> None:
+    """`run.json`: what was resolved, so that a run can be repeated from its folder."""
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    resolved = {
+        **constants["cfg"],
+        "torch_version": str(torch.__version__),
+        "device": str(trainer.device),
+        "seed": trainer.rules.seed,
+        "arm": constants["cfg"]["training"]["grid"]["arm"],
+        "shards_per_update": list(grid.shards_per_epoch),
+        "copies": grid.copies,
+        "parameters": parameters,
+        "task_state": constants["task_state"],
+    }
+    logger.info("%d parameters; %s shards × %d copies per update", parameters, grid.shards_per_epoch, grid.copies)
+    if not folder.options.no_save:
+        with atomic_text(folder.path / "run.json") as file:
+            json.dump(resolved, file, indent=2)
+            file.write("\n")
+
+
+def _farewell(limit: str | None, stop: StopSignal, trainer: Trainer[Any], folder: CheckpointFolder) -> int:
+    if limit is not None:
+        logger.info("done after update %d: %s", trainer.updates, limit)
+        return 0
+    if stop.received is None:
+        raise ValueError("training ends at a limit or by a signal")
+    kept = "nothing kept (--no-save)" if folder.options.no_save else f"{folder.path / LAST} written"
+    logger.info(
+        "stopped by %s after update %d, %s; the same command goes on", stop.received.name, trainer.updates, kept
+    )
+    return 128 + stop.received

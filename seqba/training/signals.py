@@ -1,0 +1,45 @@
+"""Stopping politely: a first signal asks, a second one ends the process at once."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignal:
+    """Inside this context, SIGTERM and SIGINT only set a flag, which the loop reads between updates.
+
+    The first signal gives both signals their default meaning back, so that a second one stops at once.
+    Must be entered in the main thread.
+
+    Attributes:
+        received: the signal that asked to stop, None so far.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        """Takes over both signals."""
+        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives the signals their former meaning back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        """Whether a signal has asked to stop."""
+        return self.received is not None
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        for either in SIGNALS:
+            signal.signal(either, signal.SIG_DFL)

@@ -1,0 +1,192 @@
+"""A run → a checkpoint's state and back, and where a command has to begin."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seqba.errors import UserError
+from seqba.options import flag_of
+from seqba.training.checkpoint import load_weights, read_checkpoint
+from seqba.training.folder import LAST
+from seqba.training.options import CheckpointOptions
+from seqba.training.progress import Progress
+from seqba.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+UPDATE_DEFINING = {
+    "grid": ("arm", "seed", "copies", "update_freq"),
+    "batches": ("train_subset", "max_tokens", "batch_size", "required_batch_size_multiple"),
+}
+"""Options that say what update u is made of: going on with others would be another run under the same name."""
+
+WEIGHT_MOVING = {
+    "grid": ("plan",),
+    "criterion": ("criterion", "label_smoothing", "sentence_avg"),
+    "optimisation": ("optimizer", "adam_betas", "adam_eps", "weight_decay", "clip_norm", "bf16"),
+    "schedule": ("lr_scheduler", "lr", "warmup_updates", "warmup_init_lr"),
+}
+"""Options that may change on the way, but then the weights are no longer those of one command."""
+
+
+@dataclass(frozen=True)
+class Resets:
+    """What of a restored checkpoint is left behind."""
+
+    optimizer: bool = False
+    lr_scheduler: bool = False
+    meters: bool = False
+    dataloader: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """A checkpoint to begin with.
+
+    Attributes:
+        path: its file.
+        state: its content.
+        resets: what is not taken from it.
+    """
+
+    path: Path
+    state: dict[str, Any]
+    resets: Resets
+
+
+def origin(options: CheckpointOptions) -> dict[str, Any]:
+    """What a command says about its beginning; a checkpoint keeps it, to know the same command again."""
+    return {
+        "restore_file": options.restore_file,
+        "finetune_from_model": options.finetune_from_model,
+        **{f"reset_{name}": value for name, value in asdict(_resets(options)).items()},
+    }
+
+
+def find_start(options: CheckpointOptions) -> Start | None:
+    """Where this command begins; None for new weights.
+
+    The same command run again goes on from `checkpoint_last.pt` of its save-dir and resets nothing a second time, even
+    where it says `--restore-file` or `--reset-*`: those describe how the run began, and it has begun.
+
+    Raises:
+        UserError: for a named checkpoint that isn't there or can't be read.
+    """
+    last = Path(options.save_dir) / LAST
+    names_default = options.restore_file == LAST
+    if last.exists():
+        state = read_checkpoint(last)
+        if state["extra_state"].get("origin") == origin(options):
+            return Start(last, state, Resets())
+        if names_default:
+            return Start(last, state, _resets(options))
+    if options.finetune_from_model is not None:
+        path = Path(options.finetune_from_model)
+        return Start(path, read_checkpoint(path), Resets(True, True, True, True))
+    if names_default:
+        return None
+    path = Path(options.restore_file)
+    return Start(path, read_checkpoint(path), _resets(options))
+
+
+def capture(trainer: Trainer[Any], progress: Progress, constants: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's state: `constants` (cfg, task_state, origin), the weights, the optimizer, the position."""
+    extra_state = {**progress.extra_state(), "trainer": trainer.state_dict(), "origin": constants["origin"]}
+    history = {
+        "criterion_name": constants["cfg"]["task"]["criterion"]["criterion"],
+        "optimizer_name": constants["cfg"]["training"]["optimisation"]["optimizer"],
+        "lr_scheduler_state": {},
+        "num_updates": trainer.updates,
+    }
+    return {
+        "args": None,
+        "cfg": constants["cfg"],
+        "model": trainer.model.state_dict(),
+        "optimizer_history": [history],
+        "task_state": constants["task_state"],
+        "extra_state": extra_state,
+        "last_optimizer_state": trainer.optimizer.state_dict(),
+    }
+
+
+def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -> Progress:
+    """Puts a checkpoint into a trainer and returns the position to go on from.
+
+    Raises:
+        UserError: if the checkpoint is of another model, dictionary or grid.
+    """
+    extra, resets = start.state["extra_state"], start.resets
+    try:
+        _check_same_run(start, constants)
+        load_weights(trainer.model, start.state, start.path)
+        same_plan = start.state["cfg"]["training"]["grid"]["plan"] == constants["cfg"]["training"]["grid"]["plan"]
+        progress = Progress.from_extra_state(extra)
+        trainer.load_state_dict(extra["trainer"], keep_plan=same_plan)
+        if not resets.optimizer:
+            # Only the averages: lr, betas and decay are this command's, not those of the one that wrote the file.
+            saved = start.state["last_optimizer_state"]["state"]
+            trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": saved})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint {start.path} can't be resumed from, a part of it is missing: {error}") from None
+    if resets.lr_scheduler:
+        trainer.updates = 0
+        progress.rounded_off = 0
+    if resets.meters:
+        progress.reset_meters()
+        trainer.skipped = trainer.skipped_in_a_row = 0
+    if resets.dataloader:
+        progress.reset_position()
+    return progress
+
+
+def _resets(options: CheckpointOptions) -> Resets:
+    return Resets(options.reset_optimizer, options.reset_lr_scheduler, options.reset_meters, options.reset_dataloader)
+
+
+def _check_same_run(start: Start, constants: Mapping[str, Any]) -> None:
+    """Refuses another dictionary, model or grid, and says which other options now move the weights differently."""
+    was, now = start.state["task_state"], constants["task_state"]
+    different = [name for name in now if was.get(name) != now[name]]
+    if different:
+        raise UserError(
+            f"checkpoint {start.path} was trained on other data ({', '.join(different)} differ): give the data-bin "
+            "that it was trained on, or another --save-dir"
+        )
+    before, after = (_groups(cfg) for cfg in (start.state["cfg"], constants["cfg"]))
+    sizes = {"model": [name for name in after["model"] if "dropout" not in name]}
+    _refuse(start, _changes(before, after, sizes), "start a new run with another --save-dir")
+    changes = _changes(before, after, UPDATE_DEFINING)
+    if not start.resets.dataloader:
+        _refuse(start, changes, "start over with --reset-dataloader, or use another --save-dir")
+    if start.resets.optimizer and start.resets.dataloader:
+        return  # only the weights are taken over: what trained them doesn't matter
+    dropouts = {"model": [name for name in after["model"] if "dropout" in name]}
+    changes += _changes(before, after, {**WEIGHT_MOVING, **dropouts})
+    if changes:
+        logger.warning("going on from %s with %s", start.path, ", ".join(changes))
+
+
+def _refuse(start: Start, changes: list[str], otherwise: str) -> None:
+    if changes:
+        raise UserError(f"{start.path} can't go on with {', '.join(changes)}: keep what it had, or {otherwise}")
+
+
+def _groups(cfg: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The option groups of a cfg by name, wherever they stand in it."""
+    return {**cfg["task"], **cfg["training"], "model": cfg["model"]["options"]}
+
+
+def _changes(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], names: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """`--seed 2 (it had 1)` for every named option that differs."""
+    return [
+        f"{flag_of(name)} {after[group][name]} (it had {before[group].get(name)})"
+        for group in names
+        for name in names[group]
+        if after[group][name] != before[group].get(name)
+    ]
