@@ -78,8 +78,10 @@ class Attention(nn.Module):
     def _heads(self, padded: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, T, parts·D) → `parts` views of (B, H, T, d)."""
         rows, length, _ = padded.shape
-        split = padded.view(rows, length, parts, self.heads, self.head_dim)
-        return split.permute(2, 0, 3, 1, 4).unbind(0)
+        # Chunks of the last dimension, whose backward is one concatenation; a 5-d permutation's would be two copies.
+        return tuple(
+            part.view(rows, length, self.heads, self.head_dim).transpose(1, 2) for part in padded.chunk(parts, dim=-1)
+        )
 
     def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
         """(B, H, T, d) queries over (B, H, S, d) keys and values → (B, T, D)."""
