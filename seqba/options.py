@@ -25,6 +25,7 @@ def option(
     choices: Sequence[str] | None = None,
     aliases: Sequence[str] = (),
     metavar: str | None = None,
+    bare: str | None = None,
 ) -> Any:
     """A dataclass field that is also an option: `label_smoothing` becomes `--label-smoothing`.
 
@@ -38,6 +39,7 @@ def option(
         choices: the allowed words.
         aliases: other spellings of the flag: `max-sentences` becomes `--max-sentences`, `-s` stays a short flag.
         metavar: the placeholder shown by `--help`.
+        bare: the value of the flag without a value; None if it must have one.
     """
     metadata = {
         "help": help,
@@ -48,6 +50,7 @@ def option(
         "choices": tuple(choices) if choices is not None else None,
         "aliases": tuple(aliases),
         "metavar": metavar,
+        "bare": bare,
     }
     return dataclasses.field(default=default, metadata=metadata)
 

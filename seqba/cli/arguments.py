@@ -92,6 +92,8 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ann
         type=_list_of(typing.get_args(kind)[0]) if typing.get_origin(kind) is tuple else kind,
         default=field.default,
         choices=metadata["choices"],
+        nargs=None if metadata["bare"] is None else "?",
+        const=metadata["bare"],
         metavar=metadata["metavar"] or (None if metadata["choices"] else _metavar(kind)),
         help=text,
     )

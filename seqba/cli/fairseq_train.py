@@ -67,6 +67,8 @@ UNSUPPORTED = {
     "--decoder-embed-path": "pretrained embeddings are not read; start from a checkpoint with --finetune-from-model",
     "--no-cross-attention": "the decoder always attends to the source",
     "--quant-noise-pq": "there is no quantisation",
+    "--eval-bleu-detok": "text is detokenised by the data-bin's SentencePiece model; other text is scored as tokens",
+    "--eval-bleu-detok-args": "text is detokenised by the data-bin's SentencePiece model; leave it out",
     "--scoring": "validation measures sacreBLEU with --eval-bleu",
     "--use-bmuf": _ONE_PROCESS,
     "--use-old-adam": "Adam is torch's fused one",

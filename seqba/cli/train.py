@@ -12,6 +12,7 @@ from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.models.architectures import ARCHITECTURES, TransformerOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.translation import TranslationOptions
+from seqba.training.bleu import BleuOptions
 from seqba.training.options import (
     CheckpointOptions,
     GridOptions,
@@ -34,6 +35,7 @@ GROUPS = {
     "learning rate": ScheduleOptions,
     "run": RunOptions,
     "validation": ValidationOptions,
+    "BLEU in validation": BleuOptions,
     "checkpoints": CheckpointOptions,
     "log": LogOptions,
 }
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batches=read_options(given, BatchOptions),
         criterion=read_options(given, CriterionOptions),
         model=read_options(given, TransformerOptions),
+        bleu=read_options(given, BleuOptions),
         training=TrainingOptions(
             grid=read_options(given, GridOptions),
             optimisation=read_options(given, OptimisationOptions),

@@ -21,8 +21,8 @@ from seqba.training.state import capture
 from seqba.training.trainer import Trainer
 from seqba.training.validation import Interrupted, validate
 
-Scores = Callable[[nn.Module, str], dict[str, float]]
-"""(model, name of a validation split) → further metrics, BLEU for instance."""
+Scores = Callable[[nn.Module, str, Callable[[], bool]], dict[str, float]]
+"""(model, name of a validation split, whether to stop) → further metrics, BLEU for instance."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ class TrainingLoop:
             UserError: after too many updates without a finite gradient, or if the data isn't what the checkpoint was
                 trained on.
         """
-        while (limit := self._limit(self.progress.epoch - 1)) is None and not stop:
+        while (limit := self._limit(self.progress.epoch - 1)) is None and not stop.is_set():
             groups = self._open_epoch()
             if self.progress.pending:
                 self._round_off(groups, stop)
             for number in range(self.progress.updates_in_epoch, len(groups)):
                 self._update(groups[number])
                 self._round_off(groups, stop)
-                if stop or self._limit(self.progress.epoch - 1) is not None:
+                if stop.is_set() or self._limit(self.progress.epoch - 1) is not None:
                     break
         return limit
 
@@ -143,7 +143,7 @@ class TrainingLoop:
         progress.rounded_off = self.trainer.updates
         if ends_epoch:
             progress.next_epoch()
-        if save or stop or self._limit(progress.epoch - 1) is not None:
+        if save or stop.is_set() or self._limit(progress.epoch - 1) is not None:
             self._save(names)
 
     def _every(self, updates: int) -> bool:
@@ -173,9 +173,9 @@ class TrainingLoop:
         rules, progress = self.options.validation, self.progress
         metrics = {}
         for subset in self.subsets:
-            metrics[subset] = validate(self.trainer, self.task.validation(subset), lambda: bool(stop))
+            metrics[subset] = validate(self.trainer, self.task.validation(subset), stop.is_set)
             if self.scores is not None:
-                metrics[subset] |= self.scores(self.trainer.model, subset)
+                metrics[subset] |= self.scores(self.trainer.model, subset, stop.is_set)
         progress.latest = metrics[self.subsets[0]]
         value, maximize = progress.latest[rules.best_checkpoint_metric], rules.maximize_best_checkpoint_metric
         names = [BEST] if progress.judge(value, maximize=maximize) else []

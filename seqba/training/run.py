@@ -17,6 +17,7 @@ from seqba.models.architectures import TransformerOptions, resolve_transformer
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.translation import Translation, TranslationOptions
 from seqba.training.arms import Grid, derive_grid
+from seqba.training.bleu import BleuOptions, BleuScorer
 from seqba.training.checkpoint import build_model, plain_options
 from seqba.training.device import choose_device
 from seqba.training.folder import LAST, CheckpointFolder
@@ -45,6 +46,7 @@ class Recipe:
         batches: how pairs are grouped.
         criterion: what is minimised.
         model: what differs from the architecture.
+        bleu: whether validation translates.
         training: the rest.
     """
 
@@ -54,6 +56,7 @@ class Recipe:
     batches: BatchOptions
     criterion: CriterionOptions
     model: TransformerOptions
+    bleu: BleuOptions
     training: TrainingOptions
 
 
@@ -67,6 +70,8 @@ def train(recipe: Recipe) -> int:
         UserError: for anything in the recipe or its files that can't work, before long work wherever possible.
     """
     options = recipe.training
+    if options.validation.best_checkpoint_metric == "bleu" and not recipe.bleu.eval_bleu:
+        raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
     grid = derive_grid(options.grid)
     folder = CheckpointFolder(options.checkpoints)
     folder.prepare()
@@ -79,9 +84,10 @@ def train(recipe: Recipe) -> int:
     subsets = [name for name in recipe.batches.valid_subset.split(",") if name]
     for subset in subsets:
         task.validation(subset)
+    scores = BleuScorer(task, recipe.bleu) if recipe.bleu.eval_bleu else None
     log = TrainingLog(options.log, device, max_update=options.run.max_update)
     _write_run(folder, constants, grid, trainer)
-    loop = TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, subsets)
+    loop = TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, subsets, scores)
     try:
         with StopSignal() as stop:
             limit = loop.run(stop)

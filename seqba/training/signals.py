@@ -35,7 +35,7 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def __bool__(self) -> bool:
+    def is_set(self) -> bool:
         """Whether a signal has asked to stop."""
         return self.received is not None
 

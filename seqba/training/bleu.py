@@ -1,0 +1,138 @@
+"""BLEU of a validation split: what the model writes by itself, not what it thinks of the reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from torch import Tensor, nn
+
+from seqba.data.subwords import load_subwords
+from seqba.decoding.options import SearchOptions
+from seqba.decoding.step_model import StepModel
+from seqba.decoding.text import TextForm
+from seqba.decoding.translation import MAX_TOKENS, translate_corpus
+from seqba.errors import UserError
+from seqba.evaluation.bleu import tokenised_bleu
+from seqba.options import check_options, option
+from seqba.tasks.translation import Translation
+from seqba.training.validation import Interrupted
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BleuOptions:
+    """Whether and how validation translates."""
+
+    eval_bleu: bool = option(False, "translate the validation splits and measure BLEU as well")
+    eval_bleu_args: str = option(
+        "{}", 'options of the search as JSON, \'{"beam": 4, "max_len_a": 1.2, "max_len_b": 10}\' say', metavar="JSON"
+    )
+    eval_bleu_remove_bpe: str | None = option(
+        None,
+        "join subwords: subword_nmt (when nothing is given: '@@ '), sentencepiece, or any symbol to remove; a data-bin "
+        "with its own SentencePiece model needs no such option",
+        bare="subword_nmt",
+        metavar="SYMBOL",
+    )
+    eval_tokenized_bleu: bool = option(False, "compare tokens as spaces separate them, plain text as well")
+    eval_bleu_print_samples: bool = option(False, "show the first translation of a split and its reference")
+
+    def __post_init__(self) -> None:
+        """Refuses options without effect."""
+        if not self.eval_bleu and self != BleuOptions():
+            raise UserError("--eval-bleu-… options and --eval-tokenized-bleu need --eval-bleu")
+
+
+class BleuScorer:
+    """Translates a validation split with the model as it is, and scores that against the references.
+
+    BLEU is counted on sacreBLEU's 13a tokens where the data-bin gives plain text back (its own SentencePiece model, or
+    `--eval-bleu-remove-bpe sentencepiece`), else on the tokens as they are.
+
+    Args:
+        task: dictionaries and splits.
+        options: see there.
+
+    Raises:
+        UserError: for `--eval-bleu-args` that no search understands.
+    """
+
+    def __init__(self, task: Translation, options: BleuOptions) -> None:
+        self.task = task
+        self.options = options
+        self.search = _search_options(options.eval_bleu_args)
+        subwords = load_subwords(task.folders[0])
+        self.form = TextForm(task.target_dictionary, subwords, options.eval_bleu_remove_bpe)
+        self.tokenizer = "none" if options.eval_tokenized_bleu else self.form.bleu_tokenizer
+
+    def __call__(self, model: nn.Module, subset: str, should_stop: Callable[[], bool]) -> dict[str, float]:
+        """{"bleu": 0 to 100} of a model in evaluation mode.
+
+        Raises:
+            Interrupted: as soon as `should_stop()`.
+        """
+        planned = self.task.validation(subset)
+        translated = translate_corpus(
+            _Stoppable(cast(StepModel, model), should_stop),
+            planned.corpus,
+            np.sort(planned.batches.rows),
+            self.form,
+            self.search,
+            device=next(model.parameters()).device,
+            max_tokens=self.task.batches.max_tokens_valid or self.task.batches.max_tokens or MAX_TOKENS,
+        )
+        if self.options.eval_bleu_print_samples:
+            logger.info("example translation: %s", translated.hypotheses[0])
+            logger.info("example reference:   %s", translated.references[0])
+        bleu = tokenised_bleu(translated.hypotheses, translated.references, tokenize=self.tokenizer)
+        return {"bleu": bleu.score}
+
+
+class _Stoppable:
+    """A model that refuses to begin another batch once it shall stop."""
+
+    def __init__(self, model: StepModel, should_stop: Callable[[], bool]) -> None:
+        self._model = model
+        self._should_stop = should_stop
+        self.max_target_positions = model.max_target_positions
+
+    def begin(self, source: Tensor, beam_size: int) -> Any:
+        if self._should_stop():
+            raise Interrupted
+        return self._model.begin(source, beam_size)
+
+    def step(self, state: Any, tokens: Tensor) -> Tensor:
+        return self._model.step(state, tokens)
+
+    def reorder(self, state: Any, sentences: Tensor, parents: Tensor) -> None:
+        self._model.reorder(state, sentences, parents)
+
+
+def _search_options(text: str) -> SearchOptions:
+    known = {field.name: field for field in dataclasses.fields(SearchOptions)}
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--eval-bleu-args is not JSON ({error.msg}); write it like '{{\"beam\": 4}}'") from None
+    if not isinstance(values, dict):
+        raise UserError("--eval-bleu-args is no JSON object; write it like '{\"beam\": 4}'")
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"--eval-bleu-args: a search has no option {name!r}; it has: {', '.join(known)}")
+        if not _is_like(value, known[name].default):
+            raise UserError(f"--eval-bleu-args: {name} is {value!r}; it must be like {known[name].default!r}")
+    options = SearchOptions(**values)
+    check_options(options)
+    return options
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a JSON value has the type of a field with this default; a whole number is a real one too."""
+    return type(value) is type(default) or (type(default) is float and type(value) is int)
