@@ -6,14 +6,14 @@
 #     --from DIR      take train, val and test_2016_flickr (.en, .de, plain or .gz) from there; else they are downloaded
 #     --arm ARM       ba (default), baseline, fixed-samples, or all: one after the other, same updates
 #     --copies M      noisy views of each example per update (4)
-#     --size SIZE     small (default; 3+3 layers, 256/1024, 4 heads: two CPU cores) or base (6+6, 512/2048, 8: a GPU)
-#     --updates N     updates of each arm (small 2000, base 12000)
+#     --size SIZE     tiny (2+2 layers, 128/512, 4 heads), small (default; 3+3, 256/1024, 4) or base (6+6, 512/2048, 8)
+#     --updates N     updates of each arm (tiny 1500, small 2000, base 12000)
 #     --max-tokens N  tokens of a shard (4096)
 #     --vocab N       SentencePiece subwords, joint (8000)
 #     --seed N        weights, order and noise (1)
 #     --out DIR       everything goes there (runs/multi30k)
 #
-# Needs    small: two CPU cores and 4 GB. base: a GPU (bfloat16).
+# Needs    tiny, small: two CPU cores and 4 GB. base: a GPU (bfloat16).
 # Reaches  per arm: loss on val every epoch, and sacreBLEU of the best checkpoint in OUT/ARM/test.log. A model of this
 #          kind, trained on these 29,000 pairs alone, gets to the upper thirties.
 #
@@ -41,6 +41,13 @@ while (($#)); do
 done
 
 case "$size" in
+    tiny)
+        model=(--arch transformer_wmt_en_de --dropout 0.1
+            --encoder-layers 2 --encoder-embed-dim 128 --encoder-ffn-embed-dim 512 --encoder-attention-heads 4
+            --decoder-layers 2 --decoder-embed-dim 128 --decoder-ffn-embed-dim 512 --decoder-attention-heads 4
+            --lr 2e-3 --warmup-updates 300)
+        updates="${updates:-1500}"
+        ;;
     small)
         model=(--arch transformer_wmt_en_de --dropout 0.2
             --encoder-layers 3 --encoder-embed-dim 256 --encoder-ffn-embed-dim 1024 --encoder-attention-heads 4
@@ -52,7 +59,7 @@ case "$size" in
         model=(--arch transformer_wmt_en_de --dropout 0.3 --lr 5e-4 --warmup-updates 2000 --bf16)
         updates="${updates:-12000}"
         ;;
-    *) seqba_fail "--size is small or base, not '$size'" ;;
+    *) seqba_fail "--size is tiny, small or base, not '$size'" ;;
 esac
 case "$arm" in
     all) arms=(baseline fixed-samples ba) ;;
