@@ -24,36 +24,41 @@ Item = TypeVar("Item")
 
 SPLITS = {"train": 12_000, "valid": 500, "test": 500}
 
-ENGLISH_UNITS = (
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+ENGLISH_UNITS = _words(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
-).split()
-ENGLISH_TENS = "- - twenty thirty forty fifty sixty seventy eighty ninety".split()
+)
+ENGLISH_TENS = _words("- - twenty thirty forty fifty sixty seventy eighty ninety")
 ENGLISH_ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth"} | {
     "nine": "ninth",
     "twelve": "twelfth",
     "twenty": "twentieth",
     "thirty": "thirtieth",
 }
-GERMAN_UNITS = (
+GERMAN_UNITS = _words(
     "null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn fünfzehn sechzehn siebzehn "
     "achtzehn neunzehn"
-).split()
-GERMAN_TENS = "- - zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig".split()
+)
+GERMAN_TENS = _words("- - zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig")
 GERMAN_ORDINALS = {1: "erste", 3: "dritte", 7: "siebte", 8: "achte"}
 
 MONTHS = tuple(
     zip(
-        "January February March April May June July August September October November December".split(),
-        "Januar Februar März April Mai Juni Juli August September Oktober November Dezember".split(),
+        _words("January February March April May June July August September October November December"),
+        _words("Januar Februar März April Mai Juni Juli August September Oktober November Dezember"),
         strict=True,
     )
 )
 DAYS_IN_MONTH = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 WEEKDAYS = tuple(
     zip(
-        "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split(),
-        "Montag Dienstag Mittwoch Donnerstag Freitag Samstag Sonntag".split(),
+        _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
+        _words("Montag Dienstag Mittwoch Donnerstag Freitag Samstag Sonntag"),
         strict=True,
     )
 )
