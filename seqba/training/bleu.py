@@ -46,7 +46,7 @@ class BleuOptions:
 
     def __post_init__(self) -> None:
         """Refuses options without effect."""
-        if not self.eval_bleu and self != BleuOptions():
+        if not self.eval_bleu and any(getattr(self, field.name) != field.default for field in dataclasses.fields(self)):
             raise UserError("--eval-bleu-… options and --eval-tokenized-bleu need --eval-bleu")
 
 
