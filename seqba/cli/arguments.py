@@ -85,7 +85,7 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ann
     if annotation is bool:
         group.add_argument(*flags, dest=field.name, action="store_true", default=field.default, help=text)
         return
-    kind = _plain_type(annotation)
+    kind = plain_type(annotation)
     group.add_argument(
         *flags,
         dest=field.name,
@@ -99,7 +99,7 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ann
     )
 
 
-def _plain_type(annotation: Any) -> Any:
+def plain_type(annotation: Any) -> Any:
     """`int | None` → `int`."""
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         return next(kind for kind in typing.get_args(annotation) if kind is not type(None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seqba.errors import UserError
-from seqba.options import option
+from seqba.options import check_options, option
 
 LENPEN_FORMS = ("fairseq", "gnmt")
 
@@ -15,7 +15,7 @@ class SearchOptions:
     """How translations are searched for. Defaults are fairseq's.
 
     Raises:
-        UserError: for settings that contradict each other.
+        UserError: for settings out of range, or that contradict each other.
     """
 
     beam: int = option(5, "hypotheses kept per sentence; 1 is greedy search", minimum=1)
@@ -53,7 +53,8 @@ class SearchOptions:
     seed: int = option(1, "seed of --sampling and of --retain-dropout", minimum=0)
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Checks the ranges, and what no single option can."""
+        check_options(self)
         if self.sampling and self.nbest != self.beam:
             raise UserError(f"--sampling needs --nbest equal to --beam; they are {self.nbest} and {self.beam}")
         if self.nbest > self.beam:

@@ -1,0 +1,137 @@
+"""seqba-average-checkpoints: several checkpoints → one whose weights are their mean."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.errors import UserError
+from seqba.evaluation.averaging import average_weights
+from seqba.options import option
+from seqba.training.checkpoint import read_checkpoint, write_checkpoint
+from seqba.training.folder import EPOCH_NAME, INTERVAL_NAME
+
+BEST_NAME = re.compile(r"checkpoint\.best_(\w+)_(-?[\d.]+)\.pt")
+
+
+@dataclass(frozen=True)
+class AverageOptions:
+    """Which checkpoints of a folder, and where the mean goes."""
+
+    output: str | None = option(None, "the checkpoint to write", metavar="FILE")
+    num_epoch_checkpoints: int | None = option(None, "average the last N checkpointE.pt of the folder", minimum=1)
+    num_update_checkpoints: int | None = option(None, "average the last N checkpoint_E_U.pt of the folder", minimum=1)
+    num_best_checkpoints: int | None = option(
+        None, "average the best N checkpoint.best_METRIC_VALUE.pt of the folder", minimum=1
+    )
+    checkpoint_upper_bound: int | None = option(
+        None, "leave out epochs (or updates) later than this, with --num-epoch- or --num-update-checkpoints", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        """Checks what no single option can."""
+        if self.output is None:
+            raise UserError("--output is missing: where shall the averaged checkpoint go?")
+        by_number = (self.num_epoch_checkpoints, self.num_update_checkpoints)
+        if sum(number is not None for number in (*by_number, self.num_best_checkpoints)) > 1:
+            raise UserError("give one of --num-epoch-checkpoints, --num-update-checkpoints, --num-best-checkpoints")
+        if self.checkpoint_upper_bound is not None and by_number == (None, None):
+            raise UserError("--checkpoint-upper-bound needs --num-epoch-checkpoints or --num-update-checkpoints")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Averages checkpoints and says which."""
+    parser = Parser(
+        "seqba-average-checkpoints",
+        "Writes a checkpoint whose weights are the mean of others'. Everything else comes from the first of them, "
+        "but for the optimizer's state, which belongs to no average: the result is for translating and fine-tuning, "
+        "not for going on with a run.",
+    )
+    parser.add_argument(
+        "--inputs", nargs="+", required=True, metavar="FILE", help="checkpoints, or one folder with one of --num-*"
+    )
+    parser.add_options(AverageOptions, "what is averaged")
+    namespace = parser.parse(arguments)
+    options = read_options(namespace, AverageOptions)
+    paths = _chosen([Path(name) for name in namespace.inputs], options)
+    output = Path(str(options.output))
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+    states = _States(paths)
+    weights = average_weights(states)
+    kept = {key: value for key, value in states.first.items() if key != "last_optimizer_state"}
+    write_checkpoint(output, {**kept, "model": weights})
+    print(f"Averaged {len(paths)} checkpoints into {output}: {', '.join(path.name for path in paths)}")
+    return 0
+
+
+class _States:
+    """Reads checkpoints one by one and keeps all of the first but its optimizer's averages."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        self.first: dict[str, Any] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        for path in self.paths:
+            state = read_checkpoint(path)
+            state.pop("last_optimizer_state", None)
+            self.first = self.first or state
+            yield str(path), state["model"]
+
+
+def _chosen(inputs: list[Path], options: AverageOptions) -> list[Path]:
+    """The files to average: the given ones, or those of the folder that the options ask for, best or latest first."""
+    if options.num_epoch_checkpoints is not None:
+        return _latest(_folder(inputs), EPOCH_NAME, options.num_epoch_checkpoints, options.checkpoint_upper_bound)
+    if options.num_update_checkpoints is not None:
+        return _latest(_folder(inputs), INTERVAL_NAME, options.num_update_checkpoints, options.checkpoint_upper_bound)
+    if options.num_best_checkpoints is not None:
+        return _best(inputs, options.num_best_checkpoints)
+    folders = [path for path in inputs if path.is_dir()]
+    if folders:
+        raise UserError(f"{folders[0]} is a folder: add --num-epoch-checkpoints N (or -update-, or -best-)")
+    return inputs
+
+
+def _folder(inputs: list[Path]) -> Path:
+    if len(inputs) != 1 or not inputs[0].is_dir():
+        raise UserError(f"--inputs takes one folder here, not {', '.join(map(str, inputs))}")
+    return inputs[0]
+
+
+def _latest(folder: Path, pattern: re.Pattern[str], count: int, bound: int | None) -> list[Path]:
+    numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
+    allowed = sorted(((number, path) for number, path in numbered if bound is None or number <= bound), reverse=True)
+    return _enough([path for _, path in allowed], count, folder)
+
+
+def _best(inputs: list[Path], count: int) -> list[Path]:
+    """The best of a folder, or of the given files (as in fairseq): the lowest value, of BLEU the highest."""
+    paths = list(inputs[0].iterdir()) if len(inputs) == 1 and inputs[0].is_dir() else inputs
+    valued = [(match[1], float(match[2]), path) for path in paths if (match := BEST_NAME.fullmatch(path.name))]
+    metrics = sorted({metric for metric, _, _ in valued})
+    if len(metrics) > 1:
+        raise UserError(f"the checkpoints are the best by different metrics ({', '.join(metrics)}): list files of one")
+    sign = -1 if metrics == ["bleu"] else 1
+    ranked = sorted(valued, key=lambda entry: (sign * entry[1], entry[2].name))
+    return _enough([path for _, _, path in ranked], count, inputs[0])
+
+
+def _enough(paths: list[Path], count: int, folder: Path) -> list[Path]:
+    if len(paths) < count:
+        raise UserError(f"{folder} has {len(paths)} such checkpoints, and {count} are asked for")
+    return paths[:count]
+
+
+def entry() -> None:
+    """The `seqba-average-checkpoints` command."""
+    sys.exit(run(main))

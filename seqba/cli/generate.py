@@ -1,0 +1,251 @@
+"""seqba-generate: a split of a data-bin → translations and BLEU."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.cli.output import print_hypotheses
+from seqba.cli.translator import UNSUPPORTED, Translator, add_translator_flags, read_translator
+from seqba.data.batching import fitting
+from seqba.data.files import atomic_text
+from seqba.data.pairs import PairBatch, PairCorpus, open_pairs
+from seqba.decoding.hypothesis import Hypothesis
+from seqba.decoding.options import SearchOptions
+from seqba.decoding.reference import score_references
+from seqba.decoding.translation import MAX_TOKENS, plan_translation, translate_batches
+from seqba.errors import UserError
+from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
+from seqba.options import option
+from seqba.training.device import to_device
+
+NAMED_LINES = 10
+Rows = npt.NDArray[np.int64]
+Translated = Iterator[tuple[PairBatch, list[list[Hypothesis]]]]
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Which sentences are translated, and what is printed."""
+
+    gen_subset: str = option("test", "the split to translate", metavar="SPLIT")
+    max_tokens: int | None = option(
+        None, f"tokens of a batch, rows × longest side; {MAX_TOKENS} if --batch-size is not given either", minimum=1
+    )
+    batch_size: int | None = option(None, "most sentences of a batch", minimum=1, aliases=("max-sentences",))
+    required_batch_size_multiple: int = option(
+        8, "sentences of a batch are a multiple of this where they can", minimum=1
+    )
+    skip_invalid_size_inputs_valid_test: bool = option(
+        False, "leave out sentences that are too long for the model instead of refusing them"
+    )
+    num_shards: int = option(1, "cut the batches into this many parts, to translate them apart", minimum=1)
+    shard_id: int = option(0, "which part, from 0", minimum=0)
+    prefix_size: int = option(0, "translations begin with this many words of their reference", minimum=0)
+    score_reference: bool = option(False, "translate nothing: score the references")
+    quiet: bool = option(False, "print the scores alone")
+    results_path: str | None = option(
+        None, "write everything to DIR/generate-SPLIT.txt; scores are still printed", metavar="DIR"
+    )
+    scoring: str = option(
+        "bleu",
+        "what the last line says: bleu (fairseq's BLEU4: of 13a tokens if the data-bin has its own SentencePiece "
+        "model, else of the tokens as they are) or sacrebleu",
+        choices=("bleu", "sacrebleu"),
+    )
+    sacrebleu: bool = option(False, "the same as --scoring sacrebleu")
+    no_progress_bar: bool = option(False, "no bar (there is one on a terminal, unless the lines go there)")
+
+    def __post_init__(self) -> None:
+        """Checks what no single option can."""
+        if self.shard_id >= self.num_shards:
+            raise UserError(
+                f"--shard-id is {self.shard_id}, but with --num-shards {self.num_shards} it ends at "
+                f"{self.num_shards - 1}"
+            )
+        if self.score_reference and self.prefix_size:
+            raise UserError("--prefix-size has no meaning with --score-reference: leave one out")
+
+
+@dataclass
+class _Report:
+    """What has been translated so far, for the lines at the end."""
+
+    hypotheses: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    tokens: int = 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Translates a split, prints fairseq's lines, and BLEU at the end."""
+    namespace = _parser().parse(arguments)
+    options = read_options(namespace, GenerateOptions)
+    translator, search = read_translator(namespace)
+    if options.score_reference and search.sampling:
+        raise UserError("--sampling has no meaning with --score-reference: leave one out")
+    corpus = open_pairs(
+        namespace.data,
+        options.gen_subset,
+        *translator.languages,
+        translator.source.dictionary,
+        translator.target.dictionary,
+    )
+    batches = _plan(corpus, translator, options)
+    start, report = time.perf_counter(), _Report()
+    with _open_output(options) as file:
+        for batch, found in _bar(_translate(corpus, batches, translator, search, options), batches, options):
+            _print_batch(batch, found, translator, search, options, file, report)
+        elapsed_s = time.perf_counter() - start
+        lines = _score_lines(report, translator, search, options)
+        print(*lines, sep="\n", file=file)
+    if options.results_path is not None:
+        print(*lines, sep="\n")
+    count = len(report.hypotheses)
+    print(
+        f"Translated {count} sentences ({report.tokens} tokens) in {elapsed_s:.1f} s "
+        f"({count / elapsed_s:.2f} sentences/s, {report.tokens / elapsed_s:.2f} tokens/s)",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "seqba-generate",
+        "Translates a split of a data-bin. Prints S- (source), T- (reference), H- (score, tokens), D- (score, plain "
+        "text) and P- (scores of tokens) lines, scores in base 2, then BLEU. Options and lines are fairseq-generate's.",
+        unsupported=UNSUPPORTED,
+    )
+    add_translator_flags(parser)
+    parser.add_options(GenerateOptions, "sentences and output")
+    return parser
+
+
+def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions) -> list[Rows]:
+    """The batches of this shard, without the sentences that no model can take."""
+    max_tokens = MAX_TOKENS if options.max_tokens is None and options.batch_size is None else options.max_tokens
+    limits = (translator.max_source_positions, translator.max_target_positions)
+    if max_tokens is not None:
+        limits = (min(limits[0], max_tokens), min(limits[1], max_tokens))
+    rows, dropped = fitting(corpus.source_sizes, corpus.target_sizes, *limits)
+    if len(dropped):
+        named = ", ".join(map(str, dropped[:NAMED_LINES])) + (", …" if len(dropped) > NAMED_LINES else "")
+        complaint = (
+            f"{len(dropped)} pairs of {options.gen_subset} are longer than {limits[0]} source or {limits[1]} target "
+            f"tokens (lines {named}, from 0)"
+        )
+        if not options.skip_invalid_size_inputs_valid_test:
+            raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
+        print(f"warning: {complaint}: left out", file=sys.stderr)
+    if not len(rows):
+        raise UserError(f"the split {options.gen_subset} has no sentence that the model can take")
+    batches = plan_translation(
+        corpus,
+        rows,
+        max_tokens=max_tokens,
+        max_rows=options.batch_size,
+        multiple=options.required_batch_size_multiple,
+    )
+    shard = [batches[number] for number in range(options.shard_id, len(batches), options.num_shards)]
+    if not shard:
+        raise UserError(
+            f"--num-shards {options.num_shards} is more than the {len(batches)} batches there are: shard "
+            f"{options.shard_id} has none; take fewer, or a smaller --max-tokens"
+        )
+    return shard
+
+
+def _translate(
+    corpus: PairCorpus, batches: list[Rows], translator: Translator, search: SearchOptions, options: GenerateOptions
+) -> Translated:
+    if not options.score_reference:
+        yield from translate_batches(
+            translator.ensemble, corpus, batches, search, device=translator.device, prefix_size=options.prefix_size
+        )
+        return
+    for rows in batches:
+        batch = corpus.batch(rows)
+        there = to_device(batch, translator.device)
+        scored = score_references(translator.models, there.source, there.previous, there.target, search)
+        yield batch, [[hypothesis] for hypothesis in scored]
+
+
+def _print_batch(
+    batch: PairBatch,
+    found: list[list[Hypothesis]],
+    translator: Translator,
+    search: SearchOptions,
+    options: GenerateOptions,
+    file: TextIO,
+    report: _Report,
+) -> None:
+    source, target = translator.source, translator.target
+    for row, words, reference, hypotheses in zip(
+        batch.ids.tolist(), batch.source.tolist(), batch.target.tolist(), found, strict=True
+    ):
+        reference_text = target.plain(reference, reference=True)
+        report.hypotheses.append(target.plain(hypotheses[0].tokens))
+        report.references.append(reference_text)
+        report.tokens += len(hypotheses[0].tokens)
+        if not options.quiet:
+            print(f"S-{row}\t{source.plain(words)}", file=file)
+            print(f"T-{row}\t{reference_text}", file=file)
+            print_hypotheses(row, hypotheses[: search.nbest], target, file)
+
+
+def _score_lines(report: _Report, translator: Translator, search: SearchOptions, options: GenerateOptions) -> list[str]:
+    """The sacreBLEU score with its signature where there is plain text, and fairseq's last line."""
+    prefix = f"Generate {options.gen_subset} with beam={search.beam}: "
+    asked = options.sacrebleu or options.scoring == "sacrebleu"
+    lines = []
+    sacre = sacre_bleu(report.hypotheses, report.references)
+    if asked or translator.target.is_plain:
+        lines.append(f"sacreBLEU {options.gen_subset}: {sacre}")
+    if asked:
+        return [*lines, prefix + sacre.details]
+    if any(word.endswith("@@") for line in report.references[:100] for word in line.split()):
+        print("warning: BLEU is of subwords, not words: add --remove-bpe", file=sys.stderr)
+    bleu = tokenised_bleu(report.hypotheses, report.references, tokenize=translator.target.bleu_tokenizer)
+    return [*lines, f"{prefix}{bleu}"]
+
+
+@contextlib.contextmanager
+def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
+    if options.results_path is None:
+        yield sys.stdout
+        return
+    folder = Path(options.results_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_text(folder / f"generate-{options.gen_subset}.txt") as file:
+        yield file
+
+
+def _bar(translated: Translated, batches: list[Rows], options: GenerateOptions) -> Translated:
+    """The same with a progress bar on stderr, if that is a terminal which the lines do not go to."""
+    lines_on_terminal = sys.stdout.isatty() and options.results_path is None and not options.quiet
+    with tqdm(
+        total=sum(map(len, batches)),
+        desc=f"Generate {options.gen_subset}",
+        unit="sent",
+        leave=False,
+        disable=True if options.no_progress_bar or lines_on_terminal else None,
+    ) as bar:
+        for batch, found in translated:
+            yield batch, found
+            bar.update(len(found))
+
+
+def entry() -> None:
+    """The `seqba-generate` command."""
+    sys.exit(run(main))

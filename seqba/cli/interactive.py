@@ -1,0 +1,190 @@
+"""seqba-interactive: lines of text in, translations out, in the same order."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.cli.output import print_hypotheses
+from seqba.cli.translator import UNSUPPORTED, Translator, add_translator_flags, read_translator
+from seqba.data.batching import plan_batches
+from seqba.data.dictionary import Dictionary
+from seqba.data.files import not_utf8, open_file
+from seqba.decoding.beam import beam_search
+from seqba.decoding.hypothesis import Hypothesis
+from seqba.decoding.options import SearchOptions
+from seqba.decoding.translation import MAX_TOKENS
+from seqba.errors import UserError
+from seqba.options import option
+
+NOT_HERE = {
+    "--gen-subset": "lines come from --input; seqba-generate translates a split",
+    "--prefix-size": "there are no references here; seqba-generate has it",
+    "--score-reference": "there are no references here; seqba-generate has it",
+    "--quiet": "translations are all there is to print; leave it out",
+    "--results-path": "send the output to a file with >",
+    "--sacrebleu": "there are no references here; seqba-generate and seqba-score have it",
+    "--scoring": "there are no references here; seqba-generate and seqba-score have it",
+    "--num-shards": "cut the input with split instead",
+    "--shard-id": "cut the input with split instead",
+}
+
+
+@dataclass(frozen=True)
+class InteractiveOptions:
+    """Where lines come from, and how many are read before they are translated."""
+
+    input: str = option("-", "file to translate; - is standard input", metavar="FILE")
+    buffer_size: int = option(
+        0, "read so many lines before translating them together: no result depends on it, speed does", minimum=0
+    )
+    max_tokens: int | None = option(
+        None, f"tokens of a batch; {MAX_TOKENS} if --batch-size is not given either", minimum=1
+    )
+    batch_size: int | None = option(
+        None, "most sentences of a batch, at most --buffer-size", minimum=1, aliases=("max-sentences",)
+    )
+    skip_invalid_size_inputs_valid_test: bool = option(
+        False, "leave out lines that are too long for the model, with a warning, instead of stopping at them"
+    )
+
+    def __post_init__(self) -> None:
+        """Checks what no single option can."""
+        if self.batch_size is not None and self.batch_size > max(1, self.buffer_size):
+            raise UserError(
+                f"--batch-size {self.batch_size} is more than --buffer-size {self.buffer_size}: raise --buffer-size"
+            )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of the input: its 0-based number and its ids, end of sentence included."""
+
+    number: int
+    ids: np.ndarray[tuple[int], np.dtype[np.int64]]
+
+    @property
+    def is_empty(self) -> bool:
+        return len(self.ids) == 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Translates lines until the input ends."""
+    namespace = _parser().parse(arguments)
+    options = read_options(namespace, InteractiveOptions)
+    translator, search = read_translator(namespace)
+    with _open_input(options.input) as file:
+        if file.isatty():
+            print("Type a sentence and press return; Ctrl-D ends.", file=sys.stderr)
+        for lines in _buffers(file, translator, options):
+            _translate(lines, translator, search, options)
+            sys.stdout.flush()
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "seqba-interactive",
+        "Translates lines of text, in their order. Prints S- (source), W- (seconds), H- (score, tokens), D- (score, "
+        "plain text) and P- (scores of tokens) lines; scores are in base 2. With a data-bin that has its own "
+        "SentencePiece model, text is plain on both sides; otherwise give lines tokenised as the data-bin's were. An "
+        "empty line has an empty translation. Options and lines are fairseq-interactive's.",
+        unsupported={**UNSUPPORTED, **NOT_HERE},
+    )
+    add_translator_flags(parser)
+    parser.add_options(InteractiveOptions, "lines")
+    return parser
+
+
+def _buffers(file: BinaryIO, translator: Translator, options: InteractiveOptions) -> Iterator[list[_Line]]:
+    """Groups of lines that are translated together; lines that no model can take are refused or left out."""
+    buffer: list[_Line] = []
+    waiting = 0
+    longest = translator.max_source_positions
+    if options.max_tokens is not None:
+        longest = min(longest, options.max_tokens)
+    for number, data in enumerate(file):
+        line = _Line(number, _encode(data, number, translator, options.input))
+        waiting += 1
+        if len(line.ids) <= longest:
+            buffer.append(line)
+        else:
+            complaint = f"line {number + 1} of the input is {len(line.ids)} tokens long; {longest} is the most"
+            if not options.skip_invalid_size_inputs_valid_test:
+                raise UserError(f"{complaint}: cut it, or add --skip-invalid-size-inputs-valid-test to leave it out")
+            print(f"warning: {complaint}: left out", file=sys.stderr)
+        if waiting >= options.buffer_size:
+            yield buffer
+            buffer, waiting = [], 0
+    yield buffer
+
+
+def _encode(data: bytes, number: int, translator: Translator, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    try:
+        text = data.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        where = "standard input" if name == "-" else f"input {name}"
+        raise UserError(not_utf8(where, number + 1, data[error.start])) from None
+    form = translator.source
+    return form.dictionary.encode(form.subwords.encode(text) if form.subwords is not None else text.split())
+
+
+def _translate(lines: list[_Line], translator: Translator, search: SearchOptions, options: InteractiveOptions) -> None:
+    """Translates a buffer in batches of like length, and prints it in the order of the input."""
+    found: dict[int, tuple[list[Hypothesis], float]] = {
+        line.number: ([Hypothesis((), 0.0, ())] * search.nbest, 0.0) for line in lines if line.is_empty
+    }
+    full = [line for line in lines if not line.is_empty]
+    sizes = np.array([len(line.ids) for line in full], dtype=np.int64)
+    batches = plan_batches(
+        sizes,
+        sizes,
+        np.argsort(sizes, kind="stable"),
+        max_tokens=MAX_TOKENS if options.max_tokens is None and options.batch_size is None else options.max_tokens,
+        max_rows=options.batch_size,
+        multiple=1,
+    )
+    for number in range(len(batches)):
+        batch = [full[row] for row in batches[number]]
+        start = time.perf_counter()
+        hypotheses = beam_search(
+            translator.ensemble, _padded(batch).to(translator.device), search, ids=[line.number for line in batch]
+        )
+        seconds = (time.perf_counter() - start) / len(batch)
+        found.update({line.number: (own, seconds) for line, own in zip(batch, hypotheses, strict=True)})
+    for line in lines:
+        hypotheses_of_line, seconds = found[line.number]
+        print(f"S-{line.number}\t{translator.source.tokens(line.ids)}")
+        print(f"W-{line.number}\t{seconds:.3f}\tseconds")
+        print_hypotheses(line.number, hypotheses_of_line[: search.nbest], translator.target, sys.stdout)
+
+
+def _padded(lines: list[_Line]) -> torch.Tensor:
+    """(B, L) int64, right-padded."""
+    padded = np.full((len(lines), max(len(line.ids) for line in lines)), Dictionary.pad, dtype=np.int64)
+    for row, line in zip(padded, lines, strict=True):
+        row[: len(line.ids)] = line.ids
+    return torch.from_numpy(padded)
+
+
+@contextmanager
+def _open_input(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    with open_file(name, "input") as file:
+        yield file
+
+
+def entry() -> None:
+    """The `seqba-interactive` command."""
+    sys.exit(run(main))

@@ -1,0 +1,25 @@
+"""fairseq's lines: S- source, T- reference, H- hypothesis, D- detokenised, P- scores of its tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TextIO
+
+from seqba.decoding.hypothesis import Hypothesis
+from seqba.decoding.text import TextForm
+
+
+def print_hypotheses(identifier: int, hypotheses: Sequence[Hypothesis], form: TextForm, file: TextIO) -> None:
+    """Prints the H-, D- and P- lines of a sentence's translations, best first. Scores are base 2.
+
+    H-12	-0.4567	▁Ein ▁Hund
+    D-12	-0.4567	Ein Hund
+    P-12	-0.5123 -0.4011 -0.4567
+    """
+    for hypothesis in hypotheses:
+        score = hypothesis.score / math.log(2)
+        parts = " ".join(f"{part / math.log(2):.4f}" for part in hypothesis.token_scores)
+        print(f"H-{identifier}\t{score}\t{form.tokens(hypothesis.tokens)}", file=file)
+        print(f"D-{identifier}\t{score}\t{form.plain(hypothesis.tokens)}", file=file)
+        print(f"P-{identifier}\t{parts}", file=file)

@@ -1,0 +1,142 @@
+"""seqba-score: BLEU of a file of translations, in the three forms that papers report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.data.files import not_utf8, read_text
+from seqba.errors import UserError
+from seqba.evaluation.bleu import (
+    TOKENIZERS,
+    compound_split_bleu,
+    looks_tokenised,
+    sacre_bleu,
+    sentence_bleu,
+    tokenised_bleu,
+)
+from seqba.options import option
+
+DESCRIPTION = (
+    "Scores translations against references, line by line. Prints three numbers: BLEU of tokens as multi-bleu.perl "
+    "counts it, the same after compounds have been split at hyphens (the tradition of WMT English-German), and "
+    "sacreBLEU with its signature. The first two take tokenised text, separated by spaces: for plain text make tokens "
+    "with --tokenize 13a. sacreBLEU takes plain (detokenised) text and tokenises it itself: what it says of tokenised "
+    "text cannot be compared with published scores."
+)
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Two files, and how to count."""
+
+    sys: str = option("-", "the translations, one a line; - is standard input", aliases=("-s",), metavar="FILE")
+    ref: str | None = option(None, "the references, one a line", aliases=("-r",), metavar="FILE")
+    order: int = option(4, "longest n-gram of the first two scores", minimum=1, maximum=16, aliases=("-o",))
+    ignore_case: bool = option(False, "lower both sides first")
+    tokenize: str = option(
+        "none",
+        "how the first two scores make tokens: none takes the words between spaces, the others are sacreBLEU's",
+        choices=TOKENIZERS,
+    )
+    sacrebleu: bool = option(False, "print sacreBLEU alone")
+    sentence_bleu: bool = option(
+        False, "print a score for every line instead (1 is added to counts of 2-grams and longer, as in fairseq)"
+    )
+
+    def __post_init__(self) -> None:
+        """Checks what no single option can."""
+        if self.ref is None:
+            raise UserError("--ref is missing: which file has the references?")
+        if self.ref == "-" and self.sys == "-":
+            raise UserError("--sys and --ref cannot both be standard input")
+        if self.sacrebleu and (self.sentence_bleu or self.tokenize != "none" or self.order != 4):
+            raise UserError("--sacrebleu fixes tokens and order: leave out --sentence-bleu, --tokenize and --order")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the scores of two files."""
+    parser = Parser("seqba-score", DESCRIPTION)
+    parser.add_options(ScoreOptions, "what is scored")
+    options = read_options(parser.parse(arguments), ScoreOptions)
+    hypotheses = _read_lines(options.sys, "translations")
+    references = _read_lines(str(options.ref), "references")
+    if len(hypotheses) != len(references):
+        raise UserError(
+            f"{_name(options.sys)} has {len(hypotheses)} lines and {options.ref} has {len(references)}: give files "
+            "with one line of each per sentence"
+        )
+    if not references:
+        raise UserError(f"{options.ref} is empty: there is nothing to score")
+    if options.sentence_bleu:
+        _print_sentences(hypotheses, references, options)
+    else:
+        _print_corpus(hypotheses, references, options)
+    return 0
+
+
+def _print_sentences(hypotheses: list[str], references: list[str], options: ScoreOptions) -> None:
+    for number, (hypothesis, reference) in enumerate(zip(hypotheses, references, strict=True)):
+        bleu = sentence_bleu(
+            hypothesis,
+            reference,
+            order=options.order,
+            ignore_case=options.ignore_case,
+            tokenize=options.tokenize,
+        )
+        print(number, bleu)
+
+
+def _print_corpus(hypotheses: list[str], references: list[str], options: ScoreOptions) -> None:
+    sacre = sacre_bleu(hypotheses, references, ignore_case=options.ignore_case)
+    tokenised = looks_tokenised(references)
+    if options.sacrebleu:
+        print(sacre)
+    else:
+        for title, metric in (("", tokenised_bleu), ("Compound-split ", compound_split_bleu)):
+            bleu = metric(
+                hypotheses,
+                references,
+                order=options.order,
+                ignore_case=options.ignore_case,
+                tokenize=options.tokenize,
+            )
+            print(f"{title}{bleu}")
+        print(f"sacreBLEU {sacre}")
+        if tokenised is False and options.tokenize == "none":
+            print(
+                "note: this looks like plain text, whose words carry their punctuation: for the first two scores give "
+                "tokenised text, or --tokenize 13a",
+                file=sys.stderr,
+            )
+    if tokenised:
+        print(
+            "note: this looks like tokenised text: sacreBLEU is comparable only when it is given detokenised text",
+            file=sys.stderr,
+        )
+
+
+def _read_lines(name: str, what: str) -> list[str]:
+    if name != "-":
+        text = read_text(name, what)
+    else:
+        data = sys.stdin.buffer.read()
+        try:
+            text = data.decode("utf-8").replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise UserError(not_utf8("standard input", line, data[error.start])) from None
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _name(file: str) -> str:
+    return "standard input" if file == "-" else file
+
+
+def entry() -> None:
+    """The `seqba-score` command."""
+    sys.exit(run(main))

@@ -1,0 +1,220 @@
+"""What seqba-generate and seqba-interactive share: checkpoints and a data-bin → something that translates."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqba.cli.arguments import Parser, plain_type, read_options
+from seqba.data.dictionary import Dictionary
+from seqba.data.subwords import load_subwords
+from seqba.decoding.ensemble import Ensemble
+from seqba.decoding.options import SearchOptions
+from seqba.decoding.text import TextForm
+from seqba.errors import UserError
+from seqba.models.architectures import TransformerOptions
+from seqba.models.transformer import Transformer
+from seqba.options import check_options, option
+from seqba.tasks.translation import dictionary_digest
+from seqba.training.checkpoint import load_model
+from seqba.training.device import choose_device
+from seqba.training.memory import keep_freed_memory
+
+PLAIN_TEXT = (
+    "text is detokenised by the data-bin's own SentencePiece model, if it has one (seqba-preprocess --sentencepiece); "
+    "otherwise join subwords with --remove-bpe and detokenise the D- lines with your own tool"
+)
+UNSUPPORTED = {
+    "--tokenizer": PLAIN_TEXT,
+    "--bpe": PLAIN_TEXT,
+    "--sentencepiece-model": PLAIN_TEXT,
+    "--bpe-codes": PLAIN_TEXT,
+    "--moses-source-lang": PLAIN_TEXT,
+    "--moses-target-lang": PLAIN_TEXT,
+    "--print-alignment": "alignments are not kept; use an aligner such as fast_align on the H- lines",
+    "--print-step": "there is no iterative decoder here; leave it out",
+    "--replace-unk": "alignments are not kept; use subwords (seqba-preprocess --sentencepiece), which leave no <unk>",
+    "--match-source-len": "use --max-len-a 1 --max-len-b 0",
+    "--no-beamable-mm": "leave it out",
+    "--no-early-stop": "fairseq dropped it as well; leave it out",
+    "--diverse-beam-groups": "use --sampling with --sampling-topk or --sampling-topp for variety",
+    "--diverse-beam-strength": "use --sampling with --sampling-topk or --sampling-topp for variety",
+    "--diversity-rate": "use --sampling with --sampling-topk or --sampling-topp for variety",
+    "--constraints": "use --prefix-size of seqba-generate for what a translation must begin with",
+    "--user-dir": "there are no plug-ins; use the library from Python",
+    "--left-pad-source": "rows are padded on the right and no result depends on it; leave it out",
+    "--left-pad-target": "rows are padded on the right and no result depends on it; leave it out",
+    "--num-workers": "batches are read from a memory map without workers; leave it out",
+    "--dataset-impl": "data-bins are memory-mapped (mmap); leave it out",
+    "--log-format": "progress is a bar on a terminal; --no-progress-bar turns it off",
+    "--log-interval": "progress is a bar on a terminal; --no-progress-bar turns it off",
+    "--max-source-positions": "it is the model's: --model-overrides \"{'max_source_positions': N}\"",
+    "--max-target-positions": "it is the model's: --model-overrides \"{'max_target_positions': N}\"",
+    "--lm-path": "there is no shallow fusion; use several translation models in --path",
+    "--lm-weight": "there is no shallow fusion; use several translation models in --path",
+    "--no-repeat-ngram": "its name is --no-repeat-ngram-size",
+}
+
+
+@dataclass(frozen=True)
+class TranslatorOptions:
+    """Which models, which languages, where."""
+
+    path: str | None = option(
+        None,
+        "the checkpoint; several with colons between them vote (probabilities are averaged)",
+        metavar="A.pt[:B.pt]",
+    )
+    source_lang: str | None = option(
+        None, "source language (default: the checkpoint's)", aliases=("-s",), metavar="SRC"
+    )
+    target_lang: str | None = option(
+        None, "target language (default: the checkpoint's)", aliases=("-t",), metavar="TRG"
+    )
+    task: str = option("translation", "the only task that translates", choices=("translation",))
+    model_overrides: str = option(
+        "{}", "fields of the model to change, as a Python dict: \"{'max_target_positions': 512}\"", metavar="DICT"
+    )
+    post_process: str | None = option(
+        None,
+        "join subwords: subword_nmt (if the option stands alone: '@@ '), sentencepiece, or any symbol to remove; a "
+        "data-bin with its own SentencePiece model needs no such option",
+        aliases=("remove-bpe",),
+        bare="subword_nmt",
+        metavar="SYMBOL",
+    )
+    retain_dropout: bool = option(
+        False, "keep dropout on: noisy models; unlike everything else its results depend on the batches"
+    )
+    cpu: bool = option(False, "run on the CPU even where there is a GPU")
+    fp16: bool = option(False, "half precision, on a GPU")
+    bf16: bool = option(False, "bfloat16")
+
+
+@dataclass(frozen=True)
+class Translator:
+    """Models that vote, and both sides' way from text to ids and back."""
+
+    models: tuple[Transformer, ...]
+    ensemble: Ensemble
+    source: TextForm
+    target: TextForm
+    languages: tuple[str, str]
+    device: torch.device
+
+    @property
+    def max_source_positions(self) -> int:
+        """Longest source, in tokens, that every model takes; end of sentence counted."""
+        return min(model.max_source_positions for model in self.models)
+
+    @property
+    def max_target_positions(self) -> int:
+        """Longest target, likewise."""
+        return self.ensemble.max_target_positions
+
+
+def add_translator_flags(parser: Parser) -> None:
+    """Adds the flags that both commands have."""
+    parser.add_argument("data", help="data-bin that seqba-preprocess or fairseq-preprocess wrote")
+    parser.add_options(TranslatorOptions, "models")
+    parser.add_options(SearchOptions, "search")
+
+
+def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOptions]:
+    """Loads the models and dictionaries that the flags name, and checks that they belong together.
+
+    Raises:
+        UserError: for a wrong option, an unreadable file, or files that do not belong together.
+    """
+    options, search = read_options(namespace, TranslatorOptions), read_options(namespace, SearchOptions)
+    if options.fp16 and options.bf16:
+        raise UserError("give --fp16 or --bf16, not both")
+    overrides = _read_overrides(options.model_overrides)
+    device = choose_device(cpu=options.cpu)
+    if options.fp16 and device.type == "cpu":
+        raise UserError("--fp16 needs a GPU: leave it out, or use --bf16")
+    paths = [path for path in (options.path or "").split(":") if path]
+    if not paths:
+        raise UserError("--path is missing: which checkpoint shall translate? (checkpoints/checkpoint_best.pt, say)")
+    keep_freed_memory()
+    torch.manual_seed(search.seed)
+    loaded = [load_model(path, device, overrides=overrides) for path in paths]
+    languages = _languages(options, loaded[0].task_state)
+    folder = Path(namespace.data)
+    if not folder.is_dir():
+        raise UserError(f"there is no data-bin {folder}: give the folder that the model was trained on")
+    dictionaries = [Dictionary.load(folder / f"dict.{language}.txt") for language in languages]
+    for path, model in zip(paths, loaded, strict=True):
+        _check_belongs(path, model.task_state, languages, dictionaries, folder)
+    models = tuple(_prepared(each.model, options) for each in loaded)
+    subwords = load_subwords(folder)
+    source, target = (TextForm(dictionary, subwords, options.post_process) for dictionary in dictionaries)
+    ensemble = Ensemble(models, temperature=search.temperature)
+    return Translator(models, ensemble, source, target, languages, device), search
+
+
+def _prepared(model: Transformer, options: TranslatorOptions) -> Transformer:
+    if options.fp16:
+        model = model.half()
+    if options.bf16:
+        model = model.bfloat16()
+    return model.train(options.retain_dropout)
+
+
+def _read_overrides(text: str) -> Mapping[str, Any]:
+    example = "write it like \"{'max_target_positions': 512}\""
+    try:
+        overrides = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise UserError(f"--model-overrides {text[:60]!r} is not a Python dict of plain values; {example}") from None
+    if not isinstance(overrides, dict):
+        raise UserError(f"--model-overrides is a {type(overrides).__name__}, not a dict; {example}")
+    known = {name: plain_type(kind) for name, kind in typing.get_type_hints(TransformerOptions).items()}
+    for name, value in overrides.items():
+        if name not in known:
+            raise UserError(f"--model-overrides: a model has no field {name!r}; it has: {', '.join(known)}")
+        if type(value) is not known[name] and (known[name], type(value)) != (float, int):
+            raise UserError(f"--model-overrides: {name!r} is {value!r}; it must be a {known[name].__name__}")
+    check_options(TransformerOptions(**overrides))
+    return overrides
+
+
+def _languages(options: TranslatorOptions, task_state: Mapping[str, Any]) -> tuple[str, str]:
+    own = (str(task_state["source_lang"]), str(task_state["target_lang"]))
+    asked = (options.source_lang or own[0], options.target_lang or own[1])
+    if asked != own:
+        raise UserError(
+            f"the model of {options.path} translates {own[0]} to {own[1]}, not {asked[0]} to {asked[1]}: "
+            "leave out --source-lang and --target-lang, or take another checkpoint"
+        )
+    return own
+
+
+def _check_belongs(
+    path: str,
+    task_state: Mapping[str, Any],
+    languages: tuple[str, str],
+    dictionaries: list[Dictionary],
+    folder: Path,
+) -> None:
+    """Other dictionaries would give the model's ids another meaning."""
+    theirs = (task_state["source_lang"], task_state["target_lang"])
+    if theirs != languages:
+        raise UserError(
+            f"the model of {path} translates {theirs[0]} to {theirs[1]}, the first one {languages[0]} to "
+            f"{languages[1]}: models that vote must do the same"
+        )
+    digests = (task_state["source_dictionary_sha256"], task_state["target_dictionary_sha256"])
+    for language, digest, dictionary in zip(languages, digests, dictionaries, strict=True):
+        if digest != dictionary_digest(dictionary):
+            raise UserError(
+                f"checkpoint {path} was trained with another dictionary than {folder / f'dict.{language}.txt'}: "
+                "give the data-bin it was trained on, or preprocess the text with --srcdict and --tgtdict from there"
+            )

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# Modules that the tests of this folder share; it is no package.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from translation_world import World, make_world
+
+
+@pytest.fixture(scope="session")
+def plain_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A data-bin with its own SentencePiece model."""
+    return make_world(tmp_path_factory.mktemp("plain"), sentencepiece=True)
+
+
+@pytest.fixture(scope="session")
+def token_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A data-bin of tokens with `@@ ` joints."""
+    return make_world(tmp_path_factory.mktemp("tokens"), sentencepiece=False)

@@ -1,0 +1,117 @@
+"""seqba-average-checkpoints: the right files, their mean, and a checkpoint that translates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from translation_world import World
+
+from seqba.cli.average_checkpoints import main
+from seqba.cli.command import run
+from seqba.cli.generate import main as generate
+from seqba.training.checkpoint import read_checkpoint, write_checkpoint
+
+
+def write(path: Path, value: float, **weights: Tensor) -> Path:
+    """A checkpoint with one weight, and a counter."""
+    state = {
+        "args": None,
+        "cfg": {"name": path.name},
+        "model": {"weight": torch.full((2, 3), float(value)), "count": torch.tensor(int(value)), **weights},
+        "optimizer_history": [{"num_updates": int(value)}],
+        "task_state": {},
+        "extra_state": {},
+        "last_optimizer_state": {"state": {}},
+    }
+    write_checkpoint(path, state)
+    return path
+
+
+def average(folder: Path, *flags: str | Path) -> dict[str, object]:
+    assert run(main, ["--output", str(folder / "mean.pt"), *map(str, flags)]) == 0
+    return read_checkpoint(folder / "mean.pt")
+
+
+def test_files_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [write(tmp_path / f"{value}.pt", value) for value in (1, 2, 6)]
+    state = average(tmp_path, "--inputs", *files)
+    assert torch.equal(state["model"]["weight"], torch.full((2, 3), 3.0))  # type: ignore[index]
+    assert int(state["model"]["count"]) == 1  # type: ignore[index]
+    assert state["cfg"] == {"name": "1.pt"}
+    assert "last_optimizer_state" not in state
+    assert "Averaged 3 checkpoints" in capsys.readouterr().out
+    assert torch.equal(read_checkpoint(files[0])["model"]["weight"], torch.full((2, 3), 1.0))
+
+
+def test_one_checkpoint_is_its_own_mean(plain_world: World, tmp_path: Path) -> None:
+    state = average(tmp_path, "--inputs", plain_world.checkpoint, plain_world.checkpoint, plain_world.checkpoint)
+    expected = read_checkpoint(plain_world.checkpoint)["model"]
+    assert all(torch.equal(state["model"][name], expected[name]) for name in expected)  # type: ignore[index]
+
+
+def test_a_mean_translates(plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = plain_world.write_checkpoint("second.pt", seed=4)
+    average(tmp_path, "--inputs", plain_world.checkpoint, other)
+    arguments = [str(plain_world.data), "--path", str(tmp_path / "mean.pt"), "--cpu", "--max-len-b", "10", "--quiet"]
+    assert run(generate, arguments) == 0
+    assert "Generate test with beam=5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "mean"),
+    [
+        (["--num-epoch-checkpoints", "2"], 10.5),
+        (["--num-epoch-checkpoints", "3", "--checkpoint-upper-bound", "10"], (10 + 9 + 2) / 3),
+        (["--num-update-checkpoints", "2"], 250.0),
+        (["--num-update-checkpoints", "1", "--checkpoint-upper-bound", "250"], 200.0),
+    ],
+)
+def test_the_last_of_a_folder(tmp_path: Path, flags: list[str], mean: float) -> None:
+    for epoch in (2, 9, 10, 11):
+        write(tmp_path / f"checkpoint{epoch}.pt", epoch)
+    for updates in (100, 200, 300):
+        write(tmp_path / f"checkpoint_1_{updates}.pt", updates)
+    for name in ("checkpoint_best.pt", "checkpoint_last.pt", "checkpoint99.pt.old"):
+        write(tmp_path / name, 1e6)
+    state = average(tmp_path, "--inputs", tmp_path, *flags)
+    assert float(state["model"]["weight"][0, 0]) == pytest.approx(mean)  # type: ignore[index]
+
+
+def test_the_best_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for value in (2.5, 1.25, 10.0):
+        write(tmp_path / f"checkpoint.best_loss_{value:.3f}0.pt", value)
+    state = average(tmp_path, "--inputs", tmp_path, "--num-best-checkpoints", "2")
+    assert float(state["model"]["weight"][0, 0]) == pytest.approx(1.875)  # type: ignore[index]
+    files = [write(tmp_path / f"checkpoint.best_bleu_{value:.3f}0.pt", value) for value in (9.0, 31.0, 30.0)]
+    state = average(tmp_path, "--inputs", *files, "--num-best-checkpoints", "2")
+    assert float(state["model"]["weight"][0, 0]) == pytest.approx(30.5)  # type: ignore[index]
+    assert run(main, ["--inputs", str(tmp_path), "--output", "x.pt", "--num-best-checkpoints", "2"]) == 2
+    assert "different metrics (bleu, loss)" in capsys.readouterr().err
+
+
+def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = str(write(tmp_path / "checkpoint1.pt", 1))
+    wide = str(write(tmp_path / "wide.pt", 1, weight=torch.ones(3, 3)))
+    more = str(write(tmp_path / "more.pt", 1, extra=torch.ones(1)))
+    out = ["--output", str(tmp_path / "mean.pt")]
+    cases: list[tuple[list[str], str]] = [
+        ([one, *out[:0]], "--output is missing"),
+        ([str(tmp_path), *out], "is a folder: add --num-epoch-checkpoints N"),
+        ([one, wide, *out], "'weight' is (2, 3) in one and (3, 3) in the other"),
+        ([one, more, *out], "only one of them has 'extra'"),
+        ([str(tmp_path / "nowhere.pt"), *out], "nowhere.pt does not exist"),
+        ([str(tmp_path), "--num-epoch-checkpoints", "2", *out], "has 1 such checkpoints, and 2 are asked for"),
+        ([one, "--num-epoch-checkpoints", "1", *out], "takes one folder here"),
+        ([one, "--checkpoint-upper-bound", "3", *out], "--checkpoint-upper-bound needs"),
+        ([one, "--num-epoch-checkpoints", "1", "--num-best-checkpoints", "1", *out], "give one of"),
+        ([one, "--output", str(tmp_path / "no" / "mean.pt")], "make it first"),
+    ]
+    for arguments, message in cases:
+        assert run(main, ["--inputs", *arguments]) == 2, arguments
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+    assert not (tmp_path / "mean.pt").exists()

@@ -1,0 +1,265 @@
+"""seqba-generate: fairseq's lines, their order and their numbers; what it refuses."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+from translation_world import World
+
+from seqba.cli.command import run
+from seqba.cli.generate import main
+
+CPU = ["--cpu", "--max-len-a", "1", "--max-len-b", "5"]
+
+
+def generate(world: World, *flags: str, path: str | None = None) -> int:
+    return run(main, [str(world.data), "--path", path or str(world.checkpoint), *CPU, *flags])
+
+
+def grouped(output: str) -> dict[str, dict[int, list[list[str]]]]:
+    """{"H": {sentence: [columns, …]}, …} of the S-, T-, H-, D- and P- lines."""
+    found: dict[str, dict[int, list[list[str]]]] = {}
+    for line in output.splitlines():
+        if match := re.match(r"([STHDP])-(\d+)\t(.*)", line):
+            found.setdefault(match[1], {}).setdefault(int(match[2]), []).append(match[3].split("\t"))
+    return found
+
+
+def test_lines_are_fairseqs(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(plain_world, "--beam", "3", "--nbest", "2", "--lenpen", "0.6") == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    kinds = [line[0] for line in lines[:-2]]
+    assert kinds == list("STHDPHDP") * 12
+    found = grouped(captured.out)
+    assert [found["S"][row][0][0] for row in range(12)] == plain_world.text("en")
+    assert [found["T"][row][0][0] for row in range(12)] == plain_world.text("de")
+    for row in range(12):
+        for (score, tokens), (same, text), [parts] in zip(
+            found["H"][row], found["D"][row], found["P"][row], strict=True
+        ):
+            numbers = [float(part) for part in parts.split(" ")]
+            assert all(re.fullmatch(r"-?\d+\.\d{4}", part) for part in parts.split(" "))
+            assert len(numbers) == len(tokens.split(" ")) + 1  # the end of sentence has a score too
+            assert float(score) == pytest.approx(sum(numbers) / len(numbers) ** 0.6, abs=1e-3)
+            assert (same, text) == (score, tokens.replace(" ", "").replace("▁", " ").strip())
+    assert re.fullmatch(
+        r"Generate test with beam=3: BLEU4 = \d+\.\d\d, [\d.]+/[\d.]+/[\d.]+/[\d.]+ "
+        r"\(BP=\d\.\d{3}, ratio=\d+\.\d{3}, syslen=\d+, reflen=\d+\)",
+        lines[-1],
+    )
+    assert re.match(
+        r"sacreBLEU test: BLEU\|nrefs:1\|case:mixed\|eff:no\|tok:13a\|smooth:exp\|version:\S+ = ", lines[-2]
+    )
+    assert re.match(r"Translated 12 sentences \(\d+ tokens\) in ", captured.err)
+
+
+def test_shortest_sources_come_first(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(plain_world)
+    order = [int(match[1]) for match in re.finditer(r"^S-(\d+)\t", capsys.readouterr().out, re.MULTILINE)]
+    sizes = np.fromfile(plain_world.data / "test.en-de.en.idx", dtype="<i4", count=12, offset=9 + 8 + 1 + 8)
+    assert sorted(order) == list(range(12))
+    assert [sizes[row] for row in order] == sorted(sizes)
+
+
+def test_bleu_is_of_detokenised_text(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(plain_world, "--sacrebleu")
+    out = capsys.readouterr().out
+    found = grouped(out)
+    hypotheses = [found["D"][row][0][1] for row in range(12)]
+    expected = sacrebleu.corpus_bleu(hypotheses, [plain_world.text("de")])
+    assert out.splitlines()[-1] == f"Generate test with beam=5: {expected}"
+    generate(plain_world, "--scoring", "sacrebleu", "--quiet")
+    quiet = capsys.readouterr().out.splitlines()
+    assert quiet[-1] == out.splitlines()[-1]
+    assert len(quiet) == 2
+
+
+def test_batches_change_no_translation(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(plain_world)
+    together = grouped(capsys.readouterr().out)
+    generate(plain_world, "--batch-size", "1")
+    alone = grouped(capsys.readouterr().out)
+    for row in range(12):
+        [(one, text)], [(other, same)] = together["H"][row], alone["H"][row]
+        assert text == same
+        assert float(one) == pytest.approx(float(other), abs=1e-4)
+
+
+def test_subwords_are_joined(token_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(token_world) == 0
+    apart = capsys.readouterr()
+    assert "add --remove-bpe" in apart.err
+    assert generate(token_world, "--remove-bpe") == 0
+    joined = capsys.readouterr()
+    assert "--remove-bpe" not in joined.err
+    assert "sacreBLEU" not in joined.out  # the text is tokens: only their BLEU means something
+    before, after = grouped(apart.out), grouped(joined.out)
+    assert [after["T"][row][0][0] for row in range(12)] == [line.replace("@@ ", "") for line in token_world.text("de")]
+    for row in range(12):
+        [(_, tokens)], [(_, words)], [(_, plain)] = before["H"][row], after["H"][row], after["D"][row]
+        assert words == plain == (tokens + " ").replace("@@ ", "").rstrip()
+
+
+def test_an_ensemble_of_two_equal_models_is_one(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(plain_world)
+    one = grouped(capsys.readouterr().out)
+    generate(plain_world, path=f"{plain_world.checkpoint}:{plain_world.checkpoint}")
+    two = grouped(capsys.readouterr().out)
+    other = plain_world.write_checkpoint("other.pt", seed=2)
+    generate(plain_world, path=f"{plain_world.checkpoint}:{other}")
+    mixed = grouped(capsys.readouterr().out)
+    assert [one["H"][row][0][1] for row in range(12)] == [two["H"][row][0][1] for row in range(12)]
+    assert [one["H"][row][0][1] for row in range(12)] != [mixed["H"][row][0][1] for row in range(12)]
+
+
+def test_references_are_scored(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(plain_world, "--score-reference") == 0
+    out = capsys.readouterr().out
+    found = grouped(out)
+    assert [found["D"][row][0][1] for row in range(12)] == plain_world.text("de")
+    assert "BLEU4 = 100.00" in out
+    # What the search finds with the reference as its prefix has the same scores.
+    generate(plain_world, "--prefix-size", "30", "--beam", "1")
+    forced = grouped(capsys.readouterr().out)
+    for row in range(12):
+        scored, searched = (each["P"][row][0][0].split(" ") for each in (found, forced))
+        assert [float(score) for score in scored] == pytest.approx([float(score) for score in searched], abs=2e-3)
+
+
+def test_shards_are_parts_of_the_whole(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[int] = []
+    for shard in range(3):
+        flags = ("--num-shards", "3", "--shard-id", str(shard), "--batch-size", "4")
+        assert generate(plain_world, *flags) == 0
+        rows += grouped(capsys.readouterr().out)["H"].keys()
+    assert sorted(rows) == list(range(12))
+
+
+def test_results_go_to_a_file(plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate(plain_world)
+    expected = capsys.readouterr().out
+    assert generate(plain_world, "--results-path", str(tmp_path / "new" / "results")) == 0
+    assert (tmp_path / "new" / "results" / "generate-test.txt").read_text(encoding="utf-8") == expected
+    assert capsys.readouterr().out.splitlines() == expected.splitlines()[-2:]
+
+
+def test_sampling_is_seeded(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for seed, size in (("1", "12"), ("1", "5"), ("2", "12")):
+        flags = ("--sampling", "--beam", "3", "--nbest", "3", "--sampling-topk", "8", "--seed", seed)
+        assert generate(plain_world, *flags, "--batch-size", size) == 0
+        found = grouped(capsys.readouterr().out)["H"]
+        texts.append({row: [text for _, text in hypotheses] for row, hypotheses in found.items()})
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_dropout_can_be_retained(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = []
+    for flags in ((), ("--retain-dropout",), ("--retain-dropout",), ("--retain-dropout", "--seed", "2")):
+        assert generate(plain_world, *flags) == 0
+        scores.append(re.findall(r"^H-.*", capsys.readouterr().out, re.MULTILINE))
+    assert scores[0] != scores[1] == scores[2] != scores[3]
+
+
+def test_model_fields_can_be_changed(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(plain_world, "--model-overrides", "{'max_target_positions': 25}", "--min-len", "3") == 0
+    capsys.readouterr()
+    assert generate(plain_world, "--model-overrides", "{'max_target_positions': 3}") == 2
+    assert "longer than 40 source or 3 target tokens" in capsys.readouterr().err
+
+
+def test_long_sentences_are_refused_or_left_out(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--model-overrides", "{'max_source_positions': 12}")
+    assert generate(plain_world, *flags) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "add --skip-invalid-size-inputs-valid-test" in captured.err
+    assert generate(plain_world, *flags, "--skip-invalid-size-inputs-valid-test") == 0
+    captured = capsys.readouterr()
+    assert "left out" in captured.err
+    assert 0 < len(grouped(captured.out)["H"]) < 12
+
+
+def test_half_precision(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(plain_world, "--bf16") == 0
+    assert len(grouped(capsys.readouterr().out)["H"]) == 12
+    assert generate(plain_world, "--fp16") == 2
+    assert "--fp16 needs a GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--gen-subset", "valid"], "no split 'valid'"),
+        (["--path", ""], "--path is missing"),
+        (["--path", "nowhere.pt"], "checkpoint nowhere.pt does not exist"),
+        (["-s", "de", "-t", "en"], "translates en to de, not de to en"),
+        (["--task", "language_modeling"], "--task"),
+        (["--beam", "0"], "--beam is 0; it must be at least 1"),
+        (["--nbest", "7"], "--nbest 7 is more than --beam 5"),
+        (["--min-len", "90"], "--min-len 90 is more than"),
+        (["--temperature", "0"], "--temperature is 0; it must be greater than 0"),
+        (["--lenpen", "nan"], "--lenpen is not a number"),
+        (["--lenpen-form", "marian"], "gnmt"),
+        (["--max-tokens", "3"], "longer than 3 source"),
+        (["--shard-id", "2", "--num-shards", "2"], "--shard-id is 2"),
+        (["--shard-id", "5", "--num-shards", "9"], "shard 5 has none"),
+        (["--score-reference", "--prefix-size", "1"], "--prefix-size has no meaning"),
+        (["--score-reference", "--sampling", "--nbest", "5"], "--sampling has no meaning"),
+        (["--fp16", "--bf16"], "not both"),
+        (["--model-overrides", "__import__('os').system('true')"], "not a Python dict of plain values"),
+        (["--model-overrides", "[1]"], "is a list, not a dict"),
+        (["--model-overrides", "{'width': 3}"], "a model has no field 'width'"),
+        (["--model-overrides", "{'dropout': 2.0}"], "--dropout is 2; it must be less than 1"),
+        (["--model-overrides", "{'dropout': 'high'}"], "'dropout' is 'high'; it must be a float"),
+        (["--model-overrides", "{'encoder_layers': True}"], "'encoder_layers' is True; it must be a int"),
+        (["--model-overrides", "{'encoder_layers': 3}"], "has no weight 'encoder_layers.2."),
+        (["--tokenizer", "moses"], "--tokenizer is not an option here: text is detokenised by the data-bin's own"),
+        (["--print-alignment"], "--print-alignment is not an option here"),
+        (["--diverse-beam-groups", "2"], "use --sampling"),
+        (["--beem", "3"], "did you mean --beam?"),
+    ],
+)
+def test_mistakes_are_one_line(
+    plain_world: World, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(plain_world, *flags) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+def test_files_that_do_not_belong_together(
+    plain_world: World, token_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(plain_world, path=str(token_world.checkpoint)) == 2
+    assert "was trained with another dictionary than" in capsys.readouterr().err
+    truncated = tmp_path / "short.pt"
+    truncated.write_bytes(plain_world.checkpoint.read_bytes()[:2000])
+    assert generate(plain_world, path=str(truncated)) == 2
+    assert "short.pt" in capsys.readouterr().err
+    assert run(main, [str(tmp_path / "bin"), "--path", str(plain_world.checkpoint), *CPU]) == 2
+    assert "there is no data-bin" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_numbers(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    state = torch.load(plain_world.checkpoint, weights_only=True)
+    for tensor in state["model"].values():
+        tensor.fill_(math.nan)
+    broken = plain_world.write_checkpoint("nan.pt", seed=1, model=state["model"])
+    assert generate(plain_world, path=str(broken)) == 2
+    assert "not numbers (NaN)" in capsys.readouterr().err
+
+
+def test_a_failed_run_leaves_no_results(plain_world: World, tmp_path: Path) -> None:
+    assert generate(plain_world, "--results-path", str(tmp_path), "--min-len", "90") == 2
+    assert list(tmp_path.iterdir()) == []

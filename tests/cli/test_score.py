@@ -1,0 +1,116 @@
+"""seqba-score: three numbers in one call, and each of them alone."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import sacrebleu
+
+from seqba.cli.command import run
+from seqba.cli.score import main
+
+HYPOTHESES = "the cat sat on the mat .\na well-known dog barks , loudly .\n"
+REFERENCES = "the cat is on the mat .\nthe well-known dog barks loudly .\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    for name, text in (("sys", HYPOTHESES), ("ref", REFERENCES)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return ["--sys", str(tmp_path / "sys"), "--ref", str(tmp_path / "ref")]
+
+
+def test_three_numbers(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, files) == 0
+    captured = capsys.readouterr()
+    tokens, split, sacre = captured.out.splitlines()
+    pairs = HYPOTHESES.splitlines(), [REFERENCES.splitlines()]
+    expected = sacrebleu.corpus_bleu(*pairs, tokenize="none", smooth_method="none", force=True)
+    assert tokens.startswith(f"BLEU4 = {expected.score:.2f}, ")
+    assert tokens.endswith(f"syslen={expected.sys_len}, reflen={expected.ref_len})")
+    assert split.startswith("Compound-split BLEU4 = ")
+    assert f"reflen={expected.ref_len + 2}" in split
+    assert sacre.startswith("sacreBLEU BLEU|nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert f" = {sacrebleu.corpus_bleu(*pairs, force=True).score:.2f} " in sacre
+    assert "looks like tokenised text" in captured.err
+
+
+def test_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (("sys", HYPOTHESES), ("ref", REFERENCES)):
+        (tmp_path / name).write_text(text.splitlines()[0], encoding="utf-8")
+    assert run(main, ["-s", str(tmp_path / "sys"), "-r", str(tmp_path / "ref"), "-o", "2"]) == 0
+    # 6/7 and 4/6: their geometric mean is 0.7559.
+    expected = "BLEU2 = 75.59, 85.7/66.7 (BP=1.000, ratio=1.000, syslen=7, reflen=7)"
+    assert capsys.readouterr().out.splitlines()[0] == expected
+
+
+def test_sacrebleu_alone(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, [*files, "--sacrebleu", "--ignore-case"]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("BLEU|nrefs:1|case:lc|")
+
+
+def test_sentences(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, [*files, "--sentence-bleu"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    # 6/7, then (4+1)/(6+1), (2+1)/(5+1), (1+1)/(4+1).
+    assert first == "0 BLEU4 = 59.15, 85.7/71.4/50.0/40.0 (BP=1.000, ratio=1.000, syslen=7, reflen=7)"
+    assert second.startswith("1 BLEU4 = ")
+
+
+def test_plain_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ref").write_text("A well-known dog, barks.\nIt does.\n", encoding="utf-8")
+    arguments = ["-s", str(tmp_path / "ref"), "-r", str(tmp_path / "ref")]
+    assert run(main, arguments) == 0
+    captured = capsys.readouterr()
+    assert "reflen=6)" in captured.out.splitlines()[0]
+    assert "give tokenised text, or --tokenize 13a" in captured.err
+    assert run(main, [*arguments, "--tokenize", "13a"]) == 0
+    captured = capsys.readouterr()
+    assert "reflen=9)" in captured.out.splitlines()[0]
+    assert "reflen=11)" in captured.out.splitlines()[1]
+    assert captured.err == ""
+
+
+def test_standard_input(files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(main, files)
+    expected = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(HYPOTHESES.encode())))
+    assert run(main, files[2:]) == 0
+    assert capsys.readouterr().out == expected
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"fine\nno\xff\n")))
+    assert run(main, files[2:]) == 2
+    assert "standard input, line 2: byte 0xff is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--ref", "nowhere"], "references nowhere does not exist"),
+        (["--sys", "nowhere"], "translations nowhere does not exist"),
+        (["--order", "0"], "--order is 0; it must be at least 1"),
+        (["--sacrebleu", "--order", "3"], "--sacrebleu fixes tokens and order"),
+        (["--tokenize", "moses"], "13a"),
+        (["--sys", "-", "--ref", "-"], "cannot both be standard input"),
+    ],
+)
+def test_mistakes(files: list[str], flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, [*files, *flags]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_files_that_do_not_match(files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "short").write_text("one line\n", encoding="utf-8")
+    assert run(main, [*files, "--sys", str(tmp_path / "short")]) == 2
+    assert "short has 1 lines and" in capsys.readouterr().err
+    (tmp_path / "empty").write_text("", encoding="utf-8")
+    empty = str(tmp_path / "empty")
+    assert run(main, ["--sys", empty, "--ref", empty]) == 2
+    assert "is empty: there is nothing to score" in capsys.readouterr().err
+    assert run(main, ["--sys", empty]) == 2
+    assert "--ref is missing" in capsys.readouterr().err
