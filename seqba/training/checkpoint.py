@@ -11,6 +11,7 @@ import io
 import os
 import pickle
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,7 +84,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: for a file that is missing, truncated, of another program, or lacks a part.
     """
-    with open_file(path, "checkpoint") as file:
+    with open_file(path, "checkpoint") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a pickle that torch doubts: the checks below say what is wrong with it
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:

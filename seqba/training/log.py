@@ -83,6 +83,7 @@ class TrainingLog:
         self.device = device
         self.max_update = max_update
         self._window = Window()
+        self._untold: tuple[UpdateReport, Progress, int] | None = None
         self._bar: tqdm[Any] | None = None
         self._board = _open_board(options.tensorboard_logdir)
         self._file = _open_log(options.log_file)
@@ -90,6 +91,7 @@ class TrainingLog:
     def update(self, report: UpdateReport, progress: Progress, skipped: int, seconds: float) -> None:
         """Takes note of an update; tells every `log_interval` updates."""
         self._window.add(report, seconds)
+        self._untold = (report, progress, skipped)
         if self.format == "tqdm":
             self._advance_bar(report)
         if report.update % self.interval == 0 and not report.skipped:
@@ -102,7 +104,9 @@ class TrainingLog:
         self._write_board(f"valid/{subset}", metrics, update)
 
     def close(self) -> None:
-        """Ends the bar and the files."""
+        """Tells of updates since the last line, and ends the bar and the files."""
+        if self._untold is not None:
+            self._tell_window(*self._untold)
         if self._bar is not None:
             self._bar.close()
         if self._board is not None:
@@ -111,7 +115,7 @@ class TrainingLog:
             self._file.close()
 
     def _tell_window(self, report: UpdateReport, progress: Progress, skipped: int) -> None:
-        window, self._window = self._window, Window()
+        window, self._window, self._untold = self._window, Window(), None
         means = window.means()
         rate = window.updates / window.seconds if window.seconds and window.updates else None
         remaining = max(0, self.max_update - report.update)

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seqba.errors import UserError
+from seqba.models.architectures import TransformerOptions, build_transformer, resolve_transformer
+from seqba.training.checkpoint import (
+    build_model,
+    copy_checkpoint,
+    load_model,
+    load_weights,
+    plain_options,
+    read_checkpoint,
+    write_checkpoint,
+)
+from seqba.training.options import OptimisationOptions
+
+OPTIONS = resolve_transformer(
+    "transformer_tiny", TransformerOptions(encoder_layers=1, decoder_layers=1, share_all_embeddings=True)
+)
+
+
+@pytest.fixture
+def state() -> dict[str, Any]:
+    torch.manual_seed(1)
+    return {
+        "args": None,
+        "cfg": {"model": {"arch": "transformer_tiny", "options": plain_options(OPTIONS)}, "task": {}, "training": {}},
+        "model": build_transformer(OPTIONS, 20, 20).state_dict(),
+        "optimizer_history": [{"num_updates": 7}],
+        "task_state": {"source_vocabulary": 20, "target_vocabulary": 20},
+        "extra_state": {},
+        "last_optimizer_state": {},
+    }
+
+
+def test_a_model_comes_back_from_its_checkpoint(tmp_path: Path, state: dict[str, Any]) -> None:
+    write_checkpoint(tmp_path / "a.pt", state)
+    loaded = load_model(tmp_path / "a.pt")
+    assert loaded.updates == 7
+    assert not loaded.model.training
+    weights = loaded.model.state_dict()
+    assert list(weights) == list(state["model"])
+    assert all(torch.equal(weights[name], tensor) for name, tensor in state["model"].items())
+
+
+def test_the_weights_are_a_plain_state_dict(tmp_path: Path, state: dict[str, Any]) -> None:
+    write_checkpoint(tmp_path / "a.pt", state)
+    weights = torch.load(tmp_path / "a.pt", weights_only=True)["model"]
+    assert isinstance(weights, OrderedDict)
+    build_transformer(OPTIONS, 20, 20).load_state_dict(weights)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_told(tmp_path: Path, state: dict[str, Any], share: float) -> None:
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, state)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"a\.pt is truncated or not a checkpoint"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello world, this is no checkpoint\n" * 9, b"\x80\x04K\x01.", b"PK\x03\x04" * 99]
+)
+def test_a_foreign_file_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoint .*a\.pt"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("ran",)
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path: Path, state: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({**state, "cfg": Evil()}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="holds more than tensors and plain values"):
+        read_checkpoint(tmp_path / "a.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_file_or_a_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.pt does not exist"):
+        read_checkpoint(tmp_path / "absent.pt")
+    with pytest.raises(UserError, match="is a folder"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["model", "cfg", "task_state", "extra_state", "optimizer_history"])
+def test_a_checkpoint_without_a_part_is_told(tmp_path: Path, state: dict[str, Any], key: str) -> None:
+    del state[key]
+    write_checkpoint(tmp_path / "a.pt", state)
+    with pytest.raises(UserError, match=f"has no '{key}'"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_other_things_that_torch_saves_are_told(tmp_path: Path, state: dict[str, Any]) -> None:
+    torch.save(torch.ones(3), tmp_path / "tensor.pt")
+    with pytest.raises(UserError, match="holds a Tensor"):
+        read_checkpoint(tmp_path / "tensor.pt")
+    write_checkpoint(tmp_path / "odd.pt", {**state, "model": {"weight": 3}})
+    with pytest.raises(UserError, match="'model' holds more than tensors"):
+        read_checkpoint(tmp_path / "odd.pt")
+
+
+def test_weights_of_another_architecture_are_told(tmp_path: Path, state: dict[str, Any]) -> None:
+    model = build_transformer(OPTIONS, 20, 20)
+    name = next(iter(state["model"]))
+    for change, message in (
+        ({name: torch.zeros(3)}, r"of shape \(3,\)"),
+        ({"more": torch.zeros(3)}, "a weight 'more' that the model lacks"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_weights(model, {"model": {**state["model"], **change}}, "a.pt")
+    with pytest.raises(UserError, match="has no weight"):
+        load_weights(model, {"model": {}}, "a.pt")
+
+
+def test_a_description_that_builds_no_model_is_told(tmp_path: Path, state: dict[str, Any]) -> None:
+    state["cfg"]["model"]["options"]["wings"] = 2
+    write_checkpoint(tmp_path / "a.pt", state)
+    with pytest.raises(UserError, match="describes no model"):
+        load_model(tmp_path / "a.pt")
+
+
+def test_building_from_a_description(state: dict[str, Any]) -> None:
+    model = build_model(state["cfg"]["model"], state["task_state"])
+    assert model.output_weight.shape == (20, 64)
+
+
+class FullDisk(io.RawIOBase):
+    """Takes some bytes and then no more."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        path.touch()
+        self.room = 50_000
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return len(data)
+
+    def fileno(self) -> int:
+        raise AssertionError("never synced")
+
+
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, state: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, state)
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "open", lambda self, *_: FullDisk(self))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_checkpoint(path, {**state, "model": {"weight": torch.zeros(100_000)}})
+    monkeypatch.undo()
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_a_copy_survives_its_original(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "a.pt", {"x": 1})
+    copy_checkpoint(tmp_path / "a.pt", tmp_path / "b.pt")
+    write_checkpoint(tmp_path / "a.pt", {"x": 2})
+    assert torch.load(tmp_path / "b.pt") == {"x": 1}
+
+
+def test_options_become_plain_values() -> None:
+    assert plain_options(OptimisationOptions())["adam_betas"] == [0.9, 0.999]

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import builtins
+import importlib
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from seqba.errors import UserError
+from seqba.training.log import TrainingLog
+from seqba.training.options import LogOptions
+from seqba.training.progress import Progress
+from seqba.training.trainer import UpdateReport
+
+CPU = torch.device("cpu")
+
+
+def report(update: int, loss: float = 2.0, **changes: Any) -> UpdateReport:
+    values: dict[str, Any] = {
+        "update": update,
+        "lr": 0.1,
+        "loss": loss,
+        "nll": loss / 2,
+        "weight": 10.0,
+        "tokens": 5,
+        "processed_tokens": 10,
+        "grad_norm": 3.0,
+        "clipped": False,
+        "skipped": False,
+    }
+    return UpdateReport(**{**values, **changes})
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    def no_constants(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return [json.loads(line, parse_constant=no_constants) for line in text.splitlines()]
+
+
+def test_json_lines_have_the_promised_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="json", log_interval=2), CPU, max_update=10)
+    progress = Progress(epoch=3, unique_tokens=10, processed_tokens=20)
+    log.update(report(1, 2.0, weight=30.0, grad_norm=1.0, clipped=True), progress, 0, seconds=0.5)
+    log.update(report(2, 4.0), progress, 7, seconds=1.5)
+    (line,) = lines(capsys.readouterr().out)
+    memory = line.pop("memory_mb")
+    assert memory > 10
+    assert line == {
+        "event": "train",
+        "epoch": 3,
+        "update": 2,
+        "lr": 0.1,
+        "loss": 2.5,  # (30 · 2 + 10 · 4) / 40
+        "nll": 1.5,  # per token: (5 · 1 + 5 · 2) / 10
+        "ppl": pytest.approx(math.exp(1.5), rel=1e-5),
+        "grad_norm": 2.0,
+        "clip_rate": 0.5,
+        "unit": "nats",
+        "unique_tokens": 10,
+        "processed_tokens": 20,
+        "unique_tokens_per_s": 5.0,
+        "processed_tokens_per_s": 10.0,
+        "seconds_per_update": 1.0,
+        "eta_s": 8.0,
+        "skipped": 7,
+    }
+
+
+def test_every_window_starts_anew_and_the_rest_is_told_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="json", log_interval=2), CPU)
+    for update in (1, 2, 3, 4, 5):
+        log.update(report(update, float(update)), Progress(), 0, 1.0)
+    log.close()
+    told = [(line["update"], line["loss"], line["eta_s"]) for line in lines(capsys.readouterr().out)]
+    assert told == [(2, 1.5, None), (4, 3.5, None), (5, 5.0, None)]
+
+
+def test_what_json_has_no_number_for_becomes_null(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="json", log_interval=1), CPU)
+    log.update(report(1, math.nan, skipped=True), Progress(), 1, 1.0)
+    log.update(report(1, 5000.0), Progress(), 1, 1.0)
+    (line,) = lines(capsys.readouterr().out)
+    assert (line["loss"], line["ppl"]) == (5000.0, None)
+    assert line["seconds_per_update"] == 2.0  # the skipped update took time as well
+
+
+def test_validation_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="json"), CPU)
+    log.validation("valid", {"loss": 1.25, "ppl": math.inf, "bleu": 30.0}, Progress(epoch=2, best=1.0), 40)
+    assert lines(capsys.readouterr().out) == [
+        {
+            "event": "valid",
+            "subset": "valid",
+            "epoch": 2,
+            "update": 40,
+            "loss": 1.25,
+            "ppl": None,
+            "bleu": 30.0,
+            "best": 1.0,
+            "unit": "nats",
+        }
+    ]
+
+
+def test_simple_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="simple", log_interval=1), CPU)
+    log.update(report(1), Progress(), 0, 1.0)
+    assert capsys.readouterr().out.startswith("train | epoch 1 | update 1 | lr 0.1 | loss 2.0 | nll 1.0 |")
+
+
+def test_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="none", log_interval=1), CPU)
+    log.update(report(1), Progress(), 0, 1.0)
+    log.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="tqdm", log_interval=1), CPU, max_update=4)
+    log.update(report(1), Progress(), 0, 1.0)
+    log.update(report(2), Progress(), 0, 1.0)
+    log.validation("valid", {"loss": 1.25}, Progress(), 2)
+    log.close()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "2/4" in captured.err
+    assert "valid | subset valid" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("options", "terminal", "expected"),
+    [
+        (LogOptions(), False, "json"),
+        (LogOptions(), True, "tqdm"),
+        (LogOptions(no_progress_bar=True), True, "simple"),
+        (LogOptions(log_format="none"), True, "none"),
+    ],
+)
+def test_the_format_fits_where_it_goes(
+    options: LogOptions, terminal: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: terminal))
+    assert TrainingLog(options, CPU).format == expected
+
+
+def test_the_log_file_gets_json_whatever_the_format(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "run.jsonl"
+    for update in (1, 2):  # a run that goes on appends
+        log = TrainingLog(LogOptions(log_format="none", log_interval=1, log_file=str(path)), CPU)
+        log.update(report(update), Progress(), 0, 1.0)
+        log.close()
+    assert [line["update"] for line in lines(path.read_text(encoding="utf-8"))] == [1, 2]
+
+
+def test_a_log_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--log-file .* can't be written to"):
+        TrainingLog(LogOptions(log_file=str(tmp_path)), CPU)
+
+
+def test_tensorboard_without_its_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = builtins.__import__
+
+    def without_tensorboard(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("tensorboard"):
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_tensorboard)
+    monkeypatch.delitem(importlib.sys.modules, "torch.utils.tensorboard", raising=False)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        TrainingLog(LogOptions(tensorboard_logdir=str(tmp_path)), CPU)
+
+
+def test_tensorboard_gets_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: dict[str, tuple[float, int]] = {}
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            self.folder = folder
+
+        def add_scalar(self, name: str, value: float, update: int) -> None:
+            written[name] = (value, update)
+
+        def close(self) -> None:
+            written["closed"] = (0.0, 0)
+
+    board = SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setattr("seqba.training.log.importlib.import_module", lambda name: board)
+    log = TrainingLog(LogOptions(log_format="none", log_interval=1, tensorboard_logdir="logs"), CPU)
+    log.update(report(1), Progress(), 0, 1.0)
+    log.validation("valid", {"loss": 1.25}, Progress(), 1)
+    log.close()
+    assert written["train/loss"] == (2.0, 1)
+    assert written["train/lr"] == (0.1, 1)
+    assert written["valid/valid/loss"] == (1.25, 1)
+    assert "closed" in written

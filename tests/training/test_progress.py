@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from seqba.training.progress import Progress
+
+
+def test_judging_counts_validations_since_the_best() -> None:
+    progress = Progress()
+    verdicts = [progress.judge(value, maximize=False) for value in (3.0, 2.0, 2.0, math.nan, 2.5, 1.0)]
+    assert verdicts == [True, True, False, False, False, True]
+    assert (progress.best, progress.validations_since_best) == (1.0, 0)
+    assert not progress.judge(1.5, maximize=False)
+    assert progress.validations_since_best == 1
+
+
+def test_judging_upwards() -> None:
+    progress = Progress()
+    assert [progress.judge(value, maximize=True) for value in (3.0, 2.0, 4.0)] == [True, False, True]
+
+
+def test_extra_state_comes_back() -> None:
+    progress = Progress(epoch=3, updates_in_epoch=7, best=1.5, best_checkpoints=[(1.5, "a.pt")], latest={"loss": 1.5})
+    extra_state = progress.extra_state()
+    assert Progress.from_extra_state(extra_state) == progress
+    assert extra_state["train_iterator"]["epoch"] == 3
+    assert extra_state["train_iterator"]["iterations_in_epoch"] == 7
+    assert extra_state["val_loss"] == extra_state["best"] == 1.5
+
+
+def test_a_foreign_extra_state_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        Progress.from_extra_state({"train_iterator": {}})
+
+
+def test_resets() -> None:
+    progress = Progress(epoch=3, updates_in_epoch=7, best=1.5, unique_tokens=10, elapsed_s=5.0, pending=True)
+    progress.reset_meters()
+    assert (progress.best, progress.unique_tokens, progress.elapsed_s, progress.epoch) == (None, 0, 0.0, 3)
+    progress.reset_position()
+    assert (progress.epoch, progress.updates_in_epoch, progress.pending) == (1, 0, False)

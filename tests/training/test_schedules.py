@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from seqba.training.options import ScheduleOptions
+from seqba.training.schedules import build_schedule, fixed, inverse_sqrt, vaswani
+
+
+@pytest.mark.parametrize(
+    ("update", "expected"), [(1, 2e-4), (2, 4e-4), (4, 8e-4), (5, 1e-3), (20, 5e-4), (80, 2.5e-4), (500, 1e-4)]
+)
+def test_inverse_sqrt_by_hand(update: int, expected: float) -> None:
+    assert inverse_sqrt(update, peak_lr=1e-3, warmup_updates=5) == pytest.approx(expected, rel=1e-12)
+
+
+def test_inverse_sqrt_warms_up_from_its_initial_rate() -> None:
+    rates = [inverse_sqrt(update, peak_lr=1.0, warmup_updates=4, warmup_init_lr=0.2) for update in (1, 2, 3, 4)]
+    assert rates == pytest.approx([0.4, 0.6, 0.8, 1.0], rel=1e-12)
+
+
+def test_vaswani_by_hand() -> None:
+    # 512^-0.5 = 0.044194174; 4000^-0.5 = 0.015811388: the paper's peak.
+    assert vaswani(4000, width=512, warmup_updates=4000) == pytest.approx(6.987712e-4, rel=1e-6)
+    assert vaswani(1, width=512, warmup_updates=4000) == pytest.approx(1.746928e-7, rel=1e-6)
+    assert vaswani(16000, width=512, warmup_updates=4000) == pytest.approx(6.987712e-4 / 2, rel=1e-6)
+
+
+def test_vaswani_is_inverse_sqrt_with_its_own_peak() -> None:
+    for update in (1, 37, 100, 101, 5000):
+        expected = inverse_sqrt(update, peak_lr=(64 * 100) ** -0.5, warmup_updates=100)
+        assert vaswani(update, width=64, warmup_updates=100) == pytest.approx(expected, rel=1e-12)
+
+
+def test_fixed_stays_after_its_warmup() -> None:
+    assert [fixed(update, lr=0.5, warmup_updates=4) for update in (1, 2, 4, 5, 1000)] == [0.125, 0.25, 0.5, 0.5, 0.5]
+    assert fixed(1, lr=0.5) == 0.5
+
+
+@pytest.mark.parametrize("update", [0, -1])
+def test_updates_count_from_one(update: int) -> None:
+    for schedule in (
+        lambda: fixed(update, lr=1.0),
+        lambda: inverse_sqrt(update, peak_lr=1.0, warmup_updates=1),
+        lambda: vaswani(update, width=4, warmup_updates=1),
+    ):
+        with pytest.raises(ValueError, match="count from 1"):
+            schedule()
+
+
+@pytest.mark.parametrize(
+    ("options", "update", "expected"),
+    [
+        (ScheduleOptions(lr=0.1), 7, 0.1),
+        (ScheduleOptions(lr=0.1, warmup_updates=14), 7, 0.05),
+        (ScheduleOptions(lr_scheduler="inverse_sqrt", lr=0.1), 4000, 0.1),
+        (ScheduleOptions(lr_scheduler="inverse_sqrt", lr=0.1, warmup_updates=10, warmup_init_lr=0.05), 5, 0.075),
+        (ScheduleOptions(lr_scheduler="vaswani", warmup_updates=100), 100, 0.0125),
+    ],
+)
+def test_options_choose_the_schedule(options: ScheduleOptions, update: int, expected: float) -> None:
+    assert build_schedule(options, width=64)(update) == pytest.approx(expected, rel=1e-12)

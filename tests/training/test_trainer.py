@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from sums import Line, Rows, SquaresTask, poison
+
+from seqba.errors import UserError
+from seqba.training.trainer import Trainer, UpdateRules
+
+
+def make_trainer(task: SquaresTask, model: Line, lr: float = 0.1, **rules: Any) -> Trainer[Rows]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
+    values: dict[str, Any] = {"copies": 1, "plan": "stacked", "seed": 1, **rules}
+    return Trainer(task, model, optimizer, lambda update: lr / update, UpdateRules(**values))
+
+
+def merged(batches: list[Rows]) -> Rows:
+    return Rows(torch.cat([batch.values for batch in batches]), torch.cat([batch.target for batch in batches]))
+
+
+def test_a_step_by_hand() -> None:
+    task, model = SquaresTask(), Line()
+    before = model.weight.detach().clone()
+    batch = task.batches[0]
+    errors = batch.values @ before - batch.target
+    gradient = 2 * errors @ batch.values / 4
+    report = make_trainer(task, model).update([batch])
+    assert torch.allclose(model.weight, before - 0.1 * gradient, rtol=1e-5)
+    assert report.loss == pytest.approx(float(errors.square().mean()), rel=1e-5)
+    assert report.nll == pytest.approx(report.loss / 4, rel=1e-6)  # half the loss, over two tokens a row
+    assert report.grad_norm == pytest.approx(float(gradient.norm()), rel=1e-5)
+    assert (report.update, report.lr, report.tokens, report.weight) == (1, 0.1, 8, 4)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_shards_times_copies_equal_one_large_batch(copies: int) -> None:
+    task = SquaresTask()
+    shards = [task.batches[0], Rows(task.batches[1].values[:1], task.batches[1].target[:1]), task.batches[2]]
+    apart, together = Line(), Line()
+    many = make_trainer(task, apart, copies=copies).update(shards)
+    one = make_trainer(task, together).update([merged(shards)])
+    assert torch.allclose(apart.weight, together.weight, rtol=1e-5)
+    assert many.loss == pytest.approx(one.loss, rel=1e-5)
+    assert many.nll == pytest.approx(one.nll, rel=1e-5)
+    assert many.tokens == one.tokens
+    assert many.processed_tokens == copies * one.tokens
+
+
+@pytest.mark.parametrize("plan", ["looped", "2", "auto"])
+def test_noise_does_not_depend_on_the_plan(plan: str) -> None:
+    task = SquaresTask()
+    expected, model = Line(dropout=0.5), Line(dropout=0.5)
+    for trained, chosen in ((expected, "stacked"), (model, plan)):
+        trainer = make_trainer(task, trained, copies=3, plan=chosen)
+        for number in range(3):
+            trainer.update(task.batches[number : number + 2])
+    assert torch.allclose(expected.weight, model.weight, rtol=1e-5)
+
+
+def test_the_noise_is_keyed_by_the_update() -> None:
+    task = SquaresTask()
+    losses = []
+    for updates in (0, 0, 1):
+        trainer = make_trainer(task, Line(dropout=0.5), copies=2)
+        trainer.updates = updates
+        losses.append(trainer.update(task.batches[:1]).loss)
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_clipping_reports_the_norm_before_it() -> None:
+    task, free, clipped = SquaresTask(), Line(), Line()
+    start = free.weight.detach().clone()
+    norm = make_trainer(task, free).update(task.batches[:1]).grad_norm
+    report = make_trainer(task, clipped, clip_norm=norm / 4).update(task.batches[:1])
+    assert report.clipped
+    assert report.grad_norm == norm
+    assert torch.allclose(clipped.weight - start, (free.weight - start) / 4, rtol=1e-4)
+    assert not make_trainer(task, Line(), clip_norm=2 * norm).update(task.batches[:1]).clipped
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(value: float) -> None:
+    task, model = SquaresTask(), Line()
+    trainer = make_trainer(task, model, clip_norm=1.0)
+    before = model.weight.detach().clone()
+    report = trainer.update([task.batches[0], poison(task.batches[1], value)])
+    assert report.skipped
+    assert (trainer.updates, trainer.skipped) == (0, 1)
+    assert torch.equal(model.weight, before)
+    good = trainer.update(task.batches[:1])
+    assert (good.update, good.skipped, trainer.updates, trainer.skipped) == (1, False, 1, 1)
+    assert torch.isfinite(model.weight).all()
+
+
+def test_an_infinite_loss_with_a_finite_gradient_is_skipped_too() -> None:
+    class Offset(SquaresTask):
+        def loss(self, model: torch.nn.Module, batch: Rows) -> Any:
+            total, weight, extras = super().loss(model, batch)
+            return total + math.inf, weight, extras
+
+    task, model = Offset(), Line()
+    assert make_trainer(task, model).update(task.batches[:1]).skipped
+
+
+def test_too_many_in_a_row_end_the_run() -> None:
+    task = SquaresTask()
+    trainer = make_trainer(task, Line(), max_skipped_updates=3)
+    bad = [poison(task.batches[0])]
+    trainer.update(bad)
+    trainer.update(bad)
+    trainer.update(task.batches[:1])  # a good one starts the count anew
+    trainer.update(bad)
+    trainer.update(bad)
+    with pytest.raises(UserError, match="no finite loss and gradient for 3 updates in a row"):
+        trainer.update(bad)
+
+
+def test_state_comes_back() -> None:
+    task = SquaresTask()
+    trainer = make_trainer(task, Line(), copies=4, plan="auto")
+    trainer.update(task.batches[:1])
+    state = trainer.state_dict()
+    assert state == {"updates": 1, "skipped": 0, "skipped_in_a_row": 0, "copies_per_pass": 4}
+    other = make_trainer(task, Line(), copies=4, plan="auto")
+    other.load_state_dict(state, keep_plan=True)
+    assert other.state_dict() == state
+    other = make_trainer(task, Line(), copies=4, plan="looped")
+    other.load_state_dict(state, keep_plan=False)
+    assert other.state_dict()["copies_per_pass"] == 1
+
+
+def test_bf16_keeps_float32_weights_and_gradients() -> None:
+    task, model = SquaresTask(), Line()
+    plain = Line()
+    report = make_trainer(task, model, bf16=True).update(task.batches[:1])
+    expected = make_trainer(task, plain).update(task.batches[:1])
+    assert model.weight.dtype == torch.float32
+    assert report.loss != expected.loss
+    assert report.loss == pytest.approx(expected.loss, rel=0.05)

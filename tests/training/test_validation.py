@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from sums import Line, SquaresTask
+
+from seqba.training.trainer import Trainer, UpdateRules
+from seqba.training.validation import Interrupted, perplexity, validate
+
+
+def test_means_without_noise_over_the_whole_split() -> None:
+    task, model = SquaresTask(), Line(dropout=0.5)
+    rules = UpdateRules(copies=2, plan="stacked", seed=1)
+    trainer = Trainer(task, model, torch.optim.SGD(model.parameters()), lambda _: 0.1, rules)
+    metrics = validate(trainer, task.batches[:2], lambda: False)
+    with torch.no_grad():
+        errors = [(batch.values @ model.weight - batch.target).square().sum() for batch in task.batches[:2]]
+    total = float(sum(errors))
+    assert metrics["loss"] == pytest.approx(total / 8, rel=1e-5)
+    assert metrics["nll"] == pytest.approx(total / 2 / 16, rel=1e-5)
+    assert metrics["ppl"] == pytest.approx(math.exp(metrics["nll"]))
+    assert model.weight.grad is None
+
+
+def test_a_stop_is_obeyed_between_batches() -> None:
+    task, model = SquaresTask(), Line()
+    rules = UpdateRules(copies=1, plan="stacked", seed=1)
+    trainer = Trainer(task, model, torch.optim.SGD(model.parameters()), lambda _: 0.1, rules)
+    answers = iter([False, True])
+    with pytest.raises(Interrupted):
+        validate(trainer, task.batches, lambda: next(answers))
+
+
+def test_a_perplexity_beyond_floats_is_infinite() -> None:
+    assert perplexity(0.0) == 1.0
+    assert perplexity(1e6) == math.inf
