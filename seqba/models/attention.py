@@ -54,21 +54,25 @@ class Attention(nn.Module):
                 for part in torch.split(parameter, self.heads * self.head_dim):
                     nn.init.xavier_uniform_(part, gain=1 / math.sqrt(2))
 
-    def attend_to_self(self, x: Tensor, packing: Packing, *, causal: bool) -> Tensor:
-        """Self-attention of packed rows x (N, D) → (N, D); each token sees its own row, or its past where `causal`."""
-        query, key, value = self._heads(packing.pad(self.input_projection(x)), 3)
+    def attend_to_self(self, projected: Tensor, packing: Packing, *, causal: bool) -> Tensor:
+        """Self-attention of packed rows → (N, D); each token sees its own row, or its past where `causal`.
+
+        `projected` (N, 3D) is what `input_projection` made of the rows.
+        """
+        query, key, value = self._heads(packing.pad(projected), 3)
         # Padding is on the right, so a causal query never reaches it: no mask is needed there.
         mixed = self._mix(query, key, value, None if causal else packing.key_mask(), causal=causal)
-        projected: Tensor = self.output_projection(packing.pack(mixed))
-        return projected
+        return packing.packed_linear(mixed, self.output_projection)
 
-    def attend_to_memory(self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing) -> Tensor:
-        """Cross-attention of packed rows x (N, D) to packed memory (N', D') of the same B rows → (N, D)."""
-        (query,) = self._heads(packing.pad(self.query_projection(x)), 1)
+    def attend_to_memory(self, query: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing) -> Tensor:
+        """Cross-attention to packed memory (N', D') of the same B rows → (N, D).
+
+        `query` (N, D) is what `query_projection` made of the packed rows.
+        """
+        (queries,) = self._heads(packing.pad(query), 1)
         key, value = self._heads(memory_packing.pad(self.memory_projection(memory)), 2)
-        mixed = self._mix(query, key, value, memory_packing.key_mask(), causal=False)
-        projected: Tensor = self.output_projection(packing.pack(mixed))
-        return projected
+        mixed = self._mix(queries, key, value, memory_packing.key_mask(), causal=False)
+        return packing.packed_linear(mixed, self.output_projection)
 
     def memory_heads(self, memory: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
         """Keys and values of packed memory (N', D'), each (B, H, S, d), for decoding step by step."""

@@ -14,7 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from seqba.models.layers import DecoderLayer
+from seqba.models.attention import Attention
+from seqba.models.layers import DecoderLayer, Stream, feed_forward
 from seqba.models.packing import Packing
 
 FIRST_CAPACITY = 16
@@ -77,42 +78,45 @@ def advance(layers: Iterable[nn.Module], state: DecoderState, x: Tensor) -> Tens
     # own_past[b, 0, k, τ·K + j]: hypothesis k of sentence b stood in beam j at step τ.
     standing = torch.arange(beams, device=x.device)
     own_past = (state.ancestors.unsqueeze(3) == standing).view(rows, 1, beams, state.length * beams)
+    stream = Stream(x)
     for layer, cache in zip(cast(Iterable[DecoderLayer], layers), state.layers, strict=True):
-        x = _advance_layer(layer, cache, state, x, own_past)
-    return x
+        stream = _advance_layer(layer, cache, state, stream, own_past)
+    return stream.settle()
 
 
-def _advance_layer(layer: DecoderLayer, cache: LayerCache, state: DecoderState, x: Tensor, own_past: Tensor) -> Tensor:
-    rows, beams, _ = state.ancestors.shape
-    residual = layer.attention_residual
-    attended = _self_attention(layer, cache, state, residual.enter(x), own_past)
-    x = residual.leave(x, attended)
-    residual = layer.cross_attention_residual
-    attention = layer.cross_attention
-    query = attention.query_projection(residual.enter(x)).view(rows, beams, attention.heads, -1).transpose(1, 2)
-    mixed = nn.functional.scaled_dot_product_attention(
-        query, cache.memory_keys, cache.memory_values, attn_mask=state.memory_mask
-    )
-    x = residual.leave(x, attention.output_projection(mixed.transpose(1, 2).reshape(rows * beams, -1)))
-    residual = layer.feed_forward_residual
-    return residual.leave(x, layer.feed_forward(residual.enter(x)))
-
-
-def _self_attention(layer: DecoderLayer, cache: LayerCache, state: DecoderState, x: Tensor, own_past: Tensor) -> Tensor:
+def _advance_layer(
+    layer: DecoderLayer, cache: LayerCache, state: DecoderState, stream: Stream, own_past: Tensor
+) -> Stream:
     rows, beams, length = state.ancestors.shape
-    attention = layer.attention
-    if length > cache.keys.shape[2]:
+    x, projected = layer.attention_residual.read(stream, layer.attention.input_projection)
+    stream = layer.attention_residual.add(x, _self_attention(layer.attention, cache, projected, own_past, length))
+    attention = layer.cross_attention
+    x, query = layer.cross_attention_residual.read(stream, attention.query_projection)
+    queries = query.view(rows, beams, attention.heads, attention.head_dim).transpose(1, 2)
+    mixed = nn.functional.scaled_dot_product_attention(
+        queries, cache.memory_keys, cache.memory_values, attn_mask=state.memory_mask
+    )
+    attended = attention.output_projection(mixed.transpose(1, 2).reshape(rows * beams, -1))
+    return feed_forward(layer, layer.cross_attention_residual.add(x, attended))
+
+
+def _self_attention(
+    attention: Attention, cache: LayerCache, projected: Tensor, own_past: Tensor, length: int
+) -> Tensor:
+    """One new token of each hypothesis, `projected` (B·K, 3D), over the `length` tokens of its past and itself."""
+    rows, _, capacity, beams, _ = cache.keys.shape
+    if length > capacity:
         cache.keys = _double(cache.keys)
         cache.values = _double(cache.values)
-    split = attention.input_projection(x).view(rows, beams, 3, attention.heads, attention.head_dim)
+    split = projected.view(rows, beams, 3, attention.heads, attention.head_dim)
     query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, K, d) each
     cache.keys[:, :, length - 1] = key
     cache.values[:, :, length - 1] = value
     keys = cache.keys[:, :, :length].flatten(2, 3)  # (B, H, t·K, d): a view
     values = cache.values[:, :, :length].flatten(2, 3)
     mixed = nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=own_past)
-    projected: Tensor = attention.output_projection(mixed.transpose(1, 2).reshape(rows * beams, -1))
-    return projected
+    attended: Tensor = attention.output_projection(mixed.transpose(1, 2).reshape(rows * beams, -1))
+    return attended
 
 
 def _double(cache: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
 from seqba.models.attention import Attention
 from seqba.models.packing import Packing
-from seqba.nn import Dropout
+from seqba.nn import Dropout, norm_linear
 
 Activation = Literal["relu", "gelu"]
 
@@ -26,13 +27,31 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, D) → (N, D)."""
-        hidden: Tensor = self.expand(x)
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
         # In place: the product before a ReLU isn't needed again, and N × 4D is the largest tensor of a layer.
         hidden = nn.functional.relu(hidden, inplace=True) if self.activation == "relu" else nn.functional.gelu(hidden)
         contracted: Tensor = self.contract(self.dropout(hidden))
         return contracted
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The packed rows between two sublayers.
+
+    Attributes:
+        x: (N, D).
+        norm: the post-norm that x still has to go through. It waits for the linear layer that reads x next, because
+            both together keep less for the backward (`seqba.nn.norm_linear`).
+    """
+
+    x: Tensor
+    norm: nn.LayerNorm | None = None
+
+    def settle(self) -> Tensor:
+        """(N, D), normalised if that is due."""
+        settled: Tensor = self.x if self.norm is None else self.norm(self.x)
+        return settled
 
 
 class Residual(nn.Module):
@@ -47,17 +66,17 @@ class Residual(nn.Module):
         self.dropout = Dropout(dropout)
         self.pre_norm = pre_norm
 
-    def enter(self, x: Tensor) -> Tensor:
-        """What the sublayer reads."""
-        entered: Tensor = self.norm(x) if self.pre_norm else x
-        return entered
+    def read(self, stream: Stream, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+        """What the sublayer's output will be added to (N, D), and the sublayer's first linear layer of it (N, E)."""
+        if self.pre_norm:
+            return stream.x, norm_linear(stream.x, self.norm, linear)[1]
+        if stream.norm is None:
+            return stream.x, linear(stream.x)
+        return norm_linear(stream.x, stream.norm, linear)
 
-    def leave(self, x: Tensor, output: Tensor) -> Tensor:
-        """The stream x with the sublayer's output added."""
-        joined: Tensor = x + self.dropout(output)
-        if not self.pre_norm:
-            joined = self.norm(joined)
-        return joined
+    def add(self, x: Tensor, output: Tensor) -> Stream:
+        """The stream with the sublayer's output in it."""
+        return Stream(x + self.dropout(output), None if self.pre_norm else self.norm)
 
 
 class EncoderLayer(nn.Module):
@@ -81,11 +100,11 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(embed_dim, ffn_dim, activation=activation, dropout=activation_dropout)
         self.feed_forward_residual = Residual(embed_dim, dropout=dropout, pre_norm=pre_norm)
 
-    def forward(self, x: Tensor, packing: Packing) -> Tensor:
+    def forward(self, stream: Stream, packing: Packing) -> Stream:
         """Packed source rows (N, D) → (N, D)."""
-        attended = self.attention.attend_to_self(self.attention_residual.enter(x), packing, causal=False)
-        x = self.attention_residual.leave(x, attended)
-        return self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
+        x, projected = self.attention_residual.read(stream, self.attention.input_projection)
+        stream = self.attention_residual.add(x, self.attention.attend_to_self(projected, packing, causal=False))
+        return feed_forward(self, stream)
 
 
 class DecoderLayer(nn.Module):
@@ -112,11 +131,16 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(embed_dim, ffn_dim, activation=activation, dropout=activation_dropout)
         self.feed_forward_residual = Residual(embed_dim, dropout=dropout, pre_norm=pre_norm)
 
-    def forward(self, x: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing) -> Tensor:
-        """Packed target rows x (N, D), packed encoder output memory (N', D') → (N, D)."""
-        attended = self.attention.attend_to_self(self.attention_residual.enter(x), packing, causal=True)
-        x = self.attention_residual.leave(x, attended)
-        query = self.cross_attention_residual.enter(x)
+    def forward(self, stream: Stream, packing: Packing, memory: Tensor, memory_packing: Packing) -> Stream:
+        """Packed target rows (N, D), packed encoder output memory (N', D') → (N, D)."""
+        x, projected = self.attention_residual.read(stream, self.attention.input_projection)
+        stream = self.attention_residual.add(x, self.attention.attend_to_self(projected, packing, causal=True))
+        x, query = self.cross_attention_residual.read(stream, self.cross_attention.query_projection)
         attended = self.cross_attention.attend_to_memory(query, packing, memory, memory_packing)
-        x = self.cross_attention_residual.leave(x, attended)
-        return self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
+        return feed_forward(self, self.cross_attention_residual.add(x, attended))
+
+
+def feed_forward(layer: EncoderLayer | DecoderLayer, stream: Stream) -> Stream:
+    """The last sublayer of either kind of layer."""
+    x, hidden = layer.feed_forward_residual.read(stream, layer.feed_forward.expand)
+    return layer.feed_forward_residual.add(x, layer.feed_forward(hidden))

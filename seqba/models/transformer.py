@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
-from seqba.models.layers import Activation, DecoderLayer, EncoderLayer
+from seqba.models.layers import Activation, DecoderLayer, EncoderLayer, Stream
 from seqba.models.packing import Packing
 from seqba.nn import Dropout
 
@@ -175,10 +175,10 @@ class Transformer(nn.Module):
     def encode(self, source: Tensor) -> tuple[Tensor, Packing]:
         """Source (B, L) int64 → the encoder's packed output (N, D) and where its rows belong."""
         packing = self._packing(source, self.max_source_positions, "source")
-        x = self.source_embedding(packing.pack(source), packing.positions)
+        stream = Stream(self.source_embedding(packing.pack(source), packing.positions))
         for layer in self.encoder_layers:
-            x = layer(x, packing)
-        return self.encoder_norm(x), packing
+            stream = layer(stream, packing)
+        return self.encoder_norm(stream.settle()), packing
 
     def features(self, source: Tensor, previous: Tensor) -> Tensor:
         """The decoder's output at every target token.
@@ -195,10 +195,10 @@ class Transformer(nn.Module):
         """
         memory, memory_packing = self.encode(source)
         packing = self._packing(previous, self.max_target_positions, "target")
-        x = self.target_embedding(packing.pack(previous), packing.positions)
+        stream = Stream(self.target_embedding(packing.pack(previous), packing.positions))
         for layer in self.decoder_layers:
-            x = layer(x, packing, memory, memory_packing)
-        hidden: Tensor = self.decoder_norm(x)
+            stream = layer(stream, packing, memory, memory_packing)
+        hidden: Tensor = self.decoder_norm(stream.settle())
         return hidden
 
     def forward(self, source: Tensor, previous: Tensor) -> Tensor:

@@ -148,7 +148,8 @@ def test_attention_with_dropout_equals_softmax_attention_through_its_mask(causal
     mask = ~torch.ones(7, 7, dtype=torch.bool).tril() if causal else None
     expected, _ = theirs(padded, padded, padded, key_padding_mask=~packing.mask, attn_mask=mask)
     with noise_context(Noise(0, 0, 0, (0,))):
-        torch.testing.assert_close(ours.attend_to_self(x, packing, causal=causal), packing.pack(expected))
+        attended = ours.attend_to_self(ours.input_projection(x), packing, causal=causal)
+    torch.testing.assert_close(attended, packing.pack(expected))
 
 
 def test_features_are_the_rows_that_are_not_padding() -> None:

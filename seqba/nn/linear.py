@@ -1,0 +1,103 @@
+"""Linear layers that keep less for the backward: what is cheap to make again isn't stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Layer normalisation and the linear layer that reads it.
+
+        y = LN(x),  z = y·Wᵀ + b
+
+    A linear layer keeps its input for its weight's gradient, so that LN and linear one after the other store both x
+    and y. Here x alone is kept, and y is normalised again in the backward: N·D numbers less, for one pass over them.
+
+    Args:
+        x: (N, D), floating.
+        norm: over the last dimension, with weight and bias.
+        linear: D → E, with a bias.
+
+    Returns:
+        (y (N, D), z (N, E)); y is what a residual connection goes on from. z has autocast's dtype under autocast.
+    """
+    y, z = _NormLinear.apply(  # type: ignore[no-untyped-call]
+        x, norm.weight, norm.bias, linear.weight, linear.bias, norm.eps
+    )
+    return y, z
+
+
+def gathered_linear(x: Tensor, index: Tensor, linear: nn.Linear) -> Tensor:
+    """A linear layer on some of the rows: z = x[index]·Wᵀ + b.
+
+    x is kept for the backward rather than x[index]: where somebody else keeps x anyway, as attention keeps its output,
+    that costs nothing.
+
+    Args:
+        x: (N', D), floating.
+        index: (N,) int64, rows of x, each at most once.
+        linear: D → E, with a bias.
+
+    Returns:
+        (N, E), in autocast's dtype under autocast.
+    """
+    z: Tensor = _GatheredLinear.apply(x, index, linear.weight, linear.bias)  # type: ignore[no-untyped-call]
+    return z
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    with torch.autocast(y.device.type, enabled=False):
+        return nn.functional.linear(y.to(dtype), weight.to(dtype), bias.to(dtype))
+
+
+class _NormLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _product_dtype(x)
+        y, mean, deviation = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
+        ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation)
+        ctx.eps = eps
+        ctx.set_materialize_grads(False)  # pre-norm layers leave y alone
+        return y, _product(y, weight, bias, dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_y: Tensor | None, grad_z: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm_weight, norm_bias, weight, mean, deviation = ctx.saved_tensors
+        y = nn.functional.layer_norm(x, x.shape[1:], norm_weight, norm_bias, ctx.eps)
+        grad_weight = (grad_z.t() @ y.to(grad_z.dtype)).to(weight.dtype)
+        del y
+        through = (grad_z @ weight.to(grad_z.dtype)).to(x.dtype)
+        grad_y = through if grad_y is None else through.add_(grad_y)
+        grad_x, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
+            grad_y, x, x.shape[1:], mean, deviation, norm_weight, norm_bias, [True, True, True]
+        )
+        return grad_x, grad_norm_weight, grad_norm_bias, grad_weight, grad_z.sum(0).to(weight.dtype), None
+
+
+class _GatheredLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        dtype = _product_dtype(x)
+        ctx.save_for_backward(x, index, weight)
+        return _product(x.index_select(0, index), weight, bias, dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_z,) = grads
+        x, index, weight = ctx.saved_tensors
+        grad_weight = (grad_z.t() @ x.index_select(0, index).to(grad_z.dtype)).to(weight.dtype)
+        rows = (grad_z @ weight.to(grad_z.dtype)).to(x.dtype)
+        grad_x = torch.zeros_like(x).index_copy_(0, index, rows)
+        return grad_x, None, grad_weight, grad_z.sum(0).to(weight.dtype)

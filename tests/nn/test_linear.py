@@ -1,0 +1,68 @@
+"""Linear layers that keep less, against the plain modules they stand for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seqba.core.plan import SavedBytes
+from seqba.nn import gathered_linear, norm_linear
+
+
+@pytest.fixture
+def modules() -> tuple[nn.LayerNorm, nn.Linear]:
+    torch.manual_seed(0)
+    norm = nn.LayerNorm(6, dtype=torch.float64)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return norm, nn.Linear(6, 4, dtype=torch.float64)
+
+
+def gradients(outputs: list[Tensor], x: Tensor, *modules: nn.Module) -> list[Tensor]:
+    total = sum((output * torch.arange(output.numel()).view_as(output)).sum() for output in outputs)
+    return list(torch.autograd.grad(total, [x, *(p for module in modules for p in module.parameters())]))
+
+
+@pytest.mark.parametrize("uses_y", [True, False])
+def test_norm_linear_is_a_norm_and_a_linear_layer(modules: tuple[nn.LayerNorm, nn.Linear], uses_y: bool) -> None:
+    norm, linear = modules
+    x = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    y, z = norm_linear(x, norm, linear)
+    torch.testing.assert_close(y, norm(x))
+    torch.testing.assert_close(z, linear(norm(x)))
+    ours = gradients([y, z] if uses_y else [z], x, norm, linear)
+    expected = gradients([norm(x), linear(norm(x))] if uses_y else [linear(norm(x))], x, norm, linear)
+    for gradient, reference in zip(ours, expected, strict=True):
+        torch.testing.assert_close(gradient, reference)
+
+
+def test_gathered_linear_is_a_linear_layer_on_some_rows(modules: tuple[nn.LayerNorm, nn.Linear]) -> None:
+    _, linear = modules
+    x = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([0, 1, 4])
+    z = gathered_linear(x, index, linear)
+    torch.testing.assert_close(z, linear(x[index]))
+    for gradient, reference in zip(gradients([z], x, linear), gradients([linear(x[index])], x, linear), strict=True):
+        torch.testing.assert_close(gradient, reference)
+
+
+def test_they_keep_their_input_alone(modules: tuple[nn.LayerNorm, nn.Linear]) -> None:
+    norm, linear = modules
+    x = torch.randn(1000, 6, dtype=torch.float64, requires_grad=True)
+    saved = SavedBytes(nn.ModuleList([norm, linear]))
+    with saved.counting():
+        norm_linear(x, norm, linear)
+    assert saved.total == x.nbytes + 2 * 8 * 1000  # x, and each row's mean and deviation
+
+
+@pytest.mark.parametrize("kind", ["norm", "gathered"])
+def test_under_autocast_products_are_bfloat16_and_gradients_float32(kind: str) -> None:
+    torch.manual_seed(0)
+    norm, linear = nn.LayerNorm(6), nn.Linear(6, 4)
+    x = torch.randn(5, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = norm_linear(x, norm, linear)[1] if kind == "norm" else gathered_linear(x, torch.arange(5), linear)
+        z.float().sum().backward()
+    assert z.dtype == torch.bfloat16
+    assert linear.weight.grad.dtype == x.grad.dtype == torch.float32
