@@ -20,7 +20,7 @@ from seqba.data.files import atomic_text, atomic_write
 from seqba.data.indexed import IndexedWriter
 from seqba.data.preprocess_options import PreprocessOptions, check_consistency, with_suffix
 from seqba.data.subwords import MODEL_NAME, VOCABULARY_NAME, Subwords, read_subwords, train_subwords
-from seqba.data.text import Piece, count_lines, ordered_map, split_text
+from seqba.data.text import Piece, Workers, count_lines, split_text
 from seqba.errors import UserError
 
 LOG_NAME = "preprocess.log"
@@ -63,10 +63,10 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
         lines.append(line)
         report(line)
 
-    with _staged(Path(options.destdir)) as (stage, destination):
+    with _staged(Path(options.destdir)) as (stage, destination), Workers(options.workers) as workers:
         note(str(options))
         subwords = _make_subwords(options, stage)
-        dictionaries = _make_dictionaries(options, subwords, progress)
+        dictionaries = _make_dictionaries(options, subwords, workers, progress)
         for language, dictionary in dictionaries.items():
             dictionary.save(stage / f"{with_suffix('dict', language)}.txt")
             note(f"[{language}] Dictionary: {len(dictionary)} types")
@@ -75,9 +75,7 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
                 for split, path in options.texts(language).items():
                     prefix = stage / options.corpus_name(split, language)
                     binarise = functools.partial(encode_piece, dictionary=dictionary, subwords=subwords)
-                    note(
-                        f"[{language}] {_binarise(path, prefix, binarise, len(dictionary), options.workers, progress)}"
-                    )
+                    note(f"[{language}] {_binarise(path, prefix, binarise, len(dictionary), workers, progress)}")
         note(f"Wrote preprocessed data to {destination}")
         _extend_log(destination / LOG_NAME, stage / LOG_NAME, lines)
 
@@ -170,7 +168,7 @@ def _sample_lines(paths: Iterable[Path]) -> Iterator[str]:
 
 
 def _make_dictionaries(
-    options: PreprocessOptions, subwords: Subwords | None, progress: Progress
+    options: PreprocessOptions, subwords: Subwords | None, workers: Workers, progress: Progress
 ) -> dict[str | None, Dictionary]:
     """The dictionary of each language, loaded or counted."""
 
@@ -178,7 +176,7 @@ def _make_dictionaries(
         if path is not None:
             return Dictionary.load(path)
         texts = [text for language in languages for text in options.training_texts(language)]
-        counts = _count_tokens(texts, subwords, options.workers, progress)
+        counts = _count_tokens(texts, subwords, workers, progress)
         return Dictionary.build(counts, threshold=threshold, size=size, padding_factor=options.padding_factor)
 
     if options.is_joined:
@@ -194,13 +192,13 @@ def _make_dictionaries(
     return dictionaries
 
 
-def _count_tokens(texts: list[Path], subwords: Subwords | None, workers: int, progress: Progress) -> Counter[str]:
+def _count_tokens(texts: list[Path], subwords: Subwords | None, workers: Workers, progress: Progress) -> Counter[str]:
     pieces = [piece for path in texts for piece in split_text(path)]
     advance = progress(
         "counting " + ", ".join(path.name for path in texts), sum(piece.end - piece.start for piece in pieces)
     )
     counts: Counter[str] = Counter()
-    for piece, found in ordered_map(functools.partial(count_piece, subwords=subwords), pieces, workers):
+    for piece, found in workers.map(functools.partial(count_piece, subwords=subwords), pieces):
         counts.update(found)
         advance(piece.end - piece.start)
     return counts
@@ -211,7 +209,7 @@ def _binarise(
     prefix: Path,
     encode: Callable[[Piece], Encoded],
     vocabulary_size: int,
-    workers: int,
+    workers: Workers,
     progress: Progress,
 ) -> str:
     """Writes one side of a split and returns fairseq's line about it."""
@@ -219,7 +217,7 @@ def _binarise(
     advance = progress(f"encoding {path.name}", pieces[-1].end)
     sentences = tokens = unknown = 0
     with IndexedWriter(prefix, vocabulary_size) as writer:
-        for piece, encoded in ordered_map(encode, pieces, workers):
+        for piece, encoded in workers.map(encode, pieces):
             writer.add_rows(encoded.ids, encoded.sizes)
             sentences += len(encoded.sizes)
             tokens += len(encoded.ids)

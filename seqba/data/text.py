@@ -87,38 +87,56 @@ def count_lines(path: str | Path, end: int | None = None) -> int:
     return count + (end is None and last not in (b"", b"\n", b"\r"))
 
 
-def ordered_map(
-    function: Callable[[Piece], Result], pieces: Sequence[Piece], workers: int
-) -> Iterator[tuple[Piece, Result]]:
-    """Applies a function to every piece and yields (piece, result) in order, whatever process finishes first.
+class Workers:
+    """Processes that work on pieces of text; a context manager. They start when there is enough work for two.
 
     Args:
-        function: what to do; with several workers it must survive pickling.
-        pieces: the work.
-        workers: processes; 1 works in this one. At most two pieces a worker are under way, so that results never pile
-            up in memory.
-
-    Raises:
-        UserError: what `function` raised, or that a worker was killed.
+        count: number of processes; 1 works in this one.
     """
-    if workers == 1 or len(pieces) <= 1:
-        for piece in pieces:
-            yield piece, function(piece)
-        return
-    # A fresh interpreter for each worker: forking a process that has threads (torch's, a progress bar's) can deadlock.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(pieces)), mp_context=context) as pool:
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def map(self, function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Result]]:
+        """Applies a function to every piece and yields (piece, result) in order, whatever process finishes first.
+
+        At most two pieces a worker are under way, so that results never pile up in memory.
+
+        Args:
+            function: what to do; with several workers it must survive pickling.
+            pieces: the work.
+
+        Raises:
+            UserError: what `function` raised, or that a worker was killed.
+        """
+        if self.count == 1 or len(pieces) <= 1:
+            for piece in pieces:
+                yield piece, function(piece)
+            return
+        pool = self._start()
         under_way: deque[tuple[Piece, Future[Result]]] = deque()
         try:
             for piece in pieces:
                 under_way.append((piece, pool.submit(function, piece)))
-                if len(under_way) >= 2 * workers:
+                if len(under_way) >= 2 * self.count:
                     first, future = under_way.popleft()
                     yield first, future.result()
-            while under_way:
-                first, future = under_way.popleft()
+            for first, future in under_way:
                 yield first, future.result()
         except BrokenProcessPool:
             raise UserError("a worker process was killed, perhaps for lack of memory; use fewer --workers") from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Fresh interpreters: forking a process that has threads (torch's, a progress bar's) can deadlock.
+            self._pool = ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"))
+        return self._pool

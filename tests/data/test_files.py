@@ -1,0 +1,77 @@
+"""Files are whole or absent, and reading errors say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from seqba.data.files import atomic_text, atomic_write, open_file, read_text
+from seqba.errors import UserError
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    with atomic_write(path) as file:
+        file.write(b"all of it")
+        assert not path.exists()
+    assert path.read_bytes() == b"all of it"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"old")
+
+    def write() -> None:
+        with atomic_write(path) as file:
+            file.write(b"half of the n")
+            raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"):
+        write()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / ".dict.txt.partial").write_bytes(b"left by a killed process, longer than the new text")
+    with atomic_text(tmp_path / "dict.txt") as file:
+        file.write("neu größer\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["dict.txt"]
+    assert (tmp_path / "dict.txt").read_bytes() == "neu größer\n".encode()
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = tmp_path / "train.bin"
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(path) as file:
+        file.write(b"x")
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_names_the_file_and_not_its_partial_name(tmp_path: Path) -> None:
+    path = tmp_path / "absent" / "train.bin"
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(path):
+        pass
+    assert caught.value.filename == str(path)
+
+
+def test_reading_what_is_not_there_or_not_a_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dictionary .*dict\.txt does not exist; look elsewhere"):
+        open_file(tmp_path / "dict.txt", "dictionary", "look elsewhere")
+    with pytest.raises(UserError, match=r"dictionary .* is a folder, not a file"):
+        open_file(tmp_path, "dictionary")
+
+
+def test_text_that_is_not_utf8_names_line_and_byte(tmp_path: Path) -> None:
+    path = tmp_path / "dict.txt"
+    path.write_bytes(b"one 1\ntwo 2\nM\xfcller 3\n")
+    with pytest.raises(UserError, match=r"dict\.txt, line 3: byte 0xfc is not UTF-8; convert"):
+        read_text(path, "dictionary")
