@@ -159,7 +159,8 @@ def count_updates(state: Mapping[str, Any]) -> int:
 
 def plain_options(options: Any) -> dict[str, Any]:
     """An options dataclass as plain values that `weights_only` accepts and JSON can hold."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(options).items()}
+    plain: dict[str, Any] = _plain(asdict(options))
+    return plain
 
 
 class _RememberingWriter(io.RawIOBase):
@@ -186,6 +187,12 @@ class _RememberingWriter(io.RawIOBase):
         except OSError as error:
             self.failure = error
             raise
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
 def _unreadable(path: Path, error: Exception) -> str:

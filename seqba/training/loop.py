@@ -87,16 +87,16 @@ class TrainingLoop:
             UserError: after too many updates without a finite gradient, or if the data isn't what the checkpoint was
                 trained on.
         """
-        while (limit := self._limit(self.progress.epoch - 1)) is None and not stop.is_set():
+        if self.progress.pending:
+            self._round_off(self._open_epoch(), stop)
+        while not stop.is_set() and self._limit(self.progress.epoch - 1) is None:
             groups = self._open_epoch()
-            if self.progress.pending:
-                self._round_off(groups, stop)
             for number in range(self.progress.updates_in_epoch, len(groups)):
                 self._update(groups[number])
                 self._round_off(groups, stop)
                 if stop.is_set() or self._limit(self.progress.epoch - 1) is not None:
                     break
-        return limit
+        return None if self.progress.pending else self._limit(self.progress.epoch - 1)
 
     def _open_epoch(self) -> Groups:
         progress = self.progress

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import StopAfter, make_loop, make_options
+from sums import Rows, SquaresTask, poison
+from torch import Tensor
+
+from seqba.errors import UserError
+from seqba.training.folder import LAST
+from seqba.training.loop import Groups, TrainingLoop
+from seqba.training.signals import StopSignal
+from seqba.training.validation import Interrupted
+
+
+def names(path: Path) -> list[str]:
+    return sorted(file.name for file in path.iterdir())
+
+
+def weights(loop: TrainingLoop) -> Tensor:
+    return next(loop.trainer.model.parameters()).detach().clone()
+
+
+def watch(loop: TrainingLoop, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Notes every validation (its update) and every save (its names), instead of writing."""
+    events: list[Any] = []
+    monkeypatch.setattr(loop.log, "validation", lambda subset, metrics, progress, update: events.append(update))
+    monkeypatch.setattr(loop.folder, "save", lambda state, names: events.append(names))
+    return events
+
+
+def test_groups_of_shards() -> None:
+    groups = Groups(list("abcdefg"), 3)
+    assert [groups[number] for number in range(len(groups))] == [list("abc"), list("def"), ["g"]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # 7 batches, 2 shards per update: 4 updates an epoch.
+        ({"max_update": 8}, [4, ["checkpoint1.pt", "best"], 8, ["checkpoint2.pt", "best"]]),
+        ({"max_epoch": 2}, [4, ["checkpoint1.pt", "best"], 8, ["checkpoint2.pt", "best"]]),
+        ({"max_update": 5}, [4, ["checkpoint1.pt", "best"], 5, ["best"]]),
+        ({"max_update": 5, "no_epoch_checkpoints": True}, [4, ["best"], 5, ["best"]]),
+        ({"max_update": 8, "save_interval": 2}, [4, ["best"], 8, ["checkpoint2.pt", "best"]]),
+        ({"max_update": 8, "validate_interval": 2}, [["checkpoint1.pt"], 8, ["checkpoint2.pt", "best"]]),
+        (
+            {"max_update": 4, "validate_interval_updates": 3},
+            [3, ["best"], 4, ["checkpoint1.pt", "best"]],
+        ),
+        (
+            {"max_update": 6, "save_interval_updates": 2},
+            [2, ["checkpoint_1_2.pt", "best"], 4, ["checkpoint1.pt", "best"], 6, ["checkpoint_2_6.pt", "best"]],
+        ),
+        (
+            {"max_update": 4, "keep_best_checkpoints": 3},
+            [4, ["checkpoint1.pt", "best", "ranked"]],
+        ),
+    ],
+)
+def test_what_is_due_when(
+    changes: dict[str, Any], expected: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_loop(make_options(tmp_path, **changes))
+    events = watch(loop, monkeypatch)
+    assert loop.run(StopSignal()) is not None
+
+    def short(name: str) -> str:
+        return {"checkpoint_best.pt": "best"}.get(name, "ranked" if name.startswith("checkpoint.best") else name)
+
+    assert [event if isinstance(event, int) else [short(name) for name in event] for event in events] == expected
+
+
+def test_the_limit_is_named(tmp_path: Path) -> None:
+    assert make_loop(make_options(tmp_path / "a", max_update=3)).run(StopSignal()) == "--max-update 3"
+    assert make_loop(make_options(tmp_path / "b", max_epoch=1)).run(StopSignal()) == "--max-epoch 1"
+    hours = make_loop(make_options(tmp_path / "c", stop_time_hours=1e-9))
+    assert hours.run(StopSignal()) == "--stop-time-hours 1e-09"
+    assert hours.trainer.updates == 0
+
+
+def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
+    options = make_options(tmp_path, max_update=3)
+    make_loop(options).run(StopSignal())
+    before = (tmp_path / LAST).read_bytes()
+    again = make_loop(options)
+    assert again.run(StopSignal()) == "--max-update 3"
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_patience_counts_validations_without_a_new_best(tmp_path: Path) -> None:
+    scores = iter([3.0, 2.0, 2.5, 1.0, 1.0, 1.5])
+    options = make_options(
+        tmp_path,
+        patience=2,
+        validate_interval_updates=1,
+        validate_interval=100,
+        best_checkpoint_metric="bleu",
+        maximize_best_checkpoint_metric=True,
+    )
+    loop = make_loop(options, scores=lambda model, subset, should_stop: {"bleu": -next(scores)})
+    assert loop.run(StopSignal()) == "--patience 2"
+    assert loop.trainer.updates == 6
+    assert loop.progress.best == -1.0
+    assert torch.load(tmp_path / LAST)["optimizer_history"][0]["num_updates"] == 6
+    assert torch.load(tmp_path / "checkpoint_best.pt")["optimizer_history"][0]["num_updates"] == 4
+
+
+def test_the_learning_rate_ends_the_run_only_on_its_way_down(tmp_path: Path) -> None:
+    options = make_options(tmp_path, lr_scheduler="inverse_sqrt", warmup_updates=3, stop_min_lr=0.0251)
+    loop = make_loop(options)
+    # 0.05 · 1/3 at the first update is below as well; (3 / 12)^0.5 halves the peak.
+    assert loop.run(StopSignal()) == "--stop-min-lr 0.0251"
+    assert loop.trainer.updates == 11
+
+
+def test_shards_per_update_may_change_with_the_epoch(tmp_path: Path) -> None:
+    loop = make_loop(make_options(tmp_path, update_freq=(2, 4), max_epoch=3))
+    loop.run(StopSignal())
+    assert loop.trainer.updates == 4 + 2 + 2
+
+
+def test_tokens_are_counted_once_and_with_copies(tmp_path: Path) -> None:
+    loop = make_loop(make_options(tmp_path, max_epoch=2))
+    loop.run(StopSignal())
+    assert loop.progress.unique_tokens == 2 * 7 * 4 * 2
+    assert loop.progress.processed_tokens == 2 * loop.progress.unique_tokens
+
+
+@pytest.mark.parametrize("stop_after", range(1, 10))
+def test_stopped_at_any_update_equals_never_stopped(stop_after: int, tmp_path: Path) -> None:
+    changes = {"max_update": 10, "lr_scheduler": "inverse_sqrt", "warmup_updates": 4, "clip_norm": 1.0}
+    straight = make_loop(make_options(tmp_path / "straight", **changes))
+    straight.run(StopSignal())
+
+    options = make_options(tmp_path / "stopped", **changes)
+    loop, updates = make_loop(options), 0
+    stop = StopSignal()
+    made = loop.trainer.update
+
+    def update_and_stop(shards: list[Rows]) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates == stop_after:
+            stop.received = 15  # type: ignore[assignment]
+        return made(shards)
+
+    loop.trainer.update = update_and_stop  # type: ignore[method-assign]
+    assert loop.run(stop) is None
+    assert loop.trainer.updates == stop_after
+    resumed = make_loop(options)
+    assert resumed.trainer.updates == stop_after
+    resumed.run(StopSignal())
+    assert torch.equal(weights(resumed), weights(straight))
+    for name in ("best", "unique_tokens", "epoch", "updates_in_epoch", "latest", "validations_since_best"):
+        assert getattr(resumed.progress, name) == getattr(straight.progress, name)
+
+
+def test_a_stop_during_validation_leaves_it_for_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = make_options(tmp_path, max_update=4)
+
+    def interrupted(*_: Any) -> dict[str, float]:
+        raise Interrupted
+
+    loop = make_loop(options, scores=interrupted)
+    stop = StopSignal()
+    stop_at_last = loop.trainer.update
+
+    def update(shards: list[Rows]) -> Any:
+        if loop.trainer.updates == 3:
+            stop.received = 15  # type: ignore[assignment]
+        return stop_at_last(shards)
+
+    loop.trainer.update = update  # type: ignore[method-assign]
+    assert loop.run(stop) is None
+    assert names(tmp_path) == [LAST]
+    assert torch.load(tmp_path / LAST)["extra_state"]["progress"]["pending"]
+
+    again = make_loop(options)
+    events = watch(again, monkeypatch)
+    assert again.run(StopSignal()) == "--max-update 4"
+    assert events == [4, ["checkpoint1.pt", "checkpoint_best.pt"]]
+    assert (again.progress.epoch, again.progress.pending) == (2, False)
+
+
+def test_a_signal_is_seen_between_validation_batches(tmp_path: Path) -> None:
+    loop = make_loop(make_options(tmp_path, max_update=8, validate_interval_updates=1))
+    assert loop.run(StopAfter(2)) is None  # once before the update, once before the first batch, then
+    assert loop.trainer.updates == 1
+    assert loop.progress.pending
+
+
+def test_a_skipped_update_validates_nothing_and_uses_up_its_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Poisoned(SquaresTask):
+        def epoch(self, epoch: int) -> list[Rows]:
+            batches = super().epoch(epoch)
+            return [*batches[:2], poison(batches[2]), *batches[3:]]
+
+    loop = make_loop(make_options(tmp_path, max_update=3, validate_interval_updates=1), Poisoned())
+    events = watch(loop, monkeypatch)
+    loop.run(StopSignal())
+    assert [event for event in events if isinstance(event, int)] == [1, 2, 3]
+    assert loop.trainer.skipped == 1
+    assert loop.progress.epoch == 2  # 4 groups were used up by 3 updates
+
+
+def test_other_data_than_the_checkpoints_is_refused(tmp_path: Path) -> None:
+    make_loop(make_options(tmp_path, max_update=2)).run(StopSignal())
+    loop = make_loop(make_options(tmp_path, max_update=9), SquaresTask(batches=20))
+    with pytest.raises(UserError, match="has 10 updates, but had 4"):
+        loop.run(StopSignal())
+
+
+def test_no_save_trains_all_the_same(tmp_path: Path) -> None:
+    loop = make_loop(make_options(tmp_path / "absent", max_update=5, no_save=True))
+    assert loop.run(StopSignal()) == "--max-update 5"
+    assert not (tmp_path / "absent").exists()

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import make_constants, make_loop, make_options
+from sums import SquaresTask
+
+from seqba.errors import UserError
+from seqba.training.folder import LAST
+from seqba.training.signals import StopSignal
+from seqba.training.state import Resets, Start, find_start, restore
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A folder after six updates: one epoch and two updates of the second."""
+    folder = tmp_path / "trained"
+    make_loop(make_options(folder, max_update=6)).run(StopSignal())
+    return folder
+
+
+def test_a_new_run_starts_from_nothing(tmp_path: Path) -> None:
+    assert find_start(make_options(tmp_path).checkpoints) is None
+
+
+def test_the_same_command_goes_on(trained: Path) -> None:
+    loop = make_loop(make_options(trained, max_update=6))
+    assert (loop.trainer.updates, loop.progress.epoch, loop.progress.updates_in_epoch) == (6, 2, 2)
+    assert loop.progress.best is not None
+    assert loop.trainer.optimizer.state_dict()["state"][0]["step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("flag", "kept"),
+    [
+        ("reset_optimizer", {"updates": 6, "epoch": 2, "best": True, "averages": False}),
+        ("reset_lr_scheduler", {"updates": 0, "epoch": 2, "best": True, "averages": True}),
+        ("reset_meters", {"updates": 6, "epoch": 2, "best": False, "averages": True}),
+        ("reset_dataloader", {"updates": 6, "epoch": 1, "best": True, "averages": True}),
+    ],
+)
+def test_resets_leave_one_thing_behind_and_only_once(flag: str, kept: dict[str, Any], trained: Path) -> None:
+    def found(loop: Any) -> dict[str, Any]:
+        return {
+            "updates": loop.trainer.updates,
+            "epoch": loop.progress.epoch,
+            "best": loop.progress.best is not None,
+            "averages": bool(loop.trainer.optimizer.state_dict()["state"]),
+        }
+
+    options = make_options(trained, max_update=8, **{flag: True})
+    loop = make_loop(options)
+    assert found(loop) == kept
+    loop.run(StopSignal())
+    assert make_loop(options).trainer.updates == 8  # the same command again: nothing is reset a second time
+
+
+def test_a_named_checkpoint_begins_a_run_which_then_goes_on_by_itself(trained: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    restore_file = str(trained / "checkpoint1.pt")
+    options = make_options(new, max_update=8, restore_file=restore_file)
+    loop = make_loop(options)
+    assert loop.trainer.updates == 4
+    loop.run(StopSignal())
+    assert make_loop(options).trainer.updates == 8
+
+
+def test_another_named_checkpoint_is_taken_although_there_is_a_last_one(trained: Path) -> None:
+    start = find_start(make_options(trained, restore_file=str(trained / "checkpoint1.pt")).checkpoints)
+    assert start is not None
+    assert start.path.name == "checkpoint1.pt"
+
+
+def test_finetuning_takes_the_weights_alone(trained: Path, tmp_path: Path) -> None:
+    options = make_options(
+        tmp_path / "new", max_update=2, finetune_from_model=str(trained / LAST), seed=7, lr=0.01, copies=4
+    )
+    loop = make_loop(options)
+    assert (loop.trainer.updates, loop.progress.epoch, loop.progress.best) == (0, 1, None)
+    assert not loop.trainer.optimizer.state_dict()["state"]
+    assert torch.equal(loop.trainer.model.weight, torch.load(trained / LAST)["model"]["weight"])
+    loop.run(StopSignal())
+    assert make_loop(options).trainer.updates == 2
+
+
+@pytest.mark.parametrize("name", ["restore_file", "finetune_from_model"])
+def test_a_named_checkpoint_must_be_there(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.pt does not exist"):
+        find_start(make_options(tmp_path, **{name: "absent.pt"}).checkpoints)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 2}, r"--seed 2 \(it had 1\)"),
+        ({"copies": 3}, r"--copies 3 \(it had 2\)"),
+        ({"update_freq": (1,)}, r"--update-freq \[1\] \(it had \[2\]\)"),
+        ({"arm": "baseline"}, r"--arm baseline \(it had ba\)"),
+    ],
+)
+def test_another_grid_is_refused(changes: dict[str, Any], named: str, trained: Path) -> None:
+    with pytest.raises(UserError, match=rf"can't go on with {named}.*--reset-dataloader"):
+        make_loop(make_options(trained, **changes))
+
+
+def test_other_batches_are_refused(trained: Path) -> None:
+    options = make_options(trained)
+    loop = make_loop(options)
+    constants = make_constants(options, SquaresTask(), max_tokens=10)
+    start = find_start(options.checkpoints)
+    assert start is not None
+    with pytest.raises(UserError, match=r"--max-tokens 10 \(it had 9\)"):
+        restore(start, loop.trainer, constants)
+
+
+def test_another_grid_is_fine_when_the_data_starts_over(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        loop = make_loop(make_options(trained, seed=2, reset_dataloader=True))
+    assert (loop.trainer.updates, loop.progress.epoch) == (6, 1)
+    assert "--seed 2 (it had 1)" in caplog.text
+
+
+def test_options_that_move_the_weights_are_told(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        loop = make_loop(make_options(trained, lr=0.01, adam_betas=(0.8, 0.9), plan="looped", save_interval=3))
+    assert "--lr 0.01 (it had 0.05)" in caplog.text
+    assert "--plan looped (it had auto)" in caplog.text
+    assert "save" not in caplog.text.replace(str(trained), "")
+    assert loop.trainer.optimizer.param_groups[0]["betas"] == (0.8, 0.9)  # the new ones hold
+
+
+def test_nothing_is_told_when_nothing_has_changed(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        make_loop(make_options(trained, max_update=99, log_interval=3))
+    assert caplog.text == ""
+
+
+def test_another_model_or_dictionary_is_refused(trained: Path) -> None:
+    options = make_options(trained)
+    loop = make_loop(options)
+    start = find_start(options.checkpoints)
+    assert start is not None
+    constants = make_constants(options, SquaresTask())
+    constants["cfg"]["model"]["options"]["width"] = 5
+    with pytest.raises(UserError, match=r"--width 5 \(it had 4\).*another --save-dir"):
+        restore(start, loop.trainer, constants)
+    constants = {**make_constants(options, SquaresTask()), "task_state": {"task": "cubes"}}
+    with pytest.raises(UserError, match=r"other data \(task differ\)"):
+        restore(start, loop.trainer, constants)
+
+
+@pytest.mark.parametrize("part", ["progress", "trainer"])
+def test_a_checkpoint_without_its_position_is_told(part: str, trained: Path) -> None:
+    options = make_options(trained)
+    state = torch.load(trained / LAST)
+    del state["extra_state"][part]
+    with pytest.raises(UserError, match="can't be resumed from"):
+        restore(
+            Start(trained / LAST, state, Resets()),
+            make_loop(options).trainer,
+            make_constants(options, SquaresTask()),
+        )
