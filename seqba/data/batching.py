@@ -71,9 +71,10 @@ def plan_batches(
             f"(--max-tokens {max_tokens}); raise --max-tokens or lower --max-source-positions/--max-target-positions"
         )
     most_rows = len(order) if max_rows is None else max_rows
+    counts = np.arange(1, min(len(order), most_rows) + 1)
     ends = [0]
     while ends[-1] < len(longest):
-        rows = _fitting_rows(longest, ends[-1], max_tokens, most_rows)
+        rows = _fitting_rows(longest[ends[-1] :], counts, max_tokens)
         ends.append(ends[-1] + (rows if rows < multiple else rows - rows % multiple))
     return Batches(np.asarray(order, dtype=np.int64), np.array(ends, dtype=np.int64))
 
@@ -129,15 +130,14 @@ def fitting(source_sizes: Sizes, target_sizes: Sizes, max_source: int, max_targe
     return np.flatnonzero(fits), np.flatnonzero(~fits)
 
 
-def _fitting_rows(longest: Rows, start: int, max_tokens: int | None, most_rows: int) -> int:
-    """How many rows from `start` on fit into one batch; at least 1."""
+def _fitting_rows(longest: Rows, counts: Rows, max_tokens: int | None) -> int:
+    """How many of the first rows fit into one batch, at least 1; `counts` is 1, 2, … up to the most rows of a batch."""
     if max_tokens is None:
-        return min(most_rows, len(longest) - start)
-    # No batch from here can have more rows than the budget holds of the first row.
-    most_rows = min(most_rows, max_tokens // max(1, int(longest[start])))
-    width = np.maximum.accumulate(longest[start : start + most_rows])
-    area = width * np.arange(1, len(width) + 1)
-    return int(np.searchsorted(area, max_tokens, side="right"))
+        return min(len(counts), len(longest))
+    # No batch can have more rows than the budget holds of the first one.
+    near = longest[: min(len(counts), max_tokens // max(1, int(longest[0])))]
+    area = np.maximum.accumulate(near) * counts[: len(near)]
+    return int(area.searchsorted(max_tokens, side="right"))
 
 
 def _permutation(random: np.random.PCG64, count: int) -> Rows:

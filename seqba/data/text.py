@@ -62,7 +62,7 @@ def split_text(path: str | Path, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
         size = file.seek(0, 2)
         cuts = [0]
         while cuts[-1] < size:
-            file.seek(min(cuts[-1] + piece_bytes, size) - 1)
+            file.seek(min(cuts[-1] + piece_bytes, size))
             file.readline()
             cuts.append(file.tell())
     return [Piece(path, start, end) for start, end in itertools.pairwise(cuts)]
