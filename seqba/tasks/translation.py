@@ -99,6 +99,8 @@ class Translation:
         max_target_positions: int,
     ) -> None:
         self.folders = [Path(folder) for folder in data.split(":") if folder]
+        if not self.folders:
+            raise UserError("no data-bin is given: make one with seqba-preprocess")
         for folder in self.folders:
             if not folder.is_dir():
                 raise UserError(f"there is no data-bin {folder}: make it with seqba-preprocess --destdir {folder}")

@@ -82,6 +82,8 @@ def train(recipe: Recipe) -> int:
     trainer = _build_trainer(recipe, task, constants, grid, device)
     progress = _begin(trainer, constants, options)
     subsets = [name for name in recipe.batches.valid_subset.split(",") if name]
+    if not subsets:
+        raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
     for subset in subsets:
         task.validation(subset)
     scores = BleuScorer(task, recipe.bleu) if recipe.bleu.eval_bleu else None

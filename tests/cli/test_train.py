@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reversal import train_arguments, write_reversal
+
+from seqba.cli.command import run
+from seqba.cli.fairseq_train import UNSUPPORTED
+from seqba.cli.train import build_parser, main
+from seqba.training.checkpoint import load_model
+from seqba.training.folder import LAST
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]  # type: ignore[no-any-return]
+
+
+def same(first: Path, second: Path) -> bool:
+    one, other = weights(first), weights(second)
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr of a command that must fail with status 2."""
+    assert run(main, arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    code = "import sys; from seqba.cli.train import entry; sys.argv[0] = 'seqba-train'; entry()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_update(process: subprocess.Popen[str], update: int) -> None:
+    """Reads the process's JSON lines up to that update."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        told = json.loads(line)
+        if told["event"] == "train" and told["update"] >= update:
+            return
+    raise AssertionError(process.communicate()[1])
+
+
+def test_a_run_leaves_checkpoints_and_what_was_resolved(
+    reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = train_arguments(reversal, tmp_path, "--max-update", "12", "--save-interval-updates", "6")
+    assert main([*arguments, "--update-freq", "2", "--log-file", str(tmp_path / "log.jsonl")]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "checkpoint_last.pt",
+        "checkpoint_best.pt",
+        "checkpoint_1_6.pt",
+        "checkpoint1.pt",
+        "checkpoint_2_12.pt",
+        "log.jsonl",
+        "run.json",
+    }
+    resolved = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (resolved["seed"], resolved["arm"], resolved["copies"], resolved["shards_per_update"]) == (1, "ba", 2, [2])
+    assert resolved["model"]["options"]["encoder_embed_dim"] == 16
+    assert resolved["model"]["options"]["max_source_positions"] == 1024
+    assert resolved["training"]["schedule"]["lr"] == 0.01
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["event"], line["update"]) for line in lines] == [
+        *(("train", 5), ("valid", 6), ("valid", 8), ("train", 10), ("valid", 12), ("train", 12))
+    ]
+    assert load_model(tmp_path / LAST).updates == 12
+
+
+def test_a_checkpoint_has_fairseqs_keys(reversal: Path, tmp_path: Path) -> None:
+    main(train_arguments(reversal, tmp_path, "--max-update", "3"))
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    assert set(state) == {
+        *("args", "cfg", "model", "optimizer_history", "task_state", "extra_state", "last_optimizer_state")
+    }
+    assert state["args"] is None
+    assert state["optimizer_history"][0]["num_updates"] == 3
+    assert state["extra_state"]["train_iterator"]["iterations_in_epoch"] == 3
+    assert state["extra_state"]["best"] == state["extra_state"]["val_loss"]
+    assert set(state["cfg"]) == {"task", "model", "training", "version"}
+
+
+@pytest.mark.parametrize(("arm", "shards", "copies"), [("baseline", 1, 1), ("fixed-samples", 3, 1), ("ba", 1, 3)])
+def test_arms_see_what_they_should(
+    arm: str, shards: int, copies: int, reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*train_arguments(reversal, tmp_path, "--max-update", "5"), "--copies", "3", "--arm", arm])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = next(line for line in lines if line["event"] == "train")
+    assert told["processed_tokens"] == copies * told["unique_tokens"]
+    assert told["unique_tokens"] / 5 == pytest.approx(shards * 135, rel=0.25)
+
+
+@pytest.mark.parametrize("plan", ["auto", "stacked", "looped"])
+@pytest.mark.parametrize("first", [4, 11])
+def test_going_on_equals_never_having_stopped(plan: str, first: int, reversal: Path, tmp_path: Path) -> None:
+    common = ["--plan", plan, "--lr-scheduler", "inverse_sqrt", "--warmup-updates", "5", "--attention-dropout", "0.1"]
+    main([*train_arguments(reversal, tmp_path / "straight", "--max-update", "15"), *common])
+    for updates in (first, 15):
+        main([*train_arguments(reversal, tmp_path / "twice", "--max-update", str(updates)), *common])
+    assert same(tmp_path / "straight" / LAST, tmp_path / "twice" / LAST)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_asked_to_stop_it_finishes_the_update_and_goes_on_later(
+    number: signal.Signals, status: int, reversal: Path, tmp_path: Path
+) -> None:
+    process = start(train_arguments(reversal, tmp_path / "stopped"))  # without a limit
+    wait_for_update(process, 20)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == status, errors
+    assert f"stopped by {number.name} after update" in errors
+    assert "Traceback" not in errors
+    updates = load_model(tmp_path / "stopped" / LAST).updates
+    assert updates >= 20
+    for name in ("stopped", "straight"):
+        main(train_arguments(reversal, tmp_path / name, "--max-update", str(updates + 10)))
+    assert same(tmp_path / "straight" / LAST, tmp_path / "stopped" / LAST)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on_from_its_last_checkpoint(reversal: Path, tmp_path: Path) -> None:
+    more = ["--save-interval-updates", "7", "--keep-interval-updates", "2"]
+    for update in (10, 40):
+        process = start(train_arguments(reversal, tmp_path / "killed", *more))
+        wait_for_update(process, update)
+        time.sleep(0.013)  # into whatever comes next: an update, a validation, a write
+        process.kill()
+        process.communicate()
+    updates = load_model(tmp_path / "killed" / LAST).updates
+    for name in ("killed", "straight"):
+        main(train_arguments(reversal, tmp_path / name, *more, "--max-update", str(updates + 10)))
+    assert same(tmp_path / "straight" / LAST, tmp_path / "killed" / LAST)
+    assert same(tmp_path / "straight" / "checkpoint_best.pt", tmp_path / "killed" / "checkpoint_best.pt")
+    kept = [
+        sorted(path.name for path in (tmp_path / run_).glob("checkpoint_[0-9]*")) for run_ in ("straight", "killed")
+    ]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.slow
+def test_the_toy_language_is_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_reversal(tmp_path / "data", longest=4, splits={"train": 2000, "valid": 100})
+    arguments = [
+        *(str(data), "--save-dir", str(tmp_path / "run"), "--cpu", "--arch", "transformer_tiny"),
+        *("--encoder-layers", "1", "--decoder-layers", "1", "--dropout", "0.1", "--share-all-embeddings"),
+        *("--max-tokens", "500", "--copies", "2", "--max-update", "300", "--clip-norm", "1", "--log-format", "json"),
+        *("--lr-scheduler", "inverse_sqrt", "--lr", "0.01", "--warmup-updates", "50", "--adam-betas", "0.9,0.98"),
+        *("--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "0.1", "--eval-bleu"),
+        *("--eval-bleu-args", '{"beam": 1, "max_len_b": 10}', "--validate-interval", "100"),
+    ]
+    assert main(arguments) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    last = [line for line in lines if line["event"] == "valid"][-1]
+    assert last["ppl"] < 1.5
+    assert last["bleu"] > 80
+
+
+def test_bleu_decides_what_is_best(reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--eval-bleu", "--eval-bleu-args", '{"beam": 1, "max_len_b": 8}', "--keep-best-checkpoints", "1"]
+    deciding = ["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric", "--max-update", "2"]
+    main([*train_arguments(reversal, tmp_path), *more, *deciding])
+    line = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert line["best"] == line["bleu"]
+    assert (tmp_path / f"checkpoint.best_bleu_{line['bleu']:.3f}0.pt").exists()
+
+
+def test_several_validation_splits(reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*train_arguments(reversal, tmp_path), "--max-update", "1", "--valid-subset", "test,valid"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [line for line in lines if line["event"] == "valid"]
+    assert [line["subset"] for line in told] == ["test", "valid"]
+    assert told[0]["best"] == told[0]["loss"] != told[1]["loss"]
+
+
+def test_bf16_trains(reversal: Path, tmp_path: Path) -> None:
+    assert main([*train_arguments(reversal, tmp_path), "--max-update", "3", "--bf16"]) == 0
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / LAST).values())
+
+
+def test_a_diverging_run_stops_with_a_clear_line(
+    reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = train_arguments(reversal, tmp_path, "--max-skipped-updates", "3", "--adam-betas", "0,0")
+    assert run(main, [*arguments, "--lr", "1e38", "--max-update", "50"]) == 2
+    assert "no finite loss and gradient for 3 updates in a row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--max-tokens", "0"], "--max-tokens is 0; it must be at least 1"),
+        (
+            ["--criterion", "label_smoothed_cross_entropy", "--label-smoothing", "1"],
+            "--label-smoothing is 1; it must be less than 1",
+        ),
+        (["--lr", "nan"], "--lr is not a number"),
+        (["--copies", "two"], "invalid int value: 'two'"),
+        (["--update-freq", "1.5"], "not a list of whole numbers"),
+        (["--adam-betas", "a,b"], "not a list of numbers"),
+        (["--plan", "sideways"], "--plan is 'sideways'"),
+        (["--arch", "fconv"], "invalid choice: 'fconv'"),
+        (["--task", "language_modeling"], "invalid choice: 'language_modeling'"),
+        (["--valid-subset", "nowhere"], "nowhere"),
+        (["--valid-subset", ","], "--valid-subset names no split"),
+        (["--restore-file", "absent.pt"], "absent.pt does not exist"),
+        (["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"], "needs --eval-bleu"),
+        (["--encoder-attention-heads", "3"], "3"),
+        (["--learning-rate", "1"], "unknown argument '--learning-rate'"),
+        (["--tokens-per-sample", "512"], "unknown argument '--tokens-per-sample'"),
+        (["--warmup-update", "5"], "did you mean --warmup-updates?"),
+    ],
+)
+def test_mistakes_are_one_line(
+    more: list[str], message: str, reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in complaint([*train_arguments(reversal, tmp_path / "run"), *more], capsys)
+    assert not list(tmp_path.glob("run/*"))
+
+
+def test_a_missing_data_bin_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no data-bin" in complaint(train_arguments(tmp_path / "absent", tmp_path / "run"), capsys)
+    assert "arguments are required: DATA" in complaint(["--max-tokens", "9", "--lr", "1"], capsys)
+
+
+def test_a_joined_dictionary_is_needed_to_share_all_embeddings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_reversal(tmp_path / "data")
+    lines = (data / "dict.yy.txt").read_text(encoding="utf-8").splitlines()
+    (data / "dict.yy.txt").write_text("\n".join(lines[::-1]) + "\n", encoding="utf-8")
+    assert "needs a joined dictionary" in complaint(train_arguments(data, tmp_path / "run"), capsys)
+
+
+def test_a_broken_last_checkpoint_is_told_and_kept(
+    reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = train_arguments(reversal, tmp_path, "--max-update", "2")
+    main(arguments)
+    capsys.readouterr()
+    whole = (tmp_path / LAST).read_bytes()
+    (tmp_path / LAST).unlink()
+    (tmp_path / LAST).write_bytes(whole[:1000])
+    assert "is truncated or not a checkpoint" in complaint(arguments, capsys)
+    assert (tmp_path / LAST).read_bytes() == whole[:1000]
+
+
+def test_another_grid_in_the_same_folder_is_refused(
+    reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = train_arguments(reversal, tmp_path, "--max-update", "2")
+    main(arguments)
+    capsys.readouterr()
+    for more, named in ((["--copies", "4"], "--copies 4 (it had 2)"), (["--max-tokens", "99"], "--max-tokens 99")):
+        assert named in complaint([*arguments, *more], capsys)
+    assert "--encoder-ffn-embed-dim" in complaint([*arguments, "--encoder-ffn-embed-dim", "64"], capsys)
+
+
+@pytest.mark.parametrize("flag", sorted(UNSUPPORTED))
+def test_fairseqs_other_options_are_refused_by_name(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = complaint(["data-bin", "--lr", "1", flag, "1"], capsys)
+    assert f"{flag} is not an option here: {UNSUPPORTED[flag]}" in message
+
+
+def test_no_option_is_both_known_and_refused() -> None:
+    known = {flag for action in build_parser()._actions for flag in action.option_strings}
+    assert not known & set(UNSUPPORTED)
+
+
+def test_fairseqs_command_line_of_a_wmt_run_is_understood() -> None:
+    line = (
+        "data-bin/wmt16_en_de --arch transformer_wmt_en_de --share-all-embeddings --optimizer adam "
+        "--adam-betas (0.9,0.98) --clip-norm 0.0 --lr 0.0007 --lr-scheduler inverse_sqrt --warmup-updates 4000 "
+        "--warmup-init-lr 1e-07 --dropout 0.1 --weight-decay 0.0 --criterion label_smoothed_cross_entropy "
+        "--label-smoothing 0.1 --max-tokens 4096 --update-freq 8 --bf16 -s en -t de --max-sentences 512 --max-epoch 0 "
+        "--stop-min-lr 1e-09 --keep-interval-updates -1 --keep-last-epochs -1 --patience -1 --save-interval-updates 0 "
+        "--log-format simple --log-interval 100 --seed 1 --no-progress-bar --copies 4 --eval-bleu "
+        "--eval-bleu-remove-bpe"
+    )
+    given = build_parser().parse(line.split())
+    assert (given.adam_betas, given.update_freq, given.batch_size) == ((0.9, 0.98), (8,), 512)
+    assert (given.source_lang, given.eval_bleu_remove_bpe, given.copies) == ("en", "subword_nmt", 4)
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    for flag in ("--copies", "--arm", "--plan", "--update-freq", "--lr-scheduler", "--keep-best-checkpoints"):
+        assert flag in shown

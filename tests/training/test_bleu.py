@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reversal import LETTERS
+from torch import Tensor, nn
+
+from seqba.errors import UserError
+from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.training.bleu import BleuOptions, BleuScorer
+from seqba.training.validation import Interrupted
+
+
+class Reverser(nn.Module):
+    """Writes its source backwards; from the given place on, the letter a."""
+
+    max_target_positions = 64
+
+    def __init__(self, wrong_from: int = 99) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(1))
+        self.wrong_from = wrong_from
+
+    def begin(self, source: Tensor, beam_size: int) -> dict[str, Any]:
+        rows = [[token for token in row.tolist() if token > 2][::-1] for row in source]
+        return {"rows": rows, "place": 0, "beam": beam_size}
+
+    def step(self, state: dict[str, Any], tokens: Tensor) -> Tensor:
+        logits = torch.full((*tokens.shape, 4 + len(LETTERS)), -9.0)
+        for number, row in enumerate(state["rows"]):
+            word = row[state["place"]] if state["place"] < len(row) else 2
+            logits[number, :, 4 if word != 2 and state["place"] >= self.wrong_from else word] = 9.0
+        state["place"] += 1
+        return logits
+
+    def reorder(self, state: dict[str, Any], sentences: Tensor, parents: Tensor) -> None:
+        state["rows"] = [state["rows"][number] for number in sentences.tolist()]
+
+
+@pytest.fixture
+def task(reversal: Path) -> Translation:
+    return Translation(
+        str(reversal),
+        TranslationOptions(),
+        BatchOptions(max_tokens=100),
+        CriterionOptions(),
+        seed=1,
+        max_source_positions=64,
+        max_target_positions=64,
+    )
+
+
+def test_a_perfect_translator_has_100(task: Translation) -> None:
+    scorer = BleuScorer(task, BleuOptions(eval_bleu=True, eval_bleu_args='{"beam": 2, "max_len_a": 1.5}'))
+    assert scorer(Reverser(), "valid", lambda: False) == {"bleu": pytest.approx(100.0)}
+    worse = scorer(Reverser(wrong_from=5), "valid", lambda: False)["bleu"]
+    assert 0 < worse < 99
+
+
+def test_samples_are_shown(task: Translation, caplog: pytest.LogCaptureFixture) -> None:
+    scorer = BleuScorer(task, BleuOptions(eval_bleu=True, eval_bleu_print_samples=True))
+    with caplog.at_level(logging.INFO):
+        scorer(Reverser(), "valid", lambda: False)
+    shown = [record.getMessage().split(":", 1)[1].strip() for record in caplog.records]
+    assert len(shown) == 2
+    assert shown[0] == shown[1]
+
+
+def test_a_stop_is_obeyed_between_batches(task: Translation) -> None:
+    scorer = BleuScorer(task, BleuOptions(eval_bleu=True))
+    answers = iter([False, True])
+    with pytest.raises(Interrupted):
+        scorer(Reverser(), "valid", lambda: next(answers))
+
+
+def test_subwords_are_joined_on_request(task: Translation) -> None:
+    scorer = BleuScorer(task, BleuOptions(eval_bleu=True, eval_bleu_remove_bpe="sentencepiece"))
+    assert scorer.tokenizer == "13a"
+    assert scorer.form.plain([4, 5, 6]) == "abc"
+    tokenised = BleuOptions(eval_bleu=True, eval_bleu_remove_bpe="sentencepiece", eval_tokenized_bleu=True)
+    assert BleuScorer(task, tokenised).tokenizer == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("beam=4", "not JSON"),
+        ("[4]", "no JSON object"),
+        ('{"baem": 4}', "no option 'baem'"),
+        ('{"beam": "4"}', "beam is '4'; it must be like 5"),
+        ('{"beam": null}', "beam is None"),
+        ('{"beam": 2.5}', "beam is 2.5"),
+        ('{"sampling": 1}', "sampling is 1; it must be like False"),
+        ('{"beam": 0}', "--beam is 0; it must be at least 1"),
+    ],
+)
+def test_arguments_that_no_search_understands_are_told(text: str, message: str, task: Translation) -> None:
+    with pytest.raises(UserError, match=message):
+        BleuScorer(task, BleuOptions(eval_bleu=True, eval_bleu_args=text))
