@@ -92,10 +92,10 @@ for arm in "${arms[@]}"; do
 
     seqba_step "test_2016_flickr, arm $arm"
     seqba-generate "$data" --path "$out/$arm/checkpoint_best.pt" --gen-subset test --beam 4 --lenpen 0.6 \
-        --remove-bpe sentencepiece >"$out/$arm/test.log"
+        --max-len-a 1.5 --max-len-b 20 >"$out/$arm/test.log"
 done
 
 printf '\n'
 for arm in "${arms[@]}"; do
-    printf '%-14s %s\n' "$arm" "$(tail -n 1 "$out/$arm/test.log")"
+    printf '%-14s %s\n' "$arm" "$(grep '^sacreBLEU' "$out/$arm/test.log")"
 done

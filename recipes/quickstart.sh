@@ -48,5 +48,5 @@ seqba-train "$out/data-bin" --save-dir "$out/checkpoints" --cpu --seed 1 --copie
 
 seqba_step "translating the held-out phrases"
 seqba-generate "$out/data-bin" --path "$out/checkpoints/checkpoint_best.pt" --gen-subset test --beam 4 \
-    --remove-bpe sentencepiece >"$out/test.log"
-tail -n 1 "$out/test.log"
+    --max-len-a 1.5 --max-len-b 10 >"$out/test.log"
+tail -n 2 "$out/test.log"

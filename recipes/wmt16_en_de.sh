@@ -92,7 +92,8 @@ evaluate() { # ARM: the last checkpoint, one model, no averaging
     grep '^H-' "$folder/generate.log" | sed 's/^H-//' | sort -n -k 1,1 | cut -f 3 >"$folder/tokens.de"
     python "$root/data_prep/moses.py" detokenize --lang de <"$folder/tokens.de" >"$folder/text.de"
     {
-        seqba-score --sys "$folder/tokens.de" --ref "$corpus/tok/newstest2014.de"
+        # Tokenised and compound-split BLEU of tokens, then sacreBLEU of text.
+        seqba-score --sys "$folder/tokens.de" --ref "$corpus/tok/newstest2014.de" | sed -n 1,2p
         seqba-score --sys "$folder/text.de" --ref "$corpus/raw/newstest2014.de" --sacrebleu
     } | tee "$folder/bleu.txt"
 }
