@@ -28,6 +28,7 @@ class Batches:
     offsets: Rows
 
     def __len__(self) -> int:
+        """Number of batches."""
         return len(self.offsets) - 1
 
     def __getitem__(self, number: int) -> Rows:

@@ -44,12 +44,15 @@ class Dictionary:
         self._index = {symbol: index for index, symbol in enumerate(self.symbols)}
 
     def __len__(self) -> int:
+        """Number of symbols, the special ones included."""
         return len(self.symbols)
 
     def __contains__(self, symbol: str) -> bool:
+        """Whether the symbol has an id of its own."""
         return symbol in self._index
 
     def __eq__(self, other: object) -> bool:
+        """Whether every id means the same symbol; counts may differ."""
         return isinstance(other, Dictionary) and self.symbols == other.symbols
 
     __hash__ = None  # type: ignore[assignment]

@@ -81,6 +81,7 @@ class IndexedCorpus:
             self._check_ids(vocabulary_size)
 
     def __len__(self) -> int:
+        """Number of rows."""
         return len(self.sizes)
 
     def __getitem__(self, row: int) -> Ids:
@@ -159,6 +160,7 @@ class JoinedCorpus:
         self._ends = np.cumsum([len(part) for part in self.parts])
 
     def __len__(self) -> int:
+        """Number of rows."""
         return len(self.sizes)
 
     def __getitem__(self, row: int) -> Ids:
@@ -196,6 +198,7 @@ class IndexedWriter:
         self._sizes: list[npt.NDArray[np.int32]] = []
 
     def __enter__(self) -> IndexedWriter:
+        """Opens both files under temporary names."""
         with ExitStack() as stack:
             self._index = stack.enter_context(atomic_write(index_path(self.prefix)))
             self._file = stack.enter_context(atomic_write(ids_path(self.prefix)))
@@ -205,6 +208,7 @@ class IndexedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Completes both files, or removes them if the block failed."""
         with self._stack as stack:
             if error is None:
                 self._write_index()

@@ -66,6 +66,7 @@ class PairCorpus:
         self.target = target
 
     def __len__(self) -> int:
+        """Number of pairs."""
         return len(self.source)
 
     @property

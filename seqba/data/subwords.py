@@ -36,9 +36,11 @@ class Subwords:
             raise UserError(f"{where} is not a SentencePiece model; preprocess again with --sentencepiece") from None
 
     def __len__(self) -> int:
+        """Number of pieces, the special ones included."""
         return int(self._processor.GetPieceSize())
 
     def __reduce__(self) -> tuple[type[Subwords], tuple[bytes]]:
+        """Goes between processes as the bytes of the model."""
         return Subwords, (self.model,)
 
     def encode(self, line: str) -> list[str]:

@@ -99,9 +99,11 @@ class Workers:
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
+        """Starts nothing yet."""
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Waits for what is under way and ends the processes."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
