@@ -209,11 +209,10 @@ class IndexedWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Completes both files, or removes them if the block failed."""
-        with self._stack as stack:
-            if error is None:
-                self._write_index()
-            else:
-                stack.__exit__(kind, error, trace)
+        with self._stack:
+            if error is not None:
+                raise error  # for the open files to see it
+            self._write_index()
 
     def add(self, ids: npt.ArrayLike) -> None:
         """Appends one row, `</s>` included."""
