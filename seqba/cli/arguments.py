@@ -17,6 +17,13 @@ from seqba.options import check_options, flag_of
 Options = TypeVar("Options")
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not that a flag is off or an option not given."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are `UserError`s and which never guesses at abbreviated flags.
 
@@ -29,7 +36,7 @@ class Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
         self.unsupported = dict(unsupported or {})
 
