@@ -56,10 +56,10 @@ seqba_find_python() {
 }
 
 seqba_install() {
-    local root="$1" venv="$2" extras="$3" stamp="$2/.seqba-installed${3:+-$3}" state python done
+    local root="$1" venv="$2" extras="$3" stamp="$2/.seqba-installed${3:+-$3}" state python installed
     state="$(cat "$root/pyproject.toml" "$root/recipes/environment.sh" | cksum) $root"
-    for done in "$stamp" "$venv/.seqba-installed-dev"; do # dev has everything
-        [[ -f "$done" && "$(<"$done")" == "$state" ]] && return
+    for installed in "$stamp" "$venv/.seqba-installed-dev"; do # dev has everything
+        [[ -f "$installed" && "$(<"$installed")" == "$state" ]] && return
     done
     if [[ ! -x "$venv/bin/python" ]]; then
         python="$(seqba_find_python)" || exit
