@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+BENCH = Path(__file__).resolve().parents[2] / "recipes" / "bench"
+NEEDS_TRANSFORMERS = "compares with Hugging Face's MarianMTModel; pip install -e .[bench]"
+
+
+def run_quick(name: str, folder: Path) -> dict[str, Any]:
+    """What a benchmark writes when it runs at its tiny size, with its settings, from a folder that isn't its own."""
+    figures = folder / "figures.json"
+    finished = subprocess.run(
+        [sys.executable, BENCH / f"{name}.py", "--quick", "--threads", "1", "--json", figures],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    content: dict[str, Any] = json.loads(figures.read_text(encoding="utf-8"))
+    table = finished.stdout.splitlines()
+    assert table[0] == content["title"]
+    assert len(table) == 2 + len(content["rows"]) + len(content["notes"])
+    assert all(value > 0 for row in content["rows"] for value in row.values() if not isinstance(value, str))
+    return content
+
+
+@pytest.mark.slow
+def test_training_throughput_compares_both_sides_with_marian(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
+    content = run_quick("training_throughput", tmp_path)
+    rows = {row["side"]: row for row in content["rows"]}
+    assert set(rows) == {"seqba", "seqba, malloc", "Marian", "Marian, kept"}
+    assert rows["Marian"]["x Marian"] == rows["Marian"]["memory"] == 1
+    assert 0 < rows["seqba"]["of GEMM"] < 1
+
+
+@pytest.mark.slow
+def test_merged_update_measures_every_plan(tmp_path: Path) -> None:
+    rows = run_quick("merged_update", tmp_path)["rows"]
+    assert [row["plan"] for row in rows] == ["plain", "looped", "stacked", "auto"]
+    assert rows[0]["time"] == rows[0]["memory"] == 1
+
+
+@pytest.mark.slow
+def test_keyed_dropout_measures_forward_and_backward(tmp_path: Path) -> None:
+    rows = run_quick("keyed_dropout", tmp_path)["rows"]
+    assert [row["part"] for row in rows[:3]] == ["forward", "backward", "both"]
+
+
+@pytest.mark.slow
+def test_decoding_finds_the_same_translations_as_generate(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
+    content = run_quick("decoding", tmp_path)
+    assert [row["search"] for row in content["rows"]] == ["Hugging Face", "seqba"]
+    assert content["notes"]["agree"] == 1
+    # Each translation ends where its source does: as many words as the source has pieces with its end.
+    assert content["rows"][0]["words"] == content["rows"][1]["words"] > 5
+
+
+@pytest.mark.slow
+def test_loss_memory_measures_both_losses(tmp_path: Path) -> None:
+    rows = run_quick("loss_memory", tmp_path)["rows"]
+    assert [row["loss"] for row in rows] == ["logits", "fused"]
+
+
+def test_a_side_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    import harness
+
+    script = tmp_path / "dies.py"
+    script.write_text("import sys\nsys.exit(3)\n", encoding="utf-8")
+    with pytest.raises(RuntimeError, match=r"'copies': 4.* ended with status 3"):
+        harness.take_turns(str(script), {"ours": {"copies": 4}}, rounds=1)
+
+
+@pytest.mark.slow
+def test_the_operations_counted_are_those_that_marian_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
+    monkeypatch.syspath_prepend(BENCH)
+    import marian
+    import numpy as np
+    import workload
+
+    size, vocabulary, rows, source, target = workload.SIZES["tiny"], 100, 3, 5, 7
+    batch = workload.pair_batch(
+        np.full(rows, source), np.full(rows, target), vocabulary, torch.Generator().manual_seed(1)
+    )
+    model = marian.build_marian(size, vocabulary=vocabulary)
+    model.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter:
+        marian.plain_backward(model.train(), batch, copies=1)
+    # Marian multiplies the half of its causal attention that the mask throws away.
+    thrown_away = rows * (target**2 - target * (target + 1) / 2)
+    counted = workload.training_flops(size, batch, vocabulary=vocabulary)
+    assert counter.get_total_flops() == counted + 12 * size.layers * size.embed_dim * thrown_away
