@@ -68,15 +68,16 @@ def test_beam_one_is_greedy() -> None:
     "options",
     [
         SearchOptions(beam=3, max_len_a=1.5, max_len_b=2),
-        SearchOptions(beam=4, nbest=4, max_len_b=8, sampling=True, seed=3),
-        SearchOptions(beam=4, nbest=4, max_len_b=8, sampling=True, sampling_topk=5),
-        SearchOptions(beam=4, nbest=4, max_len_b=8, sampling=True, sampling_topp=0.7),
+        SearchOptions(beam=4, nbest=4, max_len_a=2, max_len_b=1, sampling=True, seed=3),
+        SearchOptions(beam=4, nbest=4, max_len_a=2, max_len_b=1, sampling=True, sampling_topk=5),
+        SearchOptions(beam=4, nbest=4, max_len_a=2, max_len_b=1, sampling=True, sampling_topp=0.7),
     ],
     ids=["beam", "sampling", "top-k", "top-p"],
 )
 def test_batching_changes_nothing(options: SearchOptions) -> None:
     model = TableModel(300, seed=7)
-    prefix = torch.tensor([[9], [1], [8], [7], [1], [6], [5]])
+    # Sentence 1 is done after two words, while the others still follow theirs.
+    prefix = torch.tensor([[9, 8, 7], [8, 2, 1], [1, 1, 1], [7, 6, 5], [1, 1, 1], [6, 9, 1], [5, 5, 5]])
     together = beam_search(model, batch(SOURCES), options, ids=range(7), prefix=prefix)
     for identifier, sentence in enumerate(SOURCES):
         row = prefix[identifier : identifier + 1]
@@ -88,6 +89,40 @@ def test_batching_changes_nothing(options: SearchOptions) -> None:
     assert [[each.tokens for each in hypotheses] for hypotheses in backwards[::-1]] == [
         [each.tokens for each in hypotheses] for hypotheses in together
     ]
+
+
+def plain_beam_search(model: TableModel, source: Tensor, options: SearchOptions) -> list[tuple[float, tuple[int, ...]]]:
+    """fairseq's search for one sentence, in lists: no batch, no cache, no tensors to reorder."""
+    live: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    finished: list[tuple[float, tuple[int, ...]]] = []
+    limit = int(options.max_len_b)
+    for step in range(limit + 1):
+        candidates = []
+        for total, words in live:
+            for word in range(2 if step else 3, model.start.size(1)):  # --min-len 1: no end at first
+                if step < limit or word == 2:
+                    tokens = (*words, word)
+                    candidates.append((total + float(model.log_probability(source, tokens)[-1]), tokens))
+        candidates.sort(reverse=True)
+        candidates = candidates[: 2 * options.beam]
+        for total, tokens in candidates[: options.beam]:
+            if tokens[-1] == 2 and len(finished) < options.beam:
+                finished.append((total / len(tokens) ** options.lenpen, tokens))
+        live = [(total, tokens) for total, tokens in candidates if tokens[-1] != 2][: options.beam]
+        if len(finished) == options.beam:
+            break
+    return sorted(finished, reverse=True)
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_search_is_fairseqs(beam: int, seed: int) -> None:
+    model = TableModel(9, seed=seed)
+    options = SearchOptions(beam=beam, max_len_b=5, lenpen=0.8)
+    for hypotheses, sentence in zip(beam_search(model, batch(SOURCES), options), SOURCES, strict=True):
+        expected = plain_beam_search(model, torch.tensor(sentence), options)
+        assert [hypothesis.tokens for hypothesis in hypotheses] == [tokens for _, tokens in expected]
+        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx([s for s, _ in expected], abs=1e-5)
 
 
 def test_scores_are_sums_of_the_models_log_probabilities() -> None:

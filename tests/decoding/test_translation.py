@@ -64,3 +64,17 @@ def test_prefixes_come_from_the_references(tmp_path: Path) -> None:
     for batch, found in translate_batches(model, pairs, batches, OPTIONS, device=CPU, prefix_size=2):
         for target, hypotheses in zip(batch.target.tolist(), found, strict=True):
             assert all(list(hypothesis.tokens[:2]) == target[:2] for hypothesis in hypotheses)
+
+
+def test_draws_are_keyed_by_the_row(tmp_path: Path) -> None:
+    pairs = make_pairs(tmp_path)
+    options = SearchOptions(beam=2, nbest=2, sampling=True, max_len_b=8)
+    model = TableModel(WORDS, seed=3, spread=0.5)
+    drawn = []
+    for max_rows in (1, 20):
+        batches = plan_translation(pairs, np.arange(20), max_rows=max_rows, multiple=1)
+        rows = {}
+        for batch, found in translate_batches(model, pairs, batches, options, device=CPU):
+            rows.update(zip(batch.ids.tolist(), ([each.tokens for each in own] for own in found), strict=True))
+        drawn.append(rows)
+    assert drawn[0] == drawn[1]
