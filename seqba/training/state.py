@@ -74,7 +74,7 @@ def find_start(options: CheckpointOptions) -> Start | None:
     where it says `--restore-file` or `--reset-*`: those describe how the run began, and it has begun.
 
     Raises:
-        UserError: for a named checkpoint that isn't there or can't be read.
+        UserError: for a named checkpoint that isn't there or can't be read, or a fine-tuning into another run's folder.
     """
     last = Path(options.save_dir) / LAST
     names_default = options.restore_file == LAST
@@ -82,6 +82,11 @@ def find_start(options: CheckpointOptions) -> Start | None:
         state = read_checkpoint(last)
         if state["extra_state"].get("origin") == origin(options):
             return Start(last, state, Resets())
+        if options.finetune_from_model is not None:
+            raise UserError(
+                f"{options.save_dir} already holds a run that did not begin with --finetune-from-model "
+                f"{options.finetune_from_model}: choose another --save-dir, or leave it out to go on with that run"
+            )
         if names_default:
             return Start(last, state, _resets(options))
     if options.finetune_from_model is not None:

@@ -237,7 +237,7 @@ def test_a_diverging_run_stops_with_a_clear_line(
         (["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"], "needs --eval-bleu"),
         (["--encoder-attention-heads", "3"], "3"),
         (["--learning-rate", "1"], "unknown argument '--learning-rate'"),
-        (["--tokens-per-sample", "512"], "unknown argument '--tokens-per-sample'"),
+        (["--tokens-per-sample", "512"], "it belongs to language modelling"),
         (["--warmup-update", "5"], "did you mean --warmup-updates?"),
     ],
 )

@@ -87,6 +87,11 @@ def test_finetuning_takes_the_weights_alone(trained: Path, tmp_path: Path) -> No
     assert make_loop(options).trainer.updates == 2
 
 
+def test_finetuning_into_the_folder_of_another_run_is_refused(trained: Path) -> None:
+    with pytest.raises(UserError, match="already holds a run that did not begin with --finetune-from-model"):
+        find_start(make_options(trained, finetune_from_model="a.pt").checkpoints)
+
+
 @pytest.mark.parametrize("name", ["restore_file", "finetune_from_model"])
 def test_a_named_checkpoint_must_be_there(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.pt does not exist"):
