@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     weights = average_weights(states)
     kept = {key: value for key, value in states.first.items() if key != "last_optimizer_state"}
     write_checkpoint(output, {**kept, "model": weights})
-    print(f"Averaged {len(paths)} checkpoints into {output}: {', '.join(path.name for path in paths)}")
+    print(f"Averaged {len(paths)} checkpoint(s) into {output}: {', '.join(path.name for path in paths)}")
     return 0
 
 

@@ -42,7 +42,7 @@ def test_files_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert int(state["model"]["count"]) == 1  # type: ignore[index]
     assert state["cfg"] == {"name": "1.pt"}
     assert "last_optimizer_state" not in state
-    assert "Averaged 3 checkpoints" in capsys.readouterr().out
+    assert "Averaged 3 checkpoint(s)" in capsys.readouterr().out
     assert torch.equal(read_checkpoint(files[0])["model"]["weight"], torch.full((2, 3), 1.0))
 
 
