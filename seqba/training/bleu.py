@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from seqba.data.subwords import load_subwords
+from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.step_model import StepModel
 from seqba.decoding.text import TextForm
@@ -80,7 +81,7 @@ class BleuScorer:
         """
         planned = self.task.validation(subset)
         translated = translate_corpus(
-            _Stoppable(cast(StepModel, model), should_stop),
+            Ensemble([_Stoppable(cast(StepModel, model), should_stop)], temperature=self.search.temperature),
             planned.corpus,
             np.sort(planned.batches.rows),
             self.form,

@@ -62,6 +62,16 @@ def test_a_perfect_translator_has_100(task: Translation) -> None:
     assert 0 < worse < 99
 
 
+def test_the_temperature_of_a_sampling_validation_counts(task: Translation) -> None:
+    def bleu(temperature: float) -> float:
+        arguments = f'{{"sampling": true, "temperature": {temperature}, "max_len_a": 1.5, "beam": 1}}'
+        scorer = BleuScorer(task, BleuOptions(eval_bleu=True, eval_bleu_args=arguments))
+        return scorer(Reverser(), "valid", lambda: False)["bleu"]
+
+    assert bleu(1.0) == pytest.approx(100.0, abs=1)
+    assert bleu(50.0) < 20
+
+
 def test_samples_are_shown(task: Translation, caplog: pytest.LogCaptureFixture) -> None:
     scorer = BleuScorer(task, BleuOptions(eval_bleu=True, eval_bleu_print_samples=True))
     with caplog.at_level(logging.INFO):
