@@ -14,8 +14,10 @@
 #     --out DIR       everything goes there (runs/multi30k)
 #
 # Needs    tiny, small: two CPU cores and 4 GB. base: a GPU (bfloat16).
-# Reaches  per arm: loss on val every epoch, and sacreBLEU of the best checkpoint in OUT/ARM/test.log. A model of this
-#          kind, trained on these 29,000 pairs alone, gets to the upper thirties.
+# Reaches  per arm: loss on val every epoch, and sacreBLEU of the best checkpoint in OUT/ARM/test.log. One seed of
+#              --size tiny --vocab 4000 --max-tokens 1024 --updates 1200 --arm all
+#          came to 25.1 (baseline), 27.3 (ba) and 32.9 (fixed-samples) sacreBLEU, with two epochs of distinct pairs in
+#          the first two arms and nine in the third; an hour and a half of one core. Other sizes: not yet measured.
 #
 # A second call with the same arguments goes on where the first one stopped.
 set -euo pipefail
