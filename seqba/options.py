@@ -7,11 +7,15 @@ declared in exactly one place.
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 from seqba.errors import UserError
+
+LARGEST = 2**31 - 1
+"""The most that a whole number may be where its option names no other maximum."""
 
 
 def option(
@@ -78,8 +82,10 @@ def _check_range(flag: str, value: Any, metadata: Any) -> None:
         raise UserError(f"{flag} is {value!r}; choose one of: {', '.join(choices)}")
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
-    if value != value:
-        raise UserError(f"{flag} is not a number (NaN)")
+    if not math.isfinite(value):
+        raise UserError(f"{flag} is {value}; it must be a finite number")
+    if isinstance(value, int) and metadata.get("maximum") is None and value > LARGEST:
+        raise UserError(f"{flag} is {value}; it must be at most {LARGEST}")
     bounds = {
         "minimum": ("at least", operator.ge),
         "above": ("greater than", operator.gt),

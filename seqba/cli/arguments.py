@@ -127,7 +127,7 @@ def _list_of(kind: type) -> Callable[[str], tuple[Any, ...]]:
             if not numbers or any(number != given for number, given in zip(numbers, value, strict=True)):
                 raise ValueError
             return numbers
-        except (ValueError, SyntaxError, TypeError):
+        except (ValueError, SyntaxError, TypeError, OverflowError):
             words = "whole numbers like 4 or 1,2" if kind is int else "numbers like 0.9,0.98"
             raise argparse.ArgumentTypeError(f"{text!r} is not a list of {words}") from None
 

@@ -19,7 +19,7 @@ from seqba.options import option
 from seqba.training.checkpoint import read_checkpoint, write_checkpoint
 from seqba.training.folder import EPOCH_NAME, INTERVAL_NAME
 
-BEST_NAME = re.compile(r"checkpoint\.best_(\w+)_(-?[\d.]+)\.pt")
+BEST_NAME = re.compile(r"checkpoint\.best_(\w+)_(-?\d+(?:\.\d+)?)\.pt")
 
 
 @dataclass(frozen=True)

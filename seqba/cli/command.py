@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+
+import torch
 
 from seqba.errors import UserError
 
@@ -18,6 +21,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: main's own; 2 for a user's mistake, a bad file or a full disk; 130 for Ctrl-C.
     """
+    _open_streams()
     try:
         status = main(arguments)
         sys.stdout.flush()
@@ -33,6 +37,19 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         return _complain(_describe(error))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        return _complain(f"out of memory{f' ({reason})' if reason else ''}: take smaller batches or a smaller model")
+
+
+def _open_streams() -> None:
+    """Gives a closed standard stream a place to go, and all of them UTF-8, as every file here is."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - lives as long as the process
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _describe(error: OSError) -> str:

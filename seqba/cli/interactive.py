@@ -135,7 +135,9 @@ def _encode(data: bytes, number: int, translator: Translator, name: str) -> np.n
         where = "standard input" if name == "-" else f"input {name}"
         raise UserError(not_utf8(where, number + 1, data[error.start])) from None
     form = translator.source
-    return form.dictionary.encode(form.subwords.encode(text) if form.subwords is not None else text.split())
+    ids = form.dictionary.encode(form.subwords.encode(text) if form.subwords is not None else text.split())
+    # A word that is spelt like padding is as unknown here as it is in a corpus.
+    return np.where(ids == Dictionary.pad, Dictionary.unk, ids)
 
 
 def _translate(lines: list[_Line], translator: Translator, search: SearchOptions, options: InteractiveOptions) -> None:

@@ -125,7 +125,7 @@ def _read_lines(name: str, what: str) -> list[str]:
     else:
         data = sys.stdin.buffer.read()
         try:
-            text = data.decode("utf-8").replace("\r\n", "\n")
+            text = data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise UserError(not_utf8("standard input", line, data[error.start])) from None

@@ -146,6 +146,8 @@ def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOp
     keep_freed_memory()
     torch.manual_seed(search.seed)
     loaded = [load_model(path, device, overrides=overrides) for path in paths]
+    for path, model in zip(paths, loaded, strict=True):
+        _check_is_translation(path, model.task_state)
     languages = _languages(options, loaded[0].task_state)
     folder = Path(namespace.data)
     if not folder.is_dir():
@@ -184,6 +186,12 @@ def _read_overrides(text: str) -> Mapping[str, Any]:
             raise UserError(f"--model-overrides: {name!r} is {value!r}; it must be a {known[name].__name__}")
     check_options(TransformerOptions(**overrides))
     return overrides
+
+
+def _check_is_translation(path: str, task_state: Mapping[str, Any]) -> None:
+    for key in ("source_lang", "target_lang", "source_dictionary_sha256", "target_dictionary_sha256"):
+        if not isinstance(task_state.get(key), str):
+            raise UserError(f"checkpoint {path} is not of a translation run: its task_state has no {key!r}")
 
 
 def _languages(options: TranslatorOptions, task_state: Mapping[str, Any]) -> tuple[str, str]:

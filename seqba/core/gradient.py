@@ -174,7 +174,7 @@ class _Grid:
                     loss = self.loss_fn(self.model, replicate(batch, len(pass_.copies)))
                 scaled = sums.add(loss, len(pass_.copies))
                 if saved:
-                    self.plan.measured(saved.total, scaled.device, self.copies)
+                    self.plan.measured(saved.total, scaled.device)
                 noise.begin_backward()
                 scaled.backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as error:
@@ -197,10 +197,13 @@ class _Grid:
 
 
 def _sample_weights(model: nn.Module) -> float:
-    """A few hundred weights of one parameter, added up: tells moved weights from unmoved ones."""
+    """The squares of a few hundred weights of one parameter, added up: tells moved weights from unmoved ones.
+
+    Their plain sum wouldn't: the gradient by the logits' biases adds up to zero.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
     flat = trained[-1].detach().flatten() if trained else torch.zeros(1)
-    return float(flat[:: max(1, flat.numel() // 256)].double().sum())
+    return float(flat[:: max(1, flat.numel() // 256)].double().square().sum())
 
 
 class _OutOfMemory(Exception):
@@ -257,6 +260,8 @@ def _unpack(loss: Loss, copies_in_pass: int) -> tuple[Tensor, float, Mapping[str
     if isinstance(loss, Tensor):
         _check_scalar(loss)
         return loss * copies_in_pass, float(copies_in_pass), {}
+    if not isinstance(loss, tuple) or len(loss) not in (2, 3):
+        _check_scalar(None)
     total, weight = loss[0], float(loss[1])
     _check_scalar(total)
     if not weight > 0:

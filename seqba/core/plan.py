@@ -46,10 +46,9 @@ class Plan:
         """Whether the first copy must run alone, to be weighed."""
         return self.is_auto and self.copies_per_pass is None and copies > 1
 
-    def measured(self, bytes_per_copy: int, device: torch.device, copies: int) -> None:
-        """Chooses the copies per pass from the weight of one copy."""
-        fitting = _room_bytes(device) // max(bytes_per_copy, 1)
-        self.copies_per_pass = max(1, min(copies, fitting))
+    def measured(self, bytes_per_copy: int, device: torch.device) -> None:
+        """Chooses the copies per pass from the weight of one copy; an update with fewer copies takes them all."""
+        self.copies_per_pass = max(1, _room_bytes(device) // max(bytes_per_copy, 1))
 
     def next_pass(self, shard: int, first: int, copies: int) -> Pass:
         """The pass that begins with copy `first` of `shard`."""
@@ -83,7 +82,8 @@ def parse_plan(plan: PlanLike | str) -> Plan:
         return Plan()
     if plan == "looped":
         return Plan(copies_per_pass=1)
-    if (isinstance(plan, int) or plan.isdecimal()) and int(plan) >= 1:
+    is_number = isinstance(plan, int) and not isinstance(plan, bool)
+    if (is_number or (isinstance(plan, str) and plan.isdecimal())) and int(plan) >= 1:
         return Plan(copies_per_pass=int(plan))
     raise ValueError(f"plan is {plan!r}; choose auto, stacked, looped, or a number of copies per pass")
 

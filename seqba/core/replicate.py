@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Number
+from pathlib import PurePath
 from typing import Any, TypeVar, cast
 
 import torch
@@ -98,13 +101,15 @@ def _map_tensors(batch: Any, function: Callable[[Tensor], Any]) -> Any:
     """The same nesting with `function` applied to every tensor."""
     if isinstance(batch, Tensor):
         return function(batch)
-    if batch is None or isinstance(batch, (str, bytes, int, float, complex, torch.dtype, torch.device)):
+    if batch is None or isinstance(batch, (str, bytes, Number, PurePath, torch.dtype, torch.device)):
         return batch
     if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         values = {field.name: _map_tensors(getattr(batch, field.name), function) for field in _init_fields(batch)}
         return dataclasses.replace(batch, **values)
     if isinstance(batch, Mapping):
         mapped = {key: _map_tensors(value, function) for key, value in batch.items()}
+        if isinstance(batch, defaultdict):
+            return defaultdict(batch.default_factory, mapped)
         return mapped if type(batch) is dict else cast(Any, type(batch))(mapped)
     if isinstance(batch, (tuple, list)):
         items = [_map_tensors(item, function) for item in batch]

@@ -143,6 +143,6 @@ def _parse_line(line: str, where: str) -> tuple[str, int, bool]:
     overwrite = len(fields) == 2 and fields[1] == OVERWRITE
     if overwrite:
         fields = fields[0].rsplit(" ", 1)
-    if len(fields) != 2 or not fields[0] or not fields[1].isascii() or not fields[1].isdigit():
+    if len(fields) != 2 or not fields[0] or not fields[1].isascii() or not fields[1].isdigit() or len(fields[1]) > 18:
         raise UserError(f"{where}: {line[:60]!r} is not '<symbol> <count>'; is this a dictionary?")
     return fields[0], int(fields[1]), overwrite

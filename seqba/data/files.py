@@ -30,6 +30,9 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         OSError: from the file system (a full disk, no permission), carrying `path` as its file name.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        # Renaming onto a folder fails late, and onto a device replaces it.
+        raise UserError(f"{path} is not a file that could be written: give another path")
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:

@@ -108,7 +108,7 @@ def train_subwords(lines: Iterable[str], size: int) -> Subwords:
             num_threads=1,
             minloglevel=2,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OverflowError) as error:
         reason = str(error).rsplit("] ", 1)[-1].strip()
         raise UserError(f"SentencePiece cannot learn {size} pieces from this text: {reason}") from None
     return Subwords(model.getvalue())

@@ -18,7 +18,7 @@ class SearchOptions:
         UserError: for settings out of range, or that contradict each other.
     """
 
-    beam: int = option(5, "hypotheses kept per sentence; 1 is greedy search", minimum=1)
+    beam: int = option(5, "hypotheses kept per sentence; 1 is greedy search", minimum=1, maximum=1000)
     nbest: int = option(1, "translations printed per sentence, at most --beam", minimum=1)
     max_len_a: float = option(
         0.0,
@@ -30,7 +30,7 @@ class SearchOptions:
     max_len_b: float = option(200.0, "see --max-len-a", minimum=0, maximum=1e6, metavar="B")
     min_len: int = option(1, "fewest words of a translation, end of sentence not counted", minimum=0)
     lenpen: float = option(
-        1.0, "exponent of the length penalty: above 1 favours longer translations", minimum=-100, maximum=100
+        1.0, "exponent of the length penalty: above 1 favours longer translations", minimum=-20, maximum=20
     )
     lenpen_form: str = option(
         "fairseq",
@@ -50,7 +50,7 @@ class SearchOptions:
     sampling_topp: float = option(
         -1.0, "with --sampling: draw among the fewest words that hold probability P (-1: all)", maximum=1
     )
-    seed: int = option(1, "seed of --sampling and of --retain-dropout", minimum=0)
+    seed: int = option(1, "seed of --sampling and of --retain-dropout", minimum=0, maximum=2**63 - 1)
 
     def __post_init__(self) -> None:
         """Checks the ranges, and what no single option can."""
@@ -61,5 +61,9 @@ class SearchOptions:
             raise UserError(f"--nbest {self.nbest} is more than --beam {self.beam}: raise --beam")
         if not self.sampling and (self.sampling_topk > 0 or self.sampling_topp > 0):
             raise UserError("--sampling-topk and --sampling-topp need --sampling")
+        if self.sampling_topk == 0 or not (self.sampling_topp == -1 or 0 < self.sampling_topp <= 1):
+            raise UserError("--sampling-topk is at least 1, --sampling-topp above 0 and at most 1; -1 leaves both out")
+        if self.unnormalized and (self.lenpen != 1 or self.lenpen_form != "fairseq"):
+            raise UserError("--unnormalized ranks without a length penalty: leave out --lenpen and --lenpen-form")
         if self.sampling_topk > 0 and self.sampling_topp > 0:
             raise UserError("give --sampling-topk or --sampling-topp, not both")

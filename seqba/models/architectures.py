@@ -17,10 +17,18 @@ class TransformerOptions:
 
     encoder_layers: int | None = option(None, "encoder layers; default: the architecture's", minimum=1)
     decoder_layers: int | None = option(None, "decoder layers; default: the architecture's", minimum=1)
-    encoder_embed_dim: int | None = option(None, "encoder width; default: the architecture's", minimum=1)
-    decoder_embed_dim: int | None = option(None, "decoder width; default: the architecture's", minimum=1)
-    encoder_ffn_embed_dim: int | None = option(None, "encoder feed-forward width; default: as --arch", minimum=1)
-    decoder_ffn_embed_dim: int | None = option(None, "decoder feed-forward width; default: as --arch", minimum=1)
+    encoder_embed_dim: int | None = option(
+        None, "encoder width; default: the architecture's", minimum=1, maximum=1 << 16
+    )
+    decoder_embed_dim: int | None = option(
+        None, "decoder width; default: the architecture's", minimum=1, maximum=1 << 16
+    )
+    encoder_ffn_embed_dim: int | None = option(
+        None, "encoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
+    )
+    decoder_ffn_embed_dim: int | None = option(
+        None, "decoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
+    )
     encoder_attention_heads: int | None = option(None, "encoder attention heads; default: as --arch", minimum=1)
     decoder_attention_heads: int | None = option(None, "decoder attention heads; default: as --arch", minimum=1)
     encoder_normalize_before: bool = option(False, "pre-norm encoder layers; post-norm otherwise")
@@ -33,8 +41,12 @@ class TransformerOptions:
     )
     share_all_embeddings: bool = option(False, "share source, target and output embeddings (joined dictionary)")
     share_decoder_input_output_embed: bool = option(False, "share target and output embeddings")
-    max_source_positions: int | None = option(None, "longest source in tokens; default 1024", minimum=1)
-    max_target_positions: int | None = option(None, "longest target in tokens; default 1024", minimum=1)
+    max_source_positions: int | None = option(
+        None, "longest source in tokens; default 1024", minimum=1, maximum=1 << 20
+    )
+    max_target_positions: int | None = option(
+        None, "longest target in tokens; default 1024", minimum=1, maximum=1 << 20
+    )
 
 
 _BASE: dict[str, Any] = {
@@ -115,3 +127,6 @@ def build_transformer(options: TransformerOptions, source_vocabulary: int, targe
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"a model of these sizes can't be made: {reason}; lower its options") from error

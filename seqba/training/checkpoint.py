@@ -88,7 +88,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         warnings.simplefilter("ignore")  # of a pickle that torch doubts: the checks below say what is wrong with it
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
             raise UserError(_unreadable(Path(path), error)) from None
     if not isinstance(state, dict):
         raise UserError(f"checkpoint {path} holds a {type(state).__name__}, not a run of seqba-train")
@@ -97,6 +97,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise UserError(f"checkpoint {path} was not written by seqba-train: it has no {key!r}")
     if not all(isinstance(value, Tensor) for value in state["model"].values()):
         raise UserError(f"checkpoint {path} is damaged: 'model' holds more than tensors")
+    if not all(isinstance(entry, dict) for entry in state["optimizer_history"]):
+        raise UserError(f"checkpoint {path} is damaged: 'optimizer_history' holds more than entries")
     return state
 
 
@@ -124,7 +126,7 @@ def load_model(
     try:
         model_cfg = {**state["cfg"]["model"], "options": {**state["cfg"]["model"]["options"], **(overrides or {})}}
         model = build_model(model_cfg, state["task_state"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"checkpoint {path} describes no model that this version can build: {error}") from None
     load_weights(model, state, path)
     return LoadedModel(model.to(device).eval(), state["cfg"], state["task_state"], count_updates(state))

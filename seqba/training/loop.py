@@ -117,7 +117,13 @@ class TrainingLoop:
         progress.updates_in_epoch += 1
         progress.unique_tokens += report.tokens
         progress.processed_tokens += report.processed_tokens
-        self.log.update(report, progress, self.trainer.skipped, time.monotonic() - started)
+        try:
+            self.log.update(report, progress, self.trainer.skipped, time.monotonic() - started)
+        except OSError:
+            # Nobody reads the log any more, or its disk is full: the update isn't lost for that.
+            progress.pending = True
+            self._save([])
+            raise
 
     def _round_off(self, groups: Groups, stop: StopSignal) -> None:
         """Does what is due after an update: validate, save, go on to the next epoch.

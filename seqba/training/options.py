@@ -16,7 +16,7 @@ from seqba.options import option
 class GridOptions:
     """What one update is: S shards × M copies, and the seed of everything random."""
 
-    seed: int = option(1, "seed of the weights, the order of the data and the noise", minimum=0)
+    seed: int = option(1, "seed of the weights, the order of the data and the noise", minimum=0, maximum=2**63 - 1)
     copies: int = option(1, "M, noisy views of each example per update (Batch Augmentation; not in fairseq)", minimum=1)
     update_freq: tuple[int, ...] = option(
         (1,),

@@ -74,11 +74,11 @@ def train(recipe: Recipe) -> int:
         raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
     grid = derive_grid(options.grid)
     folder = CheckpointFolder(options.checkpoints)
-    folder.prepare()
     device = choose_device(cpu=options.run.cpu)
     if device.type == "cpu":
         keep_freed_memory()
     task, constants = _describe(recipe)
+    folder.prepare()
     trainer = _build_trainer(recipe, task, constants, grid, device)
     progress = _begin(trainer, constants, options)
     subsets = [name for name in recipe.batches.valid_subset.split(",") if name]

@@ -135,7 +135,7 @@ def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -
             # Only the averages: lr, betas and decay are this command's, not those of the one that wrote the file.
             saved = start.state["last_optimizer_state"]["state"]
             trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": saved})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"checkpoint {start.path} can't be resumed from, a part of it is missing: {error}") from None
     if resets.lr_scheduler:
         trainer.updates = 0

@@ -56,7 +56,7 @@ def test_lists_of_whole_numbers(text: str, expected: tuple[int, ...]) -> None:
         (["--count", "0"], "--count is 0; it must be at least 1"),
         (["--count", "1.5"], "invalid int value: '1.5'"),
         (["--size", "0"], "--size is 0; it must be greater than 0"),
-        (["--size", "nan"], "--size is not a number"),
+        (["--size", "nan"], "--size is nan; it must be a finite number"),
         (["--betas", "0.5,1"], "--betas is 1; it must be less than 1"),
         (["--betas", "x"], "'x' is not a list of numbers"),
         (["--betas", "()"], "is not a list of numbers"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,6 +39,8 @@ def test_any_nesting_keeps_its_types() -> None:
         "named": Named(x, x),
         "dataclass": Pairs(x, Named(x, x), "de"),
         "mapping": OrderedDict(x=x),
+        "default": defaultdict(list, x=x),
+        "count": np.int64(3),
         "scalar": torch.tensor(4.0),
         "number": 7,
     }
@@ -52,6 +54,10 @@ def test_any_nesting_keeps_its_types() -> None:
     assert copies["dataclass"].inner.x.tolist() == repeated
     assert copies["dataclass"].language == "de"
     assert isinstance(copies["mapping"], OrderedDict)
+    assert isinstance(copies["default"], defaultdict)
+    assert copies["default"]["x"].tolist() == repeated
+    assert copies["default"]["absent"] == []
+    assert copies["count"] == 3
     assert copies["scalar"].item() == 4
     assert copies["number"] == 7
 

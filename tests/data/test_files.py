@@ -75,3 +75,10 @@ def test_text_that_is_not_utf8_names_line_and_byte(tmp_path: Path) -> None:
     path.write_bytes(b"one 1\ntwo 2\nM\xfcller 3\n")
     with pytest.raises(UserError, match=r"dict\.txt, line 3: byte 0xfc is not UTF-8; convert"):
         read_text(path, "dictionary")
+
+
+def test_a_device_or_folder_is_not_replaced(tmp_path: Path) -> None:
+    for path in (tmp_path, Path("/dev/null")):
+        with pytest.raises(UserError, match="is not a file that could be written"), atomic_write(path):
+            pass
+    assert Path("/dev/null").is_char_device()

@@ -169,7 +169,7 @@ def test_length_penalties_by_hand() -> None:
     assert scores(lenpen=0.6, lenpen_form="gnmt") == pytest.approx(
         [two / (7 / 6) ** 0.6, three / (8 / 6) ** 0.6], abs=1e-5
     )
-    assert scores(lenpen=0.6, unnormalized=True) == pytest.approx([two, three], abs=1e-5)
+    assert scores(unnormalized=True) == pytest.approx([two, three], abs=1e-5)
     assert length_penalty(1, 0.7, "gnmt") == 1.0
     assert length_penalty(4, 0.5, "fairseq") == 2.0
     with pytest.raises(ValueError, match="gnmt"):

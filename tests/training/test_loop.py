@@ -77,8 +77,8 @@ def test_what_is_due_when(
 def test_the_limit_is_named(tmp_path: Path) -> None:
     assert make_loop(make_options(tmp_path / "a", max_update=3)).run(StopSignal()) == "--max-update 3"
     assert make_loop(make_options(tmp_path / "b", max_epoch=1)).run(StopSignal()) == "--max-epoch 1"
-    hours = make_loop(make_options(tmp_path / "c", stop_time_hours=1e-9))
-    assert hours.run(StopSignal()) == "--stop-time-hours 1e-09"
+    hours = make_loop(make_options(tmp_path / "c", stop_time_hours=1e-15))
+    assert hours.run(StopSignal()) == "--stop-time-hours 1e-15"
     assert hours.trainer.updates == 0
 
 

@@ -123,7 +123,8 @@ def test_state_comes_back() -> None:
     trainer = make_trainer(task, Line(), copies=4, plan="auto")
     trainer.update(task.batches[:1])
     state = trainer.state_dict()
-    assert state == {"updates": 1, "skipped": 0, "skipped_in_a_row": 0, "copies_per_pass": 4}
+    assert (state["updates"], state["skipped"], state["skipped_in_a_row"]) == (1, 0, 0)
+    assert state["copies_per_pass"] >= 4  # as many as memory suits, not as there were
     other = make_trainer(task, Line(), copies=4, plan="auto")
     other.load_state_dict(state, keep_plan=True)
     assert other.state_dict() == state

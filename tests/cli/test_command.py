@@ -1,0 +1,53 @@
+"""What stands around every command: mistakes, broken streams, exhausted memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from seqba.cli.command import run
+from seqba.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (UserError("what,\nwhere"), 2, "error: what, where\n"),
+        (OSError(errno.ENOSPC, "no space", "x.pt"), 2, "error: the disk is full (x.pt): free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.pt"), 2, "error: Permission denied (x.pt)\n"),
+        (MemoryError(), 2, "error: out of memory: take smaller batches"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), 2, "error: out of memory (CUDA out of memory.)"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(arguments: Sequence[str] | None) -> int:
+        raise error
+
+    assert run(main) == status
+    told = capsys.readouterr().err
+    assert told.startswith(line)
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_stream_is_no_traceback(closed: str) -> None:
+    code = (
+        "import sys; from seqba.cli.command import run\n"
+        "def main(arguments):\n"
+        "    sys.stdin.read(); print('×'); print('×', file=sys.stderr); return 0\n"
+        "sys.exit(run(main))"
+    )
+    command = f'"{sys.executable}" -c "$CODE" {closed}'
+    environment = {**os.environ, "CODE": code, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", command], env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode() == ("" if closed == ">&-" else "×\n")
