@@ -6,10 +6,11 @@ Needs the extra `bench` (pip install -e .[bench]).
 
 One measurement is one update: --max-tokens 4096 as seqba-train counts them, lengths of Multi30k under 8,000 pieces,
 similar lengths together (so Marian has little padding to pay for), each of the M copies through its own dropout 0.1,
-label smoothing 0.1, then Adam. Four sides, each in its own process:
+label smoothing 0.1, then Adam. Five sides, each in its own process:
 
-    seqba            merged_gradient (plan auto) and fused Adam, as seqba-train runs: freed memory is kept
-    seqba, malloc    the same with the C library's own ways
+    seqba            grid_gradient (plan auto) and fused Adam, as seqba-train runs: freed memory is kept
+    seqba, 4 shards  the same pairs as four shards of a quarter each (--max-tokens 1024 --update-freq 4): less memory
+    seqba, malloc    as the first, with the C library's own ways
     Marian           a plain loop: M times forward, F.cross_entropy and backward, then torch.optim.Adam
     Marian, kept     the same, freed memory kept as in ours: what is left is the model's and the loop's doing
 
@@ -30,9 +31,9 @@ from typing import Any
 
 import torch
 from harness import Row, gemm_rates, median_ratio, parse_options, report, seconds, serve, take_turns
-from workload import SIZES, VOCABULARY, Size, build_ours, fused_loss, training_batches, training_flops
+from workload import SIZES, VOCABULARY, Size, build_ours, cut, fused_loss, training_batches, training_flops
 
-from seqba import merged_gradient
+from seqba import grid_gradient, parse_plan
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
 
@@ -40,6 +41,7 @@ BATCHES = 4
 LEARNING_RATE = 1e-4
 SIDES = {
     "seqba": {"model": "seqba", "keep_memory": True},
+    "seqba, 4 shards": {"model": "seqba", "keep_memory": True, "shards": 4},
     "seqba, malloc": {"model": "seqba", "keep_memory": False},
     "Marian": {"model": "marian", "keep_memory": False},
     "Marian, kept": {"model": "marian", "keep_memory": True},
@@ -54,18 +56,23 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
     if spec["model"] == "gemm":
         products = model_products(size, batches[0].target_tokens)
         return lambda number: gemm_rates(products)
-    update = {"seqba": our_update, "marian": marian_update}[spec["model"]](size, spec["copies"])
+    if spec["model"] == "seqba":
+        update = our_update(size, spec["copies"], spec.get("shards", 1))
+    else:
+        update = marian_update(size, spec["copies"])
     return lambda number: seconds(lambda: update(batches[number % BATCHES], number))
 
 
-def our_update(size: Size, copies: int) -> Callable[[Any, int], None]:
+def our_update(size: Size, copies: int, shards: int) -> Callable[[Any, int], None]:
     """An update as seqba's trainer makes it."""
     model = build_ours(size).train()
     optimizer = build_optimizer(model.parameters(), OptimisationOptions())
     optimizer.param_groups[0]["lr"] = LEARNING_RATE
+    plan = parse_plan("auto")
 
     def update(batch: Any, number: int) -> None:
-        merged_gradient(model, batch, fused_loss, copies=copies, update=number)
+        weight = copies * batch.target_tokens
+        grid_gradient(model, cut(batch, shards), fused_loss, copies=copies, weight=weight, plan=plan, update=number)
         optimizer.step()
         optimizer.zero_grad()
 

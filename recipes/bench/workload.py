@@ -126,6 +126,16 @@ def build_ours(size: Size, *, vocabulary: int = VOCABULARY, dropout: float = DRO
     return build_transformer(resolve_transformer("transformer_wmt_en_de", options), vocabulary, vocabulary)
 
 
+def cut(batch: PairBatch, parts: int) -> list[PairBatch]:
+    """The rows of a batch as several smaller ones, each padded to its own longest row."""
+    pieces = zip(*(rows.chunk(parts) for rows in (batch.ids, batch.source, batch.previous, batch.target)), strict=True)
+    return [PairBatch(ids, _trimmed(source), _trimmed(prev), _trimmed(target)) for ids, source, prev, target in pieces]
+
+
+def _trimmed(tokens: torch.Tensor) -> torch.Tensor:
+    return tokens[:, : int((tokens != Dictionary.pad).sum(1).max())]
+
+
 def fused_loss(model: torch.nn.Module, batch: PairBatch) -> tuple[torch.Tensor, float]:
     """The translation task's loss: a sum and the target tokens that it runs over."""
     assert isinstance(model, Transformer)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.models.packing import Packing
-from seqba.nn import Dropout
+from seqba.nn import Dropout, linear
 
 
 class Attention(nn.Module):
@@ -70,7 +70,7 @@ class Attention(nn.Module):
         `query` (N, D) is what `query_projection` made of the packed rows.
         """
         (queries,) = self._heads(packing.pad(query), 1)
-        key, value = self._heads(memory_packing.pad(self.memory_projection(memory)), 2)
+        key, value = self._heads(memory_packing.pad(linear(memory, self.memory_projection)), 2)
         mixed = self._mix(queries, key, value, memory_packing.key_mask(), causal=False)
         return packing.packed_linear(mixed, self.output_projection)
 

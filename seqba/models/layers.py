@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seqba.models.attention import Attention
 from seqba.models.packing import Packing
-from seqba.nn import Dropout, norm_linear
+from seqba.nn import Dropout, linear, norm_linear
 
 Activation = Literal["relu", "gelu"]
 
@@ -23,16 +23,15 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(ffn_dim, embed_dim)
         self.activation = activation
         self.dropout = Dropout(dropout)
-        for linear in (self.expand, self.contract):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for layer in (self.expand, self.contract):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
         # In place: the product before a ReLU isn't needed again, and N × 4D is the largest tensor of a layer.
         hidden = nn.functional.relu(hidden, inplace=True) if self.activation == "relu" else nn.functional.gelu(hidden)
-        contracted: Tensor = self.contract(self.dropout(hidden))
-        return contracted
+        return linear(self.dropout(hidden), self.contract)
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,13 @@ class Residual(nn.Module):
         self.dropout = Dropout(dropout)
         self.pre_norm = pre_norm
 
-    def read(self, stream: Stream, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    def read(self, stream: Stream, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         """What the sublayer's output will be added to (N, D), and the sublayer's first linear layer of it (N, E)."""
         if self.pre_norm:
-            return stream.x, norm_linear(stream.x, self.norm, linear)[1]
+            return stream.x, norm_linear(stream.x, self.norm, layer)[1]
         if stream.norm is None:
-            return stream.x, linear(stream.x)
-        return norm_linear(stream.x, stream.norm, linear)
+            return stream.x, linear(stream.x, layer)
+        return norm_linear(stream.x, stream.norm, layer)
 
     def add(self, x: Tensor, output: Tensor) -> Stream:
         """The stream with the sublayer's output in it."""

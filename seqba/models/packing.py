@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqba.nn import gathered_linear
+from seqba.nn import gathered_linear, linear
 
 
 class Packing:
@@ -47,13 +47,12 @@ class Packing:
             packed = _Pad.apply(packed, self.index, self.rows * self.length)  # type: ignore[no-untyped-call]
         return packed.view(self.rows, self.length, packed.shape[1])
 
-    def packed_linear(self, padded: Tensor, linear: nn.Linear) -> Tensor:
+    def packed_linear(self, padded: Tensor, layer: nn.Linear) -> Tensor:
         """A linear layer on the tokens of padded (B, T, D) → packed (N, E), keeping the padded rows alone."""
         grid = padded.reshape(self.rows * self.length, padded.shape[2])
         if self.index is None:
-            projected: Tensor = linear(grid)
-            return projected
-        return gathered_linear(grid, self.index, linear)
+            return linear(grid, layer)
+        return gathered_linear(grid, self.index, layer)
 
     def key_mask(self) -> Tensor | None:
         """(B, 1, 1, T) bool for attention over these tokens as keys; None when nothing is padded."""

@@ -1,7 +1,7 @@
 """Dropout modules that draw keyed noise, and fused functions: the loss, linear layers that keep less."""
 
 from seqba.nn.dropout import Dropout, LockedDropout
-from seqba.nn.linear import gathered_linear, norm_linear
+from seqba.nn.linear import gathered_linear, linear, norm_linear
 from seqba.nn.loss import label_smoothed_cross_entropy
 
-__all__ = ["Dropout", "LockedDropout", "gathered_linear", "label_smoothed_cross_entropy", "norm_linear"]
+__all__ = ["Dropout", "LockedDropout", "gathered_linear", "label_smoothed_cross_entropy", "linear", "norm_linear"]

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.products import product
 
-def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+
+def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     """Layer normalisation and the linear layer that reads it.
 
         y = LN(x),  z = y·Wᵀ + b
@@ -19,18 +21,38 @@ def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tenso
     Args:
         x: (N, D), floating.
         norm: over the last dimension, with weight and bias.
-        linear: D → E, with a bias.
+        layer: D → E, with a bias.
 
     Returns:
         (y (N, D), z (N, E)); y is what a residual connection goes on from. z has autocast's dtype under autocast.
     """
+    if not torch.is_grad_enabled():
+        normalised = norm(x)
+        return normalised, layer(normalised)
     y, z = _NormLinear.apply(  # type: ignore[no-untyped-call]
-        x, norm.weight, norm.bias, linear.weight, linear.bias, norm.eps
+        x, norm.weight, norm.bias, layer.weight, layer.bias, norm.eps
     )
     return y, z
 
 
-def gathered_linear(x: Tensor, index: Tensor, linear: nn.Linear) -> Tensor:
+def linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """A plain linear layer, through the products of training where there is a gradient to take.
+
+    Args:
+        x: (N, D), floating.
+        layer: D → E, with a bias.
+
+    Returns:
+        (N, E), in autocast's dtype under autocast.
+    """
+    if not torch.is_grad_enabled():
+        plain: Tensor = layer(x)
+        return plain
+    z: Tensor = _Linear.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
+    return z
+
+
+def gathered_linear(x: Tensor, index: Tensor, layer: nn.Linear) -> Tensor:
     """A linear layer on some of the rows: z = x[index]·Wᵀ + b.
 
     x is kept for the backward rather than x[index]: where somebody else keeps x anyway, as attention keeps its output,
@@ -39,12 +61,15 @@ def gathered_linear(x: Tensor, index: Tensor, linear: nn.Linear) -> Tensor:
     Args:
         x: (N', D), floating.
         index: (N,) int64, rows of x, each at most once.
-        linear: D → E, with a bias.
+        layer: D → E, with a bias.
 
     Returns:
         (N, E), in autocast's dtype under autocast.
     """
-    z: Tensor = _GatheredLinear.apply(x, index, linear.weight, linear.bias)  # type: ignore[no-untyped-call]
+    if not torch.is_grad_enabled():
+        plain: Tensor = layer(x.index_select(0, index))
+        return plain
+    z: Tensor = _GatheredLinear.apply(x, index, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
     return z
 
 
@@ -55,7 +80,27 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 
 def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
     with torch.autocast(y.device.type, enabled=False):
-        return nn.functional.linear(y.to(dtype), weight.to(dtype), bias.to(dtype))
+        return product(y.to(dtype), weight.to(dtype), bias.to(dtype))
+
+
+def _gradients(grad_z: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of z = x·Wᵀ + b by x, W and b, each in its own dtype."""
+    by_x = product(grad_z, weight.to(grad_z.dtype).t()).to(x.dtype)
+    by_weight = product(grad_z.t(), x.to(grad_z.dtype).t()).to(weight.dtype)
+    return by_x, by_weight, grad_z.sum(0).to(weight.dtype)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias, _product_dtype(x))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        return _gradients(grads[0], x, weight)
 
 
 class _NormLinear(torch.autograd.Function):
@@ -75,14 +120,13 @@ class _NormLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, weight, mean, deviation = ctx.saved_tensors
         y = nn.functional.layer_norm(x, x.shape[1:], norm_weight, norm_bias, ctx.eps)
-        grad_weight = (grad_z.t() @ y.to(grad_z.dtype)).to(weight.dtype)
+        through, grad_weight, grad_bias = _gradients(grad_z, y, weight)
         del y
-        through = (grad_z @ weight.to(grad_z.dtype)).to(x.dtype)
         grad_y = through if grad_y is None else through.add_(grad_y)
         grad_x, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
             grad_y, x, x.shape[1:], mean, deviation, norm_weight, norm_bias, [True, True, True]
         )
-        return grad_x, grad_norm_weight, grad_norm_bias, grad_weight, grad_z.sum(0).to(weight.dtype), None
+        return grad_x, grad_norm_weight, grad_norm_bias, grad_weight, grad_bias, None
 
 
 class _GatheredLinear(torch.autograd.Function):
@@ -97,7 +141,6 @@ class _GatheredLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_z,) = grads
         x, index, weight = ctx.saved_tensors
-        grad_weight = (grad_z.t() @ x.index_select(0, index).to(grad_z.dtype)).to(weight.dtype)
-        rows = (grad_z @ weight.to(grad_z.dtype)).to(x.dtype)
+        rows, grad_weight, grad_bias = _gradients(grad_z, x.index_select(0, index), weight)
         grad_x = torch.zeros_like(x).index_copy_(0, index, rows)
-        return grad_x, None, grad_weight, grad_z.sum(0).to(weight.dtype)
+        return grad_x, None, grad_weight, grad_bias

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqba.nn.products import product
+
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
 
@@ -74,7 +76,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
             for start in range(0, hidden.shape[0], rows):
                 part = slice(start, start + rows)
                 chunk = hidden[part].to(dtype)
-                logits = torch.mm(chunk, table.t()) if bias is None else torch.addmm(bias.to(dtype), chunk, table.t())
+                logits = product(chunk, table, None if bias is None else bias.to(dtype))
                 # Overwrites the logits with their gradient, and returns the chunk's sums.
                 logits, chunk_loss, chunk_nll = _loss_and_gradient(
                     logits.to(wide), target[part], smoothing, wants_gradient=any(needs)
@@ -106,10 +108,7 @@ class _Gradients:
 
     def add(self, part: slice, chunk: Tensor, table: Tensor, grad_logits: Tensor) -> None:
         if self.hidden is not None:
-            if self.hidden.dtype == table.dtype:
-                torch.mm(grad_logits, table, out=self.hidden[part])
-            else:
-                self.hidden[part] = grad_logits @ table
+            self.hidden[part] = product(grad_logits, table.t())
         if self.weight is not None:
             if self.weight.dtype == chunk.dtype:
                 self.weight.addmm_(grad_logits.t(), chunk)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core.plan import SavedBytes
-from seqba.nn import gathered_linear, norm_linear
+from seqba.nn import gathered_linear, linear, norm_linear
 
 
 @pytest.fixture
@@ -45,6 +45,29 @@ def test_gathered_linear_is_a_linear_layer_on_some_rows(modules: tuple[nn.LayerN
     torch.testing.assert_close(z, linear(x[index]))
     for gradient, reference in zip(gradients([z], x, linear), gradients([linear(x[index])], x, linear), strict=True):
         torch.testing.assert_close(gradient, reference)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_all_of_them_equal_the_frameworks_layer_in_either_precision(dtype: torch.dtype, bound: float) -> None:
+    torch.manual_seed(0)
+    layer, norm = nn.Linear(24, 40, dtype=dtype), nn.LayerNorm(24, dtype=dtype)
+    x = torch.randn(70, 24, dtype=dtype, requires_grad=True)
+    everything = torch.arange(70)
+    pairs = [
+        (linear(x, layer), layer(x)),
+        (gathered_linear(x, everything, layer), layer(x)),
+        (norm_linear(x, norm, layer)[1], layer(norm(x))),
+    ]
+    upstream = torch.randn(70, 40, dtype=dtype)
+    for ours, theirs in pairs:
+        assert (ours - theirs).norm() < bound * theirs.norm()
+        inputs = [x, layer.weight, layer.bias]
+        for gradient, expected in zip(
+            torch.autograd.grad(ours, inputs, upstream),
+            torch.autograd.grad(theirs, inputs, upstream, retain_graph=True),
+            strict=True,
+        ):
+            assert (gradient - expected).norm() < bound * expected.norm()
 
 
 def test_they_keep_their_input_alone(modules: tuple[nn.LayerNorm, nn.Linear]) -> None:
