@@ -24,7 +24,8 @@ Face.
 "agree" is the share of sentences with the same translation on both sides. They sum in different orders, so ties may
 fall otherwise; and with a checkpoint the rules differ about which finished hypotheses to keep.
 
-Expectation: at least 4x the sentences per second of Hugging Face; agreement above 0.98 without a checkpoint.
+Reached on two AVX-512 cores, 200 sentences: 2.6x the sentences per second of Hugging Face in the order of the test set,
+2.1x of it sorted, agreement 1.00. The aim of 4x is open: seven tenths of both sides are float32 products.
 """
 
 from __future__ import annotations

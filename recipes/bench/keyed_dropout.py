@@ -5,7 +5,8 @@
 One measurement drops from a float32 tensor with probability 0.1 and runs the backward. Both in one process, in turns,
 freed memory kept for both. "ratio" is the median over rounds of keyed over F.dropout, below 1 where keyed is faster.
 
-Expectation: at most 1 at every size, forward and backward together.
+Expectation: at most 1 at every size of a model, forward and backward together (0.29 to 0.42 on two AMD cores, where
+torch draws one number after the other). The backward alone is up to 1.9: it turns bytes into numbers again.
 """
 
 from __future__ import annotations

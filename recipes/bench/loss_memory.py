@@ -9,7 +9,7 @@ lengths, all copies in one pass, gradients and Adam's step:
     logits      F.cross_entropy of hidden @ weight.T: logits, their log-softmax and their gradient exist at once
 
 "memory" is the peak of the process over that of "logits", "time" the second update's over that of "logits". The four
-copies at base need about 16 GB in the side without the fused loss: use fewer (--copies 1) on a smaller machine.
+copies at base may need more than 12 GB in the side without the fused loss: use fewer (--copies 1) on a smaller machine.
 
 Expectation: less than 0.6 in memory and at most 1.0 in time.
 """

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
 
 import torch
 
@@ -22,6 +25,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
         The exit status: main's own; 2 for a user's mistake, a bad file or a full disk; 130 for Ctrl-C.
     """
     _open_streams()
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         status = main(arguments)
         sys.stdout.flush()
@@ -40,6 +44,13 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, torch.OutOfMemoryError) as error:
         reason = str(error).partition("\n")[0]
         return _complain(f"out of memory{f' ({reason})' if reason else ''}: take smaller batches or a smaller model")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    """Leaves as an exception does, so that what was being written is tidied away."""
+    sys.exit(128 + number)
 
 
 def _open_streams() -> None:

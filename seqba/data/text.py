@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -87,6 +88,11 @@ def count_lines(path: str | Path, end: int | None = None) -> int:
     return count + (end is None and last not in (b"", b"\n", b"\r"))
 
 
+def _leave_ctrl_c_alone() -> None:
+    """A terminal sends Ctrl-C to every process of a command; the parent ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class Workers:
     """Processes that work on pieces of text; a context manager. They start when there is enough work for two.
 
@@ -140,5 +146,7 @@ class Workers:
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # Fresh interpreters: forking a process that has threads (torch's, a progress bar's) can deadlock.
-            self._pool = ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"))
+            self._pool = ProcessPoolExecutor(
+                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_leave_ctrl_c_alone
+            )
         return self._pool

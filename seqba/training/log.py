@@ -172,8 +172,8 @@ class TrainingLog:
 def _format(options: LogOptions) -> str:
     if options.log_format is not None:
         return options.log_format
-    if not sys.stderr.isatty():
-        return "json"
+    if not (sys.stderr.isatty() and sys.stdout.isatty()):
+        return "json"  # somebody keeps what is printed, or nobody watches
     return "simple" if options.no_progress_bar else "tqdm"
 
 

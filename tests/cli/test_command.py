@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,3 +52,21 @@ def test_a_closed_stream_is_no_traceback(closed: str) -> None:
     done = subprocess.run(["bash", "-c", command], env=environment, stdin=subprocess.DEVNULL, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode() == ("" if closed == ">&-" else "×\n")
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from seqba.cli.command import run\n"
+        "from seqba.data.files import atomic_write\n"
+        "def main(arguments):\n"
+        "    with atomic_write(sys.argv[1]):\n"
+        "        print('writing', flush=True); time.sleep(60)\n"
+        "sys.exit(run(main))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "x.bin")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"writing\n"
+        process.terminate()
+        assert process.wait(30) == 143
+    assert not list(tmp_path.iterdir())

@@ -145,7 +145,8 @@ def test_a_bar_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_format_fits_where_it_goes(
     options: LogOptions, terminal: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: terminal))
+    for stream in ("sys.stdout", "sys.stderr"):
+        monkeypatch.setattr(stream, SimpleNamespace(isatty=lambda: terminal))
     assert TrainingLog(options, CPU).format == expected
 
 
