@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import StopAfter, make_loop, make_options
+from small_runs import StopAfter, make_loop, make_options
 from sums import Rows, SquaresTask, poison
 from torch import Tensor
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import make_constants, make_loop, make_options
+from small_runs import make_constants, make_loop, make_options
 from sums import SquaresTask
 
 from seqba.errors import UserError
