@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import multiprocessing
 import os
 import signal
 import sys
@@ -49,7 +50,12 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    """Leaves as an exception does, so that what was being written is tidied away."""
+    """Leaves as an exception does, so that what was being written is tidied away.
+
+    A forked worker has this handler too, but nothing to tidy, and may hold a lock of its pool: it ends at once.
+    """
+    if multiprocessing.parent_process() is not None:
+        os._exit(128 + number)
     sys.exit(128 + number)
 
 
