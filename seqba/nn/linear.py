@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqba.nn.products import product
+from seqba.nn.products import product, product_dtype
 
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -73,11 +73,6 @@ def gathered_linear(x: Tensor, index: Tensor, layer: nn.Linear) -> Tensor:
     return z
 
 
-def _product_dtype(x: Tensor) -> torch.dtype:
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
 def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
     with torch.autocast(y.device.type, enabled=False):
         return product(y.to(dtype), weight.to(dtype), bias.to(dtype))
@@ -94,7 +89,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias, _product_dtype(x))
+        return _product(x, weight, bias, product_dtype(x))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -108,7 +103,7 @@ class _NormLinear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
-        dtype = _product_dtype(x)
+        dtype = product_dtype(x)
         y, mean, deviation = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
         ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation)
         ctx.eps = eps
@@ -132,7 +127,7 @@ class _NormLinear(torch.autograd.Function):
 class _GatheredLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        dtype = _product_dtype(x)
+        dtype = product_dtype(x)
         ctx.save_for_backward(x, index, weight)
         return _product(x.index_select(0, index), weight, bias, dtype)
 

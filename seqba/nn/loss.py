@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.nn.products import product
+from seqba.nn.products import product, product_dtype
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
@@ -64,7 +64,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
-        dtype = _product_dtype(hidden)
+        dtype = product_dtype(hidden)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         table = weight.to(dtype)
         needs = ctx.needs_input_grad[:3]
@@ -121,11 +121,6 @@ class _Gradients:
         weight = self.weight.to(self._weight_dtype) if self.weight is not None else None
         bias = self.bias.to(self._weight_dtype) if self.bias is not None else None
         return self.hidden, weight, bias
-
-
-def _product_dtype(hidden: Tensor) -> torch.dtype:
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
 def _loss_and_gradient(

@@ -35,3 +35,9 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return result
     return nn.functional.linear(a, b, bias)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """What products of x run in: autocast's dtype where it is on, else x's own."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
