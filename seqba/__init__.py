@@ -1,11 +1,12 @@
 """Batch Augmentation for sequence models: M noisy copies of every example, one merged gradient per update."""
 
 from seqba import nn
-from seqba.core import Step, grid_gradient, merged_gradient, parse_plan, replicate, replicating_collate
+from seqba.core import Carry, Step, grid_gradient, merged_gradient, parse_plan, replicate, replicating_collate
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Carry",
     "Step",
     "__version__",
     "grid_gradient",

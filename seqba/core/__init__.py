@@ -1,11 +1,13 @@
 """The method: copies, keyed noise, plans, the merged gradient. Knows neither text nor images; imports torch alone."""
 
+from seqba.core.carry import Carry
 from seqba.core.gradient import Step, grid_gradient, merged_gradient
 from seqba.core.noise import Noise, current_noise, noise_context
 from seqba.core.plan import Pass, Plan, parse_plan
 from seqba.core.replicate import replicate, replicating_collate
 
 __all__ = [
+    "Carry",
     "Noise",
     "Pass",
     "Plan",

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LEVELS = 1 << 16
 """Probabilities are resolved to 1/65,536: sixteen random bits per element are drawn, not the 64 of a double."""
 
+ALL_COPIES = -1
+"""Stands for the copy in the key of a draw that all copies of a shard share."""
+
 _WORD = (1 << 64) - 1
 
 
@@ -52,7 +55,15 @@ class Noise:
     _strangers: dict[int, str] = field(default_factory=dict)
     _generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
 
-    def keep_mask(self, owner: object, shape: Sequence[int], probability: float, device: torch.device) -> Tensor:
+    def keep_mask(
+        self,
+        owner: object,
+        shape: Sequence[int],
+        probability: float,
+        device: torch.device,
+        *,
+        shared: bool = False,
+    ) -> Tensor:
         """Draws which elements are kept: each is dropped with `probability`, rounded to 1/65,536, independently.
 
         Args:
@@ -60,6 +71,8 @@ class Noise:
             shape: (k·R, ...): k copies of R rows each, copy-major.
             probability: of dropping, in [0, 1).
             device: where the mask is needed.
+            shared: one draw for all copies of the shard, whatever plan they run in: `shape` is then that of one copy,
+                and the key holds `ALL_COPIES` in the copy's place.
 
         Returns:
             An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update,
@@ -69,7 +82,8 @@ class Noise:
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
         """
-        copies = len(self.copies)
+        keyed = (ALL_COPIES,) if shared else self.copies
+        copies = len(keyed)
         if not shape or shape[0] % copies:
             raise ValueError(
                 f"keyed noise of shape {tuple(shape)} in a pass of {copies} copies: dimension 0 must hold the copies' "
@@ -80,7 +94,7 @@ class Noise:
         words = torch.empty((copies, -(-per_copy // 4)), dtype=torch.int64, device=device)
         site = self._site(owner)
         generator = self._generator(device)
-        for copy, row in zip(self.copies, words, strict=True):
+        for copy, row in zip(keyed, words, strict=True):
             generator.manual_seed(_mix(self.seed, self.update, self.shard, copy, site))
             row.random_(-(1 << 63), None, generator=generator)
         self.draws += 1

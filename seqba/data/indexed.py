@@ -97,12 +97,17 @@ class IndexedCorpus:
         columns = np.arange(sizes.max(initial=0))
         inside = columns < sizes[:, None]  # (B, L)
         result = np.full(inside.shape, Dictionary.pad, dtype=np.int64)
-        ids = self._ids[(self._starts[rows][:, None] + columns)[inside]].astype(np.int64)
-        # The word "<pad>" in a text has padding's own id in fairseq's files. Inside a row it is a word like others
-        # that the model has no symbol for; left as it is, it would read as the end of the row.
-        ids[ids == Dictionary.pad] = Dictionary.unk
-        result[inside] = ids
+        result[inside] = _as_words(self._ids[(self._starts[rows][:, None] + columns)[inside]])
         return result
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all rows, every `</s>` included."""
+        return int(self._starts[-1])
+
+    def span(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Tokens start … stop − 1 of the rows one after the other, as running text: (stop − start,) int64."""
+        return _as_words(self._ids[start:stop])
 
     def last_ids(self) -> Ids:
         """Last id of each row: (N,); `</s>` everywhere in a corpus of sentences. No row may be empty."""
@@ -182,6 +187,19 @@ class JoinedCorpus:
             result[here, : block.shape[1]] = block
         return result
 
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all parts."""
+        return sum(part.tokens for part in self.parts)
+
+    def span(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Tokens start … stop − 1 of all parts one after the other, as in `IndexedCorpus`."""
+        pieces, first = [np.empty(0, np.int64)], 0
+        for part in self.parts:
+            pieces.append(part.span(max(start - first, 0), max(min(stop - first, part.tokens), 0)))
+            first += part.tokens
+        return np.concatenate(pieces)
+
 
 class IndexedWriter:
     """Writes a corpus that appears under its names only when it is complete. Use it as a context manager.
@@ -243,6 +261,17 @@ class IndexedWriter:
         self._index.write(HEADER.pack(MAGIC, VERSION, self.code, len(sizes)))
         self._index.write(sizes.astype("<i4").tobytes())
         self._index.write(positions.astype("<i8").tobytes())
+
+
+def _as_words(ids: Ids) -> npt.NDArray[np.int64]:
+    """Ids as int64, the word "<pad>" as `<unk>`.
+
+    In a text, "<pad>" has padding's own id in fairseq's files. There it is a word like others that the model has no
+    symbol for; left as it is, it would read as the end of a row.
+    """
+    words = ids.astype(np.int64)
+    words[words == Dictionary.pad] = Dictionary.unk
+    return words
 
 
 def _read_index(path: Path) -> tuple[np.dtype[Any], npt.NDArray[np.int32]]:

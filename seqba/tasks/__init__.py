@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from seqba.core import Carry
+
 Batch = TypeVar("Batch")
 Batch_co = TypeVar("Batch_co", covariant=True)
 
@@ -24,14 +26,23 @@ class Shards(Protocol[Batch_co]):
 
 
 class Task(Protocol[Batch]):
-    """What the trainer and the loop ask of a task."""
+    """What the trainer and the loop ask of a task.
+
+    Attributes:
+        carried: what each (shard, copy) carries from one update to the next; None where examples stand for themselves.
+    """
+
+    carried: Carry | None
 
     def state(self) -> dict[str, Any]:
         """Plain values that a checkpoint must agree with before training goes on from it (dictionaries, say)."""
         ...
 
-    def epoch(self, epoch: int) -> Shards[Batch]:
-        """The training batches of the 1-based `epoch`: a function of (seed, epoch) alone."""
+    def epoch(self, epoch: int, shards_per_update: int) -> Shards[Batch]:
+        """The training batches of the 1-based `epoch`: a function of (seed, epoch) alone.
+
+        `shards_per_update` consecutive ones make an update; a task whose shards go on from update to update must know.
+        """
         ...
 
     def validation(self, subset: str) -> Shards[Batch]:
@@ -48,4 +59,8 @@ class Task(Protocol[Batch]):
 
     def tokens(self, batch: Batch) -> int:
         """Predicted tokens of a batch: what perplexity is per."""
+        ...
+
+    def learning_rate_factor(self, batch: Batch) -> float:
+        """What the learning rate of an update is multiplied by; 1 but for batches of unusual length."""
         ...

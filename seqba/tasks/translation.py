@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from seqba.core import Carry
 from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch, PairCorpus, find_languages, open_pairs
@@ -112,6 +113,7 @@ class Translation:
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
         self.max_positions = (max_source_positions, max_target_positions)
+        self.carried: Carry | None = None
         self._training: dict[Path, tuple[PairCorpus, npt.NDArray[np.int64]]] = {}
         self._validation: dict[str, PlannedPairs] = {}
 
@@ -127,8 +129,11 @@ class Translation:
             "target_dictionary_sha256": dictionary_digest(self.target_dictionary),
         }
 
-    def epoch(self, epoch: int) -> PlannedPairs:
-        """The shards of the 1-based `epoch`, a function of (seed, epoch); overlong lines are named once and skipped."""
+    def epoch(self, epoch: int, shards_per_update: int = 1) -> PlannedPairs:
+        """The shards of the 1-based `epoch`, a function of (seed, epoch); overlong lines are named once and skipped.
+
+        Pairs stand for themselves, so that the shards are the same however many make an update.
+        """
         folder = self.folders[(epoch - 1) % len(self.folders)]
         if folder not in self._training:
             self._training = {folder: self._open_training(folder)}
@@ -174,6 +179,10 @@ class Translation:
     def tokens(self, batch: PairBatch) -> int:
         """Target tokens, `</s>` included."""
         return int(batch.target_tokens)
+
+    def learning_rate_factor(self, batch: PairBatch) -> float:
+        """1: a batch's size is in its weight."""
+        return 1.0
 
     def _open(self, folder: Path, split: str, *, combine: bool = False) -> PairCorpus:
         languages = (self.source_lang, self.target_lang)

@@ -100,7 +100,8 @@ class TrainingLoop:
 
     def _open_epoch(self) -> Groups:
         progress = self.progress
-        groups = Groups(self.task.epoch(progress.epoch), self.grid.shards(progress.epoch))
+        size = self.grid.shards(progress.epoch)
+        groups = Groups(self.task.epoch(progress.epoch, size), size)
         if progress.updates_in_epoch and progress.updates_of_epoch != len(groups):
             raise UserError(
                 f"epoch {progress.epoch} has {len(groups)} updates, but had {progress.updates_of_epoch} when the "
@@ -178,16 +179,18 @@ class TrainingLoop:
         """Validates on every split; returns the names under which the state is one of the best."""
         rules, progress = self.options.validation, self.progress
         metrics = {}
-        for subset in self.subsets:
-            metrics[subset] = validate(self.trainer, self.task.validation(subset), stop.is_set)
-            if self.scores is not None:
-                metrics[subset] |= self.scores(self.trainer.model, subset, stop.is_set)
+        with self.trainer.averaged_weights():
+            for subset in self.subsets:
+                metrics[subset] = validate(self.trainer, self.task.validation(subset), stop.is_set)
+                if self.scores is not None:
+                    metrics[subset] |= self.scores(self.trainer.model, subset, stop.is_set)
         progress.latest = metrics[self.subsets[0]]
         value, maximize = progress.latest[rules.best_checkpoint_metric], rules.maximize_best_checkpoint_metric
         names = [BEST] if progress.judge(value, maximize=maximize) else []
         kept = self.folder.rank_best(progress, rules.best_checkpoint_metric, value, maximize=maximize)
         for subset in self.subsets:
             self.log.validation(subset, metrics[subset], progress, self.trainer.updates)
+        self.trainer.observe(progress.latest["loss"])
         return names if kept is None else [*names, kept]
 
     def _save(self, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The optimizer: Adam in one fused kernel."""
+"""The optimizers: Adam and SGD, each in one fused kernel."""
 
 from __future__ import annotations
 
@@ -7,23 +7,34 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from seqba.training.averaging import NonMonotonicTrigger
 from seqba.training.options import OptimisationOptions
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOptions) -> torch.optim.AdamW:
-    """Adam with decoupled weight decay on all parameters, as fairseq's `adam`.
+def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOptions) -> torch.optim.Optimizer:
+    """What `--optimizer` names. The learning rate is set before every step by the trainer.
 
-    The step reads and writes each weight once (fused), on the CPU as well. The learning rate is set before every step
-    by the trainer. fairseq adds eps before the bias correction of the denominator, torch after it: the first updates'
-    effective eps differs, nothing else.
+    adam      Adam with decoupled weight decay on all parameters, as fairseq's. fairseq adds eps before the bias
+              correction of the denominator, torch after it: the first updates' effective eps differs, nothing else.
+    sgd       stochastic gradient descent with momentum; weight decay is added to the gradient.
+    nt_asgd   the same without momentum, until `build_trigger`'s trigger fires (`seqba.training.averaging`).
 
-    Source: Kingma & Ba 2015; Loshchilov & Hutter 2019 for the decay.
+    A step reads and writes each weight once (fused), on the CPU as well.
+
+    Source: Kingma & Ba 2015; Loshchilov & Hutter 2019 for Adam's decay; Merity et al. 2018 for NT-ASGD.
     """
-    return torch.optim.AdamW(
-        parameters,
-        lr=0.0,
-        betas=(options.adam_betas[0], options.adam_betas[1]),
-        eps=options.adam_eps,
-        weight_decay=options.weight_decay,
-        fused=True,
-    )
+    if options.optimizer == "adam":
+        return torch.optim.AdamW(
+            parameters,
+            lr=0.0,
+            betas=(options.adam_betas[0], options.adam_betas[1]),
+            eps=options.adam_eps,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+    return torch.optim.SGD(parameters, lr=0.0, momentum=options.momentum, weight_decay=options.weight_decay, fused=True)
+
+
+def build_trigger(options: OptimisationOptions) -> NonMonotonicTrigger | None:
+    """What says when `nt_asgd` begins to average; None for the other optimizers."""
+    return NonMonotonicTrigger(options.nonmono) if options.optimizer == "nt_asgd" else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seqba.errors import UserError
-from seqba.options import option
+from seqba.options import flag_of, option
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,25 @@ class GridOptions:
 class OptimisationOptions:
     """From gradient to step."""
 
-    optimizer: str = option("adam", "the optimizer", choices=("adam",))
+    optimizer: str = option(
+        "adam",
+        "adam, sgd, or nt_asgd: SGD that averages the weights once validation stops improving (not in fairseq)",
+        choices=("adam", "sgd", "nt_asgd"),
+    )
     adam_betas: tuple[float, ...] = option((0.9, 0.999), "decay of Adam's two averages", minimum=0, below=1)
     adam_eps: float = option(1e-8, "added to Adam's denominator", above=0)
-    weight_decay: float = option(0.0, "decoupled: weights shrink by lr × this per update", minimum=0)
+    momentum: float = option(0.0, "momentum of sgd", minimum=0, below=1)
+    nonmono: int = option(
+        5,
+        "nt_asgd: average once a validation is worse than the best of all but the last so many before it",
+        minimum=0,
+    )
+    weight_decay: float = option(
+        0.0,
+        "adam: weights shrink by lr × this per update (decoupled); sgd, nt_asgd: this × weight is added to the "
+        "clipped gradient",
+        minimum=0,
+    )
     clip_norm: float = option(0.0, "scale gradients down to this norm; 0 = never", minimum=0)
     max_skipped_updates: int = option(
         10, "stop after this many updates in a row without a finite loss and gradient (not in fairseq)", minimum=1
@@ -162,8 +177,7 @@ class TrainingOptions:
         _check_schedule(self.schedule)
         _check_validation(self)
         _check_checkpoints(self.checkpoints)
-        if len(self.optimisation.adam_betas) != 2:
-            raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {self.optimisation.adam_betas}")
+        _check_optimisation(self.optimisation)
         if self.log.no_progress_bar and self.log.log_format == "tqdm":
             raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
 
@@ -174,6 +188,16 @@ def _check_grid(options: TrainingOptions) -> None:
             "--max-epoch with --arm fixed-samples would give this arm fewer updates than the others, since an epoch "
             "has fewer of them: use --max-update"
         )
+
+
+def _check_optimisation(optimisation: OptimisationOptions) -> None:
+    if len(optimisation.adam_betas) != 2:
+        raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {optimisation.adam_betas}")
+    defaults = OptimisationOptions()
+    owners = {"adam_betas": "adam", "adam_eps": "adam", "momentum": "sgd", "nonmono": "nt_asgd"}
+    for name, owner in owners.items():
+        if optimisation.optimizer != owner and getattr(optimisation, name) != getattr(defaults, name):
+            raise UserError(f"{flag_of(name)} belongs to --optimizer {owner}, not {optimisation.optimizer}")
 
 
 def _check_schedule(schedule: ScheduleOptions) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -13,10 +15,13 @@ from torch import Tensor, nn
 from seqba.core import grid_gradient, parse_plan
 from seqba.errors import UserError
 from seqba.tasks import Task
+from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
 from seqba.training.device import to_device
 from seqba.training.schedules import Schedule
 
 Batch = TypeVar("Batch")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Trainer(Generic[Batch]):
         optimizer: of the model's parameters; its learning rate is set before every step.
         schedule: learning rate of the 1-based update.
         rules: see `UpdateRules`.
+        trigger: says when the optimizer begins to average the weights (NT-ASGD); None for never.
 
     Attributes:
         updates: steps made so far. Skipped updates don't count.
@@ -91,12 +97,14 @@ class Trainer(Generic[Batch]):
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         rules: UpdateRules,
+        trigger: NonMonotonicTrigger | None = None,
     ) -> None:
         self.task = task
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
         self.rules = rules
+        self.trigger = trigger
         self.updates = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
@@ -124,11 +132,12 @@ class Trainer(Generic[Batch]):
             update=number,
         )
         grad_norm = self._clip()
-        lr = self.schedule(number)
+        lr = self.schedule(number) * self.task.learning_rate_factor(shards[0])
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
         if not skipped:
             self._step(lr)
         self.optimizer.zero_grad()
+        self._carry_on(skipped=skipped)
         report = UpdateReport(
             update=number,
             lr=lr,
@@ -149,22 +158,66 @@ class Trainer(Generic[Batch]):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.rules.bf16):
             return self.task.loss(model, batch)
 
+    def observe(self, loss: float) -> None:
+        """Takes note of a validation's loss; where the trigger says so, the optimizer averages from now on."""
+        if self.trigger is not None and self.trigger.observe(loss):
+            self.optimizer = begin_averaging(self.optimizer)
+            logger.info("averaging the weights from update %d on", self.updates + 1)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Puts the averaged weights into the model where there are any; the raw ones, which train, come back after."""
+        with swapped_weights(self.optimizer):
+            yield
+
     def state_dict(self) -> dict[str, Any]:
-        """Counters, and the plan's choice: the same grouping of copies gives the same sums to the last bit."""
+        """Counters, the trigger, the carried state, and the plan's choice of copies per pass.
+
+        The same grouping of copies gives the same sums to the last bit.
+        """
         return {
             "updates": self.updates,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "copies_per_pass": self._plan.copies_per_pass,
+            "trigger": None if self.trigger is None else self.trigger.state_dict(),
+            "carried": None if self.task.carried is None else self.task.carried.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], *, keep_plan: bool) -> None:
-        """Goes on from `state_dict`; `keep_plan` takes over the measured number of copies per pass."""
+    def load_state_dict(self, state: Mapping[str, Any], *, keep_plan: bool, keep_carried: bool) -> None:
+        """Goes on from `state_dict`.
+
+        Args:
+            state: what `state_dict` returned.
+            keep_plan: take over the measured number of copies per pass.
+            keep_carried: take over the carried state; a run that begins with the data again has none.
+        """
         self.updates = state["updates"]
         self.skipped = state["skipped"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
         if keep_plan:
             self._plan.copies_per_pass = state["copies_per_pass"]
+        if keep_carried and self.task.carried is not None and state["carried"] is not None:
+            self.task.carried.load_state_dict(state["carried"], copies=self.rules.copies, device=self.device)
+
+    def load_optimizer(self, state: Mapping[str, Any], trigger: Mapping[str, Any] | None) -> None:
+        """Takes over the averages of a checkpoint's optimizer, and whether its trigger has fired.
+
+        Only the averages: learning rate, betas and decay are this command's, not those of the one that wrote the file.
+        """
+        if self.trigger is not None and trigger is not None:
+            self.trigger.load_state_dict(trigger)
+            if self.trigger.has_fired:
+                self.optimizer = begin_averaging(self.optimizer)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+    def _carry_on(self, *, skipped: bool) -> None:
+        """The states after this window are those before the next one, unless the update was thrown away."""
+        if self.task.carried is not None:
+            if skipped:
+                self.task.carried.discard()
+            else:
+                self.task.carried.commit()
 
     def _clip(self) -> float:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]

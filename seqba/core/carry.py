@@ -1,0 +1,100 @@
+"""State that belongs to a cell: what a recurrent model carries from one update to the next, copy by copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqba.core.noise import current_noise
+
+Cell = tuple[int, int]
+
+
+class Carry:
+    """The hidden states of a recurrent model, one for each (shard, copy).
+
+    A copy of a shard has gone through its own noise in every window so far, so its state is its own; a state repeated
+    from another copy would take a part of the augmentation away. Between updates the states are kept by cell, whatever
+    passes the cells ran in: the next update may run under another plan.
+
+    What a pass writes counts from `commit` on. An update that is thrown away (a gradient that isn't finite, a plan that
+    ran out of memory and begins again) leaves every state as it was.
+
+    Outside an update (validation, a plain loop) there is one further state, apart from the cells'.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Cell, tuple[Tensor, ...]] = {}
+        self._written: dict[Cell, tuple[Tensor, ...]] = {}
+        self._outside: tuple[Tensor, ...] | None = None
+
+    def read(self) -> tuple[Tensor, ...] | None:
+        """The states of the copies in the current pass, stacked copy-major: each tensor (k·B, ...).
+
+        Returns:
+            The tensors that were written for these cells, or None if nothing was.
+
+        Raises:
+            ValueError: if some of the pass's cells have a state and others have none.
+        """
+        noise = current_noise()
+        if noise is None:
+            return self._outside
+        states = [self._kept.get((noise.shard, copy)) for copy in noise.copies]
+        there = [state for state in states if state is not None]
+        if not there:
+            return None
+        if len(there) < len(states):
+            raise ValueError(f"shard {noise.shard}: only {len(there)} of copies {list(noise.copies)} have a state")
+        return tuple(torch.cat(parts) for parts in zip(*there, strict=True)) if len(there) > 1 else there[0]
+
+    def write(self, state: Sequence[Tensor]) -> None:
+        """Takes the states that the current pass ends with, (k·B, ...) each, copy-major; keeps no graph."""
+        noise = current_noise()
+        detached = tuple(tensor.detach() for tensor in state)
+        if noise is None:
+            self._outside = detached
+            return
+        copies = len(noise.copies)
+        slices = [tensor.chunk(copies) for tensor in detached]
+        for place, copy in enumerate(noise.copies):
+            # A slice of a stacked pass would keep the whole of it alive.
+            self._written[noise.shard, copy] = tuple(parts[place].clone() for parts in slices)
+
+    def commit(self) -> None:
+        """Makes what the update's passes wrote the states of the next update."""
+        self._kept.update(self._written)
+        self._written.clear()
+
+    def discard(self) -> None:
+        """Forgets what the update's passes wrote."""
+        self._written.clear()
+
+    def clear(self) -> None:
+        """Forgets all states: the next update begins with none."""
+        self._kept.clear()
+        self._written.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"shards": for each shard, in order, its tensors (M·B, ...), copy-major}: the same whatever the plan was."""
+        shards = sorted({shard for shard, _ in self._kept})
+        return {"shards": [[torch.cat(parts) for parts in zip(*self._of(shard), strict=True)] for shard in shards]}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, copies: int, device: torch.device) -> None:
+        """Goes on from `state_dict`, whose rows are those of `copies` copies, on the device of the model.
+
+        Raises:
+            ValueError: if the rows can't be those of so many copies.
+        """
+        self.clear()
+        for shard, tensors in enumerate(state["shards"]):
+            if any(tensor.shape[0] % copies for tensor in tensors):
+                raise ValueError(f"the carried state of shard {shard} isn't that of {copies} copies")
+            for copy, parts in enumerate(zip(*(tensor.chunk(copies) for tensor in tensors), strict=True)):
+                self._kept[shard, copy] = tuple(part.to(device, copy=True) for part in parts)
+
+    def _of(self, shard: int) -> list[tuple[Tensor, ...]]:
+        return [self._kept[cell] for cell in sorted(self._kept) if cell[0] == shard]

@@ -1,0 +1,268 @@
+"""An LSTM layer whose recurrent weights are dropped per copy, also when the copies are stacked in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqba.nn.dropout import kept_scale
+from seqba.nn.products import RepeatedProduct, product, product_dtype
+from seqba.nn.weight_noise import WeightDropout
+
+State = tuple[Tensor, Tensor]
+
+
+class WeightDroppedLSTM(nn.Module):
+    """One LSTM layer with DropConnect on its hidden-to-hidden weights.
+
+        i, f, o = σ(W x_t + U h_{t−1} + b);  g = tanh(…);  c_t = f·c_{t−1} + i·g;  h_t = o·tanh(c_t)
+        U = W_hh·mask / (1 − p)
+
+    The mask is fixed over time and rows, and each copy of a pass has its own (`seqba.nn.WeightDropout`). Where one mask
+    serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer. Otherwise the recurrent
+    product is batched over the copies; everything that the masks don't touch stays one product for all of them.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        weight_dropout: probability of dropping an element of W_hh.
+        shared: whether copies share the mask.
+
+    Attributes:
+        weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0: as in `nn.LSTM`, gates in the order i, f, g, o.
+
+    Source: Hochreiter & Schmidhuber 1997; Merity et al. 2018, section 2.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, *, weight_dropout: float = 0.0, shared: bool = False) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.weight_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size, input_size))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(4 * hidden_size))
+        self.bias_hh_l0 = nn.Parameter(torch.empty(4 * hidden_size))
+        self.weight_dropout = WeightDropout(weight_dropout, shared=shared)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Rows x (k·B, T, I) from state (h, c), each (k·B, H) → hidden states (k·B, T, H), and the last (h, c)."""
+        kept = self.weight_dropout(self.weight_hh_l0)
+        if kept is None or kept.shape[0] == 1:
+            return self._one_mask(x, state, kept)
+        return per_copy_lstm(
+            x,
+            state,
+            self.weight_ih_l0,
+            self.weight_hh_l0,
+            self.bias_ih_l0 + self.bias_hh_l0,
+            kept,
+            kept_scale(self.weight_dropout.p),
+        )
+
+    def _one_mask(self, x: Tensor, state: State, kept: Tensor | None) -> tuple[Tensor, State]:
+        """The layer by torch's own LSTM, with the dropped weights."""
+        weight: Tensor = self.weight_hh_l0
+        if kept is not None:
+            weight = weight * kept[0].to(weight.dtype).mul_(kept_scale(self.weight_dropout.p))
+        parameters: list[Tensor] = [self.weight_ih_l0, weight, self.bias_ih_l0, self.bias_hh_l0]
+        hidden = tuple(part.unsqueeze(0) for part in state)
+        y, h, c = torch.lstm(x, hidden, parameters, True, 1, 0.0, self.training, False, True)
+        return y, (h[0], c[0])
+
+
+def per_copy_lstm(
+    x: Tensor, state: State, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, kept: Tensor, scale: float
+) -> tuple[Tensor, State]:
+    """An LSTM layer over k stacked copies, each with its own mask on W_hh.
+
+    One product each for the input projection, its weight's gradient and the gradient by x; the recurrent products are
+    batched over the copies on a GPU. On a CPU each copy runs through all time steps before the next one does, so that
+    its dropped weights, laid out for the processor once, stay in a cache.
+
+    Args:
+        x: (k·B, T, I), copy-major.
+        state: (h, c), each (k·B, H).
+        weight_ih: (4H, I).
+        weight_hh: (4H, H).
+        bias: (4H,), the sum of both biases.
+        kept: (k, 4H, H) int8, 1 where an element of W_hh is kept.
+        scale: what kept elements are multiplied by, 1 / (1 − p).
+
+    Returns:
+        The hidden states (k·B, T, H) and the last (h, c), each (k·B, H); x's dtype. Products run in autocast's dtype
+        under autocast.
+    """
+    copies = kept.shape[0]
+    dtype = product_dtype(x)
+    # Time-major within a copy: a step is a contiguous block of rows.
+    steps = x.view(copies, -1, *x.shape[1:]).transpose(1, 2)  # (k, T, B, I)
+    h0, c0 = (part.view(copies, -1, part.shape[1]) for part in state)
+    y, c = _PerCopyLSTM.apply(  # type: ignore[no-untyped-call]
+        steps, h0, c0, weight_ih, weight_hh, bias, kept, scale, dtype
+    )
+    return y.transpose(1, 2).flatten(0, 1), (y[:, -1].flatten(0, 1), c.flatten(0, 1))
+
+
+class _PerCopyLSTM(torch.autograd.Function):
+    """(k, T, B, I) → (k, T, B, H) and the last c (k, B, H)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        h0: Tensor,
+        c0: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias: Tensor,
+        kept: Tensor,
+        scale: float,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        copies, length, rows, _ = x.shape
+        hidden_size = weight_hh.shape[1]
+        x = x.contiguous()
+        gates = _rows_product(x, weight_ih, bias, dtype)  # (k, T, B, 4H)
+        h, c = (part.new_empty(copies, length + 1, rows, hidden_size) for part in (h0, c0))
+        h[:, 0], c[:, 0] = h0, c0
+        for part in _groups(x):
+            recurrent = _Recurrent(weight_hh, kept[part], scale, dtype, rows)
+            _run(gates[part], h[part], c[part], recurrent)
+        ctx.save_for_backward(x, weight_ih, weight_hh, kept, gates, h, c)
+        ctx.scale, ctx.dtype = scale, dtype
+        return h[:, 1:].clone(), c[:, -1].clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad_y, grad_last_c = grads
+        x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors
+        by_gates = torch.empty_like(gates)
+        by_h0, by_c0 = torch.empty_like(h[:, 0]), torch.empty_like(c[:, 0])
+        by_weight_hh = torch.zeros_like(weight_hh)
+        for part in _groups(x):
+            recurrent = _Recurrent(weight_hh, kept[part], ctx.scale, ctx.dtype, x.shape[2], transposed=True)
+            by_h0[part], by_c0[part] = _run_back(
+                gates[part], c[part], grad_y[part], grad_last_c[part], recurrent, by_gates[part]
+            )
+            # Each copy's gradient passes through its own mask, so it can't be one product over all copies' rows.
+            by_weight_hh += _masked_gradient(by_gates[part], h[part, :-1], kept[part], ctx.scale, ctx.dtype)
+        flat, inputs = by_gates.flatten(0, 2).to(ctx.dtype), x.flatten(0, 2).to(ctx.dtype)
+        by_x = product(flat, weight_ih.to(ctx.dtype).t()).view_as(x).to(x.dtype) if ctx.needs_input_grad[0] else None
+        by_weight_ih = product(flat.t(), inputs.t()).to(weight_ih.dtype)
+        by_bias = by_gates.flatten(0, 2).sum(0)
+        return by_x, by_h0, by_c0, by_weight_ih, by_weight_hh, by_bias, None, None, None
+
+
+class _Recurrent:
+    """The recurrent product of some copies, each with its own dropped weights U = W_hh·mask·scale.
+
+    Args:
+        weight: W_hh (4H, H).
+        kept: (k, 4H, H) int8.
+        scale: of the kept elements.
+        dtype: of the products.
+        rows: B.
+        transposed: for products with U instead of Uᵀ.
+    """
+
+    def __init__(
+        self, weight: Tensor, kept: Tensor, scale: float, dtype: torch.dtype, rows: int, *, transposed: bool = False
+    ) -> None:
+        self.dtype = dtype
+        dropped = kept.to(weight.dtype).mul_(scale).mul_(weight).to(dtype)  # (k, 4H, H)
+        self._factors = dropped if transposed else dropped.transpose(1, 2)
+        one = dropped[0].t() if transposed else dropped[0]
+        self._single = RepeatedProduct(one, rows) if len(kept) == 1 else None
+
+    def add(self, a: Tensor, addend: Tensor) -> Tensor:
+        """Rows a (k, B, ·) through the weights, plus addend (k, B, ·)."""
+        a = a.to(self.dtype)
+        if self._single is not None and self.dtype == addend.dtype:
+            return self._single.add(a[0], addend[0]).unsqueeze(0)
+        return torch.baddbmm(addend.to(self.dtype), a, self._factors).to(addend.dtype)
+
+    def multiply(self, a: Tensor) -> Tensor:
+        """Rows a (k, B, ·) through the weights, in a's dtype."""
+        if self._single is not None:
+            return self._single.multiply(a[0].to(self.dtype)).unsqueeze(0).to(a.dtype)
+        return torch.bmm(a.to(self.dtype), self._factors).to(a.dtype)
+
+
+def _groups(x: Tensor) -> Iterator[slice]:
+    """Which copies go through time together: each alone on a CPU, all at once elsewhere."""
+    size = 1 if x.device.type == "cpu" else x.shape[0]
+    return (slice(first, first + size) for first in range(0, x.shape[0], size))
+
+
+def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: _Recurrent) -> None:
+    """All time steps: turns `gates` (k, T, B, 4H) from x's share of the sums into activations, and fills h and c.
+
+    h and c are (k, T + 1, B, H) with the initial state at step 0.
+    """
+    size = h.shape[-1]
+    for t in range(gates.shape[1]):
+        sums = recurrent.add(h[:, t], gates[:, t])
+        step = gates[:, t]
+        torch.sigmoid(sums[..., : 2 * size], out=step[..., : 2 * size])
+        torch.tanh(sums[..., 2 * size : 3 * size], out=step[..., 2 * size : 3 * size])
+        torch.sigmoid(sums[..., 3 * size :], out=step[..., 3 * size :])
+        i, f, g, o = step.chunk(4, dim=-1)
+        torch.mul(f, c[:, t], out=c[:, t + 1])
+        c[:, t + 1].addcmul_(i, g)
+        torch.tanh(c[:, t + 1], out=h[:, t + 1])
+        h[:, t + 1].mul_(o)
+
+
+def _run_back(
+    gates: Tensor, c: Tensor, grad_y: Tensor, grad_last_c: Tensor, recurrent: _Recurrent, by_gates: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Back through time: fills `by_gates` (k, T, B, 4H) with the gradient by the gates' sums.
+
+    What does not depend on later steps is computed for all steps at once: with the gradients dh and dc of a step,
+
+        by (i, f, g) = dc · (g·i(1−i), c_{t−1}·f(1−f), i·(1−g²)),   by o = dh · tanh(c_t)·o(1−o),
+        dc_t = dc_{t+1}·f_{t+1} + dh · o(1−tanh²c_t)
+
+    Returns:
+        The gradients by the initial h and c, (k, B, H) each.
+    """
+    i, f, g, o = gates.chunk(4, dim=-1)
+    by_i, by_f, by_g, by_o = by_gates.chunk(4, dim=-1)
+    squashed = torch.tanh(c[:, 1:])
+    torch.ops.aten.sigmoid_backward.grad_input(g, i, grad_input=by_i)
+    torch.ops.aten.sigmoid_backward.grad_input(c[:, :-1], f, grad_input=by_f)
+    torch.ops.aten.tanh_backward.grad_input(i, g, grad_input=by_g)
+    torch.ops.aten.sigmoid_backward.grad_input(squashed, o, grad_input=by_o)
+    through = torch.ops.aten.tanh_backward(o, squashed)  # o(1 − tanh²c)
+    size = c.shape[-1]
+    dc, dh = grad_last_c.clone(), torch.zeros_like(grad_last_c)
+    for t in range(gates.shape[1] - 1, -1, -1):
+        dh += grad_y[:, t]
+        dc.addcmul_(dh, through[:, t])
+        step = by_gates[:, t]
+        step[..., : 3 * size].view(*dc.shape[:-1], 3, size).mul_(dc.unsqueeze(-2))
+        step[..., 3 * size :].mul_(dh)
+        dc.mul_(f[:, t])
+        dh = recurrent.multiply(step)
+    return dh, dc
+
+
+def _rows_product(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """x·Wᵀ + b over the last dimension as one product, in x's dtype."""
+    flat = x.flatten(0, 2).to(dtype)
+    return product(flat, weight.to(dtype), bias.to(dtype)).view(*x.shape[:3], weight.shape[0]).to(x.dtype)
+
+
+def _masked_gradient(by_gates: Tensor, h: Tensor, kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """Σ over copies of (by_gatesᵀ·h)·mask·scale: the gradient by W_hh (4H, H)."""
+    left, right = by_gates.flatten(1, 2).to(dtype), h.flatten(1, 2).to(dtype)  # (k, T·B, 4H), (k, T·B, H)
+    one = len(kept) == 1
+    full = product(left[0].t(), right[0].t()).unsqueeze(0) if one else left.transpose(1, 2) @ right
+    return full.to(by_gates.dtype).mul_(kept.to(by_gates.dtype).mul_(scale)).sum(0)

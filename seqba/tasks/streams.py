@@ -1,0 +1,172 @@
+"""Language modelling over running text: streams read window by window, the hidden state carried along."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from seqba.core import Carry
+from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_windows, random_windows
+from seqba.errors import UserError
+from seqba.nn import label_smoothed_cross_entropy
+from seqba.options import option
+from seqba.tasks.options import BatchOptions, CriterionOptions
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How running text is read by a recurrent model, and what keeps its activations small and slow."""
+
+    bptt: int = option(
+        70,
+        "mean length of a window; half of it in 1 window of 20, ± 5 throughout; lr is scaled by length / bptt",
+        minimum=1,
+    )
+    activation_regularization: float = option(
+        2.0, "AR: this × the mean square of the last layer's output after dropout", minimum=0, aliases=("alpha",)
+    )
+    temporal_activation_regularization: float = option(
+        1.0, "TAR: this × the mean square of the output's change from word to word", minimum=0, aliases=("beta",)
+    )
+
+
+class ReadWindow(Protocol):
+    """What a model made of a window; see `seqba.models.awd_lstm.Window`."""
+
+    hidden: Tensor
+    raw: Tensor
+    state: tuple[Tensor, ...]
+
+
+class RecurrentModel(Protocol):
+    """What the loss asks of a model."""
+
+    output_weight: Tensor
+    output_bias: Tensor
+
+    def window(self, tokens: Tensor, state: Sequence[Tensor] | None = None) -> ReadWindow:
+        """Reads tokens (R, T) int64 from the state that the window before ended with."""
+        ...
+
+
+class StreamLanguageModeling:
+    """Next-word prediction over streams of text.
+
+    An update reads the same window of S shards of B streams each. Every (shard, copy) carries its own hidden state from
+    window to window; an epoch begins with zeros.
+
+        loss = Σ −log p(word) + α/D · Σ hidden² + β·T/((T−1)·D) · Σ_t (raw_{t+1} − raw_t)²
+
+    over R rows of T words, so that loss / (R·T) is the mean negative log-likelihood plus α and β times means over all
+    elements, whatever copies are stacked. Evaluation has no regularisers.
+
+    Args:
+        data: the data-bin; several, separated by colons, take turns by epoch.
+        options: the windows and the regularisers.
+        batches: --batch-size is B.
+        criterion: label smoothing.
+        seed: of the windows' lengths.
+
+    Attributes:
+        dictionary: the words.
+        carried: the hidden states, by (shard, copy).
+
+    Raises:
+        UserError: for a data-bin that is missing or broken, or options without meaning for streams.
+
+    Source: Merity et al. 2018, section 4; regularisers as in the released code.
+    """
+
+    def __init__(
+        self, data: str, options: StreamOptions, batches: BatchOptions, criterion: CriterionOptions, *, seed: int
+    ) -> None:
+        if batches.batch_size is None or batches.max_tokens is not None or batches.max_tokens_valid is not None:
+            raise UserError(
+                "streams are counted, not packed: give --batch-size (20, say) and neither --max-tokens nor "
+                "--max-tokens-valid to a recurrent model"
+            )
+        if criterion.sentence_avg:
+            raise UserError("--sentence-avg has no meaning for running text, which a recurrent model reads")
+        self.folders = data_folders(data)
+        self.dictionary = open_dictionary(self.folders[0])
+        self.options = options
+        self.batches = batches
+        self.rows: int = batches.batch_size
+        self.smoothing = criterion.label_smoothing
+        self.seed = seed
+        self.carried = Carry()
+        self._training: dict[Path, TokenSource] = {}
+        self._validation: dict[str, Windows] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Size and digest of the dictionary: another one would give the ids another meaning."""
+        return vocabulary_state(self.dictionary)
+
+    def epoch(self, epoch: int, shards_per_update: int) -> Windows:
+        """The windows of the 1-based `epoch`, S shards of the same window to an update; S·B streams in all."""
+        folder = self.folders[(epoch - 1) % len(self.folders)]
+        if folder not in self._training:
+            check_same_dictionary(folder, self.folders[0], self.dictionary)
+            self._training = {folder: self._open(folder, self.batches.train_subset, combine=True)}
+        streams = Streams(self._training[folder], shards_per_update * self.rows)
+        starts = random_windows(streams.length, self.options.bptt, seed=self.seed, epoch=epoch)
+        return Windows(streams, starts, shards_per_update)
+
+    def validation(self, subset: str) -> Windows:
+        """A validation split as --batch-size-valid streams (default: --batch-size), in windows of --bptt tokens."""
+        if subset not in self._validation:
+            corpus = self._open(self.folders[0], subset)
+            streams = Streams(corpus, self.batches.batch_size_valid or self.rows)
+            self._validation[subset] = Windows(streams, fixed_windows(streams.length, self.options.bptt))
+        return self._validation[subset]
+
+    def loss(self, model: nn.Module, batch: StreamBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+        """Summed loss, its weight, and {"nll": summed negative log-likelihood}; reads and writes the carried state."""
+        reader: RecurrentModel = model  # type: ignore[assignment]
+        window = reader.window(batch.tokens, None if batch.is_first else self.carried.read())
+        self.carried.write(window.state)
+        loss, nll = label_smoothed_cross_entropy(
+            window.hidden.flatten(0, 1),
+            reader.output_weight,
+            batch.target.flatten(),
+            bias=reader.output_bias,
+            smoothing=self.smoothing,
+        )
+        if model.training:
+            loss = loss + self._regularisers(window)
+        return loss, float(batch.size), {"nll": nll}
+
+    def weight(self, batch: StreamBatch) -> float:
+        """Predicted tokens."""
+        return float(batch.size)
+
+    def tokens(self, batch: StreamBatch) -> int:
+        """Predicted tokens."""
+        return batch.size
+
+    def learning_rate_factor(self, batch: StreamBatch) -> float:
+        """Length of the window / --bptt: a short window's gradient is the mean over fewer words."""
+        return batch.tokens.shape[1] / self.options.bptt
+
+    def _open(self, folder: Path, split: str, *, combine: bool = False) -> TokenSource:
+        return open_monolingual(folder, split, self.dictionary, combine=combine)
+
+    def _regularisers(self, window: ReadWindow) -> Tensor:
+        """α/D · Σ hidden² + β·T/((T−1)·D) · Σ_t (raw_{t+1} − raw_t)², 0-dim, in float32 or wider."""
+        _, length, width = window.raw.shape
+        total = self.options.activation_regularization / width * _wide(window.hidden).square().sum()
+        if length > 1:
+            changes = window.raw[:, 1:] - window.raw[:, :-1]
+            factor = self.options.temporal_activation_regularization * length / ((length - 1) * width)
+            total = total + factor * _wide(changes).square().sum()
+        return total
+
+
+def _wide(x: Tensor) -> Tensor:
+    """The tensor in float32 or wider: squares of bfloat16 aren't to be added up as such."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

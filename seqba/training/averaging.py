@@ -1,0 +1,91 @@
+"""NT-ASGD: plain SGD until validation stops improving, then SGD whose weights are averaged.
+
+Training goes on with the raw weights throughout; validation, checkpoints and the final test see the average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class NonMonotonicTrigger:
+    """Fires at the first validation that is worse than the best of all but the last `patience` validations before it.
+
+        fires if  L_t > min(L_1, …, L_{t−1−patience}),   with more than `patience` validations before this one
+
+    The paper's Algorithm 1 has its window the other way round in print; this is the rule of the released code, which
+    its authors call authoritative.
+
+    Args:
+        patience: n, `nonmono` in the released code.
+
+    Attributes:
+        has_fired: whether it has; it fires once.
+
+    Source: Merity et al. 2018, section 3, as in the released code (salesforce/awd-lstm-lm, issues 13 and 47).
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.has_fired = False
+        self._losses: list[float] = []
+
+    def observe(self, loss: float) -> bool:
+        """Takes note of a validation; returns whether the trigger fires here."""
+        earlier = self._losses[: -self.patience] if self.patience else self._losses
+        fires = not self.has_fired and bool(earlier) and loss > min(earlier)
+        self.has_fired = self.has_fired or fires
+        self._losses.append(loss)
+        return fires
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses so far, and whether it has fired."""
+        return {"losses": list(self._losses), "has_fired": self.has_fired}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state_dict`."""
+        self._losses = [float(loss) for loss in state["losses"]]
+        self.has_fired = bool(state["has_fired"])
+
+
+def begin_averaging(optimizer: torch.optim.Optimizer) -> torch.optim.ASGD:
+    """An optimizer that goes on where SGD stopped and averages the weights from its first steps on.
+
+    torch's ASGD, with its own decay and learning-rate schedule off (lambd = 0, t0 = 0) as in the released code, is SGD
+    plus a running mean of the weights. It differs from the textbook in two ways, which the released code's figures have
+    in them, so that they are kept:
+
+    - a step runs at the learning rate that was set for the step before (it reads `eta`, computed at that step's end):
+      the factor length / bptt of a window acts on the window after it;
+    - the mean begins at the second step: the first one's weights are overwritten (`mu` is 1 twice).
+
+    The mean after n ≥ 2 steps is that of w_2 … w_n, each with weight 1/(n − 1).
+    """
+    (group,) = optimizer.param_groups
+    return torch.optim.ASGD(
+        group["params"], lr=group["lr"], lambd=0.0, t0=0, weight_decay=group["weight_decay"], foreach=True
+    )
+
+
+@contextmanager
+def swapped_weights(optimizer: torch.optim.Optimizer) -> Iterator[bool]:
+    """Inside, parameters hold their averages, where the optimizer has any; afterwards they hold their own values again.
+
+    Tensors taken inside (a state_dict, say) go on holding the averages.
+
+    Yields:
+        Whether there are averages.
+    """
+    averages = {p: state["ax"] for p, state in optimizer.state.items() if "ax" in state}
+    raw = {parameter: parameter.data for parameter in averages}
+    for parameter, average in averages.items():
+        parameter.data = average
+    try:
+        yield bool(averages)
+    finally:
+        for parameter, values in raw.items():
+            parameter.data = values
