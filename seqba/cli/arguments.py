@@ -17,13 +17,6 @@ from seqba.options import check_options, flag_of
 Options = TypeVar("Options")
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults, but not that a flag is off or an option not given."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
-
-
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are `UserError`s and which never guesses at abbreviated flags.
 
@@ -36,20 +29,34 @@ class Parser(argparse.ArgumentParser):
             prog=prog,
             description=description,
             allow_abbrev=False,
-            formatter_class=_HelpFormatter,
         )
         self.unsupported = dict(unsupported or {})
+        self._declared: dict[str, tuple[argparse.Action, dataclasses.Field[Any], Any]] = {}
 
     def error(self, message: str) -> NoReturn:
         """Raises the message as a `UserError`."""
         raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
 
     def add_options(self, options: type, title: str) -> None:
-        """Adds a flag for every field of a frozen dataclass made with `seqba.options.option`."""
+        """Adds a flag for every field of a frozen dataclass made with `seqba.options.option`.
+
+        A flag that isn't given leaves nothing in the namespace, so that what was given is known; `read_options` fills
+        in the default. A field that an earlier dataclass has too is the same flag, declared once: both read it.
+
+        Raises:
+            ValueError: if the two fields don't take the same values.
+        """
         group = self.add_argument_group(title)
         types_of = typing.get_type_hints(options)
         for field in dataclasses.fields(options):
-            _add_flag(group, field, types_of[field.name])
+            kind = types_of[field.name]
+            if field.name in self._declared:
+                action, first, first_kind = self._declared[field.name]
+                _check_same_flag(first, first_kind, field, kind)
+                if field.default != first.default:
+                    action.help = f"{action.help}; of {title}{_default_of(field) or ' (no default)'}"
+            else:
+                self._declared[field.name] = (_add_flag(group, field, kind), field, kind)
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
         """Parses a command line; unknown flags are errors that name the nearest known one.
@@ -73,31 +80,45 @@ class Parser(argparse.ArgumentParser):
 
 
 def read_options(namespace: argparse.Namespace, options: type[Options]) -> Options:
-    """Builds the dataclass from a parsed command line and checks its ranges.
+    """Builds the dataclass from a parsed command line, with its own defaults for the rest, and checks its ranges.
 
     Raises:
         UserError: for a value outside its range.
     """
-    values = {field.name: getattr(namespace, field.name) for field in dataclasses.fields(typing.cast(Any, options))}
-    built = options(**values)
+    names = [field.name for field in dataclasses.fields(typing.cast(Any, options))]
+    built = options(**{name: getattr(namespace, name) for name in names if hasattr(namespace, name)})
     check_options(built)
     return built
 
 
-def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], annotation: Any) -> None:
+def _check_same_flag(first: dataclasses.Field[Any], first_kind: Any, other: dataclasses.Field[Any], kind: Any) -> None:
+    """One flag can serve two fields only if a command line means the same for both; ranges are each field's own."""
+    for key in ("choices", "aliases", "bare"):
+        if first.metadata[key] != other.metadata[key]:
+            raise ValueError(f"{flag_of(other.name)} is declared twice, with different {key}")
+    if plain_type(first_kind) != plain_type(kind):
+        raise ValueError(f"{flag_of(other.name)} is declared twice, as {first_kind} and as {kind}")
+
+
+def _default_of(field: dataclasses.Field[Any]) -> str:
+    """` (default: 3)`; nothing for a flag that is off or an option not given."""
+    default = field.default
+    return "" if default is None or default is False else f" (default: {default})".replace("%", "%%")
+
+
+def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], annotation: Any) -> argparse.Action:
     metadata = field.metadata
     aliases = [alias if alias.startswith("-") else "--" + alias for alias in metadata["aliases"]]
     flags = [*(alias for alias in aliases if len(alias) == 2), flag_of(field.name), *(a for a in aliases if len(a) > 2)]
-    text = metadata["help"].replace("%", "%%")
+    text = metadata["help"].replace("%", "%%") + _default_of(field)
     if annotation is bool:
-        group.add_argument(*flags, dest=field.name, action="store_true", default=field.default, help=text)
-        return
+        return group.add_argument(*flags, dest=field.name, action="store_true", default=argparse.SUPPRESS, help=text)
     kind = plain_type(annotation)
-    group.add_argument(
+    return group.add_argument(
         *flags,
         dest=field.name,
         type=_list_of(typing.get_args(kind)[0]) if typing.get_origin(kind) is tuple else kind,
-        default=field.default,
+        default=argparse.SUPPRESS,
         choices=metadata["choices"],
         nargs=None if metadata["bare"] is None else "?",
         const=metadata["bare"],

@@ -7,7 +7,7 @@ _HALF = "half precision is --bf16 here, which needs no loss scaling"
 _NO_PLUGINS = "models and tasks are imported from Python; use seqba.merged_gradient in a loop of your own"
 _LOADER = "batches are cut from a memory map in the main process, in about a millisecond each; leave it out"
 _MEMORY = "--plan auto fits an update into memory by itself; leave it out"
-_LANGUAGE_MODEL = "it belongs to language modelling, and the task here is translation"
+_TARGETS = "a language model predicts the next token of its own vocabulary; leave it out"
 _SCHEDULES = "the schedules are fixed, inverse_sqrt and vaswani"
 _LAYERDROP = "dropping whole layers would be shared by all copies of a batch and is not offered"
 
@@ -83,13 +83,10 @@ UNSUPPORTED = {
     "--end-learning-rate": _SCHEDULES,
     "--power": _SCHEDULES,
     "--lr-patience": f"{_SCHEDULES}; to stop early use --patience",
-    "--tokens-per-sample": _LANGUAGE_MODEL,
-    "--sample-break-mode": _LANGUAGE_MODEL,
-    "--add-bos-token": _LANGUAGE_MODEL,
-    "--output-dictionary-size": _LANGUAGE_MODEL,
-    "--self-target": _LANGUAGE_MODEL,
-    "--future-target": _LANGUAGE_MODEL,
-    "--past-target": _LANGUAGE_MODEL,
+    "--output-dictionary-size": _TARGETS,
+    "--self-target": _TARGETS,
+    "--future-target": _TARGETS,
+    "--past-target": _TARGETS,
     "--min-lr": "its name is --stop-min-lr",
     "--momentum": "the optimizer is adam",
     "--curriculum": "the order of an epoch is a function of --seed and the epoch alone",

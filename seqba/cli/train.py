@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
-from seqba.models.architectures import ARCHITECTURES, TransformerOptions
+from seqba.errors import UserError
+from seqba.models.architectures import ARCHITECTURES, TransformerLMOptions, TransformerOptions
+from seqba.options import flag_of
+from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.translation import TranslationOptions
 from seqba.training.bleu import BleuOptions
@@ -23,38 +28,51 @@ from seqba.training.options import (
     TrainingOptions,
     ValidationOptions,
 )
-from seqba.training.run import Recipe, train
+from seqba.training.recipe import DEFAULT_ARCH, KINDS, Kind, Recipe
+from seqba.training.run import train
 
-GROUPS = {
-    "translation": TranslationOptions,
+PROGRAM = "seqba-train"
+COMMON = {
     "the grid of an update": GridOptions,
     "batches": BatchOptions,
     "criterion": CriterionOptions,
-    "model": TransformerOptions,
     "optimisation": OptimisationOptions,
     "learning rate": ScheduleOptions,
     "run": RunOptions,
     "validation": ValidationOptions,
-    "BLEU in validation": BleuOptions,
     "checkpoints": CheckpointOptions,
     "log": LogOptions,
 }
+"""What every run has, whatever its task."""
+
+SOME = {
+    "translation": TranslationOptions,
+    "BLEU in validation (translation)": BleuOptions,
+    "Transformer": TransformerOptions,
+    "blocks of text (language_modeling)": BlockOptions,
+    "Transformer without encoder (language_modeling)": TransformerLMOptions,
+}
+"""What `KINDS` gives to some tasks and families of models alone."""
 
 
 def build_parser() -> Parser:
     """The command line of seqba-train."""
     parser = Parser(
-        "seqba-train",
+        PROGRAM,
         "Train a model with Batch Augmentation: every update sees each example --copies times, each time through its "
-        "own noise. Run the same command again to go on after an interruption.",
+        "own noise. Run the same command again to go on after an interruption. --task and --arch decide which of the "
+        "other options there are.",
         unsupported=UNSUPPORTED,
     )
     parser.add_argument("data", metavar="DATA", help="data-bin; several, separated by colons, take turns by epoch")
-    parser.add_argument("--task", default="translation", choices=("translation",), help="what is learned")
     parser.add_argument(
-        "--arch", "-a", default="transformer_wmt_en_de", choices=tuple(ARCHITECTURES), help="named sizes of a model"
+        "--task", default="translation", choices=tuple(DEFAULT_ARCH), help="what is learned (default: translation)"
     )
-    for title, options in GROUPS.items():
+    defaults = ", ".join(f"{arch} for {task}" for task, arch in DEFAULT_ARCH.items())
+    parser.add_argument(
+        "--arch", "-a", choices=tuple(ARCHITECTURES), help=f"named sizes of a model (default: {defaults})"
+    )
+    for title, options in {**COMMON, **SOME}.items():
         parser.add_options(options, title)
     return parser
 
@@ -66,14 +84,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         UserError: for what the user can mend.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    given = build_parser().parse(arguments)
-    recipe = Recipe(
+    return train(read_recipe(build_parser().parse(arguments)))
+
+
+def read_recipe(given: argparse.Namespace) -> Recipe:
+    """What a parsed command line asks for.
+
+    Raises:
+        UserError: for an option that the task or the architecture doesn't have, or a value out of range.
+    """
+    arch = given.arch or DEFAULT_ARCH[given.task]
+    kind = _find_kind(given.task, arch)
+    _refuse_foreign(given, arch, kind)
+    return Recipe(
+        task=given.task,
         data=given.data,
-        arch=given.arch,
-        translation=read_options(given, TranslationOptions),
+        arch=arch,
+        task_options=read_options(given, kind.task),
         batches=read_options(given, BatchOptions),
         criterion=read_options(given, CriterionOptions),
-        model=read_options(given, TransformerOptions),
+        model=read_options(given, kind.model),
         bleu=read_options(given, BleuOptions),
         training=TrainingOptions(
             grid=read_options(given, GridOptions),
@@ -85,7 +115,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log=read_options(given, LogOptions),
         ),
     )
-    return train(recipe)
+
+
+def _find_kind(task: str, arch: str) -> Kind:
+    kind = KINDS.get((task, ARCHITECTURES[arch].family))
+    if kind is None:
+        names = [name for name, other in ARCHITECTURES.items() if (task, other.family) in KINDS]
+        raise UserError(f"{PROGRAM}: --arch {arch} is not for --task {task}; choose one of: {', '.join(names)}")
+    return kind
+
+
+def _refuse_foreign(given: argparse.Namespace, arch: str, chosen: Kind) -> None:
+    """Refuses a given flag that only other tasks or families of models have: it would do nothing."""
+    known = {"data", "task", "arch"} | _names(COMMON.values()) | _names(chosen.groups)
+    for name in vars(given):
+        if name not in known:
+            raise UserError(
+                f"{PROGRAM}: {flag_of(name)} belongs to {_homes(name)}; this is --task {given.task} --arch {arch}"
+            )
+
+
+def _homes(name: str) -> str:
+    """The tasks that have an option: `--task translation`; with their architectures where not all of them do."""
+    homes = []
+    for task in DEFAULT_ARCH:
+        families = {family: name in _names(kind.groups) for (owner, family), kind in KINDS.items() if owner == task}
+        archs = [arch for arch, each in ARCHITECTURES.items() if families.get(each.family, False)]
+        if archs:
+            homes.append(f"--task {task}" + ("" if all(families.values()) else f" --arch {' or '.join(archs)}"))
+    return ", or ".join(homes)
+
+
+def _names(groups: Iterable[type]) -> set[str]:
+    return {field.name for options in groups for field in dataclasses.fields(options)}
 
 
 def entry() -> None:

@@ -23,7 +23,7 @@ from seqba.models.architectures import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.options import check_options, option
 from seqba.tasks.translation import dictionary_digest
-from seqba.training.checkpoint import load_model
+from seqba.training.checkpoint import LoadedModel, load_model
 from seqba.training.device import choose_device
 from seqba.training.memory import keep_freed_memory
 
@@ -145,7 +145,7 @@ def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOp
         raise UserError("--path is missing: which checkpoint shall translate? (checkpoints/checkpoint_best.pt, say)")
     keep_freed_memory()
     torch.manual_seed(search.seed)
-    loaded = [load_model(path, device, overrides=overrides) for path in paths]
+    loaded = [load_model(path, device, overrides=overrides, task="translation") for path in paths]
     for path, model in zip(paths, loaded, strict=True):
         _check_is_translation(path, model.task_state)
     languages = _languages(options, loaded[0].task_state)
@@ -155,14 +155,17 @@ def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOp
     dictionaries = [Dictionary.load(folder / f"dict.{language}.txt") for language in languages]
     for path, model in zip(paths, loaded, strict=True):
         _check_belongs(path, model.task_state, languages, dictionaries, folder)
-    models = tuple(_prepared(each.model, options) for each in loaded)
+    models = tuple(_prepared(each, options) for each in loaded)
     subwords = load_subwords(folder)
     source, target = (TextForm(dictionary, subwords, options.post_process) for dictionary in dictionaries)
     ensemble = Ensemble(models, temperature=search.temperature)
     return Translator(models, ensemble, source, target, languages, device), search
 
 
-def _prepared(model: Transformer, options: TranslatorOptions) -> Transformer:
+def _prepared(loaded: LoadedModel, options: TranslatorOptions) -> Transformer:
+    model = loaded.model
+    if not isinstance(model, Transformer):
+        raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which does not translate")
     if options.fp16:
         model = model.half()
     if options.bf16:

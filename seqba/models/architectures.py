@@ -1,37 +1,31 @@
-"""The named architectures, and the options that override their fields one by one."""
+"""The named architectures of each family of models, and the options that override their fields one by one."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from seqba.errors import UserError
 from seqba.models.transformer import Transformer
+from seqba.models.transformer_lm import TransformerLM
 from seqba.options import option
+
+Family = Literal["transformer", "transformer_lm"]
+Model = TypeVar("Model")
 
 
 @dataclass(frozen=True)
-class TransformerOptions:
-    """A Transformer's sizes and dropouts under fairseq's names; None (or False) leaves a field to the architecture."""
+class DecoderOptions:
+    """Sizes and dropouts that a Transformer has with and without an encoder; None (or False) leaves it to --arch."""
 
-    encoder_layers: int | None = option(None, "encoder layers; default: the architecture's", minimum=1)
-    decoder_layers: int | None = option(None, "decoder layers; default: the architecture's", minimum=1)
-    encoder_embed_dim: int | None = option(
-        None, "encoder width; default: the architecture's", minimum=1, maximum=1 << 16
-    )
-    decoder_embed_dim: int | None = option(
-        None, "decoder width; default: the architecture's", minimum=1, maximum=1 << 16
-    )
-    encoder_ffn_embed_dim: int | None = option(
-        None, "encoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
-    )
+    decoder_layers: int | None = option(None, "decoder layers; default: as --arch", minimum=1)
+    decoder_embed_dim: int | None = option(None, "decoder width; default: as --arch", minimum=1, maximum=1 << 16)
     decoder_ffn_embed_dim: int | None = option(
         None, "decoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
     )
-    encoder_attention_heads: int | None = option(None, "encoder attention heads; default: as --arch", minimum=1)
     decoder_attention_heads: int | None = option(None, "decoder attention heads; default: as --arch", minimum=1)
-    encoder_normalize_before: bool = option(False, "pre-norm encoder layers; post-norm otherwise")
     decoder_normalize_before: bool = option(False, "pre-norm decoder layers; post-norm otherwise")
     activation_fn: str | None = option(None, "feed-forward activation; default: as --arch", choices=("relu", "gelu"))
     dropout: float | None = option(None, "residual and embedding dropout; default: as --arch", minimum=0, below=1)
@@ -39,52 +33,90 @@ class TransformerOptions:
     activation_dropout: float | None = option(
         None, "dropout after the feed-forward activation", minimum=0, below=1, aliases=("relu-dropout",)
     )
-    share_all_embeddings: bool = option(False, "share source, target and output embeddings (joined dictionary)")
     share_decoder_input_output_embed: bool = option(False, "share target and output embeddings")
+    max_target_positions: int | None = option(
+        None,
+        "longest target in tokens; default 1024, and for a language model what --tokens-per-sample needs",
+        minimum=1,
+        maximum=1 << 20,
+    )
+
+
+@dataclass(frozen=True)
+class TransformerOptions(DecoderOptions):
+    """An encoder-decoder Transformer under fairseq's names."""
+
+    encoder_layers: int | None = option(None, "encoder layers; default: as --arch", minimum=1)
+    encoder_embed_dim: int | None = option(None, "encoder width; default: as --arch", minimum=1, maximum=1 << 16)
+    encoder_ffn_embed_dim: int | None = option(
+        None, "encoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
+    )
+    encoder_attention_heads: int | None = option(None, "encoder attention heads; default: as --arch", minimum=1)
+    encoder_normalize_before: bool = option(False, "pre-norm encoder layers; post-norm otherwise")
+    share_all_embeddings: bool = option(False, "share source, target and output embeddings (joined dictionary)")
     max_source_positions: int | None = option(
         None, "longest source in tokens; default 1024", minimum=1, maximum=1 << 20
     )
-    max_target_positions: int | None = option(
-        None, "longest target in tokens; default 1024", minimum=1, maximum=1 << 20
-    )
 
 
-_BASE: dict[str, Any] = {
-    "encoder_layers": 6,
-    "decoder_layers": 6,
-    "encoder_embed_dim": 512,
-    "decoder_embed_dim": 512,
-    "encoder_ffn_embed_dim": 2048,
-    "decoder_ffn_embed_dim": 2048,
-    "encoder_attention_heads": 8,
-    "decoder_attention_heads": 8,
-    "activation_fn": "relu",
-    "dropout": 0.1,
-    "attention_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "max_source_positions": 1024,
-    "max_target_positions": 1024,
+@dataclass(frozen=True)
+class TransformerLMOptions(DecoderOptions):
+    """A decoder-only Transformer under fairseq's names."""
+
+
+ModelOptions = TransformerOptions | TransformerLMOptions
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A named model.
+
+    Attributes:
+        family: which class of models it is one of; decides which options there are.
+        fields: what the options are where nobody says otherwise.
+    """
+
+    family: Family
+    fields: dict[str, Any]
+
+
+_RATES = {"activation_fn": "relu", "dropout": 0.1, "attention_dropout": 0.0, "activation_dropout": 0.0}
+
+
+def _side(side: str, layers: int, embed_dim: int, ffn_embed_dim: int, heads: int) -> dict[str, Any]:
+    sizes = {"layers": layers, "embed_dim": embed_dim, "ffn_embed_dim": ffn_embed_dim, "attention_heads": heads}
+    return {f"{side}_{name}": value for name, value in sizes.items()}
+
+
+def _transformer(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int, dropout: float = 0.1) -> Architecture:
+    sizes = (layers, embed_dim, ffn_embed_dim, heads)
+    positions = {"max_source_positions": 1024, "max_target_positions": 1024}
+    fields = {**_side("encoder", *sizes), **_side("decoder", *sizes), **_RATES, **positions, "dropout": dropout}
+    return Architecture("transformer", fields)
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "transformer_wmt_en_de": _transformer(6, 512, 2048, 8),
+    "transformer_wmt_en_de_big": _transformer(6, 1024, 4096, 16, dropout=0.3),
+    "transformer_iwslt_de_en": _transformer(6, 512, 1024, 4),
+    "transformer_tiny": _transformer(2, 64, 64, 2),
+    "transformer": _transformer(6, 512, 2048, 8),
+    "transformer_lm": Architecture("transformer_lm", {**_side("decoder", 6, 512, 2048, 8), **_RATES}),
 }
+"""Sizes: Vaswani et al. 2017, table 3 (base, big); fairseq's recipes (the others)."""
 
 
-def _both_sides(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int) -> dict[str, Any]:
-    sizes = {
-        "layers": layers,
-        "embed_dim": embed_dim,
-        "ffn_embed_dim": ffn_embed_dim,
-        "attention_heads": heads,
-    }
-    return {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in sizes.items()}
+def architecture(arch: str, family: Family) -> Architecture:
+    """The architecture of that name.
 
-
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "transformer_wmt_en_de": _BASE,
-    "transformer_wmt_en_de_big": {**_BASE, **_both_sides(6, 1024, 4096, 16), "dropout": 0.3},
-    "transformer_iwslt_de_en": {**_BASE, **_both_sides(6, 512, 1024, 4)},
-    "transformer_tiny": {**_BASE, **_both_sides(2, 64, 64, 2)},
-    "transformer": _BASE,
-}
-"""Every field of each architecture. Sizes: Vaswani et al. 2017, table 3 (base, big); fairseq's recipes (the others)."""
+    Raises:
+        UserError: if there is none in the family.
+    """
+    found = ARCHITECTURES.get(arch)
+    if found is None or found.family != family:
+        names = [name for name, other in ARCHITECTURES.items() if other.family == family]
+        raise UserError(f"--arch is {arch!r}; choose one of: {', '.join(names)}")
+    return found
 
 
 def resolve_transformer(arch: str, options: TransformerOptions) -> TransformerOptions:
@@ -96,13 +128,26 @@ def resolve_transformer(arch: str, options: TransformerOptions) -> TransformerOp
     Raises:
         UserError: for an unknown architecture.
     """
-    if arch not in ARCHITECTURES:
-        raise UserError(f"--arch is {arch!r}; choose one of: {', '.join(ARCHITECTURES)}")
-    given = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+    given = _given(options)
     for name in ("embed_dim", "ffn_embed_dim"):
         if f"encoder_{name}" in given:
             given.setdefault(f"decoder_{name}", given[f"encoder_{name}"])
-    return TransformerOptions(**{**ARCHITECTURES[arch], **given})
+    return TransformerOptions(**{**architecture(arch, "transformer").fields, **given})
+
+
+def resolve_transformer_lm(arch: str, options: TransformerLMOptions, *, longest: int) -> TransformerLMOptions:
+    """Fills what `options` leaves open with the architecture's values.
+
+    Args:
+        arch: its name.
+        options: what was given.
+        longest: tokens of the longest row that the data will have, for --max-target-positions.
+
+    Raises:
+        UserError: for an unknown architecture.
+    """
+    fields = architecture(arch, "transformer_lm").fields
+    return TransformerLMOptions(**{**fields, "max_target_positions": longest, **_given(options)})
 
 
 def build_transformer(options: TransformerOptions, source_vocabulary: int, target_vocabulary: int) -> Transformer:
@@ -121,10 +166,28 @@ def build_transformer(options: TransformerOptions, source_vocabulary: int, targe
             f"--share-all-embeddings needs one width, but --encoder-embed-dim is {options.encoder_embed_dim} and "
             f"--decoder-embed-dim {options.decoder_embed_dim}"
         )
+    sizes = dataclasses.asdict(options)
+    return _build(
+        lambda: Transformer(source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, **sizes)
+    )
+
+
+def build_transformer_lm(options: TransformerLMOptions, vocabulary: int) -> TransformerLM:
+    """Builds the model from resolved options and the size of the dictionary.
+
+    Raises:
+        UserError: for sizes that don't fit together.
+    """
+    return _build(lambda: TransformerLM(vocabulary=vocabulary, **dataclasses.asdict(options)))
+
+
+def _given(options: ModelOptions) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+
+
+def _build(make: Callable[[], Model]) -> Model:
     try:
-        return Transformer(
-            source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, **dataclasses.asdict(options)
-        )
+        return make()
     except ValueError as error:
         raise UserError(str(error)) from error
     except (RuntimeError, OverflowError, MemoryError) as error:

@@ -78,8 +78,8 @@ class Residual(nn.Module):
         return Stream(x + self.dropout(output), None if self.pre_norm else self.norm)
 
 
-class EncoderLayer(nn.Module):
-    """Self-attention, then feed-forward."""
+class SelfAttentionLayer(nn.Module):
+    """Self-attention, then feed-forward: an encoder's layer, or a language model's where `causal`."""
 
     def __init__(
         self,
@@ -92,17 +92,19 @@ class EncoderLayer(nn.Module):
         dropout: float,
         attention_dropout: float,
         activation_dropout: float,
+        causal: bool = False,
     ) -> None:
         super().__init__()
+        self.causal = causal
         self.attention = Attention(embed_dim, heads, dropout=attention_dropout)
         self.attention_residual = Residual(embed_dim, dropout=dropout, pre_norm=pre_norm)
         self.feed_forward = FeedForward(embed_dim, ffn_dim, activation=activation, dropout=activation_dropout)
         self.feed_forward_residual = Residual(embed_dim, dropout=dropout, pre_norm=pre_norm)
 
     def forward(self, stream: Stream, packing: Packing) -> Stream:
-        """Packed source rows (N, D) → (N, D)."""
+        """Packed rows (N, D) → (N, D); each token sees its own row, or its past where the layer is causal."""
         x, projected = self.attention_residual.read(stream, self.attention.input_projection)
-        stream = self.attention_residual.add(x, self.attention.attend_to_self(projected, packing, causal=False))
+        stream = self.attention_residual.add(x, self.attention.attend_to_self(projected, packing, causal=self.causal))
         return feed_forward(self, stream)
 
 
@@ -139,7 +141,7 @@ class DecoderLayer(nn.Module):
         return feed_forward(self, self.cross_attention_residual.add(x, attended))
 
 
-def feed_forward(layer: EncoderLayer | DecoderLayer, stream: Stream) -> Stream:
+def feed_forward(layer: SelfAttentionLayer | DecoderLayer, stream: Stream) -> Stream:
     """The last sublayer of either kind of layer."""
     x, hidden = layer.feed_forward_residual.read(stream, layer.feed_forward.expand)
     return layer.feed_forward_residual.add(x, layer.feed_forward(hidden))

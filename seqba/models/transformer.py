@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
-from seqba.models.layers import Activation, DecoderLayer, EncoderLayer, Stream
+from seqba.models.layers import Activation, DecoderLayer, SelfAttentionLayer, Stream
 from seqba.models.packing import Packing
 from seqba.nn import Dropout
 
@@ -122,7 +122,7 @@ class Transformer(nn.Module):
             target_vocabulary, decoder_embed_dim, pad=pad, max_positions=max_target_positions, dropout=dropout
         )
         self.encoder_layers = nn.ModuleList(
-            EncoderLayer(
+            SelfAttentionLayer(
                 embed_dim=encoder_embed_dim,
                 ffn_dim=encoder_ffn_embed_dim,
                 heads=encoder_attention_heads,

@@ -22,9 +22,18 @@ from torch import Tensor, nn
 
 from seqba.data.files import atomic_write, open_file
 from seqba.errors import UserError
-from seqba.models.architectures import TransformerOptions, build_transformer
+from seqba.models.architectures import (
+    ARCHITECTURES,
+    TransformerLMOptions,
+    TransformerOptions,
+    build_transformer,
+    build_transformer_lm,
+)
 from seqba.models.transformer import Transformer
+from seqba.models.transformer_lm import TransformerLM
 
+Model = Transformer | TransformerLM
+READERS = {"translation": "seqba-generate", "language_modeling": "seqba-eval-lm"}
 REQUIRED = {"model": dict, "cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
 
 
@@ -35,12 +44,12 @@ class LoadedModel:
     Attributes:
         model: the model with its weights.
         cfg: {"task", "model", "training", "version"}: what was resolved when it was trained, plain values.
-        task_state: what the task said of itself: for translation the languages, and size and digest of the
-            dictionaries (see `seqba.tasks.translation.Translation.state`).
+        task_state: what the task said of itself, its `state()`: its name, size and digest of its dictionaries, and the
+            languages of a translation.
         updates: how many updates it had seen.
     """
 
-    model: Transformer
+    model: Model
     cfg: Mapping[str, Any]
     task_state: Mapping[str, Any]
     updates: int
@@ -102,27 +111,39 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Transformer:
+def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Model:
     """The model that `cfg["model"]` and the task's vocabulary sizes describe, with fresh weights."""
-    return build_transformer(
-        TransformerOptions(**model_cfg["options"]), task_state["source_vocabulary"], task_state["target_vocabulary"]
-    )
+    options = model_cfg["options"]
+    if ARCHITECTURES[model_cfg["arch"]].family == "transformer_lm":
+        return build_transformer_lm(TransformerLMOptions(**options), task_state["vocabulary"])
+    sizes = (task_state["source_vocabulary"], task_state["target_vocabulary"])
+    return build_transformer(TransformerOptions(**options), *sizes)
 
 
 def load_model(
-    path: str | Path, device: torch.device | str = "cpu", *, overrides: Mapping[str, Any] | None = None
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    task: str | None = None,
 ) -> LoadedModel:
     """Rebuilds the model of a checkpoint.
 
     Args:
         path: the file.
         device: where the model shall be.
-        overrides: fields of its `TransformerOptions` to replace before it is built.
+        overrides: fields of its options to replace before it is built.
+        task: what it must have been trained for; None for anything.
 
     Raises:
-        UserError: for a file that isn't a checkpoint, or whose weights don't fit the model it describes.
+        UserError: for a file that isn't a checkpoint, is of another task, or whose weights don't fit the model it
+            describes.
     """
     state = read_checkpoint(path)
+    own = state["task_state"].get("task")
+    if task is not None and own != task:
+        reader = f"; it is of {own}: use {READERS[own]}" if own in READERS else ""
+        raise UserError(f"checkpoint {path} is not of a {task.replace('_', ' ')} run{reader}")
     try:
         model_cfg = {**state["cfg"]["model"], "options": {**state["cfg"]["model"]["options"], **(overrides or {})}}
         model = build_model(model_cfg, state["task_state"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,11 +12,10 @@ import torch
 from seqba import __version__
 from seqba.data.files import atomic_text
 from seqba.errors import UserError
-from seqba.models.architectures import TransformerOptions, resolve_transformer
-from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.tasks import Task
+from seqba.tasks.translation import Translation
 from seqba.training.arms import Grid, derive_grid
-from seqba.training.bleu import BleuOptions, BleuScorer
+from seqba.training.bleu import BleuScorer
 from seqba.training.checkpoint import build_model, plain_options
 from seqba.training.device import choose_device
 from seqba.training.folder import LAST, CheckpointFolder
@@ -27,37 +25,13 @@ from seqba.training.memory import keep_freed_memory
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
+from seqba.training.recipe import Recipe, RunnableTask, describe_task, open_task
 from seqba.training.schedules import build_schedule
 from seqba.training.signals import StopSignal
 from seqba.training.state import find_start, origin, restore
 from seqba.training.trainer import Trainer, UpdateRules
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that a command line says about a translation run.
-
-    Attributes:
-        data: data-bin, or several separated by colons.
-        arch: name of the architecture.
-        translation: languages.
-        batches: how pairs are grouped.
-        criterion: what is minimised.
-        model: what differs from the architecture.
-        bleu: whether validation translates.
-        training: the rest.
-    """
-
-    data: str
-    arch: str
-    translation: TranslationOptions
-    batches: BatchOptions
-    criterion: CriterionOptions
-    model: TransformerOptions
-    bleu: BleuOptions
-    training: TrainingOptions
 
 
 def train(recipe: Recipe) -> int:
@@ -71,7 +45,8 @@ def train(recipe: Recipe) -> int:
     """
     options = recipe.training
     if options.validation.best_checkpoint_metric == "bleu" and not recipe.bleu.eval_bleu:
-        raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
+        needed = "needs --eval-bleu" if recipe.task == "translation" else "belongs to --task translation; take ppl"
+        raise UserError(f"--best-checkpoint-metric bleu {needed}")
     grid = derive_grid(options.grid)
     folder = CheckpointFolder(options.checkpoints)
     device = choose_device(cpu=options.run.cpu)
@@ -86,7 +61,7 @@ def train(recipe: Recipe) -> int:
         raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
     for subset in subsets:
         task.validation(subset)
-    scores = BleuScorer(task, recipe.bleu) if recipe.bleu.eval_bleu else None
+    scores = BleuScorer(task, recipe.bleu) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
     log = TrainingLog(options.log, device, max_update=options.run.max_update)
     _write_run(folder, constants, grid, trainer)
     loop = TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, subsets, scores)
@@ -98,33 +73,11 @@ def train(recipe: Recipe) -> int:
     return _farewell(limit, stop, trainer, folder)
 
 
-def _describe(recipe: Recipe) -> tuple[Translation, dict[str, Any]]:
+def _describe(recipe: Recipe) -> tuple[RunnableTask, dict[str, Any]]:
     """The task, and the parts of a checkpoint that stay the same during the run."""
-    model = resolve_transformer(recipe.arch, recipe.model)
-    if model.max_source_positions is None or model.max_target_positions is None:
-        raise ValueError("a resolved architecture has its positions")
-    task = Translation(
-        recipe.data,
-        recipe.translation,
-        recipe.batches,
-        recipe.criterion,
-        seed=recipe.training.grid.seed,
-        max_source_positions=model.max_source_positions,
-        max_target_positions=model.max_target_positions,
-    )
-    if model.share_all_embeddings and task.source_dictionary != task.target_dictionary:
-        raise UserError(
-            "--share-all-embeddings needs a joined dictionary, but those of source and target differ: preprocess with "
-            "--joined-dictionary"
-        )
+    task, model = open_task(recipe)
     cfg = {
-        "task": {
-            "name": "translation",
-            "data": recipe.data,
-            "translation": plain_options(recipe.translation),
-            "batches": plain_options(recipe.batches),
-            "criterion": plain_options(recipe.criterion),
-        },
+        "task": describe_task(recipe),
         "model": {"arch": recipe.arch, "options": plain_options(model)},
         "training": plain_options(recipe.training),
         "version": __version__,
@@ -133,12 +86,13 @@ def _describe(recipe: Recipe) -> tuple[Translation, dict[str, Any]]:
 
 
 def _build_trainer(
-    recipe: Recipe, task: Translation, constants: Mapping[str, Any], grid: Grid, device: torch.device
+    recipe: Recipe, task: Task[Any], constants: Mapping[str, Any], grid: Grid, device: torch.device
 ) -> Trainer[Any]:
     options = recipe.training
     torch.manual_seed(options.grid.seed)
     model = build_model(constants["cfg"]["model"], constants["task_state"]).to(device)
-    width = constants["cfg"]["model"]["options"]["encoder_embed_dim"]
+    sizes = constants["cfg"]["model"]["options"]
+    width = sizes.get("encoder_embed_dim", sizes["decoder_embed_dim"])
     rules = UpdateRules(
         copies=grid.copies,
         plan=options.grid.plan,

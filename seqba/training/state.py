@@ -21,8 +21,12 @@ logger = logging.getLogger(__name__)
 UPDATE_DEFINING = {
     "grid": ("arm", "seed", "copies", "update_freq"),
     "batches": ("train_subset", "max_tokens", "batch_size", "required_batch_size_multiple"),
+    "blocks": ("tokens_per_sample", "sample_break_mode", "add_bos_token"),
 }
-"""Options that say what update u is made of: going on with others would be another run under the same name."""
+"""Options that say what update u is made of: going on with others would be another run under the same name.
+
+By the names that groups have in a checkpoint's cfg; a run has only the groups of its task.
+"""
 
 WEIGHT_MOVING = {
     "grid": ("plan",),
@@ -161,7 +165,10 @@ def _check_same_run(start: Start, constants: Mapping[str, Any]) -> None:
             f"checkpoint {start.path} was trained on other data ({', '.join(different)} differ): give the data-bin "
             "that it was trained on, or another --save-dir"
         )
+    arch, asked = (cfg["model"]["arch"] for cfg in (start.state["cfg"], constants["cfg"]))
     before, after = (_groups(cfg) for cfg in (start.state["cfg"], constants["cfg"]))
+    if before["model"].keys() != after["model"].keys():
+        _refuse(start, [f"--arch {asked} (it had {arch})"], "start a new run with another --save-dir")
     sizes = {"model": [name for name in after["model"] if "dropout" not in name]}
     _refuse(start, _changes(before, after, sizes), "start a new run with another --save-dir")
     changes = _changes(before, after, UPDATE_DEFINING)
@@ -192,6 +199,7 @@ def _changes(
     return [
         f"{flag_of(name)} {after[group][name]} (it had {before[group].get(name)})"
         for group in names
+        if group in after
         for name in names[group]
         if after[group][name] != before[group].get(name)
     ]

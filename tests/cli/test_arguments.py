@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 
 import pytest
 
@@ -75,6 +75,63 @@ def test_mistakes_are_told(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         parse(*arguments)
     assert message in str(caught.value)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Shares two names with `Toys`, one of them with another default and range."""
+
+    count: int = option(7, "how many tools", maximum=9)
+    name: str | None = option(None, "the tool's name", aliases=("called", "-n"))
+
+
+def shared_parser() -> Parser:
+    parser = Parser("things", "Things.")
+    parser.add_options(Toys, "toys")
+    parser.add_options(Tools, "tools")
+    return parser
+
+
+def test_a_field_of_two_dataclasses_is_one_flag() -> None:
+    given = shared_parser().parse(["-n", "Bo"])
+    assert (read_options(given, Toys).count, read_options(given, Tools).count) == (3, 7)
+    assert read_options(given, Toys).name == read_options(given, Tools).name == "Bo"
+    given = shared_parser().parse(["--count", "12"])
+    assert read_options(given, Toys).count == 12
+    with pytest.raises(UserError, match="--count is 12; it must be at most 9"):
+        read_options(given, Tools)
+
+
+def test_what_was_given_is_known_even_where_it_is_the_default() -> None:
+    assert vars(shared_parser().parse(["--count", "3", "--loud"])) == {"count": 3, "loud": True}
+
+
+def test_help_tells_both_defaults_of_a_shared_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        shared_parser().parse(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "how many (default: 3); of tools (default: 7)" in shown
+    assert shown.count("--called") == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        option("red", "a colour", choices=("red", "green")),
+        option("red", "a colour"),
+        option("red", "a colour", choices=("red", "blue"), aliases=("paint",)),
+        option("red", "a colour", choices=("red", "blue"), bare="blue"),
+    ],
+)
+def test_two_fields_that_no_single_flag_can_serve_are_a_mistake(other: object) -> None:
+    parser = Parser("things", "Things.")
+    parser.add_options(Toys, "toys")
+    clash = make_dataclass("Clash", [("colour", str, other)], frozen=True)
+    with pytest.raises(ValueError, match="--colour is declared twice"):
+        parser.add_options(clash, "clash")
+    kind = make_dataclass("Kind", [("count", float, option(1.0, "how many"))], frozen=True)
+    with pytest.raises(ValueError, match="--count is declared twice, as <class 'int'> and as <class 'float'>"):
+        parser.add_options(kind, "kind")
 
 
 def test_help_shows_defaults_that_are_values(capsys: pytest.CaptureFixture[str]) -> None:

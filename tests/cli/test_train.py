@@ -15,9 +15,15 @@ from reversal import train_arguments, write_reversal
 
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
-from seqba.cli.train import build_parser, main
+from seqba.cli.train import COMMON, SOME, build_parser, main, read_recipe
+from seqba.models.architectures import ARCHITECTURES, Architecture, TransformerLMOptions, TransformerOptions
+from seqba.tasks.language_modeling import BlockOptions
+from seqba.tasks.options import CriterionOptions
+from seqba.tasks.translation import TranslationOptions
 from seqba.training.checkpoint import load_model
 from seqba.training.folder import LAST
+from seqba.training.options import GridOptions
+from seqba.training.recipe import DEFAULT_ARCH, KINDS, Kind
 
 
 @pytest.fixture(autouse=True)
@@ -234,14 +240,21 @@ def test_a_diverging_run_stops_with_a_clear_line(
         (["--adam-betas", "a,b"], "not a list of numbers"),
         (["--plan", "sideways"], "--plan is 'sideways'"),
         (["--arch", "fconv"], "invalid choice: 'fconv'"),
-        (["--task", "language_modeling"], "invalid choice: 'language_modeling'"),
+        (["--task", "summarisation"], "invalid choice: 'summarisation'"),
+        (["--task", "language_modeling"], "--arch transformer_tiny is not for --task language_modeling; choose one of"),
+        (["--arch", "transformer_lm"], "--arch transformer_lm is not for --task translation; choose one of"),
         (["--valid-subset", "nowhere"], "nowhere"),
         (["--valid-subset", ","], "--valid-subset names no split"),
         (["--restore-file", "absent.pt"], "absent.pt does not exist"),
         (["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"], "needs --eval-bleu"),
         (["--encoder-attention-heads", "3"], "3"),
         (["--learning-rate", "1"], "unknown argument '--learning-rate'"),
-        (["--tokens-per-sample", "512"], "it belongs to language modelling"),
+        (
+            ["--tokens-per-sample", "512"],
+            "--tokens-per-sample belongs to --task language_modeling; this is --task translation --arch",
+        ),
+        (["--add-bos-token"], "--add-bos-token belongs to --task language_modeling; this is --task translation"),
+        (["--output-dictionary-size", "9"], "a language model predicts"),
         (["--warmup-update", "5"], "did you mean --warmup-updates?"),
     ],
 )
@@ -250,6 +263,64 @@ def test_mistakes_are_one_line(
 ) -> None:
     assert message in complaint([*train_arguments(reversal, tmp_path / "run"), *more], capsys)
     assert not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--encoder-layers", "2"], "--encoder-layers belongs to --task translation; this is --task language_modeling"),
+        (["-s", "en"], "--source-lang belongs to --task translation; this is"),
+        (["--eval-bleu"], "--eval-bleu belongs to --task translation; this is"),
+        (["--encoder-normalize-before"], "--encoder-normalize-before belongs to --task translation; this is"),
+        (
+            ["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric"],
+            "--best-checkpoint-metric bleu belongs to --task translation",
+        ),
+    ],
+)
+def test_a_language_model_refuses_what_it_would_ignore(
+    more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["data-bin", "--task", "language_modeling", "--max-tokens", "99", "--lr", "1", "--save-dir", "run"]
+    assert message in complaint([*arguments, *more], capsys)
+
+
+def test_a_flag_at_its_default_is_given_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is refused is the flag, not a value that differs from the default."""
+    line = ["data-bin", "--max-tokens", "99", "--lr", "1", "--sample-break-mode", "none"]
+    assert "--sample-break-mode belongs to --task language_modeling" in complaint(line, capsys)
+
+
+def test_the_task_chooses_the_architecture_and_its_options() -> None:
+    common = ["data-bin", "--max-tokens", "99", "--lr", "1", "--dropout", "0.3", "--decoder-layers", "2"]
+    translation = read_recipe(build_parser().parse(common))
+    assert (translation.arch, translation.task_options) == ("transformer_wmt_en_de", TranslationOptions())
+    assert translation.model == TransformerOptions(dropout=0.3, decoder_layers=2)
+    more = ["--task", "language_modeling", "--tokens-per-sample", "32", "--sample-break-mode", "eos"]
+    modelling = read_recipe(build_parser().parse([*common, *more]))
+    assert modelling.arch == "transformer_lm"
+    assert modelling.task_options == BlockOptions(tokens_per_sample=32, sample_break_mode="eos")
+    assert modelling.model == TransformerLMOptions(dropout=0.3, decoder_layers=2)
+
+
+def test_every_kind_of_run_has_its_flags_and_every_flag_its_kind() -> None:
+    owned = {options for kind in KINDS.values() for options in kind.groups}
+    assert owned == set(SOME.values())
+    assert not owned & set(COMMON.values())
+    assert {task for task, _ in KINDS} == set(DEFAULT_ARCH)
+    assert all((task, ARCHITECTURES[arch].family) in KINDS for task, arch in DEFAULT_ARCH.items())
+    assert {family for _, family in KINDS} == {architecture.family for architecture in ARCHITECTURES.values()}
+
+
+def test_where_an_option_belongs_names_architectures_when_not_all_have_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second family of language models, which has no blocks."""
+    monkeypatch.setitem(ARCHITECTURES, "toy_lm", Architecture("toy_lm", {}))  # type: ignore[arg-type]
+    monkeypatch.setitem(KINDS, ("language_modeling", "toy_lm"), Kind("toys", CriterionOptions, GridOptions))
+    arguments = ["data-bin", "--max-tokens", "99", "--lr", "1", "--tokens-per-sample", "9"]
+    told = complaint([*arguments, "--task", "language_modeling", "--arch", "toy_lm"], capsys)
+    assert "--tokens-per-sample belongs to --task language_modeling --arch transformer_lm; this is" in told
 
 
 def test_a_missing_data_bin_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -316,9 +387,23 @@ def test_fairseqs_command_line_of_a_wmt_run_is_understood() -> None:
     assert (given.source_lang, given.eval_bleu_remove_bpe, given.copies) == ("en", "subword_nmt", 4)
 
 
+def test_fairseqs_command_line_of_a_language_model_is_understood() -> None:
+    line = (
+        "data-bin/wikitext-103 --task language_modeling --arch transformer_lm --share-decoder-input-output-embed "
+        "--dropout 0.1 --optimizer adam --adam-betas (0.9,0.98) --weight-decay 0.01 --clip-norm 0.0 --lr 0.0005 "
+        "--lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-07 --tokens-per-sample 512 "
+        "--sample-break-mode none --max-tokens 2048 --update-freq 16 --max-update 50000 --save-dir checkpoints"
+    )
+    recipe = read_recipe(build_parser().parse(line.split()))
+    assert (recipe.task, recipe.arch) == ("language_modeling", "transformer_lm")
+    assert recipe.task_options == BlockOptions(tokens_per_sample=512)
+    assert recipe.model == TransformerLMOptions(share_decoder_input_output_embed=True, dropout=0.1)
+
+
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    for flag in ("--copies", "--arm", "--plan", "--update-freq", "--lr-scheduler", "--keep-best-checkpoints"):
+    for flag in ("--copies", "--arm", "--plan", "--update-freq", "--lr-scheduler", "--tokens-per-sample"):
         assert flag in shown
+    assert "transformer_lm for language_modeling" in " ".join(shown.split())

@@ -8,6 +8,7 @@ import pytest
 
 from seqba.errors import UserError
 from seqba.models import ARCHITECTURES, TransformerOptions, build_transformer, resolve_transformer
+from seqba.models.architectures import TransformerLMOptions, build_transformer_lm, resolve_transformer_lm
 
 
 def parameters_of(arch: str, vocabulary: int, **options: object) -> int:
@@ -29,9 +30,38 @@ def test_base_and_big_have_the_published_numbers_of_parameters() -> None:
 
 
 def test_every_architecture_fills_every_field() -> None:
-    for arch in ARCHITECTURES:
-        resolved = resolve_transformer(arch, TransformerOptions())
+    for arch, architecture in ARCHITECTURES.items():
+        resolved = (
+            resolve_transformer(arch, TransformerOptions())
+            if architecture.family == "transformer"
+            else resolve_transformer_lm(arch, TransformerLMOptions(), longest=128)
+        )
         assert all(value is not None for value in dataclasses.asdict(resolved).values())
+
+
+def test_a_language_models_positions_are_its_datas_unless_given() -> None:
+    assert resolve_transformer_lm("transformer_lm", TransformerLMOptions(), longest=128).max_target_positions == 128
+    given = TransformerLMOptions(max_target_positions=64, decoder_layers=2)
+    resolved = resolve_transformer_lm("transformer_lm", given, longest=128)
+    assert (resolved.max_target_positions, resolved.decoder_layers, resolved.decoder_embed_dim) == (64, 2, 512)
+
+
+def test_an_architecture_of_another_family_is_refused() -> None:
+    with pytest.raises(UserError, match="--arch is 'transformer_lm'; choose one of: transformer_wmt_en_de, "):
+        resolve_transformer("transformer_lm", TransformerOptions())
+    with pytest.raises(UserError, match=r"--arch is 'transformer_tiny'; choose one of: transformer_lm$"):
+        resolve_transformer_lm("transformer_tiny", TransformerLMOptions(), longest=8)
+
+
+def test_a_language_model_has_the_parameters_counted_by_hand() -> None:
+    options = resolve_transformer_lm(
+        "transformer_lm", TransformerLMOptions(share_decoder_input_output_embed=True), longest=8
+    )
+    model = build_transformer_lm(options, 40)
+    d, f = 512, 2048
+    assert sum(each.numel() for each in model.parameters()) == 6 * (4 * d * d + 2 * d * f + 9 * d + f) + 40 * d
+    with pytest.raises(UserError, match="the width 512 isn't a multiple of the 7"):
+        build_transformer_lm(dataclasses.replace(options, decoder_attention_heads=7), 40)
 
 
 def test_an_option_overrides_its_field_and_the_decoder_follows_the_encoder() -> None:

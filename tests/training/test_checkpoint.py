@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from seqba.errors import UserError
-from seqba.models.architectures import TransformerOptions, build_transformer, resolve_transformer
+from seqba.models.architectures import (
+    TransformerLMOptions,
+    TransformerOptions,
+    build_transformer,
+    resolve_transformer,
+    resolve_transformer_lm,
+)
+from seqba.models.transformer_lm import TransformerLM
 from seqba.training.checkpoint import (
     build_model,
     copy_checkpoint,
@@ -139,6 +146,36 @@ def test_a_description_that_builds_no_model_is_told(tmp_path: Path, state: dict[
 def test_building_from_a_description(state: dict[str, Any]) -> None:
     model = build_model(state["cfg"]["model"], state["task_state"])
     assert model.output_weight.shape == (20, 64)
+
+
+def test_the_architecture_decides_which_model_it_is() -> None:
+    options = resolve_transformer_lm("transformer_lm", TransformerLMOptions(decoder_layers=1), longest=8)
+    cfg = {"arch": "transformer_lm", "options": plain_options(options)}
+    model = build_model(cfg, {"vocabulary": 20})
+    assert isinstance(model, TransformerLM)
+    assert model.output_weight.shape == (20, 512)
+
+
+def test_a_checkpoint_of_another_task_is_told(tmp_path: Path, state: dict[str, Any]) -> None:
+    for own, told in (
+        ({"task": "language_modeling"}, "not of a translation run; it is of language_modeling: use seqba-eval-lm"),
+        ({"task": "painting"}, "not of a translation run$"),
+        ({}, "not of a translation run$"),
+    ):
+        write_checkpoint(tmp_path / "a.pt", {**state, "task_state": {**state["task_state"], **own}})
+        with pytest.raises(UserError, match=told):
+            load_model(tmp_path / "a.pt", task="translation")
+    write_checkpoint(tmp_path / "a.pt", {**state, "task_state": {**state["task_state"], "task": "translation"}})
+    assert load_model(tmp_path / "a.pt", task="translation").updates == 7
+    with pytest.raises(UserError, match="not of a language modeling run; it is of translation: use seqba-generate"):
+        load_model(tmp_path / "a.pt", task="language_modeling")
+
+
+def test_an_unknown_architecture_is_told(tmp_path: Path, state: dict[str, Any]) -> None:
+    state["cfg"]["model"]["arch"] = "perceptron"
+    write_checkpoint(tmp_path / "a.pt", state)
+    with pytest.raises(UserError, match="describes no model that this version can build: 'perceptron'"):
+        load_model(tmp_path / "a.pt")
 
 
 class FullDisk(io.RawIOBase):

@@ -122,6 +122,29 @@ def test_other_batches_are_refused(trained: Path) -> None:
         restore(start, loop.trainer, constants)
 
 
+def test_other_blocks_of_text_are_refused(tmp_path: Path) -> None:
+    options = make_options(tmp_path, max_update=2)
+    make_loop(options).run(StopSignal())
+    state = torch.load(tmp_path / LAST)
+    blocks = {"tokens_per_sample": 32, "sample_break_mode": "none", "add_bos_token": False}
+    state["cfg"]["task"]["blocks"] = blocks
+    for name, value in (("tokens_per_sample", 64), ("sample_break_mode", "eos"), ("add_bos_token", True)):
+        constants = make_constants(options, SquaresTask())
+        constants["cfg"]["task"]["blocks"] = {**blocks, name: value}
+        with pytest.raises(UserError, match=rf"--{name.replace('_', '-')} {value} \(it had {blocks[name]}\)"):
+            restore(Start(tmp_path / LAST, state, Resets()), make_loop(options).trainer, constants)
+
+
+def test_another_family_of_models_is_refused_by_its_architecture(trained: Path) -> None:
+    options = make_options(trained)
+    constants = make_constants(options, SquaresTask())
+    constants["cfg"]["model"] = {"arch": "curve", "options": {"bend": 4, "dropout": 0.5}}
+    start = find_start(options.checkpoints)
+    assert start is not None
+    with pytest.raises(UserError, match=r"can't go on with --arch curve \(it had line\): .*another --save-dir"):
+        restore(start, make_loop(options).trainer, constants)
+
+
 def test_another_grid_is_fine_when_the_data_starts_over(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         loop = make_loop(make_options(trained, seed=2, reset_dataloader=True))

@@ -1,0 +1,129 @@
+"""What a command line says about a run, and the task and the model that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seqba.errors import UserError
+from seqba.models.architectures import (
+    Family,
+    ModelOptions,
+    TransformerLMOptions,
+    TransformerOptions,
+    resolve_transformer,
+)
+from seqba.tasks.language_modeling import BlockOptions
+from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.training.bleu import BleuOptions
+from seqba.training.checkpoint import plain_options
+from seqba.training.options import TrainingOptions
+
+TaskOptions = TranslationOptions | BlockOptions
+RunnableTask = Translation
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a task must be told where a certain family of models does it, beside what every run is told.
+
+    Attributes:
+        name: of the task's options, in a checkpoint's cfg["task"].
+        task: the task's options.
+        model: the family's options.
+        others: further groups of options.
+    """
+
+    name: str
+    task: type[TaskOptions]
+    model: type[ModelOptions]
+    others: tuple[type, ...] = ()
+
+    @property
+    def groups(self) -> tuple[type, ...]:
+        """All option groups that only such runs have."""
+        return (self.task, self.model, *self.others)
+
+
+KINDS: dict[tuple[str, Family], Kind] = {
+    ("translation", "transformer"): Kind("translation", TranslationOptions, TransformerOptions, (BleuOptions,)),
+    ("language_modeling", "transformer_lm"): Kind("blocks", BlockOptions, TransformerLMOptions),
+}
+"""Every task with every family of models that can do it."""
+
+DEFAULT_ARCH = {"translation": "transformer_wmt_en_de", "language_modeling": "transformer_lm"}
+"""Every task, and its architecture where none is given."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a command line says about a run.
+
+    Attributes:
+        task: its name.
+        data: data-bin, or several separated by colons.
+        arch: name of the architecture.
+        task_options: the task's own, of the class that `KINDS` names.
+        batches: how examples are grouped.
+        criterion: what is minimised.
+        model: what differs from the architecture, of the class that `KINDS` names.
+        bleu: whether validation translates; only a translation's may.
+        training: the rest.
+    """
+
+    task: str
+    data: str
+    arch: str
+    task_options: TaskOptions
+    batches: BatchOptions
+    criterion: CriterionOptions
+    model: ModelOptions
+    bleu: BleuOptions
+    training: TrainingOptions
+
+
+def open_task(recipe: Recipe) -> tuple[RunnableTask, ModelOptions]:
+    """The task on its data, and the resolved options of the model for it.
+
+    Raises:
+        UserError: for data, sizes or options that don't fit together.
+    """
+    if isinstance(recipe.task_options, TranslationOptions) and isinstance(recipe.model, TransformerOptions):
+        return _open_translation(recipe, recipe.task_options, resolve_transformer(recipe.arch, recipe.model))
+    raise UserError(f"--task {recipe.task} can't be trained yet")
+
+
+def describe_task(recipe: Recipe) -> Mapping[str, Any]:
+    """A checkpoint's cfg["task"]: name and options as plain values."""
+    (name,) = (kind.name for kind in KINDS.values() if isinstance(recipe.task_options, kind.task))
+    return {
+        "name": recipe.task,
+        "data": recipe.data,
+        name: plain_options(recipe.task_options),
+        "batches": plain_options(recipe.batches),
+        "criterion": plain_options(recipe.criterion),
+    }
+
+
+def _open_translation(
+    recipe: Recipe, options: TranslationOptions, model: TransformerOptions
+) -> tuple[Translation, TransformerOptions]:
+    if model.max_source_positions is None or model.max_target_positions is None:
+        raise ValueError("a resolved architecture has its positions")
+    task = Translation(
+        recipe.data,
+        options,
+        recipe.batches,
+        recipe.criterion,
+        seed=recipe.training.grid.seed,
+        max_source_positions=model.max_source_positions,
+        max_target_positions=model.max_target_positions,
+    )
+    if model.share_all_embeddings and task.source_dictionary != task.target_dictionary:
+        raise UserError(
+            "--share-all-embeddings needs a joined dictionary, but those of source and target differ: preprocess with "
+            "--joined-dictionary"
+        )
+    return task, model
