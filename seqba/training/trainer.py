@@ -165,10 +165,14 @@ class Trainer(Generic[Batch]):
             logger.info("averaging the weights from update %d on", self.updates + 1)
 
     @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Puts the averaged weights into the model where there are any; the raw ones, which train, come back after."""
-        with swapped_weights(self.optimizer):
-            yield
+    def averaged_weights(self) -> Iterator[bool]:
+        """Puts the averaged weights into the model where there are any; the raw ones, which train, come back after.
+
+        Yields:
+            Whether there are any.
+        """
+        with swapped_weights(self.optimizer) as averaged:
+            yield averaged
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the trigger, the carried state, and the plan's choice of copies per pass.
