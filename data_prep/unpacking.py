@@ -68,7 +68,7 @@ def _zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _tar_member(path: Path, member: str) -> Iterator[IO[bytes]]:
-    with tarfile.open(path, "r|gz") as archive:
+    with tarfile.open(path, "r:gz") as archive:
         for entry in archive:
             if entry.name.removeprefix("./") == member and (stream := archive.extractfile(entry)) is not None:
                 yield stream
