@@ -109,6 +109,10 @@ class IndexedCorpus:
         """Tokens start … stop − 1 of the rows one after the other, as running text: (stop − start,) int64."""
         return _as_words(self._ids[start:stop])
 
+    def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The tokens at some places of the running text: (n,) int64, for places (n,) from 0."""
+        return _as_words(self._ids[places])
+
     def last_ids(self) -> Ids:
         """Last id of each row: (N,); `</s>` everywhere in a corpus of sentences. No row may be empty."""
         last: Ids = self._ids[self._starts[1:] - 1]
@@ -199,6 +203,16 @@ class JoinedCorpus:
             pieces.append(part.span(max(start - first, 0), max(min(stop - first, part.tokens), 0)))
             first += part.tokens
         return np.concatenate(pieces)
+
+    def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The tokens at some places of all parts one after the other, as in `IndexedCorpus`."""
+        result = np.empty(len(places), dtype=np.int64)
+        first = 0
+        for part in self.parts:
+            here = (places >= first) & (places < first + part.tokens)
+            result[here] = part.take(places[here] - first)
+            first += part.tokens
+        return result
 
 
 class IndexedWriter:
