@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from alphabet import write_alphabet
 from reversal import write_reversal
 
 
@@ -14,3 +15,9 @@ from reversal import write_reversal
 def reversal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data-bin of the toy language pair; read only."""
     return write_reversal(tmp_path_factory.mktemp("reversal") / "data-bin")
+
+
+@pytest.fixture(scope="session")
+def alphabet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data-bin of the toy text; read only."""
+    return write_alphabet(tmp_path_factory.mktemp("alphabet") / "data-bin")

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "data": LEAVES,
     "tasks": {"core", "nn", "models", "data", *LEAVES},
     "decoding": {"models", "data", *LEAVES},
-    "evaluation": {"models", "data", *LEAVES},
+    "evaluation": {"nn", "models", "data", *LEAVES},
     "training": {"core", "nn", "models", "data", "tasks", "decoding", "evaluation", *LEAVES},
     "cli": {"core", "nn", "models", "data", "tasks", "decoding", "evaluation", "training", *LEAVES},
     # The package's own face: what `import seqba` gives.

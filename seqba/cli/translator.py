@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from seqba.cli.arguments import Parser, plain_type, read_options
-from seqba.data.dictionary import Dictionary
+from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.subwords import load_subwords
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
@@ -22,7 +22,6 @@ from seqba.errors import UserError
 from seqba.models.architectures import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.options import check_options, option
-from seqba.tasks.translation import dictionary_digest
 from seqba.training.checkpoint import LoadedModel, load_model
 from seqba.training.device import choose_device
 from seqba.training.memory import keep_freed_memory

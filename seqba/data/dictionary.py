@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -136,6 +137,11 @@ class Dictionary:
             for symbol, count in zip(self.symbols[len(seen) :], self.counts[len(seen) :], strict=True):
                 file.write(f"{symbol} {count} {OVERWRITE}\n" if symbol in seen else f"{symbol} {count}\n")
                 seen.add(symbol)
+
+
+def dictionary_digest(dictionary: Dictionary) -> str:
+    """SHA-256 of the symbols in the order of their ids, as hexadecimal."""
+    return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
 
 
 def _parse_line(line: str, where: str) -> tuple[str, int, bool]:

@@ -105,9 +105,9 @@ class IndexedCorpus:
         """Number of tokens in all rows, every `</s>` included."""
         return int(self._starts[-1])
 
-    def span(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Tokens start … stop − 1 of the rows one after the other, as running text: (stop − start,) int64."""
-        return _as_words(self._ids[start:stop])
+    def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The tokens at some places of the running text: (n,) int64, for places (n,) from 0."""
+        return _as_words(self._ids[places])
 
     def last_ids(self) -> Ids:
         """Last id of each row: (N,); `</s>` everywhere in a corpus of sentences. No row may be empty."""
@@ -192,13 +192,15 @@ class JoinedCorpus:
         """Number of tokens in all parts."""
         return sum(part.tokens for part in self.parts)
 
-    def span(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Tokens start … stop − 1 of all parts one after the other, as in `IndexedCorpus`."""
-        pieces, first = [np.empty(0, np.int64)], 0
+    def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The tokens at some places of all parts one after the other, as in `IndexedCorpus`."""
+        result = np.empty(len(places), dtype=np.int64)
+        first = 0
         for part in self.parts:
-            pieces.append(part.span(max(start - first, 0), max(min(stop - first, part.tokens), 0)))
+            here = (places >= first) & (places < first + part.tokens)
+            result[here] = part.take(places[here] - first)
             first += part.tokens
-        return np.concatenate(pieces)
+        return result
 
 
 class IndexedWriter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus, ids_path, index_path
+from seqba.data.indexed import IndexedCorpus, JoinedCorpus, index_path
+from seqba.data.splits import check_sentences, language_pairs, missing_split, part_names, text_languages
 from seqba.errors import UserError
 
 Corpus = IndexedCorpus | JoinedCorpus
@@ -119,9 +119,9 @@ def open_pairs(
         UserError: if a file is missing or broken, the sides do not match, or the split holds no sentences.
     """
     folder = Path(data_dir)
-    names = [split]
-    while combine and _find_stem(folder, f"{split}{len(names)}", source_lang, target_lang):
-        names.append(f"{split}{len(names)}")
+    names = part_names(
+        split, lambda name: _find_stem(folder, name, source_lang, target_lang) is not None, combine=combine
+    )
     parts = [
         _open_part(folder, name, (source_lang, target_lang), (source_dictionary, target_dictionary)) for name in names
     ]
@@ -140,11 +140,12 @@ def find_languages(data_dir: str | Path) -> tuple[str, str]:
     folder = Path(data_dir)
     if not folder.is_dir():
         raise UserError(f"data folder {folder} does not exist; make it with seqba-preprocess")
-    pairs = set()
-    for path in folder.glob("*.idx"):
-        parts = path.name.split(".")
-        if len(parts) >= 4 and parts[1].count("-") == 1:
-            pairs.add(parts[1])
+    pairs = language_pairs(folder)
+    if not pairs and text_languages(folder):
+        raise UserError(
+            f"data folder {folder} holds no parallel corpus but the text of a language model: take --task "
+            "language_modeling, or make pairs with seqba-preprocess --source-lang … --target-lang …"
+        )
     if not pairs:
         raise UserError(
             f"data folder {folder} holds no parallel corpus (no file like train.en-de.en.idx); "
@@ -165,12 +166,9 @@ def _open_part(
     """Both sides of one numbered piece of a split, checked."""
     stem = _find_stem(folder, split, *languages)
     if stem is None:
-        have = sorted({path.name.split(".")[0] for path in folder.glob("*.idx")})
-        listed = f"it has: {', '.join(have)}" if have else "run seqba-preprocess"
-        raise UserError(
-            f"data folder {folder} has no split {split!r} of {languages[0]} and {languages[1]} "
-            f"({split}.{languages[0]}-{languages[1]}.{languages[0]}.idx); {listed}"
-        )
+        source_lang, target_lang = languages
+        file = f"{split}.{source_lang}-{target_lang}.{source_lang}.idx"
+        raise missing_split(folder, split, f" of {source_lang} and {target_lang}", file)
     source, target = (
         IndexedCorpus(folder / f"{stem}.{language}", vocabulary_size=len(dictionary))
         for language, dictionary in zip(languages, dictionaries, strict=True)
@@ -181,22 +179,11 @@ def _open_part(
             "preprocess both sides again, together"
         )
     for corpus in (source, target):
-        _check_sentences(corpus)
+        check_sentences(corpus)
     return source, target
 
 
 def _find_stem(folder: Path, split: str, source_lang: str, target_lang: str) -> str | None:
     """`train.en-de` or `train.de-en`, whichever has files."""
-    exists: Callable[[str], bool] = lambda stem: index_path(folder / f"{stem}.{source_lang}").exists()  # noqa: E731
     stems = (f"{split}.{source_lang}-{target_lang}", f"{split}.{target_lang}-{source_lang}")
-    return next(filter(exists, stems), None)
-
-
-def _check_sentences(corpus: IndexedCorpus) -> None:
-    """Refuses what no translation model can learn from: no rows at all, or rows that do not end with `</s>`."""
-    path = ids_path(corpus.prefix)
-    if not len(corpus):
-        raise UserError(f"corpus {path} holds no sentences; preprocess a text that has some")
-    ends = (corpus.sizes > 0).all() and (corpus.last_ids() == Dictionary.eos).all()
-    if not ends:
-        raise UserError(f"corpus {path} has rows that do not end with </s>; preprocess it again with end marks")
+    return next((stem for stem in stems if index_path(folder / f"{stem}.{source_lang}").exists()), None)

@@ -22,8 +22,8 @@ class WeightDroppedLSTM(nn.Module):
         U = W_hh·mask / (1 − p)
 
     The mask is fixed over time and rows, and each copy of a pass has its own (`seqba.nn.WeightDropout`). Where one mask
-    serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer; on a CPU it also computes
-    stacked copies, one after the other. On a GPU the recurrent product is batched over the copies, and everything that
+    serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer; on a CPU it also
+    computes stacked copies, one after the other. On a GPU the recurrent product is batched over the copies, and everything that
     the masks don't touch is one product for all of them (`per_copy_lstm`).
 
     Args:
@@ -70,7 +70,7 @@ class WeightDroppedLSTM(nn.Module):
     def _copy_after_copy(self, x: Tensor, state: State, kept: Tensor) -> tuple[Tensor, State]:
         """Runs torch's LSTM once for each copy: its CPU kernel is fused over the whole sequence, near the GEMM rate."""
         copies = kept.shape[0]
-        rows = zip(x.chunk(copies), state[0].chunk(copies), state[1].chunk(copies), kept.split(1), strict=True)
+        rows = zip(x.chunk(copies), state[0].chunk(copies), state[1].chunk(copies), kept.chunk(copies), strict=True)
         parts = [self._one_mask(x, (h, c), mask) for x, h, c, mask in rows]
         y, h, c = (torch.cat(tensors) for tensors in zip(*((y, *last) for y, last in parts), strict=True))
         return y, (h, c)

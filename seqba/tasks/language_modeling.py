@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from seqba.core import Carry
+from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
+from seqba.data.blocks import BlockBatch, Blocks
+from seqba.data.dictionary import Dictionary
+from seqba.data.monolingual import open_dictionary, open_monolingual
+from seqba.data.splits import data_folders, name_rows
+from seqba.errors import UserError
+from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option
+from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
+from seqba.tasks.options import BatchOptions, CriterionOptions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -12,14 +32,215 @@ class BlockOptions:
     """How a text is cut into the rows of a Transformer."""
 
     tokens_per_sample: int = option(
-        1024, "tokens of a block, or of the longest line a model is made for (sample-break-mode eos)", minimum=1
+        1024,
+        "tokens of a block; with sample-break-mode eos, of the longest line that the model shall take",
+        minimum=1,
+        maximum=1 << 20,
     )
     sample_break_mode: str = option(
         "none", "none: blocks of tokens-per-sample, across lines; eos: one line each", choices=("none", "eos")
     )
-    add_bos_token: bool = option(False, "put <s> before each block")
+    add_bos_token: bool = option(False, "put <s> before each block; it is read, not predicted")
 
     @property
     def longest_row(self) -> int:
         """Tokens of the longest row, `<s>` included, that a model for these blocks must take."""
         return self.tokens_per_sample + self.add_bos_token
+
+
+class LanguageModel(Protocol):
+    """What the loss asks of a model: hidden states at the places that are read, and the output embedding (V, D)."""
+
+    output_weight: Tensor
+
+    def features(self, previous: Tensor) -> Tensor:
+        """(N, D) hidden states of the places of `previous` (B, T) that aren't padding, row by row."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlannedBlocks:
+    """The batches of a text's blocks, each cut from the memory map when it is asked for."""
+
+    blocks: Blocks
+    batches: Batches
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> BlockBatch:
+        """Batch `number`, counting from 0."""
+        return self.blocks.batch(self.batches[number])
+
+
+class LanguageModeling:
+    """Next-token prediction on blocks of text that stand for themselves.
+
+    Args:
+        data: the data-bin; several, separated by colons, take turns: epoch e trains on number (e - 1) mod n, and
+            validation and the dictionary come from the first (as in fairseq).
+        options: how the text is cut.
+        batches: how blocks are grouped.
+        criterion: what is minimised.
+        seed: of the order.
+        max_positions: longest row that the model takes.
+
+    Attributes:
+        dictionary: the symbols.
+
+    Raises:
+        UserError: for a data-bin that is missing or broken, or blocks that no batch or model can hold.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        options: BlockOptions,
+        batches: BatchOptions,
+        criterion: CriterionOptions,
+        *,
+        seed: int,
+        max_positions: int,
+    ) -> None:
+        self.folders = data_folders(data)
+        self.dictionary = open_dictionary(self.folders[0])
+        self.options = options
+        self.batches = batches
+        self.smoothing = criterion.label_smoothing
+        self.sentence_avg = criterion.sentence_avg
+        self.seed = seed
+        self.max_positions = max_positions
+        self.carried: Carry | None = None
+        self._training: dict[Path, tuple[Blocks, npt.NDArray[np.int64]]] = {}
+        self._validation: dict[str, PlannedBlocks] = {}
+        self._check_sizes()
+
+    def state(self) -> dict[str, Any]:
+        """Size and digest of the dictionary: another one would give the ids another meaning."""
+        return vocabulary_state(self.dictionary)
+
+    def epoch(self, epoch: int, shards_per_update: int = 1) -> PlannedBlocks:
+        """The shards of the 1-based `epoch`, a function of (seed, epoch); overlong lines are named once and skipped.
+
+        Blocks stand for themselves, so that the shards are the same however many make an update.
+        """
+        folder = self.folders[(epoch - 1) % len(self.folders)]
+        if folder not in self._training:
+            self._training = {folder: self._open_training(folder)}
+        blocks, rows = self._training[folder]
+        batches = plan_epoch(
+            blocks.sizes,
+            blocks.sizes,
+            seed=self.seed,
+            epoch=epoch,
+            max_tokens=self.batches.max_tokens,
+            max_rows=self.batches.batch_size,
+            multiple=self.batches.required_batch_size_multiple,
+            rows=rows,
+        )
+        return PlannedBlocks(blocks, batches)
+
+    def validation(self, subset: str) -> PlannedBlocks:
+        """The batches of a validation split, shortest blocks first.
+
+        Raises:
+            UserError: for a missing split, or lines too long for the model that may not be skipped.
+        """
+        if subset not in self._validation:
+            self._validation[subset] = self._open_validation(subset)
+        return self._validation[subset]
+
+    def loss(self, model: nn.Module, batch: BlockBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+        """Summed loss in nats, its weight, and the summed negative log-likelihood; smoothing as for translation."""
+        reader: LanguageModel = model  # type: ignore[assignment]
+        hidden = reader.features(batch.previous)  # (N, D)
+        scored = batch.target != Dictionary.pad
+        if self.options.add_bos_token:  # some places are read but not predicted
+            hidden = hidden[scored[batch.previous != Dictionary.pad]]
+        target = batch.target[scored]
+        loss, nll = label_smoothed_cross_entropy(hidden, reader.output_weight, target, smoothing=self.smoothing)
+        weight = batch.target.shape[0] if self.sentence_avg else target.shape[0]
+        return loss, float(weight), {"nll": nll}
+
+    def weight(self, batch: BlockBatch) -> float:
+        """Predicted tokens, or blocks with `--sentence-avg`."""
+        return float(batch.target.shape[0] if self.sentence_avg else self.tokens(batch))
+
+    def tokens(self, batch: BlockBatch) -> int:
+        """Predicted tokens, `</s>` included."""
+        return batch.target_tokens
+
+    def learning_rate_factor(self, batch: BlockBatch) -> float:
+        """1: a batch's size is in its weight."""
+        return 1.0
+
+    def _open(self, folder: Path, split: str, *, combine: bool = False) -> Blocks:
+        corpus = open_monolingual(folder, split, self.dictionary, combine=combine)
+        return Blocks(
+            corpus,
+            self.options.tokens_per_sample,
+            break_mode=self.options.sample_break_mode,
+            add_bos=self.options.add_bos_token,
+        )
+
+    def _open_training(self, folder: Path) -> tuple[Blocks, npt.NDArray[np.int64]]:
+        check_same_dictionary(folder, self.folders[0], self.dictionary)
+        blocks = self._open(folder, self.batches.train_subset, combine=True)
+        limit = self._limit(self.batches.max_tokens)
+        rows, dropped = fitting(blocks.sizes, blocks.sizes, limit, limit)
+        if len(dropped):
+            logger.warning(f"{_too_long(dropped, limit)} in {folder}: skipped")
+        if not len(rows):
+            raise UserError(f"{folder} has no training line that fits the model and --max-tokens")
+        return blocks, rows
+
+    def _open_validation(self, subset: str) -> PlannedBlocks:
+        folder = self.folders[0]
+        blocks = self._open(folder, subset)
+        max_tokens = self.batches.max_tokens_valid or self.batches.max_tokens
+        limit = self._limit(max_tokens)
+        rows, dropped = fitting(blocks.sizes, blocks.sizes, limit, limit)
+        if len(dropped):
+            complaint = f"{_too_long(dropped, limit)} of {subset} in {folder}"
+            if not self.batches.skip_invalid_size_inputs_valid_test:
+                raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
+            logger.warning(f"{complaint}: left out")
+        if not len(rows):
+            raise UserError(f"the split {subset} in {folder} has no line to validate on")
+        batches = plan_batches(
+            blocks.sizes,
+            blocks.sizes,
+            rows[np.argsort(blocks.sizes[rows], kind="stable")],
+            max_tokens=max_tokens,
+            max_rows=self.batches.batch_size_valid or self.batches.batch_size,
+            multiple=self.batches.required_batch_size_multiple,
+        )
+        return PlannedBlocks(blocks, batches)
+
+    def _limit(self, max_tokens: int | None) -> int:
+        """Longest row: the model's positions, and no row alone may exceed a shard."""
+        return self.max_positions if max_tokens is None else min(self.max_positions, max_tokens)
+
+    def _check_sizes(self) -> None:
+        """Refuses blocks that are too long as such; lines are looked at one by one."""
+        if self.options.sample_break_mode == "eos":
+            return
+        batches = self.batches
+        limits = {
+            "--max-target-positions": self.max_positions,
+            "--max-tokens": batches.max_tokens,
+            "--max-tokens-valid": batches.max_tokens_valid,
+        }
+        longest = self.options.longest_row
+        for flag, limit in limits.items():
+            if limit is not None and longest > limit:
+                bos = " and <s>" if self.options.add_bos_token else ""
+                raise UserError(
+                    f"--tokens-per-sample {self.options.tokens_per_sample}{bos} makes rows of {longest} tokens, more "
+                    f"than {flag} {limit}: lower the one or raise the other"
+                )
+
+
+def _too_long(rows: npt.NDArray[np.int64], limit: int) -> str:
+    return f"{len(rows)} lines longer than {limit} tokens (lines {name_rows(rows)}, from 0)"

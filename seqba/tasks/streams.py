@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import Carry
-from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus
+from seqba.data.monolingual import open_dictionary, open_monolingual
+from seqba.data.splits import data_folders
 from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_windows, random_windows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option
+from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import dictionary_digest
 
 
 @dataclass(frozen=True)
@@ -173,27 +173,3 @@ class StreamLanguageModeling:
 def _wide(x: Tensor) -> Tensor:
     """The tensor in float32 or wider: squares of bfloat16 aren't to be added up as such."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def data_folders(data):
-    return [Path(f) for f in data.split(":") if f]
-
-
-def open_dictionary(folder):
-    return Dictionary.load(folder / "dict.txt")
-
-
-def vocabulary_state(dictionary):
-    return {
-        "task": "language_modeling",
-        "vocabulary": len(dictionary),
-        "dictionary_sha256": dictionary_digest(dictionary),
-    }
-
-
-def check_same_dictionary(*a):
-    pass
-
-
-def open_monolingual(folder, split, dictionary, *, combine=False):
-    return IndexedCorpus(folder / split, vocabulary_size=len(dictionary))

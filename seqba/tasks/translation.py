@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 
 from seqba.core import Carry
 from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
-from seqba.data.dictionary import Dictionary
+from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.pairs import PairBatch, PairCorpus, find_languages, open_pairs
+from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option
 from seqba.tasks.options import BatchOptions, CriterionOptions
-
-NAMED_LINES = 10
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +97,7 @@ class Translation:
         max_source_positions: int,
         max_target_positions: int,
     ) -> None:
-        self.folders = [Path(folder) for folder in data.split(":") if folder]
-        if not self.folders:
-            raise UserError("no data-bin is given: make one with seqba-preprocess")
-        for folder in self.folders:
-            if not folder.is_dir():
-                raise UserError(f"there is no data-bin {folder}: make it with seqba-preprocess --destdir {folder}")
+        self.folders = data_folders(data)
         self.source_lang, self.target_lang = _languages(self.folders[0], options)
         self.source_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.source_lang}.txt")
         self.target_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.target_lang}.txt")
@@ -236,11 +229,6 @@ class Translation:
         return fitting(corpus.source_sizes, corpus.target_sizes, *self._limits(max_tokens))
 
 
-def dictionary_digest(dictionary: Dictionary) -> str:
-    """SHA-256 of the symbols in the order of their ids, as hexadecimal."""
-    return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
-
-
 def _languages(folder: Path, options: TranslationOptions) -> tuple[str, str]:
     if options.source_lang and options.target_lang:
         return options.source_lang, options.target_lang
@@ -251,5 +239,7 @@ def _languages(folder: Path, options: TranslationOptions) -> tuple[str, str]:
 
 
 def _too_long(rows: npt.NDArray[np.int64], limits: tuple[int, int]) -> str:
-    named = ", ".join(str(row) for row in rows[:NAMED_LINES]) + (", …" if len(rows) > NAMED_LINES else "")
-    return f"{len(rows)} pairs longer than {limits[0]} source or {limits[1]} target tokens (lines {named}, from 0)"
+    return (
+        f"{len(rows)} pairs longer than {limits[0]} source or {limits[1]} target tokens (lines {name_rows(rows)}, "
+        "from 0)"
+    )

@@ -15,8 +15,9 @@ from seqba.models.architectures import (
     TransformerOptions,
     resolve_awd_lstm,
     resolve_transformer,
+    resolve_transformer_lm,
 )
-from seqba.tasks.language_modeling import BlockOptions
+from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
 from seqba.tasks.translation import Translation, TranslationOptions
@@ -25,7 +26,7 @@ from seqba.training.checkpoint import plain_options
 from seqba.training.options import TrainingOptions
 
 TaskOptions = TranslationOptions | BlockOptions | StreamOptions
-RunnableTask = Translation | StreamLanguageModeling
+RunnableTask = Translation | LanguageModeling | StreamLanguageModeling
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,11 @@ def open_task(recipe: Recipe) -> tuple[RunnableTask, ModelOptions]:
         return _open_translation(recipe, recipe.task_options, resolve_transformer(recipe.arch, recipe.model))
     if isinstance(recipe.task_options, StreamOptions) and isinstance(recipe.model, AWDLSTMOptions):
         return _open_streams(recipe, recipe.task_options), resolve_awd_lstm(recipe.arch, recipe.model)
-    raise UserError(f"--task {recipe.task} can't be trained yet")
+    if isinstance(recipe.task_options, BlockOptions) and isinstance(recipe.model, TransformerLMOptions):
+        longest = recipe.task_options.longest_row
+        model = resolve_transformer_lm(recipe.arch, recipe.model, longest=longest)
+        return _open_language_modeling(recipe, recipe.task_options, model)
+    raise ValueError(f"no kind of run has {type(recipe.task_options).__name__} and {type(recipe.model).__name__}")
 
 
 def describe_task(recipe: Recipe) -> Mapping[str, Any]:
@@ -139,3 +144,19 @@ def _open_streams(recipe: Recipe, options: StreamOptions) -> StreamLanguageModel
     return StreamLanguageModeling(
         recipe.data, options, recipe.batches, recipe.criterion, seed=recipe.training.grid.seed
     )
+
+
+def _open_language_modeling(
+    recipe: Recipe, options: BlockOptions, model: TransformerLMOptions
+) -> tuple[LanguageModeling, TransformerLMOptions]:
+    if model.max_target_positions is None:
+        raise ValueError("a resolved architecture has its positions")
+    task = LanguageModeling(
+        recipe.data,
+        options,
+        recipe.batches,
+        recipe.criterion,
+        seed=recipe.training.grid.seed,
+        max_positions=model.max_target_positions,
+    )
+    return task, model

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from seqba.cli.preprocess import main as preprocess
-from seqba.data.dictionary import Dictionary
+from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.models.architectures import TransformerOptions, build_transformer, resolve_transformer
-from seqba.tasks.translation import dictionary_digest
 from seqba.training.checkpoint import write_checkpoint
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}

@@ -1,0 +1,184 @@
+"""seqba-eval-lm: a language model and a split of a data-bin → perplexity."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.data.dictionary import Dictionary, dictionary_digest
+from seqba.data.indexed import IndexedCorpus, JoinedCorpus
+from seqba.data.monolingual import open_dictionary, open_monolingual
+from seqba.errors import UserError
+from seqba.evaluation.perplexity import MAX_TOKENS, BlockScoring, Scored, ScoredRow, Tally, score_blocks
+from seqba.models.transformer_lm import TransformerLM
+from seqba.options import check_options, option
+from seqba.tasks.language_modeling import BlockOptions
+from seqba.training.checkpoint import LoadedModel, load_model
+from seqba.training.device import choose_device
+from seqba.training.memory import keep_freed_memory
+
+_WORDS = "perplexity is of the tokens of the data-bin; for words, multiply the loss by tokens / words yourself"
+_TARGETS = "a language model predicts the next token of its own vocabulary; leave it out"
+_SHARDS = "a split is scored by one process; leave it out"
+UNSUPPORTED = {
+    "--softmax-batch": "the softmax is always taken over a few rows at a time; leave it out",
+    "--output-word-stats": "add up the lines of --output-word-probs",
+    "--model-overrides": "the model is taken as it was trained; see --tokens-per-sample and --sample-break-mode",
+    "--remove-bpe": _WORDS,
+    "--post-process": _WORDS,
+    "--add-bos-token": "it is the model's: <s> stands before each row if it did so in training",
+    "--max-target-positions": "it is the model's; --tokens-per-sample says how long rows are",
+    "--output-dictionary-size": _TARGETS,
+    "--self-target": _TARGETS,
+    "--future-target": _TARGETS,
+    "--past-target": _TARGETS,
+    "--fp16": "half precision is --bf16 here",
+    "--user-dir": "there are no plug-ins; use the library from Python",
+    "--num-shards": _SHARDS,
+    "--shard-id": _SHARDS,
+    "--num-workers": "batches are read from a memory map without workers; leave it out",
+    "--dataset-impl": "data-bins are memory-mapped (mmap); leave it out",
+    "--log-format": "progress is a bar on a terminal; --quiet turns it off",
+    "--log-interval": "progress is a bar on a terminal; --quiet turns it off",
+    "--no-progress-bar": "progress is a bar on a terminal; --quiet turns it off",
+}
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Which model reads which text, how it is cut, and what is printed."""
+
+    path: str | None = option(None, "the checkpoint", metavar="FILE")
+    task: str = option("language_modeling", "the only task with a perplexity", choices=("language_modeling",))
+    gen_subset: str = option("test", "the split to score", metavar="SPLIT")
+    max_tokens: int | None = option(
+        None, f"tokens of a batch, rows × longest row; {MAX_TOKENS} if --batch-size is not given either", minimum=1
+    )
+    batch_size: int | None = option(None, "most rows of a batch", minimum=1, aliases=("max-sentences",))
+    tokens_per_sample: int | None = option(
+        None, "tokens of a row, context included (default: the model's)", minimum=1, maximum=1 << 20
+    )
+    sample_break_mode: str | None = option(
+        None,
+        "none: rows of tokens-per-sample, across lines; eos: one line each (default: the model's)",
+        choices=("none", "eos"),
+    )
+    context_window: int = option(0, "each row begins with so many tokens of the text before it, unscored", minimum=0)
+    skip_invalid_size_inputs_valid_test: bool = option(
+        False, "leave out lines that are too long for the model instead of refusing them"
+    )
+    output_word_probs: bool = option(
+        False, "print each row: its number, and every token with its natural log-probability, as fairseq does"
+    )
+    quiet: bool = option(False, "print the loss and the perplexity alone")
+    cpu: bool = option(False, "run on the CPU even where there is a GPU")
+    bf16: bool = option(False, "bfloat16")
+
+    def __post_init__(self) -> None:
+        """Checks what no single option can."""
+        if self.path is None:
+            raise UserError("--path is missing: which checkpoint shall be evaluated? (checkpoints/checkpoint_best.pt)")
+        if ":" in self.path:
+            raise UserError(f"--path {self.path} names several checkpoints: language models are evaluated one by one")
+        if self.quiet and self.output_word_probs:
+            raise UserError("--quiet and --output-word-probs exclude each other")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Scores a split and prints fairseq's last lines."""
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    parser = Parser(
+        "seqba-eval-lm",
+        "Perplexity of a language model on a split of a data-bin. Options and lines are fairseq-eval-lm's.",
+        unsupported=UNSUPPORTED,
+    )
+    parser.add_argument("data", help="data-bin that seqba-preprocess --only-source or fairseq-preprocess wrote")
+    parser.add_options(EvalOptions, "model, text and output")
+    namespace = parser.parse(arguments)
+    options = read_options(namespace, EvalOptions)
+    keep_freed_memory()
+    loaded = load_model(str(options.path), choose_device(cpu=options.cpu), task=options.task)
+    dictionary = _open_dictionary(Path(namespace.data), loaded, options)
+    corpus = open_monolingual(namespace.data, options.gen_subset, dictionary)
+    start = time.perf_counter()
+    tally = _score(_scorer(loaded, corpus, options), corpus.tokens, dictionary, options)
+    elapsed_s = time.perf_counter() - start
+    if not math.isfinite(tally.log_probability):
+        raise UserError(f"the probabilities of {options.path} are not finite: its weights are; take an earlier one")
+    if not options.quiet:
+        print(f"Evaluated {tally.tokens} tokens in {elapsed_s:.1f}s ({tally.tokens / elapsed_s:.2f} tokens/s)")
+    print(f"Loss (base 2): {tally.bits:.4f}, Perplexity: {tally.perplexity:.2f}")
+    return 0
+
+
+def _open_dictionary(folder: Path, loaded: LoadedModel, options: EvalOptions) -> Dictionary:
+    """The data-bin's dictionary, if it is the model's: another one would give its ids another meaning."""
+    if not folder.is_dir():
+        raise UserError(f"there is no data-bin {folder}: give the folder that the model was trained on")
+    dictionary = open_dictionary(folder)
+    if loaded.task_state.get("dictionary_sha256") != dictionary_digest(dictionary):
+        raise UserError(
+            f"checkpoint {options.path} was trained with another dictionary than that of {folder}: give the data-bin "
+            "it was trained on, or preprocess the text with --srcdict from there"
+        )
+    return dictionary
+
+
+def _scorer(loaded: LoadedModel, corpus: IndexedCorpus | JoinedCorpus, options: EvalOptions) -> Scored:
+    """The way of the model's family to score a text."""
+    model = loaded.model.bfloat16() if options.bf16 else loaded.model
+    if isinstance(model, TransformerLM):
+        return score_blocks(model, corpus, _block_scoring(loaded, options))
+    raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which is no language model")
+
+
+def _block_scoring(loaded: LoadedModel, options: EvalOptions) -> BlockScoring:
+    """What was asked for, and for the rest what the model was trained with."""
+    try:
+        trained = BlockOptions(**loaded.cfg["task"]["blocks"])
+        check_options(trained)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"checkpoint {options.path} doesn't say how its text was cut: {error}") from None
+    return BlockScoring(
+        tokens_per_sample=options.tokens_per_sample or trained.tokens_per_sample,
+        break_mode=options.sample_break_mode or trained.sample_break_mode,
+        add_bos=trained.add_bos_token,
+        context_window=options.context_window,
+        max_tokens=MAX_TOKENS if options.max_tokens is None and options.batch_size is None else options.max_tokens,
+        max_rows=options.batch_size,
+        skip_overlong=options.skip_invalid_size_inputs_valid_test,
+    )
+
+
+def _score(scored: Scored, tokens: int, dictionary: Dictionary, options: EvalOptions) -> Tally:
+    """Adds everything up, with a bar on stderr if that is a terminal, and prints each row if asked to."""
+    tally = Tally()
+    hidden = True if options.quiet or (options.output_word_probs and sys.stdout.isatty()) else None
+    with tqdm(total=tokens, desc=f"Evaluate {options.gen_subset}", unit="tok", leave=False, disable=hidden) as bar:
+        for rows in scored:
+            for row in rows:
+                tally.add(row)
+                if options.output_word_probs:
+                    print(_word_line(row, dictionary))
+                bar.update(len(row.tokens))
+    return tally
+
+
+def _word_line(row: ScoredRow, dictionary: Dictionary) -> str:
+    r"""`12 the [-1.204000]\tdog [-5.332000]\t…`: fairseq's line, natural logarithms."""
+    pairs = zip(row.tokens.tolist(), row.log_probabilities.tolist(), strict=True)
+    return f"{row.id} " + "\t".join(f"{dictionary.symbols[token]} [{score:2f}]" for token, score in pairs)
+
+
+def entry() -> None:
+    """The `seqba-eval-lm` command."""
+    sys.exit(run(main))

@@ -1,0 +1,34 @@
+"""What an output projection thinks of given words, without ever holding all logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqba.nn.loss import CHUNK_ELEMENTS
+from seqba.nn.products import product
+
+
+@torch.no_grad()
+def target_log_probabilities(hidden: Tensor, weight: Tensor, target: Tensor, *, bias: Tensor | None = None) -> Tensor:
+    """Log-probability of each target word.
+
+        log p_n = z[n, target_n] − log Σ_v exp z[n, v],   z = hidden · weightᵀ + bias
+
+    Args:
+        hidden: (N, D), floating.
+        weight: (V, D), the output embedding, of the same dtype.
+        target: (N,) int64 in [0, V).
+        bias: (V,) or None.
+
+    Returns:
+        (N,) in nats, float32 or wider; it has no gradient.
+    """
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    scores = torch.empty(target.shape, dtype=wide, device=target.device)
+    rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+    for start in range(0, len(target), rows):
+        part = slice(start, start + rows)
+        logits = product(hidden[part], weight, bias).to(wide)
+        scores[part] = logits.gather(1, target[part].unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+    return scores
