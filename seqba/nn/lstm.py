@@ -23,8 +23,8 @@ class WeightDroppedLSTM(nn.Module):
 
     The mask is fixed over time and rows, and each copy of a pass has its own (`seqba.nn.WeightDropout`). Where one mask
     serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer; on a CPU it also
-    computes stacked copies, one after the other. On a GPU the recurrent product is batched over the copies, and everything that
-    the masks don't touch is one product for all of them (`per_copy_lstm`).
+    computes stacked copies, one after the other. On a GPU the recurrent product is batched over the copies, and
+    everything that the masks don't touch is one product for all of them (`per_copy_lstm`).
 
     Args:
         input_size: I.

@@ -146,13 +146,13 @@ def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -
     try:
         _check_same_run(start, constants)
         load_weights(trainer.model, start.state, start.path)
-        if start.state["raw_model"] is not None and not resets.optimizer:
+        if start.state.get("raw_model") is not None and not resets.optimizer:
             trainer.model.load_state_dict(start.state["raw_model"])  # the averages are in the optimizer's state
         same_plan = start.state["cfg"]["training"]["grid"]["plan"] == constants["cfg"]["training"]["grid"]["plan"]
         progress = Progress.from_extra_state(extra)
         trainer.load_state_dict(extra["trainer"], keep_plan=same_plan, keep_carried=not resets.dataloader)
         if not resets.optimizer:
-            trainer.load_optimizer(start.state["last_optimizer_state"]["state"], extra["trainer"]["trigger"])
+            trainer.load_optimizer(start.state["last_optimizer_state"]["state"], extra["trainer"].get("trigger"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"checkpoint {start.path} can't be resumed from, a part of it is missing: {error}") from None
     if resets.lr_scheduler:

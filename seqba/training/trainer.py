@@ -201,7 +201,7 @@ class Trainer(Generic[Batch]):
         self.skipped_in_a_row = state["skipped_in_a_row"]
         if keep_plan:
             self._plan.copies_per_pass = state["copies_per_pass"]
-        if keep_carried and self.task.carried is not None and state["carried"] is not None:
+        if keep_carried and self.task.carried is not None and state.get("carried") is not None:
             self.task.carried.load_state_dict(state["carried"], copies=self.rules.copies, device=self.device)
 
     def load_optimizer(self, state: Mapping[str, Any], trigger: Mapping[str, Any] | None) -> None:
