@@ -17,7 +17,7 @@ class Counting:
         self.tokens = tokens
 
     def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        assert 0 <= places.min()
+        assert places.min() >= 0
         assert places.max() < self.tokens
         return places
 

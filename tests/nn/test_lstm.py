@@ -21,7 +21,9 @@ def make_inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, tuple[Tenso
     return x.to(dtype), (h.to(dtype), c.to(dtype))
 
 
-def make_layer(p: float = 0.4, *, shared: bool = False, dtype: torch.dtype = torch.float64) -> seqba.nn.WeightDroppedLSTM:
+def make_layer(
+    p: float = 0.4, *, shared: bool = False, dtype: torch.dtype = torch.float64
+) -> seqba.nn.WeightDroppedLSTM:
     torch.manual_seed(3)
     return seqba.nn.WeightDroppedLSTM(INPUTS, HIDDEN, weight_dropout=p, shared=shared).to(dtype)
 
@@ -70,7 +72,10 @@ def test_stacked_copies_are_nn_lstm_with_each_copy_s_weights_outputs_and_gradien
     expected = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
     for ours, theirs in zip((y, h, c), expected, strict=True):
         assert torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-    upstream = [torch.randn(t.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype) for t in expected]
+    upstream = [
+        torch.randn(t.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+        for t in expected
+    ]
     ours = torch.autograd.grad((y, h, c), [*inputs, *weights], upstream)
     theirs = torch.autograd.grad(expected, [*inputs, *weights], upstream)
     for one, other in zip(ours, theirs, strict=True):

@@ -91,8 +91,9 @@ def test_raw_weights_come_back_after_an_error_and_tensors_taken_inside_keep_the_
     for _ in range(3):
         weight.grad = torch.ones(1)
         optimizer.step()
-    with pytest.raises(KeyError), swapped_weights(optimizer):
+    with swapped_weights(optimizer):
         taken = weight.detach()
+    with pytest.raises(KeyError), swapped_weights(optimizer):
         raise KeyError
     assert weight.tolist() == [-2]
     assert taken.tolist() == [-1.5]
