@@ -103,7 +103,7 @@ def serve(spec: Mapping[str, Any], build: Callable[[Mapping[str, Any]], Callable
     measure = build(spec)
     for line in sys.stdin:
         question, number = json.loads(line)
-        answer = measure(number) if question == "measure" else peak_memory_mb(torch.device("cpu"))
+        answer = measure(number) if question == "measure" else peak_memory_mb(torch.device(spec.get("device", "cpu")))
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -73,6 +73,41 @@ def test_loss_memory_measures_both_losses(tmp_path: Path) -> None:
     assert [row["loss"] for row in rows] == ["logits", "fused"]
 
 
+@pytest.mark.slow
+def test_awd_lstm_measures_every_side(tmp_path: Path) -> None:
+    rows = {row["side"]: row for row in run_quick("awd_lstm", tmp_path)["rows"]}
+    assert list(rows) == ["plain", "plain, kept", "shared", "looped", "stacked", "auto"]
+    assert rows["plain"]["x plain"] == rows["looped"]["x looped"] == rows["plain"]["memory"] == 1
+    assert all(0 < row["of GEMM"] < 1 for row in rows.values())
+
+
+def test_the_plain_recipe_computes_what_ours_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    import awd_lstm
+    from plain_awd_lstm import PlainAWDLSTM, plain_loss
+
+    torch.manual_seed(1)
+    size = awd_lstm.SIZES["tiny"]
+    plain = PlainAWDLSTM(size.vocabulary, size.layers, size.embed_dim, size.hidden_size)
+    ours = awd_lstm.AWDLSTM(
+        vocabulary=size.vocabulary, layers=size.layers, embed_dim=size.embed_dim, hidden_size=size.hidden_size
+    )
+    names = {"encoder.": "embedding.", "rnns.": "layers.", "decoder_bias": "output_bias"}
+    weights = {}
+    for name, value in plain.state_dict().items():
+        prefix = next(prefix for prefix in names if name.startswith(prefix))
+        weights[name.replace(prefix, names[prefix], 1)] = value
+    ours.load_state_dict(weights)
+    text = torch.randint(0, size.vocabulary, (3, 9))
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p: x)
+    loss, _ = plain_loss(plain, text[:, :-1], text[:, 1:], None)
+    logits, _ = ours.eval()(text[:, :-1])
+    window = ours.window(text[:, :-1])
+    entropy = torch.nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
+    regularisers = 2 * window.hidden.square().mean() + window.raw.diff(dim=1).square().mean()
+    assert loss.item() == pytest.approx((entropy + regularisers).item(), rel=1e-5)
+
+
 def test_a_side_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCH)
     import harness
