@@ -13,13 +13,12 @@ been tried against local servers only.
 
 from __future__ import annotations
 
-import gzip
 import shutil
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from fetching import Source, fetch, main_entry
+from unpacking import find, opened
 
 from seqba.cli.arguments import Parser
 from seqba.data.files import atomic_write
@@ -48,40 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if target.exists():
             continue
         if options.source is not None:
-            found = find(options.source, name)
+            found = find(options.source, (name, f"{name}.gz"), takes=", ".join(DIGESTS))
         else:
             found = fetch(Source(f"{BASE_URL}/{name}.gz", digest), options.to / "download")
         options.to.mkdir(parents=True, exist_ok=True)
-        unpack(found, target)
+        with opened(found) as source, atomic_write(target) as stream:
+            shutil.copyfileobj(source, stream)
     for split in SPLITS:
         check_pairs(options.to / f"{split}.en", options.to / f"{split}.de")
     return 0
-
-
-def find(folder: Path, name: str) -> Path:
-    """`name` or `name.gz` in a folder.
-
-    Raises:
-        UserError: when neither is there.
-    """
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise UserError(f"{folder}: neither {name} nor {name}.gz is there; --from takes a folder with {', '.join(DIGESTS)}")
-
-
-def unpack(found: Path, target: Path) -> None:
-    """Copies a plain or gzipped file to `target`, whole or not at all.
-
-    Raises:
-        UserError: for a damaged .gz file.
-    """
-    opener = gzip.open if found.suffix == ".gz" else open
-    try:
-        with opener(found, "rb") as source, atomic_write(target) as stream:
-            shutil.copyfileobj(source, stream)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{found}: not a whole gzip file ({error}); remove it and fetch it again") from None
 
 
 def check_pairs(source: Path, target: Path) -> None:

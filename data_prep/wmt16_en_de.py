@@ -26,13 +26,13 @@ import functools
 import os
 import re
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import moses
 from fetching import Source, fetch, main_entry, verify
+from unpacking import opened
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.data.files import atomic_write
@@ -155,16 +155,8 @@ def lines_of(archive: Source, member: str, downloads: Path, source: Path | None)
             raise UserError(
                 f"{source}: neither {Path(member).name} nor {archive.name} is there ({archive.url} has both)"
             )
-    path = _archive(archive, downloads, source)
-    try:
-        with tarfile.open(path, "r|gz") as tar:
-            for entry in tar:
-                if entry.name.removeprefix("./") == member and (stream := tar.extractfile(entry)) is not None:
-                    yield from _sentences(stream, member)
-                    return
-    except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"{path}: not a whole tar archive ({error}); remove it and run again") from None
-    raise UserError(f"{path}: there is no {member} in it")
+    with opened(_archive(archive, downloads, source), member) as stream:
+        yield from _sentences(stream, member)
 
 
 def tokenize(to: Path, options: PreparationOptions) -> None:

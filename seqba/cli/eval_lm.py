@@ -19,9 +19,12 @@ from seqba.data.indexed import IndexedCorpus, JoinedCorpus
 from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.errors import UserError
 from seqba.evaluation.perplexity import MAX_TOKENS, BlockScoring, Scored, ScoredRow, Tally, score_blocks
+from seqba.evaluation.stream_perplexity import StreamScoring, score_streams
+from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.transformer_lm import TransformerLM
-from seqba.options import check_options, option
+from seqba.options import check_options, flag_of, option
 from seqba.tasks.language_modeling import BlockOptions
+from seqba.tasks.streams import StreamOptions
 from seqba.training.checkpoint import LoadedModel, load_model
 from seqba.training.device import choose_device
 from seqba.training.memory import keep_freed_memory
@@ -53,6 +56,10 @@ UNSUPPORTED = {
 }
 
 
+BLOCKS = ("tokens_per_sample", "sample_break_mode", "context_window", "skip_invalid_size_inputs_valid_test")
+"""Options of text that is cut into rows which stand for themselves."""
+
+
 @dataclass(frozen=True)
 class EvalOptions:
     """Which model reads which text, how it is cut, and what is printed."""
@@ -63,7 +70,15 @@ class EvalOptions:
     max_tokens: int | None = option(
         None, f"tokens of a batch, rows × longest row; {MAX_TOKENS} if --batch-size is not given either", minimum=1
     )
-    batch_size: int | None = option(None, "most rows of a batch", minimum=1, aliases=("max-sentences",))
+    batch_size: int | None = option(
+        None,
+        "Transformer: most rows of a batch; AWD-LSTM: streams that the text is cut into (default: 1, the whole text)",
+        minimum=1,
+        aliases=("max-sentences",),
+    )
+    bptt: int | None = option(
+        None, "AWD-LSTM: tokens of a window (default: the model's); it doesn't change the result", minimum=1
+    )
     tokens_per_sample: int | None = option(
         None, "tokens of a row, context included (default: the model's)", minimum=1, maximum=1 << 20
     )
@@ -138,11 +153,32 @@ def _scorer(loaded: LoadedModel, corpus: IndexedCorpus | JoinedCorpus, options: 
     model = loaded.model.bfloat16() if options.bf16 else loaded.model
     if isinstance(model, TransformerLM):
         return score_blocks(model, corpus, _block_scoring(loaded, options))
+    if isinstance(model, AWDLSTM):
+        return score_streams(model, corpus, _stream_scoring(loaded, options))
     raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which is no language model")
 
 
+def _stream_scoring(loaded: LoadedModel, options: EvalOptions) -> StreamScoring:
+    """What was asked for, and for the rest what the model was trained with; options of blocks are refused."""
+    _refuse(options, "max_tokens", *BLOCKS, owner="Transformers; a recurrent model has --batch-size and --bptt")
+    try:
+        trained = StreamOptions(**loaded.cfg["task"]["streams"])
+        check_options(trained)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"checkpoint {options.path} doesn't say how its text was read: {error}") from None
+    return StreamScoring(batch_size=options.batch_size or 1, bptt=options.bptt or trained.bptt)
+
+
+def _refuse(options: EvalOptions, *names: str, owner: str) -> None:
+    """Refuses a given option that would do nothing for this model."""
+    for name in names:
+        if getattr(options, name) != getattr(EvalOptions(path=options.path), name):
+            raise UserError(f"{flag_of(name)} is for {owner}")
+
+
 def _block_scoring(loaded: LoadedModel, options: EvalOptions) -> BlockScoring:
-    """What was asked for, and for the rest what the model was trained with."""
+    """What was asked for, and for the rest what the model was trained with; options of streams are refused."""
+    _refuse(options, "bptt", owner="recurrent models; a Transformer has --tokens-per-sample")
     try:
         trained = BlockOptions(**loaded.cfg["task"]["blocks"])
         check_options(trained)

@@ -12,10 +12,11 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.errors import UserError
-from seqba.models.architectures import ARCHITECTURES, TransformerLMOptions, TransformerOptions
+from seqba.models.architectures import ARCHITECTURES, AWDLSTMOptions, TransformerLMOptions, TransformerOptions
 from seqba.options import flag_of
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.streams import StreamOptions
 from seqba.tasks.translation import TranslationOptions
 from seqba.training.bleu import BleuOptions
 from seqba.training.options import (
@@ -51,6 +52,8 @@ SOME = {
     "Transformer": TransformerOptions,
     "blocks of text (language_modeling)": BlockOptions,
     "Transformer without encoder (language_modeling)": TransformerLMOptions,
+    "running text (language_modeling)": StreamOptions,
+    "AWD-LSTM (language_modeling)": AWDLSTMOptions,
 }
 """What `KINDS` gives to some tasks and families of models alone."""
 

@@ -105,10 +105,6 @@ class IndexedCorpus:
         """Number of tokens in all rows, every `</s>` included."""
         return int(self._starts[-1])
 
-    def span(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Tokens start … stop − 1 of the rows one after the other, as running text: (stop − start,) int64."""
-        return _as_words(self._ids[start:stop])
-
     def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The tokens at some places of the running text: (n,) int64, for places (n,) from 0."""
         return _as_words(self._ids[places])
@@ -195,14 +191,6 @@ class JoinedCorpus:
     def tokens(self) -> int:
         """Number of tokens in all parts."""
         return sum(part.tokens for part in self.parts)
-
-    def span(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Tokens start … stop − 1 of all parts one after the other, as in `IndexedCorpus`."""
-        pieces, first = [np.empty(0, np.int64)], 0
-        for part in self.parts:
-            pieces.append(part.span(max(start - first, 0), max(min(stop - first, part.tokens), 0)))
-            first += part.tokens
-        return np.concatenate(pieces)
 
     def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The tokens at some places of all parts one after the other, as in `IndexedCorpus`."""

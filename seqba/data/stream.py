@@ -33,8 +33,8 @@ class TokenSource(Protocol):
         """How many there are."""
         ...
 
-    def span(self, start: int, stop: int) -> npt.NDArray[np.int64]:
-        """Ids start … stop − 1: (stop − start,) int64."""
+    def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The ids at some places (n,), counting from 0: (n,) int64."""
         ...
 
 
@@ -86,8 +86,8 @@ class Streams:
 
     def window(self, rows: range, start: int, stop: int) -> StreamBatch:
         """Tokens start … stop − 1 of some streams, and the ones after them; stop < length."""
-        spans = [self.source.span(row * self.length + start, row * self.length + stop + 1) for row in rows]
-        ids = torch.from_numpy(np.stack(spans))
+        places = np.array(rows)[:, None] * self.length + np.arange(start, stop + 1)  # (B, T + 1)
+        ids = torch.from_numpy(self.source.take(places.flatten()).reshape(places.shape))
         return StreamBatch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), is_first=start == 0)
 
 

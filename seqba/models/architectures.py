@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from seqba.errors import UserError
+from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
 from seqba.options import option
 
-Family = Literal["transformer", "transformer_lm"]
+Family = Literal["transformer", "transformer_lm", "awd_lstm"]
 Model = TypeVar("Model")
 
 
@@ -64,7 +65,39 @@ class TransformerLMOptions(DecoderOptions):
     """A decoder-only Transformer under fairseq's names."""
 
 
-ModelOptions = TransformerOptions | TransformerLMOptions
+@dataclass(frozen=True)
+class AWDLSTMOptions:
+    """An AWD-LSTM: sizes under the names of fairseq's LSTMs, noise under long names and the released short ones."""
+
+    decoder_layers: int | None = option(None, "LSTM layers; default: as --arch", minimum=1)
+    decoder_embed_dim: int | None = option(
+        None, "width of the embedding and of the last layer", minimum=1, maximum=1 << 16
+    )
+    decoder_hidden_size: int | None = option(
+        None, "width of the LSTM layers but the last; default: as --arch", minimum=1, maximum=1 << 16
+    )
+    dropout: float | None = option(None, "on the last layer's output; default: as --arch", minimum=0, below=1)
+    input_dropout: float | None = option(
+        None, "on the embedded words; default: as --arch", minimum=0, below=1, aliases=("dropouti",)
+    )
+    hidden_dropout: float | None = option(
+        None, "between LSTM layers; default: as --arch", minimum=0, below=1, aliases=("dropouth",)
+    )
+    embedding_dropout: float | None = option(
+        None, "of whole words of the vocabulary; default: as --arch", minimum=0, below=1, aliases=("dropoute",)
+    )
+    weight_dropout: float | None = option(
+        None, "on the hidden-to-hidden weights; default: as --arch", minimum=0, below=1, aliases=("wdrop",)
+    )
+    weight_noise: str = option(
+        "per-copy",
+        "embedding_dropout and weight_dropout: per-copy draws them afresh for each copy, shared once for all copies of "
+        "a shard, as repeated rows would (not in fairseq)",
+        choices=("per-copy", "shared"),
+    )
+
+
+ModelOptions = TransformerOptions | TransformerLMOptions | AWDLSTMOptions
 
 
 @dataclass(frozen=True)
@@ -101,9 +134,23 @@ ARCHITECTURES: dict[str, Architecture] = {
     "transformer_iwslt_de_en": _transformer(6, 512, 1024, 4),
     "transformer_tiny": _transformer(2, 64, 64, 2),
     "transformer": _transformer(6, 512, 2048, 8),
+    "awd_lstm": Architecture(
+        "awd_lstm",
+        {
+            "decoder_layers": 3,
+            "decoder_embed_dim": 400,
+            "decoder_hidden_size": 1150,
+            "dropout": 0.4,
+            "input_dropout": 0.4,
+            "hidden_dropout": 0.25,
+            "embedding_dropout": 0.1,
+            "weight_dropout": 0.5,
+        },
+    ),
     "transformer_lm": Architecture("transformer_lm", {**_side("decoder", 6, 512, 2048, 8), **_RATES}),
 }
-"""Sizes: Vaswani et al. 2017, table 3 (base, big); fairseq's recipes (the others)."""
+"""Sizes: Vaswani et al. 2017, table 3 (base, big); Merity et al. 2018 on PTB with the dropouts of the released command
+(awd_lstm); fairseq's recipes (the others)."""
 
 
 def architecture(arch: str, family: Family) -> Architecture:
@@ -150,6 +197,15 @@ def resolve_transformer_lm(arch: str, options: TransformerLMOptions, *, longest:
     return TransformerLMOptions(**{**fields, "max_target_positions": longest, **_given(options)})
 
 
+def resolve_awd_lstm(arch: str, options: AWDLSTMOptions) -> AWDLSTMOptions:
+    """Fills what `options` leaves open with the architecture's values.
+
+    Raises:
+        UserError: for an unknown architecture.
+    """
+    return AWDLSTMOptions(**{**architecture(arch, "awd_lstm").fields, **_given(options)})
+
+
 def build_transformer(options: TransformerOptions, source_vocabulary: int, target_vocabulary: int) -> Transformer:
     """Builds the model from resolved options and the sizes of both dictionaries.
 
@@ -179,6 +235,29 @@ def build_transformer_lm(options: TransformerLMOptions, vocabulary: int) -> Tran
         UserError: for sizes that don't fit together.
     """
     return _build(lambda: TransformerLM(vocabulary=vocabulary, **dataclasses.asdict(options)))
+
+
+def build_awd_lstm(options: AWDLSTMOptions, vocabulary: int) -> AWDLSTM:
+    """Builds the model from resolved options and the size of the dictionary.
+
+    Raises:
+        UserError: for sizes that can't be.
+    """
+    sizes = dataclasses.asdict(options)
+    return _build(
+        lambda: AWDLSTM(
+            vocabulary=vocabulary,
+            layers=sizes["decoder_layers"],
+            embed_dim=sizes["decoder_embed_dim"],
+            hidden_size=sizes["decoder_hidden_size"],
+            dropout=sizes["dropout"],
+            input_dropout=sizes["input_dropout"],
+            hidden_dropout=sizes["hidden_dropout"],
+            embedding_dropout=sizes["embedding_dropout"],
+            weight_dropout=sizes["weight_dropout"],
+            share_weight_noise=options.weight_noise == "shared",
+        )
+    )
 
 
 def _given(options: ModelOptions) -> dict[str, Any]:

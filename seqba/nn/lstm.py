@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seqba.nn.dropout import kept_scale
-from seqba.nn.products import RepeatedProduct, product, product_dtype
+from seqba.nn.products import product, product_dtype
 from seqba.nn.weight_noise import WeightDropout
 
 State = tuple[Tensor, Tensor]
@@ -23,8 +22,9 @@ class WeightDroppedLSTM(nn.Module):
         U = W_hh·mask / (1 − p)
 
     The mask is fixed over time and rows, and each copy of a pass has its own (`seqba.nn.WeightDropout`). Where one mask
-    serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer. Otherwise the recurrent
-    product is batched over the copies; everything that the masks don't touch stays one product for all of them.
+    serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer; on a CPU it also
+    computes stacked copies, one after the other. On a GPU the recurrent product is batched over the copies, and
+    everything that the masks don't touch is one product for all of them (`per_copy_lstm`).
 
     Args:
         input_size: I.
@@ -55,6 +55,8 @@ class WeightDroppedLSTM(nn.Module):
         kept = self.weight_dropout(self.weight_hh_l0)
         if kept is None or kept.shape[0] == 1:
             return self._one_mask(x, state, kept)
+        if x.device.type == "cpu":
+            return self._copy_after_copy(x, state, kept)
         return per_copy_lstm(
             x,
             state,
@@ -64,6 +66,14 @@ class WeightDroppedLSTM(nn.Module):
             kept,
             kept_scale(self.weight_dropout.p),
         )
+
+    def _copy_after_copy(self, x: Tensor, state: State, kept: Tensor) -> tuple[Tensor, State]:
+        """Runs torch's LSTM once for each copy: its CPU kernel is fused over the whole sequence, near the GEMM rate."""
+        copies = kept.shape[0]
+        rows = zip(x.chunk(copies), state[0].chunk(copies), state[1].chunk(copies), kept.chunk(copies), strict=True)
+        parts = [self._one_mask(x, (h, c), mask) for x, h, c, mask in rows]
+        y, h, c = (torch.cat(tensors) for tensors in zip(*((y, *last) for y, last in parts), strict=True))
+        return y, (h, c)
 
     def _one_mask(self, x: Tensor, state: State, kept: Tensor | None) -> tuple[Tensor, State]:
         """The layer by torch's own LSTM, with the dropped weights."""
@@ -82,8 +92,7 @@ def per_copy_lstm(
     """An LSTM layer over k stacked copies, each with its own mask on W_hh.
 
     One product each for the input projection, its weight's gradient and the gradient by x; the recurrent products are
-    batched over the copies on a GPU. On a CPU each copy runs through all time steps before the next one does, so that
-    its dropped weights, laid out for the processor once, stay in a cache.
+    batched over the copies, T small ones forward and back, and one large one for the gradient by W_hh.
 
     Args:
         x: (k·B, T, I), copy-major.
@@ -131,9 +140,7 @@ class _PerCopyLSTM(torch.autograd.Function):
         gates = _rows_product(x, weight_ih, bias, dtype)  # (k, T, B, 4H)
         h, c = (part.new_empty(copies, length + 1, rows, hidden_size) for part in (h0, c0))
         h[:, 0], c[:, 0] = h0, c0
-        for part in _groups(x):
-            recurrent = _Recurrent(weight_hh, kept[part], scale, dtype, rows)
-            _run(gates[part], h[part], c[part], recurrent)
+        _run(gates, h, c, _dropped(weight_hh, kept, scale, dtype))
         ctx.save_for_backward(x, weight_ih, weight_hh, kept, gates, h, c)
         ctx.scale, ctx.dtype = scale, dtype
         return h[:, 1:].clone(), c[:, -1].clone()
@@ -143,16 +150,9 @@ class _PerCopyLSTM(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_y, grad_last_c = grads
         x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors
-        by_gates = torch.empty_like(gates)
-        by_h0, by_c0 = torch.empty_like(h[:, 0]), torch.empty_like(c[:, 0])
-        by_weight_hh = torch.zeros_like(weight_hh)
-        for part in _groups(x):
-            recurrent = _Recurrent(weight_hh, kept[part], ctx.scale, ctx.dtype, x.shape[2], transposed=True)
-            by_h0[part], by_c0[part] = _run_back(
-                gates[part], c[part], grad_y[part], grad_last_c[part], recurrent, by_gates[part]
-            )
-            # Each copy's gradient passes through its own mask, so it can't be one product over all copies' rows.
-            by_weight_hh += _masked_gradient(by_gates[part], h[part, :-1], kept[part], ctx.scale, ctx.dtype)
+        recurrent = _dropped(weight_hh, kept, ctx.scale, ctx.dtype)
+        by_gates, by_h0, by_c0 = _run_back(gates, c, grad_y, grad_last_c, recurrent)
+        by_weight_hh = _masked_gradient(by_gates, h[:, :-1], kept, ctx.scale, ctx.dtype)
         flat, inputs = by_gates.flatten(0, 2).to(ctx.dtype), x.flatten(0, 2).to(ctx.dtype)
         by_x = product(flat, weight_ih.to(ctx.dtype).t()).view_as(x).to(x.dtype) if ctx.needs_input_grad[0] else None
         by_weight_ih = product(flat.t(), inputs.t()).to(weight_ih.dtype)
@@ -160,56 +160,21 @@ class _PerCopyLSTM(torch.autograd.Function):
         return by_x, by_h0, by_c0, by_weight_ih, by_weight_hh, by_bias, None, None, None
 
 
-class _Recurrent:
-    """The recurrent product of some copies, each with its own dropped weights U = W_hh·mask·scale.
-
-    Args:
-        weight: W_hh (4H, H).
-        kept: (k, 4H, H) int8.
-        scale: of the kept elements.
-        dtype: of the products.
-        rows: B.
-        transposed: for products with U instead of Uᵀ.
-    """
-
-    def __init__(
-        self, weight: Tensor, kept: Tensor, scale: float, dtype: torch.dtype, rows: int, *, transposed: bool = False
-    ) -> None:
-        self.dtype = dtype
-        dropped = kept.to(weight.dtype).mul_(scale).mul_(weight).to(dtype)  # (k, 4H, H)
-        self._factors = dropped if transposed else dropped.transpose(1, 2)
-        one = dropped[0].t() if transposed else dropped[0]
-        self._single = RepeatedProduct(one, rows) if len(kept) == 1 else None
-
-    def add(self, a: Tensor, addend: Tensor) -> Tensor:
-        """Rows a (k, B, ·) through the weights, plus addend (k, B, ·)."""
-        a = a.to(self.dtype)
-        if self._single is not None and self.dtype == addend.dtype:
-            return self._single.add(a[0], addend[0]).unsqueeze(0)
-        return torch.baddbmm(addend.to(self.dtype), a, self._factors).to(addend.dtype)
-
-    def multiply(self, a: Tensor) -> Tensor:
-        """Rows a (k, B, ·) through the weights, in a's dtype."""
-        if self._single is not None:
-            return self._single.multiply(a[0].to(self.dtype)).unsqueeze(0).to(a.dtype)
-        return torch.bmm(a.to(self.dtype), self._factors).to(a.dtype)
+def _dropped(weight: Tensor, kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """Each copy's own weights, W·mask·scale: (k, 4H, H) in the dtype of the products."""
+    return kept.to(weight.dtype).mul_(scale).mul_(weight).to(dtype)
 
 
-def _groups(x: Tensor) -> Iterator[slice]:
-    """Which copies go through time together: each alone on a CPU, all at once elsewhere."""
-    size = 1 if x.device.type == "cpu" else x.shape[0]
-    return (slice(first, first + size) for first in range(0, x.shape[0], size))
-
-
-def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: _Recurrent) -> None:
+def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: Tensor) -> None:
     """All time steps: turns `gates` (k, T, B, 4H) from x's share of the sums into activations, and fills h and c.
 
-    h and c are (k, T + 1, B, H) with the initial state at step 0.
+    h and c are (k, T + 1, B, H) with the initial state at step 0; recurrent is (k, 4H, H).
     """
     size = h.shape[-1]
+    dtype = recurrent.dtype
     for t in range(gates.shape[1]):
-        sums = recurrent.add(h[:, t], gates[:, t])
         step = gates[:, t]
+        sums = torch.baddbmm(step.to(dtype), h[:, t].to(dtype), recurrent.transpose(1, 2)).to(step.dtype)
         torch.sigmoid(sums[..., : 2 * size], out=step[..., : 2 * size])
         torch.tanh(sums[..., 2 * size : 3 * size], out=step[..., 2 * size : 3 * size])
         torch.sigmoid(sums[..., 3 * size :], out=step[..., 3 * size :])
@@ -221,9 +186,9 @@ def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: _Recurrent) -> None:
 
 
 def _run_back(
-    gates: Tensor, c: Tensor, grad_y: Tensor, grad_last_c: Tensor, recurrent: _Recurrent, by_gates: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Back through time: fills `by_gates` (k, T, B, 4H) with the gradient by the gates' sums.
+    gates: Tensor, c: Tensor, grad_y: Tensor, grad_last_c: Tensor, recurrent: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Back through time.
 
     What does not depend on later steps is computed for all steps at once: with the gradients dh and dc of a step,
 
@@ -231,8 +196,9 @@ def _run_back(
         dc_t = dc_{t+1}·f_{t+1} + dh · o(1−tanh²c_t)
 
     Returns:
-        The gradients by the initial h and c, (k, B, H) each.
+        The gradients by the gates' sums (k, T, B, 4H), and by the initial h and c, (k, B, H) each.
     """
+    by_gates = torch.empty_like(gates)
     i, f, g, o = gates.chunk(4, dim=-1)
     by_i, by_f, by_g, by_o = by_gates.chunk(4, dim=-1)
     squashed = torch.tanh(c[:, 1:])
@@ -250,8 +216,8 @@ def _run_back(
         step[..., : 3 * size].view(*dc.shape[:-1], 3, size).mul_(dc.unsqueeze(-2))
         step[..., 3 * size :].mul_(dh)
         dc.mul_(f[:, t])
-        dh = recurrent.multiply(step)
-    return dh, dc
+        dh = torch.bmm(step.to(recurrent.dtype), recurrent).to(step.dtype)
+    return by_gates, dh, dc
 
 
 def _rows_product(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
@@ -263,6 +229,5 @@ def _rows_product(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -
 def _masked_gradient(by_gates: Tensor, h: Tensor, kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     """Σ over copies of (by_gatesᵀ·h)·mask·scale: the gradient by W_hh (4H, H)."""
     left, right = by_gates.flatten(1, 2).to(dtype), h.flatten(1, 2).to(dtype)  # (k, T·B, 4H), (k, T·B, H)
-    one = len(kept) == 1
-    full = product(left[0].t(), right[0].t()).unsqueeze(0) if one else left.transpose(1, 2) @ right
+    full = torch.bmm(left.transpose(1, 2), right)  # each copy's gradient must pass through its own mask
     return full.to(by_gates.dtype).mul_(kept.to(by_gates.dtype).mul_(scale)).sum(0)

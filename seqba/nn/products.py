@@ -41,33 +41,3 @@ def product_dtype(x: Tensor) -> torch.dtype:
     """What products of x run in: autocast's dtype where it is on, else x's own."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-class RepeatedProduct:
-    """a·bᵀ + addend for many small a and the same b, which is laid out for the processor once.
-
-    With the 20 rows of an LSTM's time step, rearranging b costs as much as the product itself; done once for a whole
-    sequence it costs nothing.
-
-    Args:
-        b: (M, K), any strides.
-        rows: N of the a to come; others work, slower.
-    """
-
-    def __init__(self, b: Tensor, rows: int) -> None:
-        self._is_packed = HAS_ONEDNN and b.device.type == "cpu" and b.dtype == torch.float32 and b.numel() > 0
-        self._b = torch.ops.mkldnn._reorder_linear_weight(b, rows) if self._is_packed else b
-
-    def add(self, a: Tensor, addend: Tensor) -> Tensor:
-        """Rows a (N, K), addend (N, M) → a·bᵀ + addend (N, M), a new tensor."""
-        if self._is_packed and a.numel():
-            result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(a, addend, self._b, None, "add")
-            return result
-        return torch.addmm(addend, a, self._b.t())
-
-    def multiply(self, a: Tensor) -> Tensor:
-        """Rows a (N, K) → a·bᵀ (N, M)."""
-        if self._is_packed and a.numel():
-            result: Tensor = torch.ops.mkldnn._linear_pointwise(a, self._b, None, "none", [], "")
-            return result
-        return a @ self._b.t()

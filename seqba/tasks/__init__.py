@@ -26,13 +26,12 @@ class Shards(Protocol[Batch_co]):
 
 
 class Task(Protocol[Batch]):
-    """What the trainer and the loop ask of a task.
+    """What the trainer and the loop ask of a task."""
 
-    Attributes:
-        carried: what each (shard, copy) carries from one update to the next; None where examples stand for themselves.
-    """
-
-    carried: Carry | None
+    @property
+    def carried(self) -> Carry | None:
+        """What each (shard, copy) carries from one update to the next; None where examples stand for themselves."""
+        ...
 
     def state(self) -> dict[str, Any]:
         """Plain values that a checkpoint must agree with before training goes on from it (dictionaries, say)."""

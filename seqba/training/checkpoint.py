@@ -24,15 +24,18 @@ from seqba.data.files import atomic_write, open_file
 from seqba.errors import UserError
 from seqba.models.architectures import (
     ARCHITECTURES,
+    AWDLSTMOptions,
     TransformerLMOptions,
     TransformerOptions,
+    build_awd_lstm,
     build_transformer,
     build_transformer_lm,
 )
+from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
 
-Model = Transformer | TransformerLM
+Model = Transformer | TransformerLM | AWDLSTM
 READERS = {"translation": "seqba-generate", "language_modeling": "seqba-eval-lm"}
 REQUIRED = {"model": dict, "cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
 
@@ -114,8 +117,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Model:
     """The model that `cfg["model"]` and the task's vocabulary sizes describe, with fresh weights."""
     options = model_cfg["options"]
-    if ARCHITECTURES[model_cfg["arch"]].family == "transformer_lm":
+    family = ARCHITECTURES[model_cfg["arch"]].family
+    if family == "transformer_lm":
         return build_transformer_lm(TransformerLMOptions(**options), task_state["vocabulary"])
+    if family == "awd_lstm":
+        return build_awd_lstm(AWDLSTMOptions(**options), task_state["vocabulary"])
     sizes = (task_state["source_vocabulary"], task_state["target_vocabulary"])
     return build_transformer(TransformerOptions(**options), *sizes)
 

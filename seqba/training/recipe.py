@@ -8,22 +8,25 @@ from typing import Any
 
 from seqba.errors import UserError
 from seqba.models.architectures import (
+    AWDLSTMOptions,
     Family,
     ModelOptions,
     TransformerLMOptions,
     TransformerOptions,
+    resolve_awd_lstm,
     resolve_transformer,
     resolve_transformer_lm,
 )
 from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
 from seqba.tasks.translation import Translation, TranslationOptions
 from seqba.training.bleu import BleuOptions
 from seqba.training.checkpoint import plain_options
 from seqba.training.options import TrainingOptions
 
-TaskOptions = TranslationOptions | BlockOptions
-RunnableTask = Translation | LanguageModeling
+TaskOptions = TranslationOptions | BlockOptions | StreamOptions
+RunnableTask = Translation | LanguageModeling | StreamLanguageModeling
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Kind:
 KINDS: dict[tuple[str, Family], Kind] = {
     ("translation", "transformer"): Kind("translation", TranslationOptions, TransformerOptions, (BleuOptions,)),
     ("language_modeling", "transformer_lm"): Kind("blocks", BlockOptions, TransformerLMOptions),
+    ("language_modeling", "awd_lstm"): Kind("streams", StreamOptions, AWDLSTMOptions),
 }
 """Every task with every family of models that can do it."""
 
@@ -93,6 +97,8 @@ def open_task(recipe: Recipe) -> tuple[RunnableTask, ModelOptions]:
     """
     if isinstance(recipe.task_options, TranslationOptions) and isinstance(recipe.model, TransformerOptions):
         return _open_translation(recipe, recipe.task_options, resolve_transformer(recipe.arch, recipe.model))
+    if isinstance(recipe.task_options, StreamOptions) and isinstance(recipe.model, AWDLSTMOptions):
+        return _open_streams(recipe, recipe.task_options), resolve_awd_lstm(recipe.arch, recipe.model)
     if isinstance(recipe.task_options, BlockOptions) and isinstance(recipe.model, TransformerLMOptions):
         longest = recipe.task_options.longest_row
         model = resolve_transformer_lm(recipe.arch, recipe.model, longest=longest)
@@ -132,6 +138,12 @@ def _open_translation(
             "--joined-dictionary"
         )
     return task, model
+
+
+def _open_streams(recipe: Recipe, options: StreamOptions) -> StreamLanguageModeling:
+    return StreamLanguageModeling(
+        recipe.data, options, recipe.batches, recipe.criterion, seed=recipe.training.grid.seed
+    )
 
 
 def _open_language_modeling(

@@ -22,7 +22,7 @@ from seqba.training.folder import LAST, CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.loop import TrainingLoop
 from seqba.training.memory import keep_freed_memory
-from seqba.training.optimizers import build_optimizer
+from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
 from seqba.training.recipe import Recipe, RunnableTask, describe_task, open_task
@@ -102,7 +102,8 @@ def _build_trainer(
         max_skipped_updates=options.optimisation.max_skipped_updates,
     )
     optimizer = build_optimizer(model.parameters(), options.optimisation)
-    return Trainer(task, model, optimizer, build_schedule(options.schedule, width), rules)
+    trigger = build_trigger(options.optimisation)
+    return Trainer(task, model, optimizer, build_schedule(options.schedule, width), rules, trigger)
 
 
 def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], options: TrainingOptions) -> Progress:

@@ -22,6 +22,7 @@ UPDATE_DEFINING = {
     "grid": ("arm", "seed", "copies", "update_freq"),
     "batches": ("train_subset", "max_tokens", "batch_size", "required_batch_size_multiple"),
     "blocks": ("tokens_per_sample", "sample_break_mode", "add_bos_token"),
+    "streams": ("bptt",),
 }
 """Options that say what update u is made of: going on with others would be another run under the same name.
 
@@ -31,7 +32,17 @@ By the names that groups have in a checkpoint's cfg; a run has only the groups o
 WEIGHT_MOVING = {
     "grid": ("plan",),
     "criterion": ("criterion", "label_smoothing", "sentence_avg"),
-    "optimisation": ("optimizer", "adam_betas", "adam_eps", "weight_decay", "clip_norm", "bf16"),
+    "optimisation": (
+        "optimizer",
+        "adam_betas",
+        "adam_eps",
+        "momentum",
+        "nonmono",
+        "weight_decay",
+        "clip_norm",
+        "bf16",
+    ),
+    "streams": ("activation_regularization", "temporal_activation_regularization"),
     "schedule": ("lr_scheduler", "lr", "warmup_updates", "warmup_init_lr"),
 }
 """Options that may change on the way, but then the weights are no longer those of one command."""
@@ -111,10 +122,13 @@ def capture(trainer: Trainer[Any], progress: Progress, constants: Mapping[str, A
         "lr_scheduler_state": {},
         "num_updates": trainer.updates,
     }
+    with trainer.averaged_weights() as averaged:
+        weights = trainer.model.state_dict()
     return {
         "args": None,
         "cfg": constants["cfg"],
-        "model": trainer.model.state_dict(),
+        "model": weights,
+        "raw_model": trainer.model.state_dict() if averaged else None,
         "optimizer_history": [history],
         "task_state": constants["task_state"],
         "extra_state": extra_state,
@@ -132,13 +146,13 @@ def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -
     try:
         _check_same_run(start, constants)
         load_weights(trainer.model, start.state, start.path)
+        if start.state.get("raw_model") is not None and not resets.optimizer:
+            trainer.model.load_state_dict(start.state["raw_model"])  # the averages are in the optimizer's state
         same_plan = start.state["cfg"]["training"]["grid"]["plan"] == constants["cfg"]["training"]["grid"]["plan"]
         progress = Progress.from_extra_state(extra)
-        trainer.load_state_dict(extra["trainer"], keep_plan=same_plan)
+        trainer.load_state_dict(extra["trainer"], keep_plan=same_plan, keep_carried=not resets.dataloader)
         if not resets.optimizer:
-            # Only the averages: lr, betas and decay are this command's, not those of the one that wrote the file.
-            saved = start.state["last_optimizer_state"]["state"]
-            trainer.optimizer.load_state_dict({**trainer.optimizer.state_dict(), "state": saved})
+            trainer.load_optimizer(start.state["last_optimizer_state"]["state"], extra["trainer"].get("trigger"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"checkpoint {start.path} can't be resumed from, a part of it is missing: {error}") from None
     if resets.lr_scheduler:
@@ -169,17 +183,22 @@ def _check_same_run(start: Start, constants: Mapping[str, Any]) -> None:
     before, after = (_groups(cfg) for cfg in (start.state["cfg"], constants["cfg"]))
     if before["model"].keys() != after["model"].keys():
         _refuse(start, [f"--arch {asked} (it had {arch})"], "start a new run with another --save-dir")
-    sizes = {"model": [name for name in after["model"] if "dropout" not in name]}
+    sizes = {"model": [name for name in after["model"] if not _is_noise(name)]}
     _refuse(start, _changes(before, after, sizes), "start a new run with another --save-dir")
     changes = _changes(before, after, UPDATE_DEFINING)
     if not start.resets.dataloader:
         _refuse(start, changes, "start over with --reset-dataloader, or use another --save-dir")
     if start.resets.optimizer and start.resets.dataloader:
         return  # only the weights are taken over: what trained them doesn't matter
-    dropouts = {"model": [name for name in after["model"] if "dropout" in name]}
-    changes += _changes(before, after, {**WEIGHT_MOVING, **dropouts})
+    noise = {"model": [name for name in after["model"] if _is_noise(name)]}
+    changes += _changes(before, after, {**WEIGHT_MOVING, **noise})
     if changes:
         logger.warning("going on from %s with %s", start.path, ", ".join(changes))
+
+
+def _is_noise(name: str) -> bool:
+    """Whether a model's option says how noisy it is, rather than what its weights are."""
+    return "dropout" in name or "noise" in name
 
 
 def _refuse(start: Start, changes: list[str], otherwise: str) -> None:

@@ -165,10 +165,14 @@ class Trainer(Generic[Batch]):
             logger.info("averaging the weights from update %d on", self.updates + 1)
 
     @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Puts the averaged weights into the model where there are any; the raw ones, which train, come back after."""
-        with swapped_weights(self.optimizer):
-            yield
+    def averaged_weights(self) -> Iterator[bool]:
+        """Puts the averaged weights into the model where there are any; the raw ones, which train, come back after.
+
+        Yields:
+            Whether there are any.
+        """
+        with swapped_weights(self.optimizer) as averaged:
+            yield averaged
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the trigger, the carried state, and the plan's choice of copies per pass.
@@ -197,7 +201,7 @@ class Trainer(Generic[Batch]):
         self.skipped_in_a_row = state["skipped_in_a_row"]
         if keep_plan:
             self._plan.copies_per_pass = state["copies_per_pass"]
-        if keep_carried and self.task.carried is not None and state["carried"] is not None:
+        if keep_carried and self.task.carried is not None and state.get("carried") is not None:
             self.task.carried.load_state_dict(state["carried"], copies=self.rules.copies, device=self.device)
 
     def load_optimizer(self, state: Mapping[str, Any], trigger: Mapping[str, Any] | None) -> None:

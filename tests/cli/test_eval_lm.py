@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from alphabet import LETTERS, write_alphabet
@@ -57,7 +58,7 @@ def test_the_last_lines_are_fairseqs(alphabet: Path, checkpoint: Path, capsys: p
     text = open_monolingual(alphabet, "test", dictionary)
     assert re.fullmatch(rf"Evaluated {text.tokens} tokens in \d+\.\ds \(\d+\.\d\d tokens/s\)", counted)
     model = load_model(checkpoint).model
-    ids = text.span(0, text.tokens)
+    ids = text.take(np.arange(text.tokens))
     total = 0.0
     for start in range(0, len(ids), 12):
         target = torch.from_numpy(ids[start : start + 12])
@@ -90,7 +91,7 @@ def test_words_and_their_probabilities_add_up(
         found[int(number)] = [(pair[1], float(pair[2])) for pair in pairs if pair is not None]
         assert len(found[int(number)]) == len(pairs)
     words = [word for number in sorted(found) for word, _ in found[number]]
-    assert words == [dictionary.symbols[token] for token in text.span(0, text.tokens)]
+    assert words == [dictionary.symbols[token] for token in text.take(np.arange(text.tokens))]
     total = sum(score for pairs in found.values() for _, score in pairs)
     assert float(loss.split()[3].rstrip(",")) == pytest.approx(-total / len(words) / math.log(2), abs=1e-4)
 

@@ -85,3 +85,14 @@ def test_contexts_nest_and_end() -> None:
             assert current_noise() is None
         assert current_noise() is outer
     assert current_noise() is None
+
+
+def test_a_shared_draw_is_the_same_for_all_copies_in_any_company_and_differs_from_their_own() -> None:
+    def shared(copies: tuple[int, ...], shard: int = 0) -> Tensor:
+        return Noise(0, 0, shard, copies).keep_mask(object(), (7, 33), 0.5, CPU, shared=True)
+
+    assert torch.equal(shared((0,)), shared((0, 1, 2)))
+    assert torch.equal(shared((0,)), shared((3,)))
+    assert not torch.equal(shared((0,)), shared((0,), shard=1))
+    own = Noise(0, 0, 0, (0,)).keep_mask(object(), (7, 33), 0.5, CPU)
+    assert not torch.equal(shared((0,)), own)

@@ -71,7 +71,7 @@ def test_blocks_are_scored_in_their_context(
 ) -> None:
     settings = replace(SETTINGS, context_window=window, add_bos=bos, max_tokens=60)
     found = flatten(score_blocks(model, corpus, settings))
-    text, size = corpus.span(0, corpus.tokens).tolist(), 10 - window
+    text, size = corpus.take(np.arange(corpus.tokens)).tolist(), 10 - window
     assert [row.id for row in found] == list(range(-(-len(text) // size)))
     for row in found:
         start, end = row.id * size, min((row.id + 1) * size, len(text))

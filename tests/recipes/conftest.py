@@ -56,3 +56,15 @@ def _write_pairs(source: Path, target: Path, count: int) -> None:
         german.append(f"{ding} Nummer {i % 17} ist {art}, nicht wahr?\n")
     source.write_text("".join(english), encoding="utf-8")
     target.write_text("".join(german), encoding="utf-8")
+
+
+@pytest.fixture
+def write_words() -> Callable[[Path, int], None]:
+    """`write_words(path, count)` writes toy sentences of a small vocabulary, the same at every call."""
+    return _write_words
+
+
+def _write_words(path: Path, count: int) -> None:
+    things, kinds = ("house", "dog", "cat", "tree", "<unk>"), ("old", "young", "big", "small", "red", "N", "loud")
+    lines = [f" the {things[i % 5]} of the {things[i % 3]} is {kinds[i % 7]} \n" for i in range(count)]
+    path.write_text("".join(lines), encoding="utf-8")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.sh") if path.name != "environment.sh")
+SOURCED = ("environment.sh", "language_model.sh")
+RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.sh") if path.name not in SOURCED)
 
 
 def shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from seqba.training.checkpoint import plain_options
 from seqba.training.folder import CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.loop import TrainingLoop
-from seqba.training.optimizers import build_optimizer
+from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import (
     CheckpointOptions,
     GridOptions,
@@ -75,7 +75,8 @@ def make_loop(options: TrainingOptions, task: SquaresTask | None = None, **parts
         max_skipped_updates=options.optimisation.max_skipped_updates,
     )
     optimizer = build_optimizer(model.parameters(), options.optimisation)
-    trainer = Trainer(task, model, optimizer, build_schedule(options.schedule, width=4), rules)
+    trigger = build_trigger(options.optimisation)
+    trainer = Trainer(task, model, optimizer, build_schedule(options.schedule, width=4), rules, trigger)
     constants = make_constants(options, task)
     start = find_start(options.checkpoints)
     progress = Progress() if start is None else restore(start, trainer, constants)

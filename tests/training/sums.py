@@ -38,10 +38,12 @@ class SquaresTask:
             for _ in range(batches)
         ]
 
+    carried = None
+
     def state(self) -> dict[str, Any]:
         return {"task": "squares"}
 
-    def epoch(self, epoch: int) -> list[Rows]:
+    def epoch(self, epoch: int, shards_per_update: int) -> list[Rows]:
         return self.batches[epoch % 3 :] + self.batches[: epoch % 3]
 
     def validation(self, subset: str) -> list[Rows]:
@@ -56,6 +58,9 @@ class SquaresTask:
 
     def tokens(self, batch: Rows) -> int:
         return 2 * len(batch.target)
+
+    def learning_rate_factor(self, batch: Rows) -> float:
+        return 1.0
 
 
 def poison(batch: Rows, value: float = float("nan")) -> Rows:

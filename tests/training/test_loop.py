@@ -197,8 +197,8 @@ def test_a_skipped_update_validates_nothing_and_uses_up_its_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Poisoned(SquaresTask):
-        def epoch(self, epoch: int) -> list[Rows]:
-            batches = super().epoch(epoch)
+        def epoch(self, epoch: int, shards_per_update: int) -> list[Rows]:
+            batches = super().epoch(epoch, shards_per_update)
             return [*batches[:2], poison(batches[2]), *batches[3:]]
 
     loop = make_loop(make_options(tmp_path, max_update=3, validate_interval_updates=1), Poisoned())

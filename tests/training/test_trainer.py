@@ -126,10 +126,10 @@ def test_state_comes_back() -> None:
     assert (state["updates"], state["skipped"], state["skipped_in_a_row"]) == (1, 0, 0)
     assert state["copies_per_pass"] >= 4  # as many as memory suits, not as there were
     other = make_trainer(task, Line(), copies=4, plan="auto")
-    other.load_state_dict(state, keep_plan=True)
+    other.load_state_dict(state, keep_plan=True, keep_carried=True)
     assert other.state_dict() == state
     other = make_trainer(task, Line(), copies=4, plan="looped")
-    other.load_state_dict(state, keep_plan=False)
+    other.load_state_dict(state, keep_plan=False, keep_carried=True)
     assert other.state_dict()["copies_per_pass"] == 1
 
 

@@ -1,0 +1,230 @@
+"""seqba-train and seqba-eval-lm with the AWD-LSTM: going on, averaged weights, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from alphabet import write_alphabet
+
+from seqba.cli.command import run
+from seqba.cli.eval_lm import main as evaluate
+from seqba.cli.train import main
+from seqba.models.awd_lstm import AWDLSTM
+from seqba.training.checkpoint import load_model, read_checkpoint
+from seqba.training.folder import BEST, LAST
+
+LSTM = [
+    *("--task", "language_modeling", "--arch", "awd_lstm", "--cpu", "--log-format", "json", "--log-interval", "1"),
+    *("--decoder-layers", "2", "--decoder-embed-dim", "8", "--decoder-hidden-size", "12"),
+    *("--batch-size", "4", "--batch-size-valid", "2", "--bptt", "20", "--copies", "2"),
+    *("--optimizer", "nt_asgd", "--lr", "2", "--clip-norm", "0.25", "--weight-decay", "1.2e-6"),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(data: Path, save_dir: Path, *more: str) -> int:
+    return run(main, [str(data), "--save-dir", str(save_dir), *LSTM, *more])
+
+
+def complaint(capsys: pytest.CaptureFixture[str], status: int) -> str:
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.err.splitlines()[-1].startswith("error: ")
+    return captured.err.splitlines()[-1]
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    return read_checkpoint(folder / LAST)
+
+
+# Averaging from the second of the validations on: nonmono 0, and a rate at which the loss soon rises.
+AVERAGING = ["--nonmono", "0", "--validate-interval-updates", "2", "--lr", "40", "--clip-norm", "1"]
+
+
+@pytest.mark.parametrize("stop", [3, 5, 8])
+@pytest.mark.parametrize("more", [[], AVERAGING])
+def test_going_on_equals_never_having_stopped(more: list[str], stop: int, alphabet: Path, tmp_path: Path) -> None:
+    for name, updates in (("straight", 12), ("twice", stop), ("twice", 12)):
+        # A limit validates too, which the trigger sees: let it come where a validation is due anyway.
+        assert (
+            train(alphabet, tmp_path / name, "--max-update", str(updates), *more, "--validate-interval-updates", "1")
+            == 0
+        )
+    one, other = state_of(tmp_path / "straight"), state_of(tmp_path / "twice")
+    for part in ("model", "raw_model"):
+        assert (one[part] is None) == (other[part] is None)
+        for name in one[part] or {}:
+            assert torch.equal(one[part][name], other[part][name]), name
+    for ours, theirs in zip(*(s["extra_state"]["trainer"]["carried"]["shards"][0] for s in (one, other)), strict=True):
+        assert torch.equal(ours, theirs)
+    assert (one["raw_model"] is not None) == bool(more)
+
+
+def test_a_run_goes_on_under_another_plan_with_the_same_gradient(alphabet: Path, tmp_path: Path) -> None:
+    for name, plans in (("same", ("stacked", "stacked")), ("other", ("stacked", "looped"))):
+        for plan, updates in zip(plans, ("4", "8"), strict=True):
+            assert train(alphabet, tmp_path / name, "--max-update", updates, "--plan", plan) == 0
+    one, other = (state_of(tmp_path / name)["model"] for name in ("same", "other"))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6)
+
+
+def test_averages_are_the_model_and_the_raw_weights_are_beside_them(
+    alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert train(alphabet, tmp_path, "--max-update", "12", *AVERAGING) == 0
+    captured = capsys.readouterr()
+    assert "averaging the weights from update" in caplog.text
+    state = state_of(tmp_path)
+    averages = [part["ax"] for part in state["last_optimizer_state"]["state"].values()]
+    for average, weight, raw in zip(averages, state["model"].values(), state["raw_model"].values(), strict=True):
+        assert torch.equal(average, weight)
+        assert not torch.equal(weight, raw)
+    # The validation's figure is that of the averaged weights, which is what seqba-eval-lm finds in the file.
+    told = [json.loads(line) for line in captured.out.splitlines() if '"valid"' in line][-1]
+    arguments = [str(alphabet), "--path", str(tmp_path / LAST), "--gen-subset", "valid", "--batch-size", "2", "--cpu"]
+    assert evaluate([*arguments, "--quiet"]) == 0
+    assert float(capsys.readouterr().out.split()[-1]) == pytest.approx(told["ppl"], abs=0.01)
+
+
+def test_a_checkpoint_says_what_it_is(alphabet: Path, tmp_path: Path) -> None:
+    assert train(alphabet, tmp_path, "--max-update", "2", "--weight-noise", "shared") == 0
+    loaded = load_model(tmp_path / BEST, task="language_modeling")
+    assert isinstance(loaded.model, AWDLSTM)
+    assert loaded.cfg["model"]["options"]["weight_noise"] == "shared"
+    assert loaded.cfg["task"]["streams"] == {
+        "bptt": 20, "activation_regularization": 2.0, "temporal_activation_regularization": 1.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("arm", ["baseline", "fixed-samples", "ba"])
+def test_arms_and_optimizers_of_the_other_task(arm: str, alphabet: Path, tmp_path: Path) -> None:
+    more = ["--arm", arm, "--max-update", "3", "--optimizer", "adam", "--lr", "1e-3", "--adam-betas", "0.9,0.98"]
+    assert train(alphabet, tmp_path, *more) == 0
+    shards = state_of(tmp_path)["extra_state"]["trainer"]["carried"]["shards"]
+    assert (len(shards), shards[0][0].shape[0]) == {"baseline": (1, 4), "fixed-samples": (2, 4), "ba": (1, 8)}[arm]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nt_asgd"])
+def test_the_transformer_trains_with_sgd(optimizer: str, alphabet: Path, tmp_path: Path) -> None:
+    arguments = [str(alphabet), "--save-dir", str(tmp_path), "--task", "language_modeling", "--cpu", "--lr", "0.5"]
+    sizes = ["--decoder-layers", "1", "--decoder-embed-dim", "8", "--decoder-ffn-embed-dim", "8"]
+    more = ["--decoder-attention-heads", "2", "--tokens-per-sample", "24", "--max-tokens", "96", "--max-update", "3"]
+    assert main([*arguments, *sizes, *more, "--optimizer", optimizer]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tokens-per-sample", "20"], "--tokens-per-sample belongs to"),
+        (["--encoder-layers", "2"], "--encoder-layers belongs to"),
+        (["--max-tokens", "100"], "neither --max-tokens nor"),
+        (["--momentum", "0.9"], "--momentum belongs to --optimizer sgd, not nt_asgd"),
+        (["--optimizer", "sgd", "--nonmono", "3"], "--nonmono belongs to --optimizer nt_asgd, not sgd"),
+        (["--adam-eps", "1e-9"], "--adam-eps belongs to --optimizer adam, not nt_asgd"),
+        (["--dropouth", "1"], "--hidden-dropout is 1; it must be less than 1"),
+        (["--weight-noise", "none"], "invalid choice: 'none'"),
+        (["--batch-size", "4000"], "can't be cut into 4000 streams"),
+        (["--batch-size-valid", "400"], "can't be cut into 400 streams"),
+    ],
+)
+def test_mistakes_are_one_line(
+    more: list[str], message: str, alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in complaint(capsys, train(alphabet, tmp_path, "--max-update", "1", *more))
+
+
+def test_streams_belong_to_recurrent_models(alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(alphabet), "--save-dir", str(tmp_path), "--task", "language_modeling", "--lr", "1", "--bptt", "9"]
+    assert "--bptt belongs to" in complaint(capsys, run(main, [*arguments, "--max-tokens", "99"]))
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [(["--bptt", "30"], "--bptt 30 (it had 20)"), (["--batch-size", "5"], "--batch-size 5 (it had 4)")],
+)
+def test_other_streams_in_the_same_folder_are_refused(
+    more: list[str], named: str, alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(alphabet, tmp_path, "--max-update", "1")
+    assert named in complaint(capsys, train(alphabet, tmp_path, "--max-update", "2", *more))
+
+
+def test_noise_may_change_on_the_way_and_is_told(
+    alphabet: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(alphabet, tmp_path, "--max-update", "1")
+    assert train(alphabet, tmp_path, "--max-update", "2", "--weight-noise", "shared") == 0
+    assert "--weight-noise shared (it had per-copy)" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def checkpoint(alphabet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lstm")
+    assert train(alphabet, folder, "--max-update", "3") == 0
+    return folder / LAST
+
+
+def score(data: Path, checkpoint: Path, *more: str) -> int:
+    return run(evaluate, [str(data), "--path", str(checkpoint), "--cpu", *more])
+
+
+def test_the_state_is_carried_through_the_whole_text(
+    alphabet: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = set()
+    for bptt in ("3", "20", "1000"):
+        assert score(alphabet, checkpoint, "--quiet", "--bptt", bptt) == 0
+        lines.add(capsys.readouterr().out)
+    assert len(lines) == 1
+    assert score(alphabet, checkpoint, "--quiet", "--batch-size", "5") == 0
+    assert capsys.readouterr().out not in lines  # five streams begin without a past
+
+
+def test_words_and_their_probabilities_add_up(
+    alphabet: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(alphabet, checkpoint, "--output-word-probs", "--batch-size", "2") == 0
+    *rows, counted, last = capsys.readouterr().out.splitlines()
+    assert [int(row.split(" ", 1)[0]) for row in rows] == list(range(len(rows)))
+    words = [word for row in rows for word in row.split(" ", 1)[1].split("\t")]
+    logs = [float(word[word.index("[") + 1 : -1]) for word in words]
+    assert counted.startswith(f"Evaluated {len(words)} tokens")
+    bits = -sum(logs) / len(logs) / math.log(2)
+    assert float(last.split()[3].rstrip(",")) == pytest.approx(bits, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tokens-per-sample", "20"], "--tokens-per-sample is for Transformers"),
+        (["--context-window", "5"], "--context-window is for Transformers"),
+        (["--max-tokens", "50"], "--max-tokens is for Transformers"),
+        (["--batch-size", "5000"], "can't be cut into 5000 streams"),
+        (["--gen-subset", "nowhere"], "has no split 'nowhere'"),
+    ],
+)
+def test_mistakes_of_an_evaluation_are_one_line(
+    more: list[str], message: str, alphabet: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in complaint(capsys, score(alphabet, checkpoint, *more))
+
+
+def test_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_alphabet(tmp_path / "other", letters=list("zyxwvutsrqpo"))
+    assert "was trained with another dictionary" in complaint(capsys, score(other, checkpoint))
+    assert train(other, checkpoint.parent, "--max-update", "9") == 2
+    assert "was trained on other data (dictionary_sha256 differ)" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqba.training.checkpoint import read_checkpoint
+
+LINES = {"train": 60, "valid": 12, "test": 12}  # of 8 tokens each, the line's end included
+ARMS = ["baseline", "fixed-samples", "ba"]
+TINY = ["--decoder-layers", "2", "--decoder-embed-dim", "8", "--decoder-hidden-size", "12"]
+STUB = """\
+import json, sys
+from pathlib import Path
+
+name, arguments = Path(sys.argv[1]).name, sys.argv[2:]
+with open(Path(sys.argv[1]).parent / "calls.jsonl", "a") as calls:
+    calls.write(json.dumps([name, *arguments]) + chr(10))
+if name == "seqba-train":
+    Path(arguments[arguments.index("--save-dir") + 1]).mkdir(exist_ok=True)
+else:
+    print("Loss (base 2): 5.8780, Perplexity:", "61.2" if "valid" in arguments else "58.8")
+"""
+
+
+@pytest.fixture
+def folder(toy_text: Path, write_words) -> Path:
+    for split, count in LINES.items():
+        write_words(toy_text / f"ptb.{split}.txt", count)
+    return toy_text
+
+
+@pytest.fixture
+def stubs(tmp_path: Path) -> Path:
+    """An environment whose seqba-train and seqba-eval-lm only write down how they were called."""
+    programs = tmp_path / "venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "stub.py").write_text(STUB, encoding="utf-8")
+    commands = {
+        "python": f'exec {sys.executable} "$@"',
+        "seqba-preprocess": f'exec {sys.executable} -m seqba.cli.preprocess "$@"',
+        **dict.fromkeys(("seqba-train", "seqba-eval-lm"), f'exec {sys.executable} "${{0%/*}}/stub.py" "$0" "$@"'),
+    }
+    for name, line in commands.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+        (programs / name).chmod(0o755)
+    return programs.parent
+
+
+def calls(stubs: Path, command: str) -> list[dict[str, str]]:
+    """The options of every call of a command, the last of each name."""
+    lines = map(json.loads, (stubs / "bin" / "calls.jsonl").read_text(encoding="utf-8").splitlines())
+    return [dict(zip(line[2::2], line[3::2], strict=True)) for line in lines if line[0] == command]
+
+
+@pytest.mark.slow
+def test_three_arms_from_words_to_perplexities(recipe, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--from", folder, "--arm", "all", "--copies", "2", "--updates", "4", "--batch-size", "2"]
+    finished = recipe("ptb.sh", *arguments, "--out", out, "--", *TINY)
+    assert finished.returncode == 0, finished.stderr
+    table = [line.split() for line in finished.stdout.splitlines()[-4:]]
+    assert table[0] == ["perplexity", "valid", "test"]
+    assert [row[0] for row in table[1:]] == ARMS
+    assert all(1 < float(figure) < math.inf for row in table[1:] for figure in row[1:])
+    for arm in ARMS:
+        last = read_checkpoint(out / arm / "checkpoint_last.pt")
+        assert last["cfg"]["training"]["grid"]["arm"] == arm
+        assert last["optimizer_history"][-1]["num_updates"] == 4
+    again = recipe("ptb.sh", *arguments, "--out", out, "--", *TINY)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[-4:] == finished.stdout.splitlines()[-4:]
+
+
+def test_every_arm_makes_the_same_updates_and_validations(recipe, folder: Path, stubs: Path, tmp_path: Path) -> None:
+    arguments = ["--from", folder, "--arm", "all", "--copies", "3", "--epochs", "7", "--batch-size", "2"]
+    finished = recipe("ptb.sh", *arguments, "--out", tmp_path / "out", "--", *TINY, SEQBA_VENV=str(stubs))
+    assert finished.returncode == 0, finished.stderr
+    trained = calls(stubs, "seqba-train")
+    assert [call["--arm"] for call in trained] == ARMS
+    for call in trained:  # 480 tokens / (2 streams · 67.75 tokens) = 3.54 → 4
+        assert (call["--validate-interval-updates"], call["--max-update"]) == ("4", "28")
+        assert call["--save-interval-updates"] == "4"
+        assert (call["--copies"], call["--batch-size"], call["--seed"]) == ("3", "2", "141")
+        assert call["--decoder-hidden-size"] == "12"
+    splits = [(Path(call["--path"]).parent.name, call["--gen-subset"]) for call in calls(stubs, "seqba-eval-lm")]
+    assert splits == [(arm, split) for arm in ARMS for split in ("valid", "test")]
+    assert [line.split() for line in finished.stdout.splitlines()[-4:]] == [
+        ["perplexity", "valid", "test"],
+        *([arm, "61.2", "58.8"] for arm in ARMS),
+    ]
+
+
+@pytest.mark.parametrize(("size", "width", "updates"), [("paper", "1150", "500"), ("small", "300", "10")])
+def test_sizes(recipe, folder: Path, stubs: Path, tmp_path: Path, size: str, width: str, updates: str) -> None:
+    finished = recipe("ptb.sh", "--from", folder, "--size", size, "--out", tmp_path / "out", SEQBA_VENV=str(stubs))
+    assert finished.returncode == 0, finished.stderr
+    (trained,) = calls(stubs, "seqba-train")
+    assert trained["--decoder-hidden-size"] == width
+    assert trained["--max-update"] == updates  # a text as short as this is one update of 20 streams
+    assert (trained["--arm"], trained["--copies"]) == ("ba", "10")
+
+
+@pytest.mark.parametrize("name", ["ptb.sh", "wikitext2.sh"])
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--arm", "both"], "--arm is baseline, fixed-samples, ba or all, not 'both'"),
+        (["--size", "tiny"], "--size is paper or small, not 'tiny'"),
+        (["--epochs", "ten"], "--epochs takes a whole number from 1 on, not 'ten'"),
+        (["--updates", "0"], "--updates takes a whole number from 1 on, not '0'"),
+        (["--batch-size", "-2"], "--batch-size takes a whole number from 1 on, not '-2'"),
+        (["--copies", "1.5"], "--copies takes a whole number from 1 on, not '1.5'"),
+    ],
+)
+def test_mistakes_are_one_line(recipe, tmp_path: Path, name: str, arguments: list[str], complaint: str) -> None:
+    finished = recipe(name, *arguments, "--out", tmp_path / "out")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr == f"error: {complaint}\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_that_is_not_there_is_one_line(recipe, tmp_path: Path) -> None:
+    finished = recipe("ptb.sh", "--from", tmp_path, "--out", tmp_path / "out")
+    assert finished.returncode == 2
+    assert "neither ptb.train.txt nor ptb.train.txt.gz nor train.txt" in finished.stderr.splitlines()[-1]

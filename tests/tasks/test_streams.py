@@ -1,0 +1,210 @@
+"""Language modelling on streams: the loss by hand, the state of each copy, and the windows of shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from alphabet import write_alphabet
+from reversal import write_reversal
+from torch import Tensor, nn
+from torch.nn import functional
+
+from seqba.errors import UserError
+from seqba.models.awd_lstm import AWDLSTM
+from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
+from seqba.training.trainer import Trainer, UpdateRules
+
+FIELDS = {kind: set(kind.__dataclass_fields__) for kind in (StreamOptions, BatchOptions, CriterionOptions)}
+
+
+def open_task(data: Path | str, *, seed: int = 1, **options: Any) -> StreamLanguageModeling:
+    given = {"bptt": 10, "batch_size": 4, **options}
+    streams, batches, criterion = (
+        kind(**{name: value for name, value in given.items() if name in names}) for kind, names in FIELDS.items()
+    )
+    return StreamLanguageModeling(str(data), streams, batches, criterion, seed=seed)
+
+
+def make_model(dtype: torch.dtype = torch.float64) -> AWDLSTM:
+    torch.manual_seed(1)
+    return AWDLSTM(vocabulary=16, layers=2, embed_dim=6, hidden_size=10).to(dtype)
+
+
+def test_loss_and_regularisers_by_hand(alphabet: Path) -> None:
+    task, model = (
+        open_task(alphabet, activation_regularization=3.0, temporal_activation_regularization=0.5),
+        make_model(),
+    )
+    batch = task.epoch(1, 1)[0]
+    torch.manual_seed(9)
+    loss, weight, extras = task.loss(model, batch)
+    torch.manual_seed(9)
+    window = model.window(batch.tokens)
+    logits = functional.linear(window.hidden, model.output_weight, model.output_bias)
+    entropy = functional.cross_entropy(logits.flatten(0, 1), batch.target.flatten())
+    # The released code's lines, batch first.
+    expected = entropy + 3.0 * window.hidden.pow(2).mean()
+    expected = expected + 0.5 * (window.raw[:, 1:] - window.raw[:, :-1]).pow(2).mean()
+    assert weight == task.weight(batch) == task.tokens(batch) == batch.target.numel()
+    assert (loss / weight).item() == pytest.approx(expected.item(), rel=1e-10)
+    assert (extras["nll"] / weight).item() == pytest.approx(entropy.item(), rel=1e-10)
+
+
+def test_evaluation_has_no_regularisers(alphabet: Path) -> None:
+    task, model = open_task(alphabet), make_model().eval()
+    loss, _, extras = task.loss(model, task.validation("valid")[0])
+    assert loss.item() == extras["nll"].item()
+
+
+def test_a_window_of_one_word_has_no_change_to_regularise(alphabet: Path) -> None:
+    task, model = open_task(alphabet), make_model()
+    one = task.epoch(1, 1).streams.window(range(4), 0, 1)
+    loss, _, _ = task.loss(model, one)
+    assert loss.isfinite()
+
+
+def test_the_learning_rate_follows_the_length(alphabet: Path) -> None:
+    task = open_task(alphabet)
+    windows = task.epoch(1, 1)
+    lengths = [windows[number].tokens.shape[1] for number in range(20)]
+    assert len(set(lengths)) > 3
+    assert [task.learning_rate_factor(windows[number]) for number in range(20)] == [length / 10 for length in lengths]
+
+
+def test_validation_carries_its_state_and_repeats_itself(alphabet: Path) -> None:
+    task, model = open_task(alphabet, batch_size_valid=2), make_model().eval()
+    planned = task.validation("valid")
+
+    def run() -> float:
+        return sum(float(task.loss(model, planned[number])[2]["nll"]) for number in range(len(planned)))
+
+    once = run()
+    assert run() == once  # the first window begins anew
+    streams = planned.streams
+    whole = streams.window(range(2), 0, streams.length - 1)
+    assert float(task.loss(model, whole)[2]["nll"]) == pytest.approx(once, rel=1e-9)
+
+
+def train(data: Path, plans: list[str], *, shards: int = 2, copies: int = 3, **options: Any) -> tuple[Tensor, Any]:
+    """Weights after an update with each plan in turn, and the carried states."""
+    task, model = open_task(data, **options), make_model()
+    windows, lr = task.epoch(1, shards), 0.5
+    trainer: Trainer[Any] | None = None
+    carried = None
+    for number, plan in enumerate(plans):
+        before = trainer
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        trainer = Trainer(task, model, optimizer, lambda _: lr, UpdateRules(copies=copies, plan=plan, seed=1))
+        if before is not None:  # as a run that goes on under another plan
+            trainer.load_state_dict(before.state_dict(), keep_plan=False, keep_carried=True)
+        report = trainer.update([windows[number * shards + shard] for shard in range(shards)])
+        carried = trainer.state_dict()["carried"]["shards"]
+        assert report.lr == pytest.approx(lr * windows[number * shards].tokens.shape[1] / 10)
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), carried
+
+
+@pytest.mark.parametrize("plans", [["looped"] * 4, ["2"] * 4, ["looped", "stacked", "auto", "2"]])
+def test_training_does_not_depend_on_the_plan_nor_on_changing_it(plans: list[str], alphabet: Path) -> None:
+    expected, states = train(alphabet, ["stacked"] * 4)
+    weights, others = train(alphabet, plans)
+    torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-12)
+    for one, other in zip(states, others, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_every_shard_and_copy_has_a_state_of_its_own(alphabet: Path) -> None:
+    _, states = train(alphabet, ["stacked"] * 2)
+    assert len(states) == 2
+    assert [tuple(part.shape) for part in states[0]] == [(12, 10), (12, 10), (12, 6), (12, 6)]
+    rows = torch.cat([shard[0].view(3, -1) for shard in states])
+    assert len({tuple(row.tolist()) for row in rows}) == 6
+
+
+def test_fixed_samples_reads_other_streams_of_the_same_length_of_window(alphabet: Path) -> None:
+    task = open_task(alphabet)
+    one, three = task.epoch(1, 1), task.epoch(1, 3)
+    assert one.streams.count == 4
+    assert three.streams.count == 12
+    assert three.streams.length == task.epoch(1, 1).streams.source.tokens // 12
+    first = [three[number] for number in range(3)]
+    assert all(batch.is_first for batch in first)
+    assert len({tuple(batch.tokens.flatten().tolist()) for batch in first}) == 3
+
+
+def test_a_skipped_update_leaves_the_states_as_they_were(alphabet: Path) -> None:
+    task, model = open_task(alphabet), make_model()
+    windows = task.epoch(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    trainer = Trainer(task, model, optimizer, lambda _: 0.0, UpdateRules(copies=2, plan="stacked", seed=1))
+    trainer.update([windows[0]])
+    before = [part.clone() for part in trainer.state_dict()["carried"]["shards"][0]]
+    with torch.no_grad():
+        model.output_bias.fill_(float("nan"))
+    assert trainer.update([windows[1]]).skipped
+    for one, other in zip(trainer.state_dict()["carried"]["shards"][0], before, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": None, "max_tokens": 100}, "streams are counted, not packed: give --batch-size"),
+        ({"max_tokens": 100}, "neither --max-tokens nor"),
+        ({"max_tokens_valid": 100}, "neither --max-tokens nor"),
+        ({"sentence_avg": True}, "--sentence-avg has no meaning for running text"),
+    ],
+)
+def test_options_without_meaning_are_refused(options: dict[str, Any], message: str, alphabet: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        open_task(alphabet, **options)
+
+
+def test_bad_data_is_refused(alphabet: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a text of \d+ tokens can't be cut into 4000 streams"):
+        open_task(alphabet, batch_size=4000).epoch(1, 1)
+    with pytest.raises(UserError, match="can't be cut into 1000 streams"):
+        open_task(alphabet, batch_size_valid=1000).validation("valid")
+    with pytest.raises(UserError, match="holds sentence pairs"):
+        open_task(write_reversal(tmp_path / "pairs"))
+    other = write_alphabet(tmp_path / "other", letters=list("abc"))
+    (other / "dict.txt").write_text("a 1\n", encoding="utf-8")
+    with pytest.raises(UserError, match="is beyond the dictionary"):
+        open_task(other).epoch(1, 1)
+
+
+def test_padding_s_name_in_a_text_is_a_word(tmp_path: Path) -> None:
+    data = write_alphabet(tmp_path)
+    task = open_task(data)
+    raw = bytearray((data / "train.bin").read_bytes())
+    raw[2:4] = (1).to_bytes(2, "little")
+    (data / "train.bin").write_bytes(bytes(raw))
+    assert task.epoch(1, 1)[0].tokens[0, 1].item() == 3
+
+
+@pytest.mark.slow
+def test_the_toy_text_is_learned(tmp_path: Path) -> None:
+    """With plain SGD and every noise on; a bigram-like text whose entropy is known."""
+    task = open_task(write_alphabet(tmp_path, splits={"train": 3000, "valid": 300}), bptt=20, batch_size=20)
+    torch.manual_seed(1)
+    model = AWDLSTM(
+        vocabulary=16, layers=2, embed_dim=24, hidden_size=48, dropout=0.1, input_dropout=0.1, hidden_dropout=0.1,
+        embedding_dropout=0.02, weight_dropout=0.2,
+    )  # fmt: skip
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    trainer = Trainer(task, model, optimizer, lambda _: 1e-2, UpdateRules(copies=2, plan="stacked", seed=1))
+    for epoch in range(1, 8):
+        windows = task.epoch(epoch, 1)
+        for number in range(len(windows)):
+            trainer.update([windows[number]])
+    model.eval()
+    planned = task.validation("valid")
+    with torch.no_grad():
+        total = sum(float(task.loss(model, planned[number])[2]["nll"]) for number in range(len(planned)))
+    nll = total / sum(planned[number].size for number in range(len(planned)))
+    # Per line of 7 tokens on average: which of 12 letters begins, and how long it is (3 to 9 letters).
+    least = (nn.functional.cross_entropy(torch.zeros(1, 12), torch.tensor([0])) + torch.tensor(7.0).log()) / 7
+    assert nll < 1.1 * least.item()

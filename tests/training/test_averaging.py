@@ -1,0 +1,99 @@
+"""NT-ASGD: when it begins to average, and what the average is of."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
+
+
+def released_rule(losses: list[float], nonmono: int) -> list[int]:
+    """Validations at which the released code switches: its lines, word by word, without the `sgd` that stops it."""
+    best, switches = [], []
+    for number, loss in enumerate(losses):
+        if len(best) > nonmono and loss > min(best[:-nonmono]):
+            switches.append(number)
+        best.append(loss)
+    return switches
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("nonmono", [1, 2, 5])
+def test_the_trigger_is_the_released_code_s(seed: int, nonmono: int) -> None:
+    noise = torch.randn(40, generator=torch.Generator().manual_seed(seed))
+    losses = (5 - 0.05 * torch.arange(40) + 0.3 * noise).tolist()
+    trigger = NonMonotonicTrigger(nonmono)
+    fired = [number for number, loss in enumerate(losses) if trigger.observe(loss)]
+    assert fired == released_rule(losses, nonmono)[:1]
+    assert trigger.has_fired == bool(fired)
+
+
+def test_falling_losses_never_fire() -> None:
+    trigger = NonMonotonicTrigger(0)
+    assert not any(trigger.observe(10 - number) for number in range(20))
+
+
+def test_a_trigger_goes_on_from_its_state() -> None:
+    losses = [5.0, 4.0, 3.0, 4.5, 4.4]
+    whole, first, second = (NonMonotonicTrigger(2) for _ in range(3))
+    expected = [whole.observe(loss) for loss in losses]
+    fired = [first.observe(loss) for loss in losses[:3]]
+    second.load_state_dict(first.state_dict())
+    assert fired + [second.observe(loss) for loss in losses[3:]] == expected == [False, False, False, False, True]
+
+
+def run_steps(lrs: list[float]) -> tuple[list[float], float]:
+    """A weight's values after each step with gradient 1, and its average at the end."""
+    weight = nn.Parameter(torch.tensor([10.0], dtype=torch.float64))
+    optimizer = begin_averaging(torch.optim.SGD([weight], lr=lrs[0]))
+    values = []
+    for lr in lrs:
+        optimizer.param_groups[0]["lr"] = lr
+        weight.grad = torch.ones(1, dtype=torch.float64)
+        optimizer.step()
+        values.append(weight.item())
+    with swapped_weights(optimizer) as averaged:
+        assert averaged
+        average = weight.item()
+    assert weight.item() == values[-1]
+    return values, average
+
+
+def test_the_average_begins_at_the_second_step() -> None:
+    values, average = run_steps([0.5] * 6)
+    assert values == pytest.approx([9.5, 9, 8.5, 8, 7.5, 7])
+    assert average == pytest.approx(sum(values[1:]) / 5)
+
+
+def test_a_step_runs_at_the_rate_of_the_step_before() -> None:
+    values, _ = run_steps([1.0, 2.0, 4.0, 8.0])
+    assert values == pytest.approx([9, 8, 6, 2])
+
+
+def test_weight_decay_goes_on() -> None:
+    optimizer = begin_averaging(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=3.0, weight_decay=0.25))
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["weight_decay"], group["lambd"], group["t0"]) == (3.0, 0.25, 0.0, 0)
+
+
+def test_without_averages_nothing_is_swapped() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    with swapped_weights(torch.optim.SGD([weight], lr=1.0)) as averaged:
+        assert not averaged
+        assert weight.tolist() == [1, 1]
+
+
+def test_raw_weights_come_back_after_an_error_and_tensors_taken_inside_keep_the_average() -> None:
+    weight = nn.Parameter(torch.tensor([1.0]))
+    optimizer = begin_averaging(torch.optim.SGD([weight], lr=1.0))
+    for _ in range(3):
+        weight.grad = torch.ones(1)
+        optimizer.step()
+    with swapped_weights(optimizer):
+        taken = weight.detach()
+    with pytest.raises(KeyError), swapped_weights(optimizer):
+        raise KeyError
+    assert weight.tolist() == [-2]
+    assert taken.tolist() == [-1.5]
