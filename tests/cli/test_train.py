@@ -261,7 +261,8 @@ def test_a_diverging_run_stops_with_a_clear_line(
 def test_mistakes_are_one_line(
     more: list[str], message: str, reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in complaint([*train_arguments(reversal, tmp_path / "run"), *more], capsys)
+    arguments = train_arguments(reversal, tmp_path / "run", "--max-update", "1")
+    assert message in complaint([*arguments, *more], capsys)
     assert not list(tmp_path.glob("run/*"))
 
 
