@@ -30,9 +30,10 @@ def test_the_trigger_is_the_released_code_s(seed: int, nonmono: int) -> None:
     assert trigger.has_fired == bool(fired)
 
 
-def test_falling_losses_never_fire() -> None:
-    trigger = NonMonotonicTrigger(0)
-    assert not any(trigger.observe(10 - number) for number in range(20))
+def test_losses_that_fall_or_stay_never_fire() -> None:
+    for step in (1, 0):
+        trigger = NonMonotonicTrigger(0)
+        assert not any(trigger.observe(10 - step * number) for number in range(20))
 
 
 def test_a_trigger_goes_on_from_its_state() -> None:
