@@ -1,4 +1,4 @@
-"""Options of fairseq-train that seqba-train doesn't have, each with what to do instead."""
+"""Options of fairseq-train and of the released awd-lstm that seqba-train doesn't have, and what to do instead."""
 
 from __future__ import annotations
 
@@ -88,7 +88,6 @@ UNSUPPORTED = {
     "--future-target": _TARGETS,
     "--past-target": _TARGETS,
     "--min-lr": "its name is --stop-min-lr",
-    "--momentum": "the optimizer is adam",
     "--curriculum": "the order of an epoch is a function of --seed and the epoch alone",
     "--train-set-name": "its name is --train-subset",
     "--shorten-method": "texts are not shortened; overlong pairs are skipped in training",
@@ -126,4 +125,13 @@ UNSUPPORTED = {
     "--seed-provided": "leave it out",
     "--config-dir": "options are given on the command line",
     "--config-name": "options are given on the command line",
+    # Of the released awd-lstm code; its dropouts, alpha, beta, bptt and nonmono keep their names.
+    "--emsize": "its name is --decoder-embed-dim",
+    "--nhid": "its name is --decoder-hidden-size",
+    "--nlayers": "its name is --decoder-layers",
+    "--clip": "its name is --clip-norm",
+    "--wdecay": "its name is --weight-decay",
+    "--batch_size": "its name is --batch-size",
+    "--epochs": "its name is --max-epoch",
+    "--tied": "the embedding is always tied to the output",
 }
