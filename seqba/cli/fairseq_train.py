@@ -88,7 +88,6 @@ UNSUPPORTED = {
     "--future-target": _TARGETS,
     "--past-target": _TARGETS,
     "--min-lr": "its name is --stop-min-lr",
-    "--momentum": "the optimizer is adam",
     "--curriculum": "the order of an epoch is a function of --seed and the epoch alone",
     "--train-set-name": "its name is --train-subset",
     "--shorten-method": "texts are not shortened; overlong pairs are skipped in training",
