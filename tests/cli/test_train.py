@@ -16,14 +16,12 @@ from reversal import train_arguments, write_reversal
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.cli.train import COMMON, SOME, build_parser, main, read_recipe
-from seqba.models.architectures import ARCHITECTURES, Architecture, TransformerLMOptions, TransformerOptions
+from seqba.models.architectures import ARCHITECTURES, TransformerLMOptions, TransformerOptions
 from seqba.tasks.language_modeling import BlockOptions
-from seqba.tasks.options import CriterionOptions
 from seqba.tasks.translation import TranslationOptions
 from seqba.training.checkpoint import load_model
 from seqba.training.folder import LAST
-from seqba.training.options import GridOptions
-from seqba.training.recipe import DEFAULT_ARCH, KINDS, Kind
+from seqba.training.recipe import DEFAULT_ARCH, KINDS
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +103,8 @@ def test_a_checkpoint_has_fairseqs_keys(reversal: Path, tmp_path: Path) -> None:
     main(train_arguments(reversal, tmp_path, "--max-update", "3"))
     state = torch.load(tmp_path / LAST, weights_only=True)
     assert set(state) == {
-        *("args", "cfg", "model", "optimizer_history", "task_state", "extra_state", "last_optimizer_state")
+        *("args", "cfg", "model", "optimizer_history", "task_state", "extra_state", "last_optimizer_state"),
+        "raw_model",
     }
     assert state["args"] is None
     assert state["optimizer_history"][0]["num_updates"] == 3
@@ -251,9 +250,10 @@ def test_a_diverging_run_stops_with_a_clear_line(
         (["--learning-rate", "1"], "unknown argument '--learning-rate'"),
         (
             ["--tokens-per-sample", "512"],
-            "--tokens-per-sample belongs to --task language_modeling; this is --task translation --arch",
+            "--tokens-per-sample belongs to --task language_modeling --arch transformer_lm; this is --task translation",
         ),
-        (["--add-bos-token"], "--add-bos-token belongs to --task language_modeling; this is --task translation"),
+        (["--add-bos-token"], "--add-bos-token belongs to --task language_modeling --arch transformer_lm; this is"),
+        (["--bptt", "70"], "--bptt belongs to --task language_modeling --arch awd_lstm; this is --task translation"),
         (["--output-dictionary-size", "9"], "a language model predicts"),
         (["--warmup-update", "5"], "did you mean --warmup-updates?"),
     ],
@@ -313,15 +313,12 @@ def test_every_kind_of_run_has_its_flags_and_every_flag_its_kind() -> None:
     assert {family for _, family in KINDS} == {architecture.family for architecture in ARCHITECTURES.values()}
 
 
-def test_where_an_option_belongs_names_architectures_when_not_all_have_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A second family of language models, which has no blocks."""
-    monkeypatch.setitem(ARCHITECTURES, "toy_lm", Architecture("toy_lm", {}))  # type: ignore[arg-type]
-    monkeypatch.setitem(KINDS, ("language_modeling", "toy_lm"), Kind("toys", CriterionOptions, GridOptions))
-    arguments = ["data-bin", "--max-tokens", "99", "--lr", "1", "--tokens-per-sample", "9"]
-    told = complaint([*arguments, "--task", "language_modeling", "--arch", "toy_lm"], capsys)
+def test_where_an_option_belongs_names_architectures_when_not_all_have_it(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["data-bin", "--max-tokens", "99", "--lr", "1", "--task", "language_modeling"]
+    told = complaint([*arguments, "--arch", "awd_lstm", "--tokens-per-sample", "9"], capsys)
     assert "--tokens-per-sample belongs to --task language_modeling --arch transformer_lm; this is" in told
+    told = complaint([*arguments, "--bptt", "70"], capsys)
+    assert "--bptt belongs to --task language_modeling --arch awd_lstm; this is --task language_modeling --arch" in told
 
 
 def test_a_missing_data_bin_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

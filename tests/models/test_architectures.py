@@ -8,7 +8,14 @@ import pytest
 
 from seqba.errors import UserError
 from seqba.models import ARCHITECTURES, TransformerOptions, build_transformer, resolve_transformer
-from seqba.models.architectures import TransformerLMOptions, build_transformer_lm, resolve_transformer_lm
+from seqba.models.architectures import (
+    AWDLSTMOptions,
+    ModelOptions,
+    TransformerLMOptions,
+    build_transformer_lm,
+    resolve_awd_lstm,
+    resolve_transformer_lm,
+)
 
 
 def parameters_of(arch: str, vocabulary: int, **options: object) -> int:
@@ -31,11 +38,13 @@ def test_base_and_big_have_the_published_numbers_of_parameters() -> None:
 
 def test_every_architecture_fills_every_field() -> None:
     for arch, architecture in ARCHITECTURES.items():
-        resolved = (
-            resolve_transformer(arch, TransformerOptions())
-            if architecture.family == "transformer"
-            else resolve_transformer_lm(arch, TransformerLMOptions(), longest=128)
-        )
+        resolved: ModelOptions
+        if architecture.family == "transformer":
+            resolved = resolve_transformer(arch, TransformerOptions())
+        elif architecture.family == "transformer_lm":
+            resolved = resolve_transformer_lm(arch, TransformerLMOptions(), longest=128)
+        else:
+            resolved = resolve_awd_lstm(arch, AWDLSTMOptions())
         assert all(value is not None for value in dataclasses.asdict(resolved).values())
 
 
