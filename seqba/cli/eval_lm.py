@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dictionary = _open_dictionary(Path(namespace.data), loaded, options)
     corpus = open_monolingual(namespace.data, options.gen_subset, dictionary)
     start = time.perf_counter()
-    tally = _score(_scorer(loaded, corpus, options), corpus.tokens, dictionary, options)
+    tally = _score(_scorer(loaded, corpus, options, vars(namespace)), corpus.tokens, dictionary, options)
     elapsed_s = time.perf_counter() - start
     if not math.isfinite(tally.log_probability):
         raise UserError(f"the probabilities of {options.path} are not finite: its weights are; take an earlier one")
@@ -148,19 +148,21 @@ def _open_dictionary(folder: Path, loaded: LoadedModel, options: EvalOptions) ->
     return dictionary
 
 
-def _scorer(loaded: LoadedModel, corpus: IndexedCorpus | JoinedCorpus, options: EvalOptions) -> Scored:
-    """The way of the model's family to score a text."""
+def _scorer(
+    loaded: LoadedModel, corpus: IndexedCorpus | JoinedCorpus, options: EvalOptions, given: Collection[str]
+) -> Scored:
+    """The way of the model's family to score a text; `given` are the options that stood on the command line."""
     model = loaded.model.bfloat16() if options.bf16 else loaded.model
     if isinstance(model, TransformerLM):
-        return score_blocks(model, corpus, _block_scoring(loaded, options))
+        return score_blocks(model, corpus, _block_scoring(loaded, options, given))
     if isinstance(model, AWDLSTM):
-        return score_streams(model, corpus, _stream_scoring(loaded, options))
+        return score_streams(model, corpus, _stream_scoring(loaded, options, given))
     raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which is no language model")
 
 
-def _stream_scoring(loaded: LoadedModel, options: EvalOptions) -> StreamScoring:
+def _stream_scoring(loaded: LoadedModel, options: EvalOptions, given: Collection[str]) -> StreamScoring:
     """What was asked for, and for the rest what the model was trained with; options of blocks are refused."""
-    _refuse(options, "max_tokens", *BLOCKS, owner="Transformers; a recurrent model has --batch-size and --bptt")
+    _refuse(given, ("max_tokens", *BLOCKS), "Transformers; a recurrent model has --batch-size and --bptt")
     try:
         trained = StreamOptions(**loaded.cfg["task"]["streams"])
         check_options(trained)
@@ -169,16 +171,16 @@ def _stream_scoring(loaded: LoadedModel, options: EvalOptions) -> StreamScoring:
     return StreamScoring(batch_size=options.batch_size or 1, bptt=options.bptt or trained.bptt)
 
 
-def _refuse(options: EvalOptions, *names: str, owner: str) -> None:
-    """Refuses a given option that would do nothing for this model."""
+def _refuse(given: Collection[str], names: Sequence[str], owner: str) -> None:
+    """Refuses an option that was given and would do nothing for this model."""
     for name in names:
-        if getattr(options, name) != getattr(EvalOptions(path=options.path), name):
+        if name in given:
             raise UserError(f"{flag_of(name)} is for {owner}")
 
 
-def _block_scoring(loaded: LoadedModel, options: EvalOptions) -> BlockScoring:
+def _block_scoring(loaded: LoadedModel, options: EvalOptions, given: Collection[str]) -> BlockScoring:
     """What was asked for, and for the rest what the model was trained with; options of streams are refused."""
-    _refuse(options, "bptt", owner="recurrent models; a Transformer has --tokens-per-sample")
+    _refuse(given, ("bptt",), "recurrent models; a Transformer has --tokens-per-sample")
     try:
         trained = BlockOptions(**loaded.cfg["task"]["blocks"])
         check_options(trained)

@@ -211,7 +211,7 @@ def test_words_and_their_probabilities_add_up(
     ("more", "message"),
     [
         (["--tokens-per-sample", "20"], "--tokens-per-sample is for Transformers"),
-        (["--context-window", "5"], "--context-window is for Transformers"),
+        (["--context-window", "0"], "--context-window is for Transformers"),
         (["--max-tokens", "50"], "--max-tokens is for Transformers"),
         (["--batch-size", "5000"], "can't be cut into 5000 streams"),
         (["--gen-subset", "nowhere"], "has no split 'nowhere'"),
