@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -82,7 +83,10 @@ class WeightDroppedLSTM(nn.Module):
             weight = weight * kept[0].to(weight.dtype).mul_(kept_scale(self.weight_dropout.p))
         parameters: list[Tensor] = [self.weight_ih_l0, weight, self.bias_ih_l0, self.bias_hh_l0]
         hidden = tuple(part.unsqueeze(0) for part in state)
-        y, h, c = torch.lstm(x, hidden, parameters, True, 1, 0.0, self.training, False, True)
+        with warnings.catch_warnings():
+            # cuDNN wants the weights in one piece of memory; dropped ones are new at every pass, so that it copies them.
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
+            y, h, c = torch.lstm(x, hidden, parameters, True, 1, 0.0, self.training, False, True)
         return y, (h[0], c[0])
 
 
