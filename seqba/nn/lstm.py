@@ -84,7 +84,7 @@ class WeightDroppedLSTM(nn.Module):
         parameters: list[Tensor] = [self.weight_ih_l0, weight, self.bias_ih_l0, self.bias_hh_l0]
         hidden = tuple(part.unsqueeze(0) for part in state)
         with warnings.catch_warnings():
-            # cuDNN wants the weights in one piece of memory; dropped ones are new at every pass, so that it copies them.
+            # cuDNN wants all weights in one piece of memory; dropped ones are new at every pass, and it copies them.
             warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
             y, h, c = torch.lstm(x, hidden, parameters, True, 1, 0.0, self.training, False, True)
         return y, (h[0], c[0])
