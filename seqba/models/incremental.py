@@ -7,31 +7,33 @@ table of ancestors and moves no keys; cross-attention keys exist once for a sent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from seqba.models.attention import Attention
 from seqba.models.layers import DecoderLayer, Stream, feed_forward
 from seqba.models.packing import Packing
+from seqba.nn import packed, packed_product
 
 FIRST_CAPACITY = 16
 
 
 @dataclass
 class LayerCache:
-    """One layer's keys and values.
+    """One layer with its keys and values.
 
     Attributes:
+        layer: with packed linear layers: it sees few rows at a time, and many times.
         keys: (B, H, capacity, K, d) of the self-attention.
         values: likewise.
         memory_keys: (B, H, S, d) of the cross-attention.
         memory_values: likewise.
     """
 
+    layer: DecoderLayer
     keys: Tensor
     values: Tensor
     memory_keys: Tensor
@@ -43,7 +45,8 @@ class DecoderState:
     """The hypotheses of B sentences so far, at most K for each; k of them now.
 
     Attributes:
-        layers: each decoder layer's cache.
+        layers: each decoder layer and its cache.
+        output: the output projection, (N, D) → logits (N, V).
         memory_bias: (B, 1, 1, S), -inf at padding and 0 elsewhere; None without padding.
         ancestors: (B, k, t) int64: in which beam each hypothesis stood at each earlier step.
         length: t, tokens fed so far.
@@ -51,26 +54,30 @@ class DecoderState:
     """
 
     layers: list[LayerCache]
+    output: Callable[[Tensor], Tensor]
     memory_bias: Tensor | None
     ancestors: Tensor
     length: int
     beam_size: int
 
 
-def start_state(layers: Iterable[nn.Module], memory: Tensor, packing: Packing, beam_size: int) -> DecoderState:
-    """An empty state over packed encoder output (N', D')."""
+def start_state(
+    layers: Iterable[nn.Module], output_weight: Tensor, memory: Tensor, packing: Packing, beam_size: int
+) -> DecoderState:
+    """An empty state over packed encoder output `memory` (N', D')."""
     caches = []
-    for layer in cast(Iterable[DecoderLayer], layers):
+    for layer in (cast(DecoderLayer, packed(layer)) for layer in layers):
         memory_keys, memory_values = layer.cross_attention.memory_heads(memory, packing)
         attention = layer.attention
         empty = memory.new_zeros(packing.rows, attention.heads, FIRST_CAPACITY, beam_size, attention.head_dim)
-        caches.append(LayerCache(empty, torch.zeros_like(empty), memory_keys, memory_values))
+        caches.append(LayerCache(layer, empty, torch.zeros_like(empty), memory_keys, memory_values))
     ancestors = torch.zeros(packing.rows, beam_size, 0, dtype=torch.int64, device=memory.device)
     mask = packing.key_mask()
-    return DecoderState(caches, None if mask is None else _bias(mask, memory.dtype), ancestors, 0, beam_size)
+    memory_bias = None if mask is None else _bias(mask, memory.dtype)
+    return DecoderState(caches, packed_product(output_weight), memory_bias, ancestors, 0, beam_size)
 
 
-def advance(layers: Iterable[nn.Module], state: DecoderState, x: Tensor) -> Tensor:
+def advance(state: DecoderState, x: Tensor) -> Tensor:
     """Runs the decoder on the newest token of each hypothesis, x (B·k, D) → (B·k, D), and caches its keys."""
     rows = state.ancestors.shape[0]
     hypotheses = x.shape[0] // rows
@@ -81,16 +88,15 @@ def advance(layers: Iterable[nn.Module], state: DecoderState, x: Tensor) -> Tens
     # Column τ·K + j of row (b, i): whether hypothesis i of sentence b stood in beam j at step τ.
     own_past = _bias((state.ancestors.unsqueeze(3) == standing).flatten(2), x.dtype).unsqueeze(1)
     stream = Stream(x)
-    for layer, cache in zip(cast(Iterable[DecoderLayer], layers), state.layers, strict=True):
-        stream = _advance_layer(layer, cache, state, stream, own_past)
+    for cache in state.layers:
+        stream = _advance_layer(cache, state, stream, own_past)
     return stream.settle()
 
 
-def _advance_layer(
-    layer: DecoderLayer, cache: LayerCache, state: DecoderState, stream: Stream, own_past: Tensor
-) -> Stream:
+def _advance_layer(cache: LayerCache, state: DecoderState, stream: Stream, own_past: Tensor) -> Stream:
+    layer = cache.layer
     x, projected = layer.attention_residual.read(stream, layer.attention.input_projection)
-    attended = _self_attention(layer.attention, cache, projected, own_past, state.length)
+    attended = _self_attention(cache, projected, own_past, state.length)
     stream = layer.attention_residual.add(x, attended)
     attention = layer.cross_attention
     x, query = layer.cross_attention_residual.read(stream, attention.query_projection)
@@ -99,13 +105,12 @@ def _advance_layer(
     return feed_forward(layer, layer.cross_attention_residual.add(x, attention.output_projection(mixed)))
 
 
-def _self_attention(
-    attention: Attention, cache: LayerCache, projected: Tensor, own_past: Tensor, length: int
-) -> Tensor:
+def _self_attention(cache: LayerCache, projected: Tensor, own_past: Tensor, length: int) -> Tensor:
     """One new token of each hypothesis, `projected` (B·k, 3D), over the `length` tokens of its past and itself."""
     if length > cache.keys.shape[2]:
         cache.keys = _double(cache.keys)
         cache.values = _double(cache.values)
+    attention = cache.layer.attention
     split = projected.view(cache.keys.shape[0], -1, 3, attention.heads, attention.head_dim)
     query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, k, d) each
     cache.keys[:, :, length - 1, : key.shape[2]] = key
