@@ -236,6 +236,19 @@ def test_step_by_step_equals_all_at_once(pre_norm: bool, beams: int) -> None:
             past = torch.cat([past, tokens.unsqueeze(2)], dim=2)
 
 
+def test_a_search_that_begins_later_sees_the_weights_of_then() -> None:
+    model = make_model().eval()
+    source, tokens = make_batch([(4, 1)])[0], torch.tensor([[EOS]])
+    before = model.step(model.begin(source, 1), tokens)
+    with torch.no_grad():
+        for parameter in model.decoder_layers.parameters():
+            parameter.mul_(1.5)
+        expected = model(source, tokens)
+    after = model.step(model.begin(source, 1), tokens)
+    torch.testing.assert_close(after, expected)
+    assert not torch.allclose(after, before)
+
+
 def test_embeddings_are_shared_as_asked() -> None:
     separate = make_model()
     output_only = make_model(share_decoder_input_output_embed=True)
