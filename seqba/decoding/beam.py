@@ -60,20 +60,20 @@ def beam_search(
 
 @dataclass
 class _Beams:
-    """The hypotheses of the sentences that are still being translated: B of them, K hypotheses each, t tokens long."""
+    """The hypotheses of the sentences that are still being translated: B of them, k hypotheses each, t tokens long."""
 
     tokens: Tensor
-    """(B, K, 1 + t) int64; the first is the end of sentence that starts the decoder."""
+    """(B, k, 1 + t) int64; the first is the end of sentence that starts the decoder."""
 
     totals: Tensor
-    """(B, K, 1 + t) float: summed log-probability after 0, 1, … t tokens; -inf for a hypothesis that is not there."""
+    """(B, k, 1 + t) float: summed log-probability after 0, 1, … t tokens; -inf for a hypothesis that is not there."""
 
     @staticmethod
-    def empty(rows: int, beam: int, device: torch.device) -> _Beams:
+    def empty(rows: int, hypotheses: int, device: torch.device) -> _Beams:
         """Hypotheses of no token."""
         return _Beams(
-            torch.full((rows, beam, 1), EOS, dtype=torch.int64, device=device),
-            torch.zeros(rows, beam, 1, device=device),
+            torch.full((rows, hypotheses, 1), EOS, dtype=torch.int64, device=device),
+            torch.zeros(rows, hypotheses, 1, device=device),
         )
 
     def extended(self, rows: Tensor, chosen: Candidates) -> _Beams:
@@ -99,13 +99,11 @@ class _Search:
         self.places = torch.arange(rows, device=source.device)
         self.counts = torch.zeros_like(self.places)
         self.max_lengths = _max_lengths(source, options, model.max_target_positions)
-        self.beams = _Beams.empty(rows, beam, source.device)
+        # All hypotheses of a search are the same empty one at first. Those that are drawn part at once.
+        self.beams = _Beams.empty(rows, beam if options.sampling else 1, source.device)
         self.uniforms: Tensor | None = None
         if options.sampling:
             self.uniforms = keyed_uniforms(options.seed, ids, int(self.max_lengths.max()) + 1, beam).to(source.device)
-        else:
-            # All hypotheses are the same empty one at first: only one of them counts.
-            self.beams.totals[:, 1:] = -torch.inf
         self.state = model.begin(source, beam)
 
     @property
@@ -121,8 +119,8 @@ class _Search:
         ending = (ends & (candidates.scores > -torch.inf))[:, :beam]
         ending &= self.counts.unsqueeze(1) + ending.cumsum(1) <= beam
         self._finish(candidates, ending)
-        going_on = candidates.scores.masked_fill(ends, -torch.inf).topk(beam, dim=1)
-        kept = ((self.counts < beam) & (going_on.values[:, 0] > -torch.inf)).nonzero().squeeze(1)
+        going_on = candidates.scores.masked_fill(ends, -torch.inf).topk(min(beam, ends.size(1)), dim=1)
+        kept = _closing_ranks((self.counts < beam) & (going_on.values[:, 0] > -torch.inf))
         self._check_all_finished(kept)
         chosen = candidates.select(kept, going_on.indices[kept], going_on.values[kept])
         self.beams = self.beams.extended(kept, chosen)
@@ -183,6 +181,15 @@ class _Search:
             self.prefix = self.prefix[kept]
         if self.uniforms is not None:
             self.uniforms = self.uniforms[kept]
+
+
+def _closing_ranks(stays: Tensor) -> Tensor:
+    """The rows that stay, `stays` (B,) bool → (B',) int64; the last of them fill the gaps, so that few rows move."""
+    kept = stays.nonzero().squeeze(1)
+    front = stays[: kept.numel()]
+    ranks = torch.arange(kept.numel(), device=kept.device)
+    ranks[~front] = kept[int(front.sum()) :]
+    return ranks
 
 
 def _max_lengths(source: Tensor, options: SearchOptions, positions: int) -> Tensor:

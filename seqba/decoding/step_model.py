@@ -12,10 +12,10 @@ BOS, PAD, EOS, UNK = Dictionary.bos, Dictionary.pad, Dictionary.eos, Dictionary.
 
 
 class StepModel(Protocol):
-    """A model that extends B × K hypotheses by one token at a time and keeps what it computed in an opaque state.
+    """A model that extends the hypotheses of B sentences by one token at a time, with what it computed in a state.
 
-    B sentences, K hypotheses each, V words, L source positions. `seqba.models.Transformer` is one; a table of logits is
-    one too.
+    B sentences, at most K hypotheses each and k of them now, V words, L source positions. A search begins with k = 1,
+    the empty hypothesis. `seqba.models.Transformer` is a step model; a table of logits is one too.
     """
 
     max_target_positions: int
@@ -26,7 +26,7 @@ class StepModel(Protocol):
         ...
 
     def step(self, state: Any, tokens: Tensor) -> Tensor:
-        """Feeds the last token of each hypothesis, `tokens` (B, K) int64; returns logits (B, K, V) of the next one."""
+        """Feeds the last token of each hypothesis, `tokens` (B, k) int64; returns logits (B, k, V) of the next one."""
         ...
 
     def reorder(self, state: Any, sentences: Tensor, parents: Tensor) -> None:
@@ -34,7 +34,7 @@ class StepModel(Protocol):
 
         Args:
             state: what `begin` returned; changed in place.
-            sentences: (B',) int64, the rows to keep, ascending.
-            parents: (B', K) int64; hypothesis k of kept row b continues hypothesis `parents[b, k]` of that row.
+            sentences: (B',) int64, the rows to keep, in their new order; most keep their place.
+            parents: (B', k') int64; hypothesis i of kept row b continues hypothesis `parents[b, i]` of that row.
         """
         ...

@@ -7,31 +7,33 @@ table of ancestors and moves no keys; cross-attention keys exist once for a sent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from seqba.models.attention import Attention
 from seqba.models.layers import DecoderLayer, Stream, feed_forward
 from seqba.models.packing import Packing
+from seqba.nn import blocked, blocked_product
 
 FIRST_CAPACITY = 16
 
 
 @dataclass
 class LayerCache:
-    """One layer's keys and values.
+    """One layer with its keys and values.
 
     Attributes:
+        layer: with its weights in blocks: it sees few rows at a time, and many times.
         keys: (B, H, capacity, K, d) of the self-attention.
         values: likewise.
         memory_keys: (B, H, S, d) of the cross-attention.
         memory_values: likewise.
     """
 
+    layer: DecoderLayer
     keys: Tensor
     values: Tensor
     memory_keys: Tensor
@@ -40,83 +42,100 @@ class LayerCache:
 
 @dataclass
 class DecoderState:
-    """The hypotheses of B sentences × K beams so far.
+    """The hypotheses of B sentences so far, at most K for each; k of them now.
 
     Attributes:
-        layers: each decoder layer's cache.
-        memory_mask: (B, 1, 1, S) bool, or None without padding.
-        ancestors: (B, K, t) int64: in which beam hypothesis k stood at each earlier step.
+        layers: each decoder layer and its cache.
+        output: the output projection, (N, D) → logits (N, V).
+        memory_bias: (B, 1, 1, S), -inf at padding and 0 elsewhere; None without padding.
+        ancestors: (B, k, t) int64: in which beam each hypothesis stood at each earlier step.
         length: t, tokens fed so far.
         beam_size: K.
     """
 
     layers: list[LayerCache]
-    memory_mask: Tensor | None
+    output: Callable[[Tensor], Tensor]
+    memory_bias: Tensor | None
     ancestors: Tensor
     length: int
     beam_size: int
 
 
-def start_state(layers: Iterable[nn.Module], memory: Tensor, packing: Packing, beam_size: int) -> DecoderState:
-    """An empty state over packed encoder output (N', D')."""
+def start_state(
+    layers: Iterable[nn.Module], output_weight: Tensor, memory: Tensor, packing: Packing, beam_size: int
+) -> DecoderState:
+    """An empty state over packed encoder output `memory` (N', D')."""
     caches = []
-    for layer in cast(Iterable[DecoderLayer], layers):
+    for layer in (cast(DecoderLayer, blocked(layer)) for layer in layers):
         memory_keys, memory_values = layer.cross_attention.memory_heads(memory, packing)
         attention = layer.attention
         empty = memory.new_zeros(packing.rows, attention.heads, FIRST_CAPACITY, beam_size, attention.head_dim)
-        caches.append(LayerCache(empty, torch.zeros_like(empty), memory_keys, memory_values))
+        caches.append(LayerCache(layer, empty, torch.zeros_like(empty), memory_keys, memory_values))
     ancestors = torch.zeros(packing.rows, beam_size, 0, dtype=torch.int64, device=memory.device)
-    return DecoderState(caches, packing.key_mask(), ancestors, 0, beam_size)
+    mask = packing.key_mask()
+    memory_bias = None if mask is None else _bias(mask, memory.dtype)
+    return DecoderState(caches, blocked_product(output_weight), memory_bias, ancestors, 0, beam_size)
 
 
-def advance(layers: Iterable[nn.Module], state: DecoderState, x: Tensor) -> Tensor:
-    """Runs the decoder on the newest token of each hypothesis, x (B·K, D) → (B·K, D), and caches its keys."""
-    rows, beams, _ = state.ancestors.shape
-    own_beam = torch.arange(beams, device=x.device).expand(rows, beams).unsqueeze(2)
-    state.ancestors = torch.cat([state.ancestors, own_beam], dim=2)
+def advance(state: DecoderState, x: Tensor) -> Tensor:
+    """Runs the decoder on the newest token of each hypothesis, x (B·k, D) → (B·k, D), and caches its keys."""
+    rows = state.ancestors.shape[0]
+    hypotheses = x.shape[0] // rows
+    standing = torch.arange(state.beam_size, device=x.device)
+    own_beam = standing[:hypotheses].expand(rows, hypotheses).unsqueeze(2)
+    state.ancestors = torch.cat([state.ancestors[:, :hypotheses], own_beam], dim=2)
     state.length += 1
-    # own_past[b, 0, k, τ·K + j]: hypothesis k of sentence b stood in beam j at step τ.
-    standing = torch.arange(beams, device=x.device)
-    own_past = (state.ancestors.unsqueeze(3) == standing).view(rows, 1, beams, state.length * beams)
+    # Column τ·K + j of row (b, i): whether hypothesis i of sentence b stood in beam j at step τ.
+    own_past = _bias((state.ancestors.unsqueeze(3) == standing).flatten(2), x.dtype).unsqueeze(1)
     stream = Stream(x)
-    for layer, cache in zip(cast(Iterable[DecoderLayer], layers), state.layers, strict=True):
-        stream = _advance_layer(layer, cache, state, stream, own_past)
+    for cache in state.layers:
+        stream = _advance_layer(cache, state, stream, own_past)
     return stream.settle()
 
 
-def _advance_layer(
-    layer: DecoderLayer, cache: LayerCache, state: DecoderState, stream: Stream, own_past: Tensor
-) -> Stream:
-    rows, beams, length = state.ancestors.shape
+def _advance_layer(cache: LayerCache, state: DecoderState, stream: Stream, own_past: Tensor) -> Stream:
+    layer = cache.layer
     x, projected = layer.attention_residual.read(stream, layer.attention.input_projection)
-    stream = layer.attention_residual.add(x, _self_attention(layer.attention, cache, projected, own_past, length))
+    attended = _self_attention(cache, projected, own_past, state.length)
+    stream = layer.attention_residual.add(x, attended)
     attention = layer.cross_attention
     x, query = layer.cross_attention_residual.read(stream, attention.query_projection)
-    queries = query.view(rows, beams, attention.heads, attention.head_dim).transpose(1, 2)
-    mixed = nn.functional.scaled_dot_product_attention(
-        queries, cache.memory_keys, cache.memory_values, attn_mask=state.memory_mask
-    )
-    attended = attention.output_projection(mixed.transpose(1, 2).reshape(rows * beams, -1))
-    return feed_forward(layer, layer.cross_attention_residual.add(x, attended))
+    queries = query.view(cache.keys.shape[0], -1, attention.heads, attention.head_dim).transpose(1, 2)
+    mixed = _mix_few(queries, cache.memory_keys, cache.memory_values, state.memory_bias)
+    return feed_forward(layer, layer.cross_attention_residual.add(x, attention.output_projection(mixed)))
 
 
-def _self_attention(
-    attention: Attention, cache: LayerCache, projected: Tensor, own_past: Tensor, length: int
-) -> Tensor:
-    """One new token of each hypothesis, `projected` (B·K, 3D), over the `length` tokens of its past and itself."""
-    rows, _, capacity, beams, _ = cache.keys.shape
-    if length > capacity:
+def _self_attention(cache: LayerCache, projected: Tensor, own_past: Tensor, length: int) -> Tensor:
+    """One new token of each hypothesis, `projected` (B·k, 3D), over the `length` tokens of its past and itself."""
+    if length > cache.keys.shape[2]:
         cache.keys = _double(cache.keys)
         cache.values = _double(cache.values)
-    split = projected.view(rows, beams, 3, attention.heads, attention.head_dim)
-    query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, K, d) each
-    cache.keys[:, :, length - 1] = key
-    cache.values[:, :, length - 1] = value
+    attention = cache.layer.attention
+    split = projected.view(cache.keys.shape[0], -1, 3, attention.heads, attention.head_dim)
+    query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, k, d) each
+    cache.keys[:, :, length - 1, : key.shape[2]] = key
+    cache.values[:, :, length - 1, : key.shape[2]] = value
     keys = cache.keys[:, :, :length].flatten(2, 3)  # (B, H, t·K, d): a view
     values = cache.values[:, :, :length].flatten(2, 3)
-    mixed = nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=own_past)
-    attended: Tensor = attention.output_projection(mixed.transpose(1, 2).reshape(rows * beams, -1))
+    attended: Tensor = attention.output_projection(_mix_few(query, keys, values, own_past))
     return attended
+
+
+def _mix_few(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention of few queries (B, H, k, d) to keys and values (B, H, S, d) each → (B·k, D).
+
+    Written out, because torch's fused kernel is made for many queries: with four it takes two to five times as long.
+    """
+    scores = (query * query.shape[3] ** -0.5) @ keys.transpose(2, 3)  # (B, H, k, S)
+    if bias is not None:
+        scores += bias
+    mixed: Tensor = scores.softmax(3) @ values
+    return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to attention scores: 0 where `mask` (bool, any shape) is true, -inf elsewhere."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
 def _double(cache: Tensor) -> Tensor:
@@ -128,15 +147,20 @@ def _double(cache: Tensor) -> Tensor:
 
 def reorder_state(state: DecoderState, sentences: Tensor, parents: Tensor) -> None:
     """See `Transformer.reorder`."""
-    kept, steps = sentences.numel(), state.length
-    ancestors = state.ancestors[sentences] if kept < state.ancestors.shape[0] else state.ancestors
-    state.ancestors = ancestors.gather(1, parents.unsqueeze(2).expand(-1, -1, steps))
-    if kept == state.layers[0].keys.shape[0]:
+    state.ancestors = state.ancestors[sentences.unsqueeze(1), parents]
+    if sentences.numel() == state.layers[0].keys.shape[0]:
         return
-    if state.memory_mask is not None:
-        state.memory_mask = state.memory_mask[sentences]
+    moved = (sentences != torch.arange(sentences.numel(), device=sentences.device)).nonzero().squeeze(1)
     for cache in state.layers:
-        cache.keys = cache.keys[sentences]
-        cache.values = cache.values[sentences]
-        cache.memory_keys = cache.memory_keys[sentences]
-        cache.memory_values = cache.memory_values[sentences]
+        cache.keys = _keep(cache.keys, sentences, moved)
+        cache.values = _keep(cache.values, sentences, moved)
+        cache.memory_keys = _keep(cache.memory_keys, sentences, moved)
+        cache.memory_values = _keep(cache.memory_values, sentences, moved)
+    if state.memory_bias is not None:
+        state.memory_bias = _keep(state.memory_bias, sentences, moved)
+
+
+def _keep(cache: Tensor, sentences: Tensor, moved: Tensor) -> Tensor:
+    """cache[sentences], in place: only rows whose place changes are copied."""
+    kept = cache[: sentences.numel()]
+    return kept.index_copy_(0, moved, cache[sentences[moved]])

@@ -206,23 +206,24 @@ class Transformer(nn.Module):
         logits = nn.functional.linear(self.features(source, previous), self.output_weight)
         return Packing(previous, self.pad).pad(logits)
 
+    @torch.no_grad()
     def begin(self, source: Tensor, beam_size: int) -> DecoderState:
-        """Encodes source (B, L) and starts `beam_size` hypotheses for each sentence, for decoding step by step."""
+        """Encodes source (B, L), with room for `beam_size` hypotheses of each sentence, for decoding step by step."""
         memory, packing = self.encode(source)
-        return start_state(self.decoder_layers, memory, packing, beam_size)
+        return start_state(self.decoder_layers, self.output_weight, memory, packing, beam_size)
 
+    @torch.no_grad()
     def step(self, state: DecoderState, tokens: Tensor) -> Tensor:
-        """Feeds the last token of each hypothesis, (B, K) int64, and returns the logits of the next, (B, K, V)."""
+        """Feeds the last token of each hypothesis, (B, k) int64, and returns the logits of the next, (B, k, V)."""
         rows, beams = tokens.shape
         if state.length >= self.max_target_positions:
             raise ValueError(f"a hypothesis is longer than the model's {self.max_target_positions} target positions")
         positions = tokens.new_full((rows * beams,), state.length)
-        x = advance(self.decoder_layers, state, self.target_embedding(tokens.flatten(), positions))
-        logits = nn.functional.linear(self.decoder_norm(x), self.output_weight)
-        return logits.view(rows, beams, -1)
+        x = advance(state, self.target_embedding(tokens.flatten(), positions))
+        return state.output(self.decoder_norm(x)).view(rows, beams, -1)
 
     def reorder(self, state: DecoderState, sentences: Tensor, parents: Tensor) -> None:
-        """Keeps the sentences (B',) int64; hypothesis k of kept row b goes on from beam parents[b, k] of (B', K)."""
+        """Keeps the sentences (B',) int64; hypothesis i of kept row b goes on from number parents[b, i] of (B', k')."""
         reorder_state(state, sentences, parents)
 
     def _packing(self, tokens: Tensor, longest: int, side: str) -> Packing:

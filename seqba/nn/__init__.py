@@ -1,5 +1,6 @@
-"""Dropout modules that draw keyed noise, and fused functions: the loss, linear layers that keep less, the LSTM."""
+"""Dropout modules that draw keyed noise, and fused functions: the loss, linear layers that keep less or read faster."""
 
+from seqba.nn.blocked import blocked, blocked_product
 from seqba.nn.dropout import Dropout, LockedDropout
 from seqba.nn.linear import gathered_linear, linear, norm_linear
 from seqba.nn.loss import label_smoothed_cross_entropy
@@ -12,6 +13,8 @@ __all__ = [
     "WeightDropout",
     "WeightDroppedLSTM",
     "WordDropout",
+    "blocked",
+    "blocked_product",
     "gathered_linear",
     "label_smoothed_cross_entropy",
     "linear",

@@ -11,7 +11,7 @@ from torch import Tensor
 @dataclass
 class State:
     source: Tensor  # (B, L): rows as they were given
-    history: Tensor  # (B, K, t)
+    history: Tensor  # (B, k, t)
 
 
 class TableModel:
@@ -32,7 +32,7 @@ class TableModel:
 
     def step(self, state: State, tokens: Tensor) -> Tensor:
         self.steps += 1
-        state.history = torch.cat([state.history, tokens.unsqueeze(2)], dim=2)
+        state.history = torch.cat([state.history[:, : tokens.size(1)], tokens.unsqueeze(2)], dim=2)
         real = torch.where(state.source == 1, 0, state.source).sum(1) % 11  # padding must not count
         position = state.history.size(2) - 1
         trail = state.history[:, :, 1:].sum(2) % self.table.size(0)

@@ -206,11 +206,12 @@ def test_a_sentence_is_done_when_beam_hypotheses_are() -> None:
 
 def test_done_sentences_leave_the_batch() -> None:
     model = TableModel(50, seed=2)
-    sizes = []
+    sizes, beams = [], []
 
     class Watched(TableModel):
         def step(self, state: object, tokens: Tensor) -> Tensor:
             sizes.append(tokens.size(0))
+            beams.append(tokens.size(1))
             return super().step(state, tokens)  # type: ignore[arg-type]
 
     watched = Watched(50, seed=2)
@@ -218,6 +219,7 @@ def test_done_sentences_leave_the_batch() -> None:
     assert sizes[0] == 7
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 7
+    assert beams == [1] + [2] * (len(beams) - 1)  # all hypotheses are the same empty one at first
     assert model.steps == 0
 
 

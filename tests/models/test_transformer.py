@@ -214,26 +214,39 @@ def test_every_dropout_draws_for_each_copy_on_its_own() -> None:
 @pytest.mark.parametrize("beams", [1, 3])
 def test_step_by_step_equals_all_at_once(pre_norm: bool, beams: int) -> None:
     model = make_model(encoder_normalize_before=pre_norm, decoder_normalize_before=pre_norm).eval()
-    source, _ = make_batch([(7, 1), (3, 1), (5, 1)])
+    source, _ = make_batch([(7, 1), (3, 1), (5, 1), (4, 1)])
     generator = torch.Generator().manual_seed(0)
     state = model.begin(source, beams)
-    sentences = torch.arange(3)
-    tokens = torch.full((3, beams), EOS)
+    sentences = torch.arange(4)
+    tokens = torch.full((4, 1), EOS)
     past = tokens.unsqueeze(2)  # (B, K, t)
     with torch.no_grad():
         for step in range(20):  # beyond the first capacity of the cache
             logits = model.step(state, tokens)
-            rows = source[sentences].repeat_interleave(beams, 0)
-            expected = model(rows, past.flatten(0, 1))[:, -1].view(len(sentences), beams, VOCABULARY)
+            rows = source[sentences].repeat_interleave(tokens.shape[1], 0)
+            expected = model(rows, past.flatten(0, 1))[:, -1].view(*tokens.shape, VOCABULARY)
             torch.testing.assert_close(logits, expected)
-            # Beams go on from any beam, and at step 8 the middle sentence leaves.
-            kept = torch.tensor([0, 2]) if step == 8 else torch.arange(len(sentences))
-            parents = torch.randint(0, beams, (len(kept), beams), generator=generator)
+            # Beams go on from any beam; the first sentence leaves and the last takes its place, then the middle leaves.
+            kept = {5: torch.tensor([3, 1, 2]), 8: torch.tensor([0, 2])}.get(step, torch.arange(len(sentences)))
+            parents = torch.randint(0, tokens.shape[1], (len(kept), beams), generator=generator)
             model.reorder(state, kept, parents)
             sentences = sentences[kept]
             past = past[kept].gather(1, parents.unsqueeze(2).expand(-1, -1, past.shape[2]))
             tokens = torch.randint(4, VOCABULARY, (len(kept), beams), generator=generator)
             past = torch.cat([past, tokens.unsqueeze(2)], dim=2)
+
+
+def test_a_search_that_begins_later_sees_the_weights_of_then() -> None:
+    model = make_model().eval()
+    source, tokens = make_batch([(4, 1)])[0], torch.tensor([[EOS]])
+    before = model.step(model.begin(source, 1), tokens)
+    with torch.no_grad():
+        for parameter in model.decoder_layers.parameters():
+            parameter.mul_(1.5)
+        expected = model(source, tokens)
+    after = model.step(model.begin(source, 1), tokens)
+    torch.testing.assert_close(after, expected)
+    assert not torch.allclose(after, before)
 
 
 def test_embeddings_are_shared_as_asked() -> None:
