@@ -67,14 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
     states = _States(paths)
     weights = average_weights(states)
-    kept = {key: value for key, value in states.first.items() if key != "last_optimizer_state"}
-    write_checkpoint(output, {**kept, "model": weights})
+    write_checkpoint(output, {**states.first, "model": weights})
     print(f"Averaged {len(paths)} checkpoint(s) into {output}: {', '.join(path.name for path in paths)}")
     return 0
 
 
 class _States:
-    """Reads checkpoints one by one and keeps all of the first but its optimizer's averages."""
+    """Reads checkpoints one by one and keeps all of the first but what belongs to its raw weights."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
@@ -83,7 +82,10 @@ class _States:
     def __iter__(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         for path in self.paths:
             state = read_checkpoint(path)
-            state.pop("last_optimizer_state", None)
+            for part in ("last_optimizer_state", "raw_model"):
+                state.pop(part, None)
+            if isinstance(state["extra_state"].get("trainer"), dict):
+                state["extra_state"]["trainer"].update(carried=None, trigger=None)
             self.first = self.first or state
             yield str(path), state["model"]
 

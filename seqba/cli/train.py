@@ -20,6 +20,7 @@ from seqba.tasks.streams import StreamOptions
 from seqba.tasks.translation import TranslationOptions
 from seqba.training.bleu import BleuOptions
 from seqba.training.options import (
+    OWN_OPTIONS,
     CheckpointOptions,
     GridOptions,
     LogOptions,
@@ -129,20 +130,28 @@ def _find_kind(task: str, arch: str) -> Kind:
 
 
 def _refuse_foreign(given: argparse.Namespace, arch: str, chosen: Kind) -> None:
-    """Refuses a given flag that only other tasks or families of models have: it would do nothing."""
-    known = {"data", "task", "arch"} | _names(COMMON.values()) | _names(chosen.groups)
-    for name in vars(given):
-        if name not in known:
+    """Refuses a given flag that only other tasks, families of models or optimizers have: it would do nothing."""
+    for name in vars(given).keys() - {"data", "task", "arch"}:
+        if not _has(chosen, name):
             raise UserError(
                 f"{PROGRAM}: {flag_of(name)} belongs to {_homes(name)}; this is --task {given.task} --arch {arch}"
             )
+    optimizer = getattr(given, "optimizer", OptimisationOptions().optimizer)
+    for owner, names in OWN_OPTIONS.items():
+        for name in names:
+            if owner != optimizer and hasattr(given, name):
+                raise UserError(f"{PROGRAM}: {flag_of(name)} belongs to --optimizer {owner}, not {optimizer}")
+
+
+def _has(kind: Kind, name: str) -> bool:
+    return name not in kind.without and (name in _names(COMMON.values()) or name in _names(kind.groups))
 
 
 def _homes(name: str) -> str:
     """The tasks that have an option: `--task translation`; with their architectures where not all of them do."""
     homes = []
     for task in DEFAULT_ARCH:
-        families = {family: name in _names(kind.groups) for (owner, family), kind in KINDS.items() if owner == task}
+        families = {family: _has(kind, name) for (owner, family), kind in KINDS.items() if owner == task}
         archs = [arch for arch, each in ARCHITECTURES.items() if families.get(each.family, False)]
         if archs:
             homes.append(f"--task {task}" + ("" if all(families.values()) else f" --arch {' or '.join(archs)}"))

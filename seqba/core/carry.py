@@ -64,6 +64,15 @@ class Carry:
             # A slice of a stacked pass would keep the whole of it alive.
             self._written[noise.shard, copy] = tuple(parts[place].clone() for parts in slices)
 
+    def forget(self) -> None:
+        """Drops the states of the current pass's copies, or the one outside an update: their text begins here."""
+        noise = current_noise()
+        if noise is None:
+            self._outside = None
+            return
+        for copy in noise.copies:
+            self._kept.pop((noise.shard, copy), None)
+
     def commit(self) -> None:
         """Makes what the update's passes wrote the states of the next update."""
         self._kept.update(self._written)
@@ -71,11 +80,6 @@ class Carry:
 
     def discard(self) -> None:
         """Forgets what the update's passes wrote."""
-        self._written.clear()
-
-    def clear(self) -> None:
-        """Forgets all states: the next update begins with none."""
-        self._kept.clear()
         self._written.clear()
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,9 +93,12 @@ class Carry:
         Raises:
             ValueError: if the rows can't be those of so many copies.
         """
-        self.clear()
+        self._kept.clear()
+        self._written.clear()
         for shard, tensors in enumerate(state["shards"]):
-            if any(tensor.shape[0] % copies for tensor in tensors):
+            if not all(
+                tensor.is_floating_point() and tensor.dim() and tensor.shape[0] % copies == 0 for tensor in tensors
+            ):
                 raise ValueError(f"the carried state of shard {shard} isn't that of {copies} copies")
             for copy, parts in enumerate(zip(*(tensor.chunk(copies) for tensor in tensors), strict=True)):
                 self._kept[shard, copy] = tuple(part.to(device, copy=True) for part in parts)

@@ -66,6 +66,8 @@ class Streams:
     Args:
         source: the text.
         count: number of streams.
+        name: what the text is called in a complaint.
+        remedy: what to do about a text that is too short.
 
     Attributes:
         length: tokens of each stream.
@@ -74,14 +76,13 @@ class Streams:
         UserError: if the text is too short for so many streams of two tokens.
     """
 
-    def __init__(self, source: TokenSource, count: int) -> None:
+    def __init__(self, source: TokenSource, count: int, *, name: str = "a text", remedy: str = "take fewer") -> None:
         self.source = source
         self.count = count
         self.length = source.tokens // count
         if self.length < 2:
             raise UserError(
-                f"a text of {source.tokens} tokens can't be cut into {count} streams of at least 2 tokens: lower "
-                "--batch-size (and --update-freq or --copies where --arm fixed-samples multiplies it)"
+                f"{name} has {source.tokens} tokens, too few to cut into {count} streams of at least 2: {remedy}"
             )
 
     def window(self, rows: range, start: int, stop: int) -> StreamBatch:

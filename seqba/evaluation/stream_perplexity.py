@@ -43,7 +43,7 @@ def score_streams(model: AWDLSTM, corpus: TokenSource, options: StreamScoring) -
 
     Source: as in AWD-LSTM's released code (`evaluate`).
     """
-    streams = Streams(corpus, options.batch_size)
+    streams = Streams(corpus, options.batch_size, name="the split", remedy="lower --batch-size")
     return _score_windows(model, Windows(streams, fixed_windows(streams.length, options.bptt)))
 
 

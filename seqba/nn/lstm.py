@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seqba.nn.dropout import kept_scale
+from seqba.nn.dropout import drop, kept_scale
 from seqba.nn.products import product, product_dtype
 from seqba.nn.weight_noise import WeightDropout
 
@@ -58,15 +60,13 @@ class WeightDroppedLSTM(nn.Module):
             return self._one_mask(x, state, kept)
         if x.device.type == "cpu":
             return self._copy_after_copy(x, state, kept)
-        return per_copy_lstm(
-            x,
-            state,
-            self.weight_ih_l0,
-            self.weight_hh_l0,
-            self.bias_ih_l0 + self.bias_hh_l0,
-            kept,
-            kept_scale(self.weight_dropout.p),
-        )
+        return self._batched(x, state, kept)
+
+    def _batched(self, x: Tensor, state: State, kept: Tensor) -> tuple[Tensor, State]:
+        """Runs all copies through time together."""
+        bias = self.bias_ih_l0 + self.bias_hh_l0
+        scale = kept_scale(self.weight_dropout.p)
+        return per_copy_lstm(x, state, self.weight_ih_l0, self.weight_hh_l0, bias, kept, scale)
 
     def _copy_after_copy(self, x: Tensor, state: State, kept: Tensor) -> tuple[Tensor, State]:
         """Runs torch's LSTM once for each copy: its CPU kernel is fused over the whole sequence, near the GEMM rate."""
@@ -77,17 +77,28 @@ class WeightDroppedLSTM(nn.Module):
         return y, (h, c)
 
     def _one_mask(self, x: Tensor, state: State, kept: Tensor | None) -> tuple[Tensor, State]:
-        """The layer by torch's own LSTM, with the dropped weights."""
+        """The layer by torch's own LSTM, with the dropped weights; the states keep their dtype under autocast."""
         weight: Tensor = self.weight_hh_l0
         if kept is not None:
-            weight = weight * kept[0].to(weight.dtype).mul_(kept_scale(self.weight_dropout.p))
-        parameters: list[Tensor] = [self.weight_ih_l0, weight, self.bias_ih_l0, self.bias_hh_l0]
-        hidden = tuple(part.unsqueeze(0) for part in state)
-        with warnings.catch_warnings():
-            # cuDNN wants all weights in one piece of memory; dropped ones are new at every pass, and it copies them.
-            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
-            y, h, c = torch.lstm(x, hidden, parameters, True, 1, 0.0, self.training, False, True)
-        return y, (h[0], c[0])
+            weight = drop(weight, kept[0], self.weight_dropout.p)
+        dtype = product_dtype(x)
+        parameters = [part.to(dtype) for part in (self.weight_ih_l0, weight, self.bias_ih_l0, self.bias_hh_l0)]
+        hidden = tuple(part.unsqueeze(0).to(dtype) for part in state)
+        # cuDNN's own rule for autocast is float16, whatever autocast says.
+        with torch.autocast(x.device.type, enabled=False), _quiet_about_pieces(x.device):
+            y, h, c = torch.lstm(x.to(dtype), hidden, parameters, True, 1, 0.0, self.training, False, True)
+        return y, (h[0].to(state[0].dtype), c[0].to(state[1].dtype))
+
+
+@contextmanager
+def _quiet_about_pieces(device: torch.device) -> Iterator[None]:
+    """CuDNN remarks that the weights don't lie in one piece of memory; dropped ones never do."""
+    if device.type != "cuda":
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk of memory")
+        yield
 
 
 def per_copy_lstm(
@@ -108,11 +119,13 @@ def per_copy_lstm(
         scale: what kept elements are multiplied by, 1 / (1 − p).
 
     Returns:
-        The hidden states (k·B, T, H) and the last (h, c), each (k·B, H); x's dtype. Products run in autocast's dtype
-        under autocast.
+        The hidden states (k·B, T, H) and the last (h, c), each (k·B, H), float32 or wider. Products run in autocast's
+        dtype under autocast.
     """
     copies = kept.shape[0]
     dtype = product_dtype(x)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    x, state = x.to(wide), (state[0].to(wide), state[1].to(wide))
     # Time-major within a copy: a step is a contiguous block of rows.
     steps = x.view(copies, -1, *x.shape[1:]).transpose(1, 2)  # (k, T, B, I)
     h0, c0 = (part.view(copies, -1, part.shape[1]) for part in state)

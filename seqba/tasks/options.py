@@ -28,7 +28,9 @@ class BatchOptions:
     def __post_init__(self) -> None:
         """Refuses to guess how large a shard is."""
         if self.max_tokens is None and self.batch_size is None:
-            raise UserError("how large is a shard? Give --max-tokens (4096, say) or --batch-size")
+            raise UserError(
+                "how large is a shard? Give --max-tokens (4096, say), or --batch-size, which a recurrent model needs"
+            )
 
 
 @dataclass(frozen=True)

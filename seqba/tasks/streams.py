@@ -80,7 +80,7 @@ class StreamLanguageModeling:
         carried: the hidden states, by (shard, copy).
 
     Raises:
-        UserError: for a data-bin that is missing or broken, or options without meaning for streams.
+        UserError: for a data-bin that is missing or broken, or without a number of streams.
 
     Source: Merity et al. 2018, section 4; regularisers as in the released code.
     """
@@ -88,13 +88,8 @@ class StreamLanguageModeling:
     def __init__(
         self, data: str, options: StreamOptions, batches: BatchOptions, criterion: CriterionOptions, *, seed: int
     ) -> None:
-        if batches.batch_size is None or batches.max_tokens is not None or batches.max_tokens_valid is not None:
-            raise UserError(
-                "streams are counted, not packed: give --batch-size (20, say) and neither --max-tokens nor "
-                "--max-tokens-valid to a recurrent model"
-            )
-        if criterion.sentence_avg:
-            raise UserError("--sentence-avg has no meaning for running text, which a recurrent model reads")
+        if batches.batch_size is None:
+            raise UserError("a recurrent model reads streams: give --batch-size, how many of them (20, say)")
         self.folders = data_folders(data)
         self.dictionary = open_dictionary(self.folders[0])
         self.options = options
@@ -116,7 +111,12 @@ class StreamLanguageModeling:
         if folder not in self._training:
             check_same_dictionary(folder, self.folders[0], self.dictionary)
             self._training = {folder: self._open(folder, self.batches.train_subset, combine=True)}
-        streams = Streams(self._training[folder], shards_per_update * self.rows)
+        streams = Streams(
+            self._training[folder],
+            shards_per_update * self.rows,
+            name=f"the split {self.batches.train_subset} in {folder}",
+            remedy="lower --batch-size, and --update-freq or --copies where --arm fixed-samples multiplies by them",
+        )
         starts = random_windows(streams.length, self.options.bptt, seed=self.seed, epoch=epoch)
         return Windows(streams, starts, shards_per_update)
 
@@ -124,14 +124,21 @@ class StreamLanguageModeling:
         """A validation split as --batch-size-valid streams (default: --batch-size), in windows of --bptt tokens."""
         if subset not in self._validation:
             corpus = self._open(self.folders[0], subset)
-            streams = Streams(corpus, self.batches.batch_size_valid or self.rows)
+            streams = Streams(
+                corpus,
+                self.batches.batch_size_valid or self.rows,
+                name=f"the split {subset} in {self.folders[0]}",
+                remedy="lower --batch-size-valid (default: --batch-size)",
+            )
             self._validation[subset] = Windows(streams, fixed_windows(streams.length, self.options.bptt))
         return self._validation[subset]
 
     def loss(self, model: nn.Module, batch: StreamBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Summed loss, its weight, and {"nll": summed negative log-likelihood}; reads and writes the carried state."""
         reader: RecurrentModel = model  # type: ignore[assignment]
-        window = reader.window(batch.tokens, None if batch.is_first else self.carried.read())
+        if batch.is_first:
+            self.carried.forget()
+        window = reader.window(batch.tokens, self.carried.read())
         self.carried.write(window.state)
         loss, nll = label_smoothed_cross_entropy(
             window.hidden.flatten(0, 1),

@@ -36,7 +36,8 @@ class NonMonotonicTrigger:
 
     def observe(self, loss: float) -> bool:
         """Takes note of a validation; returns whether the trigger fires here."""
-        earlier = self._losses[: -self.patience] if self.patience else self._losses
+        before = self._losses[: -self.patience] if self.patience else self._losses
+        earlier = [value for value in before if value == value]  # NaN is neither better nor worse
         fires = not self.has_fired and bool(earlier) and loss > min(earlier)
         self.has_fired = self.has_fired or fires
         self._losses.append(loss)
@@ -80,7 +81,9 @@ def swapped_weights(optimizer: torch.optim.Optimizer) -> Iterator[bool]:
     Yields:
         Whether there are averages.
     """
-    averages = {p: state["ax"] for p, state in optimizer.state.items() if "ax" in state}
+    averages = {}
+    if isinstance(optimizer, torch.optim.ASGD):
+        averages = {parameter: state["ax"] for parameter, state in optimizer.state.items()}
     raw = {parameter: parameter.data for parameter in averages}
     for parameter, average in averages.items():
         parameter.data = average

@@ -12,8 +12,15 @@ Batch = TypeVar("Batch")
 
 
 def choose_device(*, cpu: bool) -> torch.device:
-    """The GPU where there is one and `cpu` is False, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() and not cpu else "cpu")
+    """The GPU where there is one and `cpu` is False, else the CPU.
+
+    cuDNN's LSTM multiplies float32 in TF32 by default and every other product of ours doesn't: a layer would come out
+    otherwise when its copies are stacked than when they are looped. Here both follow torch's setting for products.
+    """
+    if cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32
+    return torch.device("cuda")
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

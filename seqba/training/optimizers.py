@@ -38,3 +38,28 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
 def build_trigger(options: OptimisationOptions) -> NonMonotonicTrigger | None:
     """What says when `nt_asgd` begins to average; None for the other optimizers."""
     return NonMonotonicTrigger(options.nonmono) if options.optimizer == "nt_asgd" else None
+
+
+AVERAGES = {
+    torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
+    torch.optim.ASGD: ("ax",),
+    torch.optim.SGD: (),
+}
+"""What each optimizer must keep for a weight once it has moved it."""
+
+
+def check_averages(optimizer: torch.optim.Optimizer) -> None:
+    """Checks what an optimizer has taken over from a file.
+
+    Raises:
+        ValueError: if an average is missing, or isn't of its weight's shape.
+    """
+    for parameter, kept in optimizer.state.items():
+        for name in AVERAGES[type(optimizer)]:
+            if kept.get(name) is None:
+                raise ValueError(f"the optimizer's {name}")
+        for name, value in kept.items():
+            if not isinstance(value, torch.Tensor | None) or (
+                isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape
+            ):
+                raise ValueError(f"the optimizer's {name} isn't of its weight's shape {tuple(parameter.shape)}")

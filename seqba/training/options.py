@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seqba.errors import UserError
-from seqba.options import flag_of, option
+from seqba.options import option
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ class OptimisationOptions:
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
 
 
+OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asgd": ("nonmono",)}
+"""Options that one optimizer alone has."""
+
+
 @dataclass(frozen=True)
 class ScheduleOptions:
     """The learning rate of each update."""
@@ -125,7 +129,10 @@ class CheckpointOptions:
     finetune_from_model: str | None = option(
         None, "take only the weights of this checkpoint and begin anew", metavar="FILE"
     )
-    reset_optimizer: bool = option(False, "forget the optimizer's averages of the restored checkpoint")
+    reset_optimizer: bool = option(
+        False,
+        "start with the restored weights (averaged ones where there are any) and forget all else of the optimizer",
+    )
     reset_lr_scheduler: bool = option(False, "count updates from 1 again, so that the schedule starts over")
     reset_meters: bool = option(False, "forget the restored run's best value, patience, times and token counts")
     reset_dataloader: bool = option(False, "start with epoch 1 of the data again")
@@ -193,11 +200,6 @@ def _check_grid(options: TrainingOptions) -> None:
 def _check_optimisation(optimisation: OptimisationOptions) -> None:
     if len(optimisation.adam_betas) != 2:
         raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {optimisation.adam_betas}")
-    defaults = OptimisationOptions()
-    owners = {"adam_betas": "adam", "adam_eps": "adam", "momentum": "sgd", "nonmono": "nt_asgd"}
-    for name, owner in owners.items():
-        if optimisation.optimizer != owner and getattr(optimisation, name) != getattr(defaults, name):
-            raise UserError(f"{flag_of(name)} belongs to --optimizer {owner}, not {optimisation.optimizer}")
 
 
 def _check_schedule(schedule: ScheduleOptions) -> None:

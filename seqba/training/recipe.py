@@ -38,12 +38,14 @@ class Kind:
         task: the task's options.
         model: the family's options.
         others: further groups of options.
+        without: options of every run that would do nothing here.
     """
 
     name: str
     task: type[TaskOptions]
     model: type[ModelOptions]
     others: tuple[type, ...] = ()
+    without: tuple[str, ...] = ()
 
     @property
     def groups(self) -> tuple[type, ...]:
@@ -51,10 +53,19 @@ class Kind:
         return (self.task, self.model, *self.others)
 
 
+WITHOUT_IN_STREAMS = (
+    "max_tokens",
+    "max_tokens_valid",
+    "required_batch_size_multiple",
+    "skip_invalid_size_inputs_valid_test",
+    "sentence_avg",
+)
+"""Running text is cut into --batch-size equal streams: nothing is packed, too long, or a sentence."""
+
 KINDS: dict[tuple[str, Family], Kind] = {
     ("translation", "transformer"): Kind("translation", TranslationOptions, TransformerOptions, (BleuOptions,)),
     ("language_modeling", "transformer_lm"): Kind("blocks", BlockOptions, TransformerLMOptions),
-    ("language_modeling", "awd_lstm"): Kind("streams", StreamOptions, AWDLSTMOptions),
+    ("language_modeling", "awd_lstm"): Kind("streams", StreamOptions, AWDLSTMOptions, without=WITHOUT_IN_STREAMS),
 }
 """Every task with every family of models that can do it."""
 

@@ -61,6 +61,9 @@ def train(recipe: Recipe) -> int:
         raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
     for subset in subsets:
         task.validation(subset)
+    if task.carried is not None:  # every number of shards needs a text that is long enough for it
+        for epoch, shards in enumerate(grid.shards_per_epoch, start=1):
+            task.epoch(epoch, shards)
     scores = BleuScorer(task, recipe.bleu) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
     log = TrainingLog(options.log, device, max_update=options.run.max_update)
     _write_run(folder, constants, grid, trainer)

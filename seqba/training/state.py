@@ -146,15 +146,20 @@ def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -
     try:
         _check_same_run(start, constants)
         load_weights(trainer.model, start.state, start.path)
-        if start.state.get("raw_model") is not None and not resets.optimizer:
-            trainer.model.load_state_dict(start.state["raw_model"])  # the averages are in the optimizer's state
+        keeps_optimizer = not resets.optimizer and _same_optimizer(start, constants)
+        if keeps_optimizer and start.state.get("raw_model") is not None:
+            # The averages are in the optimizer's state.
+            load_weights(trainer.model, {"model": start.state["raw_model"]}, start.path)
         same_plan = start.state["cfg"]["training"]["grid"]["plan"] == constants["cfg"]["training"]["grid"]["plan"]
         progress = Progress.from_extra_state(extra)
         trainer.load_state_dict(extra["trainer"], keep_plan=same_plan, keep_carried=not resets.dataloader)
-        if not resets.optimizer:
+        if keeps_optimizer:
             trainer.load_optimizer(start.state["last_optimizer_state"]["state"], extra["trainer"].get("trigger"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"checkpoint {start.path} can't be resumed from, a part of it is missing: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"checkpoint {start.path} can't be resumed from, a part of it is missing or damaged: {reason}"
+        ) from None
     if resets.lr_scheduler:
         trainer.updates = 0
         progress.rounded_off = 0
@@ -201,6 +206,16 @@ def _is_noise(name: str) -> bool:
     return "dropout" in name or "noise" in name
 
 
+def _same_optimizer(start: Start, constants: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint's optimizer is this command's; another one's averages mean nothing to it."""
+    was, now = (cfg["training"]["optimisation"]["optimizer"] for cfg in (start.state["cfg"], constants["cfg"]))
+    if was != now:
+        logger.warning(
+            "%s had --optimizer %s: its averages are left behind, as with --reset-optimizer", start.path, was
+        )
+    return bool(was == now)
+
+
 def _refuse(start: Start, changes: list[str], otherwise: str) -> None:
     if changes:
         raise UserError(f"{start.path} can't go on with {', '.join(changes)}: keep what it had, or {otherwise}")
@@ -216,9 +231,9 @@ def _changes(
 ) -> list[str]:
     """`--seed 2 (it had 1)` for every named option that differs."""
     return [
-        f"{flag_of(name)} {after[group][name]} (it had {before[group].get(name)})"
+        f"{flag_of(name)} {after[group][name]} (it had {before[group][name]})"
         for group in names
         if group in after
         for name in names[group]
-        if after[group][name] != before[group].get(name)
+        if name in before[group] and after[group][name] != before[group][name]  # older versions had fewer options
     ]

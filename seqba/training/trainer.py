@@ -17,6 +17,7 @@ from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
 from seqba.training.device import to_device
+from seqba.training.optimizers import check_averages
 from seqba.training.schedules import Schedule
 
 Batch = TypeVar("Batch")
@@ -205,15 +206,19 @@ class Trainer(Generic[Batch]):
             self.task.carried.load_state_dict(state["carried"], copies=self.rules.copies, device=self.device)
 
     def load_optimizer(self, state: Mapping[str, Any], trigger: Mapping[str, Any] | None) -> None:
-        """Takes over the averages of a checkpoint's optimizer, and whether its trigger has fired.
+        """Takes over the averages of a checkpoint's optimizer, of the same kind, and whether its trigger has fired.
 
         Only the averages: learning rate, betas and decay are this command's, not those of the one that wrote the file.
+
+        Raises:
+            ValueError: for averages that aren't those of this model's weights.
         """
         if self.trigger is not None and trigger is not None:
             self.trigger.load_state_dict(trigger)
             if self.trigger.has_fired:
                 self.optimizer = begin_averaging(self.optimizer)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        check_averages(self.optimizer)
 
     def _carry_on(self, *, skipped: bool) -> None:
         """The states after this window are those before the next one, unless the update was thrown away."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from alphabet import write_alphabet
 
+from seqba.cli.average_checkpoints import main as average_checkpoints
 from seqba.cli.command import run
 from seqba.cli.eval_lm import main as evaluate
 from seqba.cli.train import main
@@ -131,14 +132,19 @@ def test_the_transformer_trains_with_sgd(optimizer: str, alphabet: Path, tmp_pat
     [
         (["--tokens-per-sample", "20"], "--tokens-per-sample belongs to"),
         (["--encoder-layers", "2"], "--encoder-layers belongs to"),
-        (["--max-tokens", "100"], "neither --max-tokens nor"),
+        (["--max-tokens", "100"], "--max-tokens belongs to --task translation, or --task language_modeling --arch tr"),
+        (["--sentence-avg"], "--sentence-avg belongs to --task translation"),
+        (["--required-batch-size-multiple", "8"], "--required-batch-size-multiple belongs to --task translation"),
+        (["--skip-invalid-size-inputs-valid-test"], "belongs to --task translation"),
         (["--momentum", "0.9"], "--momentum belongs to --optimizer sgd, not nt_asgd"),
         (["--optimizer", "sgd", "--nonmono", "3"], "--nonmono belongs to --optimizer nt_asgd, not sgd"),
         (["--adam-eps", "1e-9"], "--adam-eps belongs to --optimizer adam, not nt_asgd"),
         (["--dropouth", "1"], "--hidden-dropout is 1; it must be less than 1"),
         (["--weight-noise", "none"], "invalid choice: 'none'"),
-        (["--batch-size", "4000"], "can't be cut into 4000 streams"),
-        (["--batch-size-valid", "400"], "can't be cut into 400 streams"),
+        (["--batch-size", "4000"], "too few to cut into 4000 streams of at least 2: lower --batch-size, and"),
+        (["--batch-size-valid", "400"], "too few to cut into 400 streams of at least 2: lower --batch-size-valid"),
+        (["--update-freq", "1,400"], "too few to cut into 1600 streams"),
+        (["--optimizer", "sgd", "--adam-eps", "1e-8"], "--adam-eps belongs to --optimizer adam, not sgd"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -213,7 +219,7 @@ def test_words_and_their_probabilities_add_up(
         (["--tokens-per-sample", "20"], "--tokens-per-sample is for Transformers"),
         (["--context-window", "0"], "--context-window is for Transformers"),
         (["--max-tokens", "50"], "--max-tokens is for Transformers"),
-        (["--batch-size", "5000"], "can't be cut into 5000 streams"),
+        (["--batch-size", "5000"], "too few to cut into 5000 streams of at least 2: lower --batch-size"),
         (["--gen-subset", "nowhere"], "has no split 'nowhere'"),
     ],
 )
@@ -221,6 +227,88 @@ def test_mistakes_of_an_evaluation_are_one_line(
     more: list[str], message: str, alphabet: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in complaint(capsys, score(alphabet, checkpoint, *more))
+
+
+OPTIMIZERS = {
+    "adam": ["--optimizer", "adam", "--lr", "1e-3"],
+    "sgd": ["--optimizer", "sgd", "--momentum", "0.5"],
+    "unfired": ["--optimizer", "nt_asgd", "--nonmono", "9"],
+    "fired": AVERAGING,
+}
+
+
+@pytest.mark.parametrize("second", OPTIMIZERS)
+@pytest.mark.parametrize("first", OPTIMIZERS)
+def test_any_optimizer_goes_on_from_any_other(
+    first: str, second: str, alphabet: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds = {"unfired": "nt_asgd", "fired": "nt_asgd"}
+    assert train(alphabet, tmp_path, "--max-update", "8", *OPTIMIZERS[first]) == 0
+    before = state_of(tmp_path)["model"]
+    assert train(alphabet, tmp_path, "--max-update", "14", *OPTIMIZERS[second]) == 0
+    after = state_of(tmp_path)
+    assert any(not torch.equal(before[name], after["model"][name]) for name in before)
+    left_behind = kinds.get(first, first) != kinds.get(second, second)
+    assert ("its averages are left behind" in caplog.text) == left_behind
+    if left_behind:
+        assert f"--optimizer {kinds.get(second, second)} (it had {kinds.get(first, first)})" in caplog.text
+        assert (after["raw_model"] is not None) == (second == "fired")
+
+
+def test_resets_begin_again_with_averaged_weights_and_without_a_past(alphabet: Path, tmp_path: Path) -> None:
+    assert train(alphabet, tmp_path / "a", "--max-update", "12", *AVERAGING) == 0
+    averaged = state_of(tmp_path / "a")["model"]
+    more = ["--restore-file", str(tmp_path / "a" / LAST), "--reset-optimizer", "--reset-dataloader", "--copies", "3"]
+    # One update from the averaged weights at a rate that moves nothing.
+    still = ["--optimizer", "nt_asgd", "--nonmono", "9", "--lr", "1e-30", "--max-update", "13"]
+    assert train(alphabet, tmp_path / "b", *more, *still) == 0
+    state = state_of(tmp_path / "b")
+    assert state["raw_model"] is None
+    for name, weight in averaged.items():
+        assert torch.equal(state["model"][name], weight)
+    assert state["extra_state"]["trainer"]["carried"]["shards"][0][0].shape[0] == 12
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("raw_model", {}),
+        ("raw_model", {"embedding.weight": torch.zeros(2)}),
+        ("carried", {"shards": [[torch.zeros(3, 12)]]}),
+        ("carried", {"shards": [[torch.zeros(8, 12, dtype=torch.int64)]]}),
+        ("carried", {"shards": [[torch.tensor(1.0)]]}),
+        ("carried", {"shards": [None]}),
+        ("trigger", {"losses": [None], "has_fired": True}),
+        ("ax", torch.zeros(3)),
+        ("ax", None),
+        ("ax", "text"),
+    ],
+)
+def test_a_damaged_part_is_one_line(
+    part: str, value: Any, alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(alphabet, tmp_path, "--max-update", "12", *AVERAGING) == 0
+    state = state_of(tmp_path)
+    if part == "raw_model":
+        state["raw_model"] = value
+    elif part == "ax":
+        state["last_optimizer_state"]["state"][0].update(ax=value)
+    else:
+        state["extra_state"]["trainer"][part] = value
+    torch.save(state, tmp_path / LAST)
+    capsys.readouterr()
+    told = complaint(capsys, train(alphabet, tmp_path, "--max-update", "13", *AVERAGING))
+    assert str(tmp_path / LAST) in told
+
+
+def test_averaged_checkpoints_hold_one_set_of_weights(alphabet: Path, tmp_path: Path) -> None:
+    assert train(alphabet, tmp_path, "--max-update", "12", *AVERAGING) == 0
+    output = tmp_path / "averaged.pt"
+    assert average_checkpoints(["--inputs", str(tmp_path / LAST), str(tmp_path / BEST), "--output", str(output)]) == 0
+    state = read_checkpoint(output)
+    assert "raw_model" not in state
+    assert state["extra_state"]["trainer"]["carried"] is None
+    assert score(alphabet, output, "--quiet") == 0
 
 
 def test_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,34 @@ def test_what_an_update_wrote_counts_from_commit_on() -> None:
     assert state[0].tolist() == [[1], [1]]
 
 
+def test_a_text_that_begins_has_no_state_whatever_becomes_of_the_update() -> None:
+    carry = seqba.Carry()
+    with noise_context(Noise(0, 0, 0, (0, 1))):
+        carry.write([torch.ones(4, 1)])
+    carry.commit()
+    with noise_context(Noise(0, 1, 0, (1,))):
+        carry.forget()
+        assert carry.read() is None
+        carry.write([torch.ones(2, 1)])
+    carry.discard()
+    with noise_context(Noise(0, 2, 0, (1,))):
+        assert carry.read() is None
+    with noise_context(Noise(0, 2, 0, (0,))):
+        assert carry.read() is not None
+    carry.write([torch.ones(2, 1)])
+    carry.forget()
+    assert carry.read() is None
+
+
+def test_loading_leaves_nothing_of_before() -> None:
+    carry = seqba.Carry()
+    with noise_context(Noise(0, 0, 5, (0,))):
+        carry.write([torch.ones(2, 1)])
+        carry.commit()
+        carry.load_state_dict({"shards": []}, copies=1, device=CPU)
+        assert carry.read() is None
+
+
 def test_outside_an_update_there_is_a_state_of_its_own() -> None:
     carry = seqba.Carry()
     carry.write([torch.full((3, 1), 7.0)])

@@ -97,5 +97,5 @@ def test_fixed_windows_end_with_what_is_left() -> None:
 
 
 def test_a_text_too_short_for_its_streams_is_refused() -> None:
-    with pytest.raises(UserError, match="a text of 7 tokens can't be cut into 4 streams of at least 2 tokens"):
+    with pytest.raises(UserError, match="a text has 7 tokens, too few to cut into 4 streams of at least 2: take fewer"):
         Streams(Counting(7), 4)

@@ -125,10 +125,8 @@ def test_both_ways_of_stacked_copies_agree() -> None:
         y, _ = layer(x, state)
     with noise_context(Noise(0, 0, 0, range(COPIES), names)):
         kept = layer.weight_dropout(layer.weight_hh_l0)
-        bias = layer.bias_ih_l0 + layer.bias_hh_l0
-        batched, _ = per_copy_lstm(
-            x, state, layer.weight_ih_l0, layer.weight_hh_l0, bias, kept, seqba.nn.dropout.kept_scale(0.4)
-        )
+        assert kept is not None
+        batched, _ = layer._batched(x, state, kept)
     assert torch.allclose(y, batched, rtol=1e-12)
 
 

@@ -149,24 +149,59 @@ def test_a_skipped_update_leaves_the_states_as_they_were(alphabet: Path) -> None
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch_size": None, "max_tokens": 100}, "streams are counted, not packed: give --batch-size"),
-        ({"max_tokens": 100}, "neither --max-tokens nor"),
-        ({"max_tokens_valid": 100}, "neither --max-tokens nor"),
-        ({"sentence_avg": True}, "--sentence-avg has no meaning for running text"),
-    ],
-)
-def test_options_without_meaning_are_refused(options: dict[str, Any], message: str, alphabet: Path) -> None:
-    with pytest.raises(UserError, match=message):
-        open_task(alphabet, **options)
+def test_streams_must_be_counted(alphabet: Path) -> None:
+    with pytest.raises(UserError, match="a recurrent model reads streams: give --batch-size"):
+        open_task(alphabet, batch_size=None, max_tokens=100)
+
+
+def test_an_epoch_begins_with_zeros_even_if_its_first_window_is_skipped(alphabet: Path) -> None:
+    task, model = open_task(alphabet), make_model()
+    windows = task.epoch(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    trainer = Trainer(task, model, optimizer, lambda _: 0.0, UpdateRules(copies=2, plan="looped", seed=1))
+    trainer.update([windows[0]])
+    with torch.no_grad():
+        model.output_bias.fill_(float("nan"))
+    assert trainer.update([task.epoch(2, 1)[0]]).skipped
+    assert trainer.state_dict()["carried"]["shards"] == []
+
+
+def test_data_bins_take_turns_and_parts_are_read_one_after_the_other(alphabet: Path, tmp_path: Path) -> None:
+    other = write_alphabet(tmp_path / "other", seed=5)
+    task, lone = open_task(f"{alphabet}:{other}"), open_task(other)
+    for epoch in (2, 4):
+        assert torch.equal(task.epoch(epoch, 1)[3].tokens, lone.epoch(epoch, 1)[3].tokens)
+    assert not torch.equal(task.epoch(1, 1)[3].tokens, lone.epoch(1, 1)[3].tokens)
+    for suffix in ("bin", "idx"):
+        (other / f"train1.{suffix}").write_bytes((alphabet / f"train.{suffix}").read_bytes())
+    joined = open_task(other).epoch(1, 1).streams.source
+    assert joined.tokens == lone.epoch(1, 1).streams.source.tokens + task.epoch(1, 1).streams.source.tokens
+    shuffled = write_alphabet(tmp_path / "shuffled", letters=list("lkjihgfedcba"))
+    with pytest.raises(UserError, match=r"the dictionary of .*shuffled differs"):
+        open_task(f"{alphabet}:{shuffled}").epoch(2, 1)
+
+
+def test_regularisers_add_up_in_float32_under_bfloat16(alphabet: Path) -> None:
+    task, model = open_task(alphabet), make_model(torch.float32)
+    batch = task.epoch(1, 1)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(9)
+        loss, _, extras = task.loss(model, batch)
+        torch.manual_seed(9)
+        window = model.window(batch.tokens)
+    squares = window.hidden.double().square().mean() * 2 + window.raw.double().diff(dim=1).square().mean()
+    added = (loss - extras["nll"]).item() / batch.size
+    assert added == pytest.approx(squares.item(), rel=1e-3)
+    assert all(part.dtype == torch.float32 for part in window.state)
 
 
 def test_bad_data_is_refused(alphabet: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a text of \d+ tokens can't be cut into 4000 streams"):
+    with pytest.raises(
+        UserError,
+        match=r"the split train in .* tokens, too few to cut into 4000 streams of at least 2: lower --batch-size, and",
+    ):
         open_task(alphabet, batch_size=4000).epoch(1, 1)
-    with pytest.raises(UserError, match="can't be cut into 1000 streams"):
+    with pytest.raises(UserError, match=r"the split valid .* 1000 streams of at least 2: lower --batch-size-valid"):
         open_task(alphabet, batch_size_valid=1000).validation("valid")
     with pytest.raises(UserError, match="holds sentence pairs"):
         open_task(write_reversal(tmp_path / "pairs"))

@@ -36,6 +36,11 @@ def test_losses_that_fall_or_stay_never_fire() -> None:
         assert not any(trigger.observe(10 - step * number) for number in range(20))
 
 
+def test_a_validation_without_a_number_is_passed_over() -> None:
+    trigger = NonMonotonicTrigger(1)
+    assert [trigger.observe(loss) for loss in (float("nan"), 3.0, 2.0, 5.0)] == [False, False, False, True]
+
+
 def test_a_trigger_goes_on_from_its_state() -> None:
     losses = [5.0, 4.0, 3.0, 4.5, 4.4]
     whole, first, second = (NonMonotonicTrigger(2) for _ in range(3))
