@@ -169,12 +169,44 @@ def test_other_streams_in_the_same_folder_are_refused(
     assert named in complaint(capsys, train(alphabet, tmp_path, "--max-update", "2", *more))
 
 
-def test_noise_may_change_on_the_way_and_is_told(
-    alphabet: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--weight-noise", "shared"], "--weight-noise shared (it had per-copy)"),
+        (["--wdrop", "0.1"], "--weight-dropout 0.1 (it had 0.5)"),
+        (["--alpha", "1"], "--activation-regularization 1.0 (it had 2.0)"),
+        (["--beta", "0"], "--temporal-activation-regularization 0.0 (it had 1.0)"),
+        (["--nonmono", "3"], "--nonmono 3 (it had 5)"),
+    ],
+)
+def test_what_moves_the_weights_may_change_on_the_way_and_is_told(
+    more: list[str], told: str, alphabet: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(alphabet, tmp_path, "--max-update", "1")
-    assert train(alphabet, tmp_path, "--max-update", "2", "--weight-noise", "shared") == 0
-    assert "--weight-noise shared (it had per-copy)" in caplog.text
+    assert train(alphabet, tmp_path, "--max-update", "2", *more) == 0
+    assert told in caplog.text
+
+
+def test_the_first_validation_split_is_what_the_trigger_sees(
+    alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--valid-subset", "test,valid", "--validate-interval-updates", "1", "--max-update", "3"]
+    assert train(alphabet, tmp_path, *more) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"valid"' in line]
+    losses = [line["loss"] for line in lines if line["subset"] == "test"]
+    assert state_of(tmp_path)["extra_state"]["trainer"]["trigger"]["losses"] == pytest.approx(losses, rel=1e-5)
+
+
+def test_the_papers_schedule_goes_by_the_embedding(
+    alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = LSTM.index("--lr")
+    arguments = [str(alphabet), "--save-dir", str(tmp_path), *LSTM[:place], *LSTM[place + 2 :]]
+    schedule = ["--lr-scheduler", "vaswani", "--warmup-updates", "10", "--max-update", "1"]
+    assert run(main, [*arguments, *schedule]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[0])
+    length = line["unique_tokens"] / 4
+    assert line["lr"] == pytest.approx(8**-0.5 * 10**-1.5 * length / 20, rel=1e-4)
 
 
 @pytest.fixture(scope="module")
