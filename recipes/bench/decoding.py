@@ -24,8 +24,8 @@ Face.
 "agree" is the share of sentences with the same translation on both sides. They sum in different orders, so ties may
 fall otherwise; and with a checkpoint the rules differ about which finished hypotheses to keep.
 
-Reached on two AVX-512 cores, 2026-11-24, --sentences 200 --rounds 3 --batch-sizes 32 64 128, other jobs on the machine:
-4.0x the sentences per second of Hugging Face in the order of the test set, 2.8x of it sorted, agreement 1.00. With
+Reached on two AVX-512 cores, 2026-11-25, --sentences 200 --rounds 3 --batch-sizes 32 64 128: 4.0x the sentences per
+second of Hugging Face in the order of the test set, 2.6x of it sorted, agreement 1.00. With
 --threads 1 it is 3.5x: Hugging Face gains less from the second core. Two thirds of our time are float32 products at 200
 GFLOP/s (torch.profiler), near the best of the machine; attention is a tenth, log_softmax 4%.
 """
