@@ -87,6 +87,11 @@ class _States:
             if isinstance(state["extra_state"].get("trainer"), dict):
                 state["extra_state"]["trainer"].update(carried=None, trigger=None)
             self.first = self.first or state
+            if state["task_state"] != self.first["task_state"]:
+                raise UserError(
+                    f"{path} was trained on other data than {self.paths[0]} (task, languages or dictionaries differ): "
+                    "average checkpoints of one run"
+                )
             yield str(path), state["model"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -27,12 +27,28 @@ from seqba.decoding.reference import score_references
 from seqba.decoding.translation import MAX_TOKENS, plan_translation, translate_batches
 from seqba.errors import UserError
 from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
-from seqba.options import option
+from seqba.options import flag_of, option
 from seqba.training.device import to_device
 
 NAMED_LINES = 10
 Rows = npt.NDArray[np.int64]
 Translated = Iterator[tuple[PairBatch, list[list[Hypothesis]]]]
+
+
+OF_A_SEARCH = (
+    "beam",
+    "nbest",
+    "max_len_a",
+    "max_len_b",
+    "min_len",
+    "no_repeat_ngram_size",
+    "unkpen",
+    "sampling",
+    "sampling_topk",
+    "sampling_topp",
+    "prefix_size",
+)
+"""Options that say what is searched for, and nothing of how a translation is scored."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +90,13 @@ class GenerateOptions:
                 f"--shard-id is {self.shard_id}, but with --num-shards {self.num_shards} it ends at "
                 f"{self.num_shards - 1}"
             )
-        if self.score_reference and self.prefix_size:
-            raise UserError("--prefix-size has no meaning with --score-reference: leave one out")
+
+
+def _refuse_search(given: Collection[str]) -> None:
+    """Refuses options of a search that were given, where references are scored and nothing is searched for."""
+    for name in OF_A_SEARCH:
+        if name in given:
+            raise UserError(f"{flag_of(name)} has no meaning with --score-reference: leave one out")
 
 
 @dataclass
@@ -91,9 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Translates a split, prints fairseq's lines, and BLEU at the end."""
     namespace = _parser().parse(arguments)
     options = read_options(namespace, GenerateOptions)
+    if options.score_reference:
+        _refuse_search(vars(namespace))
     translator, search = read_translator(namespace)
-    if options.score_reference and search.sampling:
-        raise UserError("--sampling has no meaning with --score-reference: leave one out")
     corpus = open_pairs(
         namespace.data,
         options.gen_subset,

@@ -76,7 +76,12 @@ class Progress:
         """
         values = dict(extra_state["progress"])
         values["best_checkpoints"] = [(float(value), str(name)) for value, name in values["best_checkpoints"]]
-        return cls(**values)
+        progress = cls(**values)
+        for name, default in asdict(cls(best=0.0)).items():
+            value = getattr(progress, name)
+            if not isinstance(value, type(default)) and not (name == "best" and value is None):
+                raise TypeError(f"{name} is {value!r}")
+        return progress
 
     def reset_meters(self) -> None:
         """Forgets the best, the times and the token counts; the position stays."""

@@ -197,9 +197,9 @@ class Trainer(Generic[Batch]):
             keep_plan: take over the measured number of copies per pass.
             keep_carried: take over the carried state; a run that begins with the data again has none.
         """
-        self.updates = state["updates"]
-        self.skipped = state["skipped"]
-        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self.updates = int(state["updates"])
+        self.skipped = int(state["skipped"])
+        self.skipped_in_a_row = int(state["skipped_in_a_row"])
         if keep_plan:
             self._plan.copies_per_pass = state["copies_per_pass"]
         if keep_carried and self.task.carried is not None and state.get("carried") is not None:

@@ -46,6 +46,15 @@ def test_files_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert torch.equal(read_checkpoint(files[0])["model"]["weight"], torch.full((2, 3), 1.0))
 
 
+def test_runs_on_other_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = write(tmp_path / "1.pt", 1), write(tmp_path / "2.pt", 2)
+    state = read_checkpoint(other)
+    write_checkpoint(other, {**state, "task_state": {"task": "translation"}})
+    assert run(main, ["--output", str(tmp_path / "mean.pt"), "--inputs", str(one), str(other)]) == 2
+    assert "2.pt was trained on other data than" in capsys.readouterr().err
+    assert not (tmp_path / "mean.pt").exists()
+
+
 def test_one_checkpoint_is_its_own_mean(plain_world: World, tmp_path: Path) -> None:
     state = average(tmp_path, "--inputs", plain_world.checkpoint, plain_world.checkpoint, plain_world.checkpoint)
     expected = read_checkpoint(plain_world.checkpoint)["model"]

@@ -15,11 +15,12 @@ from translation_world import World
 from seqba.cli.command import run
 from seqba.cli.generate import main
 
-CPU = ["--cpu", "--max-len-a", "1", "--max-len-b", "5"]
+LIMITS = ["--max-len-a", "1", "--max-len-b", "5"]
 
 
 def generate(world: World, *flags: str, path: str | None = None) -> int:
-    return run(main, [str(world.data), "--path", path or str(world.checkpoint), *CPU, *flags])
+    limits = [] if "--score-reference" in flags else LIMITS
+    return run(main, [str(world.data), "--path", path or str(world.checkpoint), "--cpu", *limits, *flags])
 
 
 def grouped(output: str) -> dict[str, dict[int, list[list[str]]]]:
@@ -215,7 +216,9 @@ def test_half_precision(plain_world: World, capsys: pytest.CaptureFixture[str]) 
         (["--shard-id", "2", "--num-shards", "2"], "--shard-id is 2"),
         (["--shard-id", "5", "--num-shards", "9"], "shard 5 has none"),
         (["--score-reference", "--prefix-size", "1"], "--prefix-size has no meaning"),
-        (["--score-reference", "--sampling", "--nbest", "5"], "--sampling has no meaning"),
+        (["--score-reference", "--sampling"], "--sampling has no meaning"),
+        (["--score-reference", "--beam", "5"], "--beam has no meaning"),
+        (["--score-reference", "--nbest", "1"], "--nbest has no meaning"),
         (["--fp16", "--bf16"], "not both"),
         (["--model-overrides", "__import__('os').system('true')"], "not a Python dict of plain values"),
         (["--model-overrides", "[1]"], "is a list, not a dict"),
@@ -250,7 +253,7 @@ def test_files_that_do_not_belong_together(
     truncated.write_bytes(plain_world.checkpoint.read_bytes()[:2000])
     assert generate(plain_world, path=str(truncated)) == 2
     assert "short.pt" in capsys.readouterr().err
-    assert run(main, [str(tmp_path / "bin"), "--path", str(plain_world.checkpoint), *CPU]) == 2
+    assert run(main, [str(tmp_path / "bin"), "--path", str(plain_world.checkpoint), "--cpu"]) == 2
     assert "there is no data-bin" in capsys.readouterr().err
 
 

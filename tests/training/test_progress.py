@@ -35,6 +35,14 @@ def test_a_foreign_extra_state_is_a_key_error() -> None:
         Progress.from_extra_state({"train_iterator": {}})
 
 
+@pytest.mark.parametrize(("name", "value"), [("epoch", "3"), ("best", "low"), ("latest", None), ("pending", 1)])
+def test_a_counter_of_another_type_is_a_type_error(name: str, value: object) -> None:
+    extra_state = Progress(best=2.0).extra_state()
+    extra_state["progress"][name] = value
+    with pytest.raises(TypeError, match=f"{name} is {value!r}"):
+        Progress.from_extra_state(extra_state)
+
+
 def test_resets() -> None:
     progress = Progress(epoch=3, updates_in_epoch=7, best=1.5, unique_tokens=10, elapsed_s=5.0, pending=True)
     progress.reset_meters()
