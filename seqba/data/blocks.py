@@ -87,11 +87,21 @@ class Blocks:
         self._context = np.minimum(context, self._starts)
         if longest is not None:
             self._context = np.minimum(self._context, np.maximum(0, longest - self.predicted))
-        self.sizes = self.predicted + self._context + add_bos
+        self.sizes: Numbers = self.predicted + self._context + add_bos
 
     def __len__(self) -> int:
         """Number of blocks."""
         return len(self.sizes)
+
+    @property
+    def source_sizes(self) -> Numbers:
+        """The same as `sizes`: what is read and what is predicted lie side by side."""
+        return self.sizes
+
+    @property
+    def target_sizes(self) -> Numbers:
+        """The same as `sizes`."""
+        return self.sizes
 
     def batch(self, rows: Numbers) -> BlockBatch:
         """The blocks of the given numbers (n,), in that order."""

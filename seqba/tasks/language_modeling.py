@@ -13,7 +13,6 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from seqba.core import Carry
-from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
 from seqba.data.blocks import BlockBatch, Blocks
 from seqba.data.dictionary import Dictionary
 from seqba.data.monolingual import open_dictionary, open_monolingual
@@ -23,6 +22,7 @@ from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.packing import Packer, Planned
 
 logger = logging.getLogger(__name__)
 
@@ -56,22 +56,6 @@ class LanguageModel(Protocol):
     def features(self, previous: Tensor) -> Tensor:
         """(N, D) hidden states of the places of `previous` (B, T) that aren't padding, row by row."""
         ...
-
-
-@dataclass(frozen=True)
-class PlannedBlocks:
-    """The batches of a text's blocks, each cut from the memory map when it is asked for."""
-
-    blocks: Blocks
-    batches: Batches
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> BlockBatch:
-        """Batch `number`, counting from 0."""
-        return self.blocks.batch(self.batches[number])
 
 
 class LanguageModeling:
@@ -110,17 +94,17 @@ class LanguageModeling:
         self.smoothing = criterion.label_smoothing
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
-        self.max_positions = max_positions
+        self._packer = Packer(batches, (max_positions, max_positions), "line", _too_long)
         self.carried: Carry | None = None
         self._training: dict[Path, tuple[Blocks, npt.NDArray[np.int64]]] = {}
-        self._validation: dict[str, PlannedBlocks] = {}
-        self._check_sizes()
+        self._validation: dict[str, Planned[Blocks]] = {}
+        self._check_sizes(max_positions)
 
     def state(self) -> dict[str, Any]:
         """Size and digest of the dictionary: another one would give the ids another meaning."""
         return vocabulary_state(self.dictionary)
 
-    def epoch(self, epoch: int, shards_per_update: int = 1) -> PlannedBlocks:
+    def epoch(self, epoch: int, shards_per_update: int = 1) -> Planned[Blocks]:
         """The shards of the 1-based `epoch`, a function of (seed, epoch); overlong lines are named once and skipped.
 
         Blocks stand for themselves, so that the shards are the same however many make an update.
@@ -128,27 +112,17 @@ class LanguageModeling:
         folder = self.folders[(epoch - 1) % len(self.folders)]
         if folder not in self._training:
             self._training = {folder: self._open_training(folder)}
-        blocks, rows = self._training[folder]
-        batches = plan_epoch(
-            blocks.sizes,
-            blocks.sizes,
-            seed=self.seed,
-            epoch=epoch,
-            max_tokens=self.batches.max_tokens,
-            max_rows=self.batches.batch_size,
-            multiple=self.batches.required_batch_size_multiple,
-            rows=rows,
-        )
-        return PlannedBlocks(blocks, batches)
+        return self._packer.epoch(*self._training[folder], seed=self.seed, epoch=epoch)
 
-    def validation(self, subset: str) -> PlannedBlocks:
+    def validation(self, subset: str) -> Planned[Blocks]:
         """The batches of a validation split, shortest blocks first.
 
         Raises:
             UserError: for a missing split, or lines too long for the model that may not be skipped.
         """
         if subset not in self._validation:
-            self._validation[subset] = self._open_validation(subset)
+            blocks = self._open(self.folders[0], subset)
+            self._validation[subset] = self._packer.validation(blocks, subset, str(self.folders[0]))
         return self._validation[subset]
 
     def loss(self, model: nn.Module, batch: BlockBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
@@ -187,48 +161,15 @@ class LanguageModeling:
     def _open_training(self, folder: Path) -> tuple[Blocks, npt.NDArray[np.int64]]:
         check_same_dictionary(folder, self.folders[0], self.dictionary)
         blocks = self._open(folder, self.batches.train_subset, combine=True)
-        limit = self._limit(self.batches.max_tokens)
-        rows, dropped = fitting(blocks.sizes, blocks.sizes, limit, limit)
-        if len(dropped):
-            logger.warning(f"{_too_long(dropped, limit)} in {folder}: skipped")
-        if not len(rows):
-            raise UserError(f"{folder} has no training line that fits the model and --max-tokens")
-        return blocks, rows
+        return blocks, self._packer.training_rows(blocks, str(folder))
 
-    def _open_validation(self, subset: str) -> PlannedBlocks:
-        folder = self.folders[0]
-        blocks = self._open(folder, subset)
-        max_tokens = self.batches.max_tokens_valid or self.batches.max_tokens
-        limit = self._limit(max_tokens)
-        rows, dropped = fitting(blocks.sizes, blocks.sizes, limit, limit)
-        if len(dropped):
-            complaint = f"{_too_long(dropped, limit)} of {subset} in {folder}"
-            if not self.batches.skip_invalid_size_inputs_valid_test:
-                raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
-            logger.warning(f"{complaint}: left out")
-        if not len(rows):
-            raise UserError(f"the split {subset} in {folder} has no line to validate on")
-        batches = plan_batches(
-            blocks.sizes,
-            blocks.sizes,
-            rows[np.argsort(blocks.sizes[rows], kind="stable")],
-            max_tokens=max_tokens,
-            max_rows=self.batches.batch_size_valid or self.batches.batch_size,
-            multiple=self.batches.required_batch_size_multiple,
-        )
-        return PlannedBlocks(blocks, batches)
-
-    def _limit(self, max_tokens: int | None) -> int:
-        """Longest row: the model's positions, and no row alone may exceed a shard."""
-        return self.max_positions if max_tokens is None else min(self.max_positions, max_tokens)
-
-    def _check_sizes(self) -> None:
+    def _check_sizes(self, max_positions: int) -> None:
         """Refuses blocks that are too long as such; lines are looked at one by one."""
         if self.options.sample_break_mode == "eos":
             return
         batches = self.batches
         limits = {
-            "--max-target-positions": self.max_positions,
+            "--max-target-positions": max_positions,
             "--max-tokens": batches.max_tokens,
             "--max-tokens-valid": batches.max_tokens_valid,
         }
@@ -242,5 +183,5 @@ class LanguageModeling:
                 )
 
 
-def _too_long(rows: npt.NDArray[np.int64], limit: int) -> str:
-    return f"{len(rows)} lines longer than {limit} tokens (lines {name_rows(rows)}, from 0)"
+def _too_long(rows: npt.NDArray[np.int64], limits: tuple[int, int]) -> str:
+    return f"{len(rows)} lines longer than {limits[0]} tokens (lines {name_rows(rows)}, from 0)"

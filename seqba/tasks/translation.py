@@ -13,7 +13,6 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from seqba.core import Carry
-from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.pairs import PairBatch, PairCorpus, find_languages, open_pairs
 from seqba.data.splits import data_folders, name_rows
@@ -21,6 +20,7 @@ from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option
 from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.packing import Packer, Planned
 
 logger = logging.getLogger(__name__)
 
@@ -45,22 +45,6 @@ class TranslationModel(Protocol):
     def features(self, source: Tensor, previous: Tensor) -> Tensor:
         """(N, D) hidden states of the target positions that aren't padding, row by row."""
         ...
-
-
-@dataclass(frozen=True)
-class PlannedPairs:
-    """The batches of a corpus, each cut from the memory map when it is asked for."""
-
-    corpus: PairCorpus
-    batches: Batches
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> PairBatch:
-        """Batch `number`, counting from 0."""
-        return self.corpus.batch(self.batches[number])
 
 
 class Translation:
@@ -105,10 +89,10 @@ class Translation:
         self.smoothing = criterion.label_smoothing
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
-        self.max_positions = (max_source_positions, max_target_positions)
+        self._packer = Packer(batches, (max_source_positions, max_target_positions), "pair", _too_long)
         self.carried: Carry | None = None
         self._training: dict[Path, tuple[PairCorpus, npt.NDArray[np.int64]]] = {}
-        self._validation: dict[str, PlannedPairs] = {}
+        self._validation: dict[str, Planned[PairCorpus]] = {}
 
     def state(self) -> dict[str, Any]:
         """Languages, and size and digest of both dictionaries: other ones would give the ids another meaning."""
@@ -122,7 +106,7 @@ class Translation:
             "target_dictionary_sha256": dictionary_digest(self.target_dictionary),
         }
 
-    def epoch(self, epoch: int, shards_per_update: int = 1) -> PlannedPairs:
+    def epoch(self, epoch: int, shards_per_update: int = 1) -> Planned[PairCorpus]:
         """The shards of the 1-based `epoch`, a function of (seed, epoch); overlong lines are named once and skipped.
 
         Pairs stand for themselves, so that the shards are the same however many make an update.
@@ -130,27 +114,17 @@ class Translation:
         folder = self.folders[(epoch - 1) % len(self.folders)]
         if folder not in self._training:
             self._training = {folder: self._open_training(folder)}
-        corpus, rows = self._training[folder]
-        batches = plan_epoch(
-            corpus.source_sizes,
-            corpus.target_sizes,
-            seed=self.seed,
-            epoch=epoch,
-            max_tokens=self.batches.max_tokens,
-            max_rows=self.batches.batch_size,
-            multiple=self.batches.required_batch_size_multiple,
-            rows=rows,
-        )
-        return PlannedPairs(corpus, batches)
+        return self._packer.epoch(*self._training[folder], seed=self.seed, epoch=epoch)
 
-    def validation(self, subset: str) -> PlannedPairs:
+    def validation(self, subset: str) -> Planned[PairCorpus]:
         """The batches of a validation split, shortest lines first.
 
         Raises:
             UserError: for a missing split, or lines too long for the model that may not be skipped.
         """
         if subset not in self._validation:
-            self._validation[subset] = self._open_validation(subset)
+            corpus = self._open(self.folders[0], subset)
+            self._validation[subset] = self._packer.validation(corpus, subset, str(self.folders[0]))
         return self._validation[subset]
 
     def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
@@ -189,44 +163,7 @@ class Translation:
                     "with the same dictionaries (--srcdict, --tgtdict)"
                 )
         corpus = self._open(folder, self.batches.train_subset, combine=True)
-        rows, dropped = self._fitting(corpus, self.batches.max_tokens)
-        if len(dropped):
-            logger.warning(f"{_too_long(dropped, self._limits(self.batches.max_tokens))} in {folder}: skipped")
-        if not len(rows):
-            raise UserError(f"{folder} has no training pair that fits the model and --max-tokens")
-        return corpus, rows
-
-    def _open_validation(self, subset: str) -> PlannedPairs:
-        folder = self.folders[0]
-        corpus = self._open(folder, subset)
-        max_tokens = self.batches.max_tokens_valid or self.batches.max_tokens
-        rows, dropped = self._fitting(corpus, max_tokens)
-        if len(dropped):
-            complaint = f"{_too_long(dropped, self._limits(max_tokens))} of {subset} in {folder}"
-            if not self.batches.skip_invalid_size_inputs_valid_test:
-                raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
-            logger.warning(f"{complaint}: left out")
-        if not len(rows):
-            raise UserError(f"the split {subset} in {folder} has no pair to validate on")
-        batches = plan_batches(
-            corpus.source_sizes,
-            corpus.target_sizes,
-            rows[np.lexsort((corpus.source_sizes[rows], corpus.target_sizes[rows]))],
-            max_tokens=max_tokens,
-            max_rows=self.batches.batch_size_valid or self.batches.batch_size,
-            multiple=self.batches.required_batch_size_multiple,
-        )
-        return PlannedPairs(corpus, batches)
-
-    def _limits(self, max_tokens: int | None) -> tuple[int, int]:
-        """Longest source and target line: the model's positions, and no line alone may exceed a shard."""
-        source, target = self.max_positions
-        return (source, target) if max_tokens is None else (min(source, max_tokens), min(target, max_tokens))
-
-    def _fitting(
-        self, corpus: PairCorpus, max_tokens: int | None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        return fitting(corpus.source_sizes, corpus.target_sizes, *self._limits(max_tokens))
+        return corpus, self._packer.training_rows(corpus, str(folder))
 
 
 def _languages(folder: Path, options: TranslationOptions) -> tuple[str, str]:

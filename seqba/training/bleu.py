@@ -82,7 +82,7 @@ class BleuScorer:
         planned = self.task.validation(subset)
         translated = translate_corpus(
             Ensemble([_Stoppable(cast(StepModel, model), should_stop)], temperature=self.search.temperature),
-            planned.corpus,
+            planned.examples,
             np.sort(planned.batches.rows),
             self.form,
             self.search,

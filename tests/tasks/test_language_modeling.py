@@ -56,14 +56,14 @@ def test_an_epoch_has_every_block_once_in_an_order_of_its_own(alphabet: Path) ->
     assert first == again
     assert first != second
     assert first != rows_of(open_task(alphabet, seed=2).epoch(1))
-    assert blocks_of(task.epoch(1)) == blocks_of(task.epoch(2)) == list(range(len(task.epoch(1).blocks)))
+    assert blocks_of(task.epoch(1)) == blocks_of(task.epoch(2)) == list(range(len(task.epoch(1).examples)))
     assert rows_of(task.epoch(1, 4)) == first
 
 
 def test_the_whole_text_is_predicted_once_in_an_epoch(alphabet: Path) -> None:
     planned = open_task(alphabet).epoch(1)
     tokens = sum(open_task(alphabet).tokens(planned[number]) for number in range(len(planned)))
-    assert tokens == planned.blocks.corpus.tokens
+    assert tokens == planned.examples.corpus.tokens
 
 
 @pytest.mark.parametrize("mode", ["none", "eos"])
@@ -135,7 +135,7 @@ def test_validation_has_its_own_budget(alphabet: Path) -> None:
     usual, larger = open_task(alphabet), open_task(alphabet, max_tokens_valid=600)
     assert len(larger.validation("valid")) < len(usual.validation("valid"))
     single = open_task(alphabet, batch_size_valid=1).validation("valid")
-    assert len(single) == len(single.blocks)
+    assert len(single) == len(single.examples)
 
 
 def test_overlong_training_lines_are_named_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,131 @@
+"""Examples that stand for themselves → batches: which fit, in what order, and how many to a batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
+from seqba.errors import UserError
+from seqba.tasks.options import BatchOptions
+
+ExamplesT = TypeVar("ExamplesT", bound="Examples")
+Rows = npt.NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
+
+
+class Examples(Protocol):
+    """N examples with two sides (of a text alone, both are the same), cut from a memory map when asked for."""
+
+    @property
+    def source_sizes(self) -> npt.NDArray[np.integer]:
+        """(N,) tokens of each source."""
+        ...
+
+    @property
+    def target_sizes(self) -> npt.NDArray[np.integer]:
+        """(N,) tokens of each target."""
+        ...
+
+    def batch(self, rows: Rows) -> Any:
+        """The examples of the given numbers (n,), in that order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned(Generic[ExamplesT]):
+    """The batches of an epoch or a split, each made when it is asked for."""
+
+    examples: ExamplesT
+    batches: Batches
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Any:
+        """Batch `number`, counting from 0."""
+        return self.examples.batch(self.batches[number])
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Packs examples into batches of a token budget, as fairseq does.
+
+    Attributes:
+        options: the budget.
+        max_positions: longest source and target that the model takes.
+        what: an example, as a complaint calls it ("pair").
+        too_long: rows (n,) and the limits → "3 pairs longer than …".
+    """
+
+    options: BatchOptions
+    max_positions: tuple[int, int]
+    what: str
+    too_long: Callable[[Rows, tuple[int, int]], str]
+
+    def training_rows(self, examples: Examples, where: str) -> Rows:
+        """The examples that fit the model and a batch; the others are named in a warning.
+
+        Raises:
+            UserError: if none fits.
+        """
+        rows, dropped = self._fitting(examples, self.options.max_tokens)
+        if len(dropped):
+            logger.warning(f"{self.too_long(dropped, self._limits(self.options.max_tokens))} in {where}: skipped")
+        if not len(rows):
+            raise UserError(f"{where} has no training {self.what} that fits the model and --max-tokens")
+        return rows
+
+    def epoch(self, examples: ExamplesT, rows: Rows, *, seed: int, epoch: int) -> Planned[ExamplesT]:
+        """The batches of the 1-based `epoch`, a function of (seed, epoch)."""
+        batches = plan_epoch(
+            examples.source_sizes,
+            examples.target_sizes,
+            seed=seed,
+            epoch=epoch,
+            max_tokens=self.options.max_tokens,
+            max_rows=self.options.batch_size,
+            multiple=self.options.required_batch_size_multiple,
+            rows=rows,
+        )
+        return Planned(examples, batches)
+
+    def validation(self, examples: ExamplesT, subset: str, where: str) -> Planned[ExamplesT]:
+        """The batches of a validation split, shortest targets first.
+
+        Raises:
+            UserError: for examples that are too long and may not be skipped, or if none is left.
+        """
+        max_tokens = self.options.max_tokens_valid or self.options.max_tokens
+        rows, dropped = self._fitting(examples, max_tokens)
+        if len(dropped):
+            complaint = f"{self.too_long(dropped, self._limits(max_tokens))} of {subset} in {where}"
+            if not self.options.skip_invalid_size_inputs_valid_test:
+                raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
+            logger.warning(f"{complaint}: left out")
+        if not len(rows):
+            raise UserError(f"the split {subset} in {where} has no {self.what} to validate on")
+        batches = plan_batches(
+            examples.source_sizes,
+            examples.target_sizes,
+            rows[np.lexsort((examples.source_sizes[rows], examples.target_sizes[rows]))],
+            max_tokens=max_tokens,
+            max_rows=self.options.batch_size_valid or self.options.batch_size,
+            multiple=self.options.required_batch_size_multiple,
+        )
+        return Planned(examples, batches)
+
+    def _limits(self, max_tokens: int | None) -> tuple[int, int]:
+        """Longest source and target: the model's positions, and no example alone may exceed a batch."""
+        source, target = self.max_positions
+        return (source, target) if max_tokens is None else (min(source, max_tokens), min(target, max_tokens))
+
+    def _fitting(self, examples: Examples, max_tokens: int | None) -> tuple[Rows, Rows]:
+        return fitting(examples.source_sizes, examples.target_sizes, *self._limits(max_tokens))
