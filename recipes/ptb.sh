@@ -21,7 +21,9 @@
 #     fixed-samples  200 streams,  1 copy             58.8
 #     ba              20 streams, 10 copies           58.6
 #
-# Measured here: ((not yet; to be filled in))
+# Measured here: a smaller model for ten epochs (--size small --copies 4 -- --bf16 --decoder-embed-dim 100
+# --decoder-hidden-size 200), test: baseline 152.8, fixed-samples 131.0, ba 138.3; 20 to 95 minutes of one core an arm.
+# The paper's size: not yet to its end.
 #
 # For who knows the released awd-lstm code: this is its PTB command,
 #     main.py --batch_size 20 --data data/penn --dropouti 0.4 --dropouth 0.25 --seed 141 --epoch 500

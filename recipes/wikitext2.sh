@@ -19,7 +19,7 @@
 # with its defaults (batch_size 80, dropouti 0.65), is said to come to perplexities of 68.7 valid and 65.6 test: that is
 # --arm baseline. How its words are called here stands in the head of recipes/ptb.sh.
 #
-# Measured here: ((not yet; to be filled in))
+# Measured here: nothing yet at these sizes.
 #
 # Needs    paper: a GPU; ba and fixed-samples process 16 billion tokens in 750 epochs, baseline a tenth of that: divide
 #          by the tokens/s in the log. small: two CPU cores and 8 GB.
