@@ -131,8 +131,8 @@ def _find_kind(task: str, arch: str) -> Kind:
 
 def _refuse_foreign(given: argparse.Namespace, arch: str, chosen: Kind) -> None:
     """Refuses a given flag that only other tasks, families of models or optimizers have: it would do nothing."""
-    for name in vars(given).keys() - {"data", "task", "arch"}:
-        if not _has(chosen, name):
+    for name in vars(given):  # in the order of the command line
+        if name not in ("data", "task", "arch") and not _has(chosen, name):
             raise UserError(
                 f"{PROGRAM}: {flag_of(name)} belongs to {_homes(name)}; this is --task {given.task} --arch {arch}"
             )

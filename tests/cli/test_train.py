@@ -314,8 +314,9 @@ def test_every_kind_of_run_has_its_flags_and_every_flag_its_kind() -> None:
 
 
 def test_where_an_option_belongs_names_architectures_when_not_all_have_it(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["data-bin", "--max-tokens", "99", "--lr", "1", "--task", "language_modeling"]
-    told = complaint([*arguments, "--arch", "awd_lstm", "--tokens-per-sample", "9"], capsys)
+    arguments = ["data-bin", "--batch-size", "9", "--lr", "1", "--task", "language_modeling"]
+    # The first one on the command line is named.
+    told = complaint([*arguments, "--arch", "awd_lstm", "--tokens-per-sample", "9", "--max-tokens", "99"], capsys)
     assert "--tokens-per-sample belongs to --task language_modeling --arch transformer_lm; this is" in told
     told = complaint([*arguments, "--bptt", "70"], capsys)
     assert "--bptt belongs to --task language_modeling --arch awd_lstm; this is --task language_modeling --arch" in told
