@@ -26,6 +26,15 @@ seqba_value() {
     printf '%s\n' "$2"
 }
 
+# Sets the caller's `arms` to what --arm names: one of the paper's columns, or all of them.
+seqba_choose_arms() {
+    case "$1" in
+        all) arms=(baseline fixed-samples ba) ;;
+        baseline | fixed-samples | ba) arms=("$1") ;;
+        *) seqba_fail "--arm is baseline, fixed-samples, ba or all, not '$1'" ;;
+    esac
+}
+
 seqba_step() {
     printf '\n== %s\n' "$*" >&2
 }

@@ -43,11 +43,7 @@ language_model() {
             ;;
         *) seqba_fail "--size is paper or small, not '$size'" ;;
     esac
-    case "$arm" in
-        all) arms=(baseline fixed-samples ba) ;;
-        baseline | fixed-samples | ba) arms=("$arm") ;;
-        *) seqba_fail "--arm is baseline, fixed-samples, ba or all, not '$arm'" ;;
-    esac
+    seqba_choose_arms "$arm"
     language_model_count --copies "$copies"
     language_model_count --epochs "$epochs"
     language_model_count --updates "${updates:-1}"

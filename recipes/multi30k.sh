@@ -63,11 +63,7 @@ case "$size" in
         ;;
     *) seqba_fail "--size is tiny, small or base, not '$size'" ;;
 esac
-case "$arm" in
-    all) arms=(baseline fixed-samples ba) ;;
-    baseline | fixed-samples | ba) arms=("$arm") ;;
-    *) seqba_fail "--arm is baseline, fixed-samples, ba or all, not '$arm'" ;;
-esac
+seqba_choose_arms "$arm"
 
 seqba_environment
 

@@ -50,11 +50,7 @@ while (($#)); do
         *) seqba_fail "unknown argument '$1'; see bash $0 --help" ;;
     esac
 done
-case "$arm" in
-    all) arms=(baseline fixed-samples ba) ;;
-    baseline | fixed-samples | ba) arms=("$arm") ;;
-    *) seqba_fail "--arm is baseline, fixed-samples, ba or all, not '$arm'" ;;
-esac
+seqba_choose_arms "$arm"
 
 seqba_environment wmt
 

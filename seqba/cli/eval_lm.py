@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -28,6 +29,8 @@ from seqba.tasks.streams import StreamOptions
 from seqba.training.checkpoint import LoadedModel, load_model
 from seqba.training.device import choose_device
 from seqba.training.memory import keep_freed_memory
+
+TaskOptions = TypeVar("TaskOptions", BlockOptions, StreamOptions)
 
 _WORDS = "perplexity is of the tokens of the data-bin; for words, multiply the loss by tokens / words yourself"
 _TARGETS = "a language model predicts the next token of its own vocabulary; leave it out"
@@ -163,12 +166,18 @@ def _scorer(
 def _stream_scoring(loaded: LoadedModel, options: EvalOptions, given: Collection[str]) -> StreamScoring:
     """What was asked for, and for the rest what the model was trained with; options of blocks are refused."""
     _refuse(given, ("max_tokens", *BLOCKS), "Transformers; a recurrent model has --batch-size and --bptt")
+    trained = _trained_with(StreamOptions, "streams", loaded, options)
+    return StreamScoring(batch_size=options.batch_size or 1, bptt=options.bptt or trained.bptt)
+
+
+def _trained_with(kind: type[TaskOptions], group: str, loaded: LoadedModel, options: EvalOptions) -> TaskOptions:
+    """The task's options that a checkpoint keeps under the name of their group."""
     try:
-        trained = StreamOptions(**loaded.cfg["task"]["streams"])
+        trained = kind(**loaded.cfg["task"][group])
         check_options(trained)
     except (KeyError, TypeError) as error:
-        raise UserError(f"checkpoint {options.path} doesn't say how its text was read: {error}") from None
-    return StreamScoring(batch_size=options.batch_size or 1, bptt=options.bptt or trained.bptt)
+        raise UserError(f"checkpoint {options.path} doesn't say how its text was cut: {error}") from None
+    return trained
 
 
 def _refuse(given: Collection[str], names: Sequence[str], owner: str) -> None:
@@ -181,11 +190,7 @@ def _refuse(given: Collection[str], names: Sequence[str], owner: str) -> None:
 def _block_scoring(loaded: LoadedModel, options: EvalOptions, given: Collection[str]) -> BlockScoring:
     """What was asked for, and for the rest what the model was trained with; options of streams are refused."""
     _refuse(given, ("bptt",), "recurrent models; a Transformer has --tokens-per-sample")
-    try:
-        trained = BlockOptions(**loaded.cfg["task"]["blocks"])
-        check_options(trained)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"checkpoint {options.path} doesn't say how its text was cut: {error}") from None
+    trained = _trained_with(BlockOptions, "blocks", loaded, options)
     return BlockScoring(
         tokens_per_sample=options.tokens_per_sample or trained.tokens_per_sample,
         break_mode=options.sample_break_mode or trained.sample_break_mode,

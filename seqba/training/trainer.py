@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -165,15 +165,9 @@ class Trainer(Generic[Batch]):
             self.optimizer = begin_averaging(self.optimizer)
             logger.info("averaging the weights from update %d on", self.updates + 1)
 
-    @contextmanager
-    def averaged_weights(self) -> Iterator[bool]:
-        """Puts the averaged weights into the model where there are any; the raw ones, which train, come back after.
-
-        Yields:
-            Whether there are any.
-        """
-        with swapped_weights(self.optimizer) as averaged:
-            yield averaged
+    def averaged_weights(self) -> AbstractContextManager[bool]:
+        """Inside, the model has the averaged weights if there are any (`swapped_weights`), else those that train."""
+        return swapped_weights(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the trigger, the carried state, and the plan's choice of copies per pass.
