@@ -83,26 +83,43 @@ class Noise:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
         """
         keyed = (ALL_COPIES,) if shared else self.copies
-        copies = len(keyed)
-        if not shape or shape[0] % copies:
-            raise ValueError(
-                f"keyed noise of shape {tuple(shape)} in a pass of {copies} copies: dimension 0 must hold the copies' "
-                f"rows, copy after copy, so it must be a multiple of {copies}"
-            )
-        per_copy = torch.Size(shape).numel() // copies
+        per_copy = _per_copy(shape, len(keyed))
         # Four 16-bit numbers come out of each 64-bit draw; the surplus of the last word is thrown away.
-        words = torch.empty((copies, -(-per_copy // 4)), dtype=torch.int64, device=device)
-        site = self._site(owner)
-        generator = self._generator(device)
-        for copy, row in zip(keyed, words, strict=True):
-            generator.manual_seed(_mix(self.seed, self.update, self.shard, copy, site))
+        words = torch.empty((len(keyed), -(-per_copy // 4)), dtype=torch.int64, device=device)
+        for row, generator in zip(words, self.generators(owner, device, shared=shared), strict=True):
             row.random_(-(1 << 63), None, generator=generator)
-        self.draws += 1
         numbers = words.view(torch.int16)[:, :per_copy]  # uniform on [-32768, 32767]
         # Written as bytes rather than bools: on a CPU, torch vectorises this comparison and the mask's use only so.
         kept = torch.empty_like(numbers, dtype=torch.int8)
         torch.ge(numbers, drop_level(probability) - LEVELS // 2, out=kept)
         return kept.view(tuple(shape))
+
+    def uniform(self, owner: object, shape: Sequence[int], device: torch.device) -> Tensor:
+        """Draws numbers uniform on [0, 1): float32 of `shape` (k·R, ...), keyed like the masks of `keep_mask`.
+
+        Raises:
+            ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
+        """
+        numbers = torch.empty((len(self.copies), _per_copy(shape, len(self.copies))), device=device)
+        for row, generator in zip(numbers, self.generators(owner, device), strict=True):
+            row.uniform_(generator=generator)
+        return numbers.view(tuple(shape))
+
+    def generators(self, owner: object, device: torch.device, *, shared: bool = False) -> Iterator[torch.Generator]:
+        """One generator for each copy of the pass, in order, seeded by (seed, update, shard, copy, site).
+
+        All of them are the same object, seeded anew: draw what a copy needs before going on to the next one.
+
+        Args:
+            owner: the object that draws, usually a module; its name and the number of this call make the site.
+            device: of the generator.
+            shared: one for all copies, keyed by `ALL_COPIES` in the copy's place.
+        """
+        site = self._site(owner)
+        self.draws += 1
+        generator = self._generator(device)
+        for copy in (ALL_COPIES,) if shared else self.copies:
+            yield generator.manual_seed(_mix(self.seed, self.update, self.shard, copy, site))
 
     def begin_backward(self) -> None:
         """Starts the numbering of calls again, for layers that are recomputed during the backward."""
@@ -120,6 +137,16 @@ class Noise:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device)
         return self._generators[device]
+
+
+def _per_copy(shape: Sequence[int], copies: int) -> int:
+    """How many numbers of a draw of `shape` belong to each copy."""
+    if not shape or shape[0] % copies:
+        raise ValueError(
+            f"keyed noise of shape {tuple(shape)} in a pass of {copies} copies: dimension 0 must hold the copies' "
+            f"rows, copy after copy, so it must be a multiple of {copies}"
+        )
+    return torch.Size(shape).numel() // copies
 
 
 def drop_level(probability: float) -> int:

@@ -96,3 +96,35 @@ def test_a_shared_draw_is_the_same_for_all_copies_in_any_company_and_differs_fro
     assert not torch.equal(shared((0,)), shared((0,), shard=1))
     own = Noise(0, 0, 0, (0,)).keep_mask(object(), (7, 33), 0.5, CPU)
     assert not torch.equal(shared((0,)), own)
+
+
+def test_uniform_numbers_are_keyed_like_masks() -> None:
+    noise = Noise(1, 2, 3, (0, 1, 2))
+    together = noise.uniform(object(), (12, 5), CPU)
+    assert together.dtype == torch.float32
+    assert (0 <= together).all()
+    assert (together < 1).all()
+    for copy in range(3):
+        assert torch.equal(together[4 * copy : 4 * copy + 4], Noise(1, 2, 3, (copy,)).uniform(object(), (4, 5), CPU))
+    assert not torch.equal(together[:4], together[4:8])
+    assert not torch.equal(together, Noise(1, 3, 3, (0, 1, 2)).uniform(object(), (12, 5), CPU))
+    with pytest.raises(ValueError, match="a multiple of 3"):
+        noise.uniform(object(), (4, 5), CPU)
+
+
+def test_uniform_numbers_are_uniform() -> None:
+    numbers = Noise(0, 0, 0, (0, 1)).uniform(object(), (100, 100), CPU).double()
+    # Moments of the uniform distribution: 1/2 and 1/12; five standard deviations of 10,000 draws.
+    assert numbers.mean().item() == pytest.approx(1 / 2, abs=5 * (1 / 12 / 1e4) ** 0.5)
+    assert numbers.var().item() == pytest.approx(1 / 12, abs=5 * (1 / 180 / 1e4) ** 0.5)
+
+
+def test_a_copys_generator_is_the_same_in_any_company() -> None:
+    owner = object()
+    three = [torch.randn(3, generator=each) for each in Noise(4, 5, 6, (0, 1, 2)).generators(owner, CPU)]
+    assert len(three) == 3
+    (alone,) = (torch.randn(3, generator=each) for each in Noise(4, 5, 6, (1,)).generators(owner, CPU))
+    assert torch.equal(three[1], alone)
+    assert not torch.equal(three[0], three[1])
+    shared = [torch.randn(3, generator=each) for each in Noise(4, 5, 6, (0, 1, 2)).generators(owner, CPU, shared=True)]
+    assert len(shared) == 1
