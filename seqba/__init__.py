@@ -1,7 +1,16 @@
 """Batch Augmentation for sequence models: M noisy copies of every example, one merged gradient per update."""
 
 from seqba import nn
-from seqba.core import Carry, Step, grid_gradient, merged_gradient, parse_plan, replicate, replicating_collate
+from seqba.core import (
+    Carry,
+    Step,
+    finish_update,
+    grid_gradient,
+    merged_gradient,
+    parse_plan,
+    replicate,
+    replicating_collate,
+)
 
 __version__ = "0.1.0"
 
@@ -9,6 +18,7 @@ __all__ = [
     "Carry",
     "Step",
     "__version__",
+    "finish_update",
     "grid_gradient",
     "merged_gradient",
     "nn",

@@ -1,6 +1,7 @@
 """The method: copies, keyed noise, plans, the merged gradient. Knows neither text nor images; imports torch alone."""
 
 from seqba.core.carry import Carry
+from seqba.core.finish import Finishing, finish_update
 from seqba.core.gradient import Step, grid_gradient, merged_gradient
 from seqba.core.noise import Noise, current_noise, noise_context
 from seqba.core.plan import Pass, Plan, parse_plan
@@ -8,11 +9,13 @@ from seqba.core.replicate import replicate, replicating_collate
 
 __all__ = [
     "Carry",
+    "Finishing",
     "Noise",
     "Pass",
     "Plan",
     "Step",
     "current_noise",
+    "finish_update",
     "grid_gradient",
     "merged_gradient",
     "noise_context",

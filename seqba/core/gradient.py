@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from seqba.core.finish import finish_update
 from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Pass, Plan, PlanLike, SavedBytes, parse_plan
 from seqba.core.replicate import replicate
@@ -75,8 +77,9 @@ def merged_gradient(
 
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
-    grid = _Grid(model, [batch], loss_fn, copies, _plan_for(model, plan), seed, update, shard)
-    return grid.run(weight=None)
+    step = _Grid(model, [batch], loss_fn, copies, _plan_for(model, plan), seed, update, shard).run(weight=None)
+    finish_update(model, keep=math.isfinite(step.loss))
+    return step
 
 
 def grid_gradient(
@@ -103,6 +106,9 @@ def grid_gradient(
         plan: as in `merged_gradient`.
         seed: of the run.
         update: number of the update.
+
+    What modules gathered beside the gradient (running statistics) waits for `finish_update`: call it once it is decided
+    that the step is made, or not.
 
     Returns:
         The mean loss over the grid and the weight.
@@ -150,6 +156,7 @@ class _Grid:
                     # The passes so far were added to gradients that can't be told apart from them any more.
                     raise error.cause from None
                 self.model.zero_grad(set_to_none=True)
+                finish_update(self.model, keep=False)
 
     def _attempt(self, weight: float | None, names: Mapping[int, str]) -> Step:
         sums = _Sums(weight, self.copies)

@@ -1,5 +1,6 @@
-"""Dropout modules that draw keyed noise, and fused functions: the loss, linear layers that keep less or read faster."""
+"""Modules that draw keyed noise or look at copies one by one, and fused functions: the loss, frugal linear layers."""
 
+from seqba.nn.batch_norm import GhostBatchNorm2d
 from seqba.nn.blocked import blocked, blocked_product
 from seqba.nn.dropout import Dropout, LockedDropout
 from seqba.nn.linear import gathered_linear, linear, norm_linear
@@ -9,6 +10,7 @@ from seqba.nn.weight_noise import WeightDropout, WordDropout
 
 __all__ = [
     "Dropout",
+    "GhostBatchNorm2d",
     "LockedDropout",
     "WeightDropout",
     "WeightDroppedLSTM",

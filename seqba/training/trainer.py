@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core import grid_gradient, parse_plan
+from seqba.core import finish_update, grid_gradient, parse_plan
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
@@ -215,7 +215,8 @@ class Trainer(Generic[Batch]):
         check_averages(self.optimizer)
 
     def _carry_on(self, *, skipped: bool) -> None:
-        """The states after this window are those before the next one, unless the update was thrown away."""
+        """What the passes gathered or left for the next update counts, unless the update was thrown away."""
+        finish_update(self.model, keep=not skipped)
         if self.task.carried is not None:
             if skipped:
                 self.task.carried.discard()

@@ -102,7 +102,7 @@ def test_uniform_numbers_are_keyed_like_masks() -> None:
     noise = Noise(1, 2, 3, (0, 1, 2))
     together = noise.uniform(object(), (12, 5), CPU)
     assert together.dtype == torch.float32
-    assert (0 <= together).all()
+    assert (together >= 0).all()
     assert (together < 1).all()
     for copy in range(3):
         assert torch.equal(together[4 * copy : 4 * copy + 4], Noise(1, 2, 3, (copy,)).uniform(object(), (4, 5), CPU))

@@ -1,0 +1,31 @@
+"""The end of an update: what modules gather beside the gradient is used once, when the whole grid has run."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A module that gathers something over the passes of an update: batch statistics, say."""
+
+    def finish_update(self, *, keep: bool) -> None:
+        """Uses what the update's passes gathered, or throws it away where `keep` is false; gathers anew from here on.
+
+        It comes once an update, after the last pass, in every plan. What is made of the passes must not depend on how
+        the cells were grouped into them.
+        """
+        ...
+
+
+def finish_update(model: nn.Module, *, keep: bool = True) -> None:
+    """Tells every module of `model` that gathers over passes that the update is over.
+
+    `merged_gradient` does this by itself. A loop that calls `grid_gradient` does it when it has decided about the
+    update: `keep` is false for one whose step isn't made.
+    """
+    for module in model.modules():
+        if isinstance(module, Finishing):
+            module.finish_update(keep=keep)

@@ -1,0 +1,94 @@
+"""Batch normalisation whose statistics don't depend on how many copies are stacked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from seqba.core.noise import current_noise
+
+
+class GhostBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation over ghost groups: `ghost_batch` different images of one copy, never several copies at once.
+
+        y = γ·(x − μ)/√(σ² + ε) + β,   μ and σ² over the images of the group and their H × W places
+
+    Rows lie copy-major, so a group is a contiguous slice. The groups are the same in every plan, and so are outputs,
+    gradients and running statistics: inside an update the latter wait for its end, and then move once towards the mean
+    over all groups of the grid. Outside an update they move at once, as torch's own; evaluation is torch's own.
+
+    Args:
+        num_features: C.
+        ghost_batch: images of a group; None for all B of a copy. It must divide B.
+        eps: ε.
+        momentum: how far the running statistics move in an update.
+
+    Shape:
+        (k·B, C, H, W) → the same; k copies in the pass, copy-major.
+
+    Raises:
+        ValueError: if `ghost_batch` doesn't divide the images of a copy.
+
+    Source: Ioffe & Szegedy 2015; groups: Hoffer, Hubara & Soudry 2017, algorithm 1; under copies: Hoffer et al. 2020,
+    section 4.5.
+    """
+
+    def __init__(
+        self, num_features: int, ghost_batch: int | None = None, *, eps: float = 1e-5, momentum: float = 0.1
+    ) -> None:
+        super().__init__(num_features, eps=eps, momentum=momentum)
+        if ghost_batch is not None and ghost_batch < 1:
+            raise ValueError(f"ghost_batch is {ghost_batch}; a group has at least one image")
+        self.ghost_batch = ghost_batch
+        self._rate = momentum
+        self._sums: Tensor | None = None  # (2, C): means and variances of the update's groups, added up
+        self._groups = 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises `input` (k·B, C, H, W) group by group."""
+        if not self.training:
+            return super().forward(input)
+        self._check_input_dim(input)
+        noise = current_noise()
+        size = self._group_size(input.shape[0], 1 if noise is None else len(noise.copies))
+        groups = torch.split(input, size)
+        statistics = self.weight.new_zeros(len(groups), 2, self.num_features)
+        outputs = [
+            # With a momentum of 1 the kernel leaves the group's own mean and unbiased variance behind.
+            nn.functional.batch_norm(rows, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+            for rows, (mean, variance) in zip(groups, statistics, strict=True)
+        ]
+        self._gather(statistics.sum(0), len(groups))
+        if noise is None:
+            self.finish_update(keep=True)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def finish_update(self, *, keep: bool) -> None:
+        """Moves the running statistics towards the mean over the groups since the last call, if `keep`."""
+        sums, groups = self._sums, self._groups
+        self._sums, self._groups = None, 0
+        if sums is None or not keep or self.running_mean is None or self.running_var is None:
+            return
+        mean, variance = sums / groups
+        self.running_mean.mul_(1 - self._rate).add_(mean, alpha=self._rate)
+        self.running_var.mul_(1 - self._rate).add_(variance, alpha=self._rate)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+
+    def extra_repr(self) -> str:
+        """`16, ghost_batch=32, eps=…`."""
+        return f"{self.num_features}, ghost_batch={self.ghost_batch}, eps={self.eps}, momentum={self.momentum}"
+
+    def _group_size(self, rows: int, copies: int) -> int:
+        images = rows // copies
+        size = self.ghost_batch or images
+        if rows % copies or images % size:
+            raise ValueError(
+                f"ghost groups of {size} images don't divide {rows} rows of {copies} copies: choose a ghost batch that "
+                f"divides the {images} images of a copy"
+            )
+        return size
+
+    def _gather(self, sums: Tensor, groups: int) -> None:
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._groups += groups

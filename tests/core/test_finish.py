@@ -1,0 +1,67 @@
+"""The end of an update reaches every module that gathers, once, after the last pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seqba.core import finish_update, grid_gradient, merged_gradient
+from seqba.core.plan import Plan
+
+
+class Counter(nn.Module):
+    """Counts the passes of an update, and notes what it is told at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.passes = 0
+        self.told: list[tuple[int, bool]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += 1
+        return x * self.weight
+
+    def finish_update(self, *, keep: bool) -> None:
+        self.told.append((self.passes, keep))
+        self.passes = 0
+
+
+def loss_fn(model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+    return model(x).sum(), len(x)
+
+
+@pytest.mark.parametrize(("plan", "passes"), [("stacked", 1), ("looped", 4), (3, 2)])
+def test_merged_gradient_ends_its_update(plan: str | int, passes: int) -> None:
+    model = nn.Sequential(Counter(), Counter())
+    merged_gradient(model, torch.ones(2, 1), loss_fn, copies=4, plan=plan)  # type: ignore[arg-type]
+    assert [module.told for module in model] == [[(passes, True)]] * 2
+
+
+def test_merged_gradient_keeps_nothing_of_a_loss_that_is_not_finite() -> None:
+    model = Counter()
+    merged_gradient(model, torch.full((2, 1), torch.inf), loss_fn, copies=2, plan="looped")
+    assert model.told == [(2, False)]
+
+
+def test_grid_gradient_leaves_the_end_to_who_decides_about_the_step() -> None:
+    model = Counter()
+    grid_gradient(model, [torch.ones(2, 1)] * 3, loss_fn, copies=2, weight=12, plan="looped")
+    assert model.told == []
+    finish_update(model, keep=False)
+    assert model.told == [(6, False)]
+
+
+def test_an_attempt_that_ran_out_of_memory_is_forgotten() -> None:
+    model = Counter()
+
+    def loss_of_a_small_device(model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+        total = model(x).sum()
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("too many rows")
+        return total, len(x)
+
+    plan = Plan(copies_per_pass=4, is_auto=True)
+    merged_gradient(model, torch.ones(2, 1), loss_of_a_small_device, copies=4, plan=plan)
+    assert model.told == [(1, False), (2, True)]
