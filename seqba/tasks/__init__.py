@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -11,6 +11,10 @@ from seqba.core import Carry
 
 Batch = TypeVar("Batch")
 Batch_co = TypeVar("Batch_co", covariant=True)
+
+
+Unit = Literal["tokens", "images"]
+"""What a task predicts, and counts."""
 
 
 class Shards(Protocol[Batch_co]):
@@ -27,6 +31,11 @@ class Shards(Protocol[Batch_co]):
 
 class Task(Protocol[Batch]):
     """What the trainer and the loop ask of a task."""
+
+    @property
+    def unit(self) -> Unit:
+        """What `count` counts: predicted tokens, or images."""
+        ...
 
     @property
     def carried(self) -> Carry | None:
@@ -49,15 +58,18 @@ class Task(Protocol[Batch]):
         ...
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
-        """Summed loss, its weight, and {"nll": summed negative log-likelihood of the tokens}; all in nats."""
+        """Summed loss, its weight, and further sums over the units: {"nll": negative log-likelihood, …}; all in nats.
+
+        Of images also "top1" and "top5": how many have their class among the likeliest one or five.
+        """
         ...
 
     def weight(self, batch: Batch) -> float:
         """What a batch's loss is divided by, known without the model."""
         ...
 
-    def tokens(self, batch: Batch) -> int:
-        """Predicted tokens of a batch: what perplexity is per."""
+    def count(self, batch: Batch) -> int:
+        """Predicted tokens of a batch, or its images: what further sums are divided by."""
         ...
 
     def learning_rate_factor(self, batch: Batch) -> float:

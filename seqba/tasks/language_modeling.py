@@ -20,6 +20,7 @@ from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option
+from seqba.tasks import Unit
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.packing import Packer, Planned
@@ -76,6 +77,8 @@ class LanguageModeling:
     Raises:
         UserError: for a data-bin that is missing or broken, or blocks that no batch or model can hold.
     """
+
+    unit: Unit = "tokens"
 
     def __init__(
         self,
@@ -139,9 +142,9 @@ class LanguageModeling:
 
     def weight(self, batch: BlockBatch) -> float:
         """Predicted tokens, or blocks with `--sentence-avg`."""
-        return float(batch.target.shape[0] if self.sentence_avg else self.tokens(batch))
+        return float(batch.target.shape[0] if self.sentence_avg else self.count(batch))
 
-    def tokens(self, batch: BlockBatch) -> int:
+    def count(self, batch: BlockBatch) -> int:
         """Predicted tokens, `</s>` included."""
         return batch.target_tokens
 

@@ -17,6 +17,7 @@ from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option
+from seqba.tasks import Unit
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 
@@ -84,6 +85,8 @@ class StreamLanguageModeling:
 
     Source: Merity et al. 2018, section 4; regularisers as in the released code.
     """
+
+    unit: Unit = "tokens"
 
     def __init__(
         self, data: str, options: StreamOptions, batches: BatchOptions, criterion: CriterionOptions, *, seed: int
@@ -155,7 +158,7 @@ class StreamLanguageModeling:
         """Predicted tokens."""
         return float(batch.size)
 
-    def tokens(self, batch: StreamBatch) -> int:
+    def count(self, batch: StreamBatch) -> int:
         """Predicted tokens."""
         return batch.size
 

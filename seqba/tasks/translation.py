@@ -19,6 +19,7 @@ from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option
+from seqba.tasks import Unit
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.packing import Packer, Planned
 
@@ -69,6 +70,8 @@ class Translation:
     Raises:
         UserError: for a data-bin that is missing or broken.
     """
+
+    unit: Unit = "tokens"
 
     def __init__(
         self,
@@ -141,9 +144,9 @@ class Translation:
 
     def weight(self, batch: PairBatch) -> float:
         """Target tokens, `</s>` included, or sentences with `--sentence-avg`."""
-        return float(batch.target.shape[0] if self.sentence_avg else self.tokens(batch))
+        return float(batch.target.shape[0] if self.sentence_avg else self.count(batch))
 
-    def tokens(self, batch: PairBatch) -> int:
+    def count(self, batch: PairBatch) -> int:
         """Target tokens, `</s>` included."""
         return int(batch.target_tokens)
 

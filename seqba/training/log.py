@@ -6,7 +6,7 @@ import importlib
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,11 +14,12 @@ import torch
 from tqdm import tqdm
 
 from seqba.errors import UserError
+from seqba.tasks import Unit
 from seqba.training.memory import peak_memory_mb
+from seqba.training.metrics import readable
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
 from seqba.training.trainer import UpdateReport
-from seqba.training.validation import perplexity
 
 
 @dataclass
@@ -26,10 +27,10 @@ class Window:
     """Sums since the last line; a skipped update has no loss to add."""
 
     loss: float = 0.0
-    nll: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
     weight: float = 0.0
-    tokens: int = 0
-    processed_tokens: int = 0
+    unique: int = 0
+    processed: int = 0
     grad_norm: float = 0.0
     clipped: int = 0
     updates: int = 0
@@ -41,23 +42,22 @@ class Window:
         if report.skipped:
             return
         self.loss += report.loss * report.weight
-        self.nll += report.nll * report.tokens
+        for name, mean in report.means.items():
+            self.sums[name] = self.sums.get(name, 0.0) + mean * report.unique
         self.weight += report.weight
-        self.tokens += report.tokens
-        self.processed_tokens += report.processed_tokens
+        self.unique += report.unique
+        self.processed += report.processed
         self.grad_norm += report.grad_norm
         self.clipped += report.clipped
         self.updates += 1
 
-    def means(self) -> dict[str, float | None]:
-        """Loss in nats per weight, nll in nats per token, perplexity, gradient norm, rates; None where nothing was."""
+    def means(self, unit: Unit) -> dict[str, float | None]:
+        """Loss in nats per weight, the task's means, gradient norm, rate of clipping; None where nothing was."""
         if not self.updates:
-            return dict.fromkeys(("loss", "nll", "ppl", "grad_norm", "clip_rate"))
-        nll = self.nll / self.tokens
+            return dict.fromkeys(("loss", "nll", "grad_norm", "clip_rate"))
         return {
             "loss": self.loss / self.weight,
-            "nll": nll,
-            "ppl": perplexity(nll),
+            **readable({name: value / self.unique for name, value in self.sums.items()}, unit),
             "grad_norm": self.grad_norm / self.updates,
             "clip_rate": self.clipped / self.updates,
         }
@@ -72,16 +72,20 @@ class TrainingLog:
         options: the format and where else lines go.
         device: whose peak memory is reported.
         max_update: for the bar and the remaining time; 0 if unknown.
+        unit: what is predicted and counted.
 
     Raises:
         UserError: for a log file that can't be opened, or TensorBoard without its package.
     """
 
-    def __init__(self, options: LogOptions, device: torch.device, *, max_update: int = 0) -> None:
+    def __init__(
+        self, options: LogOptions, device: torch.device, *, max_update: int = 0, unit: Unit = "tokens"
+    ) -> None:
         self.format = _format(options)
         self.interval = options.log_interval
         self.device = device
         self.max_update = max_update
+        self.unit = unit
         self._window = Window()
         self._untold: tuple[UpdateReport, Progress, int] | None = None
         self._bar: tqdm[Any] | None = None
@@ -116,7 +120,7 @@ class TrainingLog:
 
     def _tell_window(self, report: UpdateReport, progress: Progress, skipped: int) -> None:
         window, self._window, self._untold = self._window, Window(), None
-        means = window.means()
+        means = window.means(self.unit)
         rate = window.updates / window.seconds if window.seconds and window.updates else None
         remaining = max(0, self.max_update - report.update)
         self._tell(
@@ -127,10 +131,10 @@ class TrainingLog:
                 "lr": report.lr,
                 **means,
                 "unit": "nats",
-                "unique_tokens": progress.unique_tokens,
-                "processed_tokens": progress.processed_tokens,
-                "unique_tokens_per_s": window.tokens / window.seconds if window.seconds else None,
-                "processed_tokens_per_s": window.processed_tokens / window.seconds if window.seconds else None,
+                f"unique_{self.unit}": progress.unique,
+                f"processed_{self.unit}": progress.processed,
+                f"unique_{self.unit}_per_s": window.unique / window.seconds if window.seconds else None,
+                f"processed_{self.unit}_per_s": window.processed / window.seconds if window.seconds else None,
                 "seconds_per_update": 1 / rate if rate else None,
                 "eta_s": remaining / rate if rate and self.max_update else None,
                 "memory_mb": peak_memory_mb(self.device),
@@ -159,9 +163,8 @@ class TrainingLog:
             total = self.max_update or None
             self._bar = tqdm(total=total, initial=report.update - 1, unit="update", file=sys.stderr, dynamic_ncols=True)
         self._bar.update(0 if report.skipped else 1)
-        self._bar.set_postfix(
-            loss=f"{report.loss:.3f}", ppl=f"{perplexity(report.nll):.2f}", lr=f"{report.lr:.2e}", refresh=False
-        )
+        told = {name: f"{value:.2f}" for name, value in readable(report.means, self.unit).items() if name != "nll"}
+        self._bar.set_postfix(loss=f"{report.loss:.3f}", **told, lr=f"{report.lr:.2e}", refresh=False)
 
     def _write_board(self, prefix: str, values: dict[str, float], update: int) -> None:
         if self._board is not None:

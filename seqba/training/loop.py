@@ -116,8 +116,8 @@ class TrainingLoop:
         report = self.trainer.update(shards)
         progress = self.progress
         progress.updates_in_epoch += 1
-        progress.unique_tokens += report.tokens
-        progress.processed_tokens += report.processed_tokens
+        progress.unique += report.unique
+        progress.processed += report.processed
         try:
             self.log.update(report, progress, self.trainer.skipped, time.monotonic() - started)
         except OSError:

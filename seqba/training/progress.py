@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_FORMER_NAMES = {"unique_tokens": "unique", "processed_tokens": "processed"}
+"""What fields were called in checkpoints before images were counted too."""
+
 
 @dataclass
 class Progress:
@@ -21,8 +24,8 @@ class Progress:
         validations_since_best: in a row, for patience.
         best_checkpoints: (value, file name) of what `--keep-best-checkpoints` keeps, best first.
         latest: metrics of the last validation.
-        unique_tokens: target tokens seen, each once per pass over it.
-        processed_tokens: target tokens that passed through the model, copies included.
+        unique: target tokens or images seen, each once per pass over it.
+        processed: target tokens or images that passed through the model, copies included.
         elapsed_s: seconds of training before this start of the process.
     """
 
@@ -35,8 +38,8 @@ class Progress:
     validations_since_best: int = 0
     best_checkpoints: list[tuple[float, str]] = field(default_factory=list)
     latest: dict[str, float] = field(default_factory=dict)
-    unique_tokens: int = 0
-    processed_tokens: int = 0
+    unique: int = 0
+    processed: int = 0
     elapsed_s: float = 0.0
 
     def next_epoch(self) -> None:
@@ -74,7 +77,7 @@ class Progress:
         Raises:
             KeyError, TypeError: if it isn't one of ours.
         """
-        values = dict(extra_state["progress"])
+        values = {_FORMER_NAMES.get(name, name): value for name, value in extra_state["progress"].items()}
         values["best_checkpoints"] = [(float(value), str(name)) for value, name in values["best_checkpoints"]]
         progress = cls(**values)
         for name, default in asdict(cls(best=0.0)).items():
@@ -84,15 +87,15 @@ class Progress:
         return progress
 
     def reset_meters(self) -> None:
-        """Forgets the best, the times and the token counts; the position stays."""
+        """Forgets the best, the times and the counts; the position stays."""
         fresh = Progress()
         for name in (
             "best",
             "validations_since_best",
             "best_checkpoints",
             "latest",
-            "unique_tokens",
-            "processed_tokens",
+            "unique",
+            "processed",
             "elapsed_s",
         ):
             setattr(self, name, getattr(fresh, name))

@@ -65,7 +65,7 @@ def train(recipe: Recipe) -> int:
         for epoch, shards in enumerate(grid.shards_per_epoch, start=1):
             task.epoch(epoch, shards)
     scores = BleuScorer(task, recipe.bleu) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
-    log = TrainingLog(options.log, device, max_update=options.run.max_update)
+    log = TrainingLog(options.log, device, max_update=options.run.max_update, unit=task.unit)
     _write_run(folder, constants, grid, trainer)
     loop = TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, subsets, scores)
     try:

@@ -32,11 +32,11 @@ class UpdateReport:
     Attributes:
         update: its 1-based number; a skipped one has the number that the next one will try again.
         lr: learning rate of the step.
-        loss: mean over the grid, in nats per weight (target token, or sentence).
-        nll: mean negative log-likelihood, in nats per token.
+        loss: mean over the grid, in nats per weight (target token, sentence or image).
+        means: the task's further sums, per token or image: "nll" in nats, and what else there is.
         weight: what the loss was divided by.
-        tokens: distinct target tokens seen (each once, however many copies).
-        processed_tokens: target tokens that passed through the model: copies × tokens.
+        unique: distinct target tokens or images seen (each once, however many copies).
+        processed: target tokens or images that passed through the model: copies × unique.
         grad_norm: L2 norm of the merged gradient before clipping.
         clipped: whether it was scaled down.
         skipped: whether the loss or gradient was not finite, so that no step was made.
@@ -45,10 +45,10 @@ class UpdateReport:
     update: int
     lr: float
     loss: float
-    nll: float
+    means: Mapping[str, float]
     weight: float
-    tokens: int
-    processed_tokens: int
+    unique: int
+    processed: int
     grad_norm: float
     clipped: bool
     skipped: bool
@@ -119,7 +119,8 @@ class Trainer(Generic[Batch]):
             UserError: after `max_skipped_updates` updates in a row that had to be skipped.
         """
         number = self.updates + 1
-        tokens = sum(self.task.tokens(shard) for shard in shards)
+        unique = sum(self.task.count(shard) for shard in shards)
+        processed = self.rules.copies * unique
         weight = self.rules.copies * sum(self.task.weight(shard) for shard in shards)
         self.model.train()
         step = grid_gradient(
@@ -143,10 +144,10 @@ class Trainer(Generic[Batch]):
             update=number,
             lr=lr,
             loss=step.loss,
-            nll=step.extras["nll"] * weight / (self.rules.copies * tokens),
+            means={name: mean * weight / processed for name, mean in step.extras.items()},
             weight=weight,
-            tokens=tokens,
-            processed_tokens=self.rules.copies * tokens,
+            unique=unique,
+            processed=processed,
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,

@@ -1,8 +1,7 @@
-"""A model on held-out batches: loss, negative log-likelihood and perplexity."""
+"""A model on held-out batches: loss, negative log-likelihood, and perplexity or accuracy."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from seqba.tasks import Shards
 from seqba.training.device import to_device
+from seqba.training.metrics import readable
 from seqba.training.trainer import Trainer
 
 
@@ -21,33 +21,26 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     """Means over a split, without noise.
 
     Returns:
-        loss: nats per weight (target token, or sentence), with the label smoothing of training.
-        nll: negative log-likelihood, nats per token.
-        ppl: perplexity per token, exp(nll).
+        loss: nats per weight (target token, sentence or image), with the label smoothing of training.
+        The task's further means (`seqba.training.metrics`): nll, with ppl per token, or top1 and top5 of images.
 
     Raises:
         Interrupted: as soon as `should_stop()`.
     """
-    loss_sum = nll_sum = weight_sum = 0.0
-    tokens = 0
+    loss_sum = weight_sum = 0.0
+    count = 0
+    sums: dict[str, float] = {}
     trainer.model.eval()
     with torch.no_grad():
         for number in range(len(batches)):
             if should_stop():
                 raise Interrupted
             batch = batches[number]
-            tokens += trainer.task.tokens(batch)
+            count += trainer.task.count(batch)
             loss, weight, extras = trainer.loss(trainer.model, to_device(batch, trainer.device))
             loss_sum += float(loss)
-            nll_sum += float(extras["nll"])
+            for name, value in extras.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
             weight_sum += weight
-    nll = nll_sum / tokens
-    return {"loss": loss_sum / weight_sum, "nll": nll, "ppl": perplexity(nll)}
-
-
-def perplexity(nll: float) -> float:
-    """exp(nll) for nats per token; infinite where that overflows."""
-    try:
-        return math.exp(nll)
-    except OverflowError:
-        return math.inf
+    means = {name: value / count for name, value in sums.items()}
+    return {"loss": loss_sum / weight_sum, **readable(means, trainer.task.unit)}

@@ -62,7 +62,7 @@ def test_an_epoch_has_every_block_once_in_an_order_of_its_own(alphabet: Path) ->
 
 def test_the_whole_text_is_predicted_once_in_an_epoch(alphabet: Path) -> None:
     planned = open_task(alphabet).epoch(1)
-    tokens = sum(open_task(alphabet).tokens(planned[number]) for number in range(len(planned)))
+    tokens = sum(open_task(alphabet).count(planned[number]) for number in range(len(planned)))
     assert tokens == planned.examples.corpus.tokens
 
 
@@ -93,7 +93,7 @@ def test_the_loss_equals_torchs_cross_entropy(bos: bool, mode: str, alphabet: Pa
     nll = functional.cross_entropy(logits, target, ignore_index=1, reduction="sum")
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert extras["nll"].item() == pytest.approx(nll.item(), rel=1e-5)
-    assert weight == task.weight(batch) == task.tokens(batch) == int((batch.target != 1).sum())
+    assert weight == task.weight(batch) == task.count(batch) == int((batch.target != 1).sum())
     assert task.learning_rate_factor(batch) == 1
 
 
@@ -101,7 +101,7 @@ def test_sentence_avg_weighs_by_blocks_and_counts_tokens_all_the_same(alphabet: 
     task = open_task(alphabet, sentence_avg=True)
     batch = task.epoch(1)[0]
     assert task.loss(model, batch)[1] == task.weight(batch) == len(batch.ids)
-    assert task.tokens(batch) == int((batch.target != 1).sum())
+    assert task.count(batch) == int((batch.target != 1).sum())
 
 
 @pytest.mark.parametrize("bos", [False, True])

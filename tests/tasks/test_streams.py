@@ -49,7 +49,7 @@ def test_loss_and_regularisers_by_hand(alphabet: Path) -> None:
     # The released code's lines, batch first.
     expected = entropy + 3.0 * window.hidden.pow(2).mean()
     expected = expected + 0.5 * (window.raw[:, 1:] - window.raw[:, :-1]).pow(2).mean()
-    assert weight == task.weight(batch) == task.tokens(batch) == batch.target.numel()
+    assert weight == task.weight(batch) == task.count(batch) == batch.target.numel()
     assert (loss / weight).item() == pytest.approx(expected.item(), rel=1e-10)
     assert (extras["nll"] / weight).item() == pytest.approx(entropy.item(), rel=1e-10)
 

@@ -95,7 +95,7 @@ def test_the_loss_equals_torchs_cross_entropy(reversal: Path, model: Transformer
     nll = functional.cross_entropy(logits, batch.target.flatten(), ignore_index=1, reduction="sum")
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert extras["nll"].item() == pytest.approx(nll.item(), rel=1e-5)
-    assert weight == task.weight(batch) == task.tokens(batch) == int((batch.target != 1).sum())
+    assert weight == task.weight(batch) == task.count(batch) == int((batch.target != 1).sum())
 
 
 def test_without_smoothing_loss_and_nll_are_one(reversal: Path, model: Transformer) -> None:
@@ -108,7 +108,7 @@ def test_sentence_avg_weighs_by_sentences_and_counts_tokens_all_the_same(reversa
     task = open_task(reversal, sentence_avg=True)
     batch = task.epoch(1)[0]
     assert task.loss(model, batch)[1] == task.weight(batch) == len(batch.ids)
-    assert task.tokens(batch) == int((batch.target != 1).sum())
+    assert task.count(batch) == int((batch.target != 1).sum())
 
 
 def test_validation_is_the_same_at_every_call_and_sorted(reversal: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.nn import Dropout
+from seqba.tasks import Unit
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class SquaresTask:
         ]
 
     carried = None
+    unit: Unit = "tokens"
 
     def state(self) -> dict[str, Any]:
         return {"task": "squares"}
@@ -56,7 +58,7 @@ class SquaresTask:
     def weight(self, batch: Rows) -> float:
         return float(len(batch.target))
 
-    def tokens(self, batch: Rows) -> int:
+    def count(self, batch: Rows) -> int:
         return 2 * len(batch.target)
 
     def learning_rate_factor(self, batch: Rows) -> float:

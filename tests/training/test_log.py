@@ -25,10 +25,10 @@ def report(update: int, loss: float = 2.0, **changes: Any) -> UpdateReport:
         "update": update,
         "lr": 0.1,
         "loss": loss,
-        "nll": loss / 2,
+        "means": {"nll": loss / 2},
         "weight": 10.0,
-        "tokens": 5,
-        "processed_tokens": 10,
+        "unique": 5,
+        "processed": 10,
         "grad_norm": 3.0,
         "clipped": False,
         "skipped": False,
@@ -45,7 +45,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 def test_json_lines_have_the_promised_fields(capsys: pytest.CaptureFixture[str]) -> None:
     log = TrainingLog(LogOptions(log_format="json", log_interval=2), CPU, max_update=10)
-    progress = Progress(epoch=3, unique_tokens=10, processed_tokens=20)
+    progress = Progress(epoch=3, unique=10, processed=20)
     log.update(report(1, 2.0, weight=30.0, grad_norm=1.0, clipped=True), progress, 0, seconds=0.5)
     log.update(report(2, 4.0), progress, 7, seconds=1.5)
     (line,) = lines(capsys.readouterr().out)
@@ -70,6 +70,18 @@ def test_json_lines_have_the_promised_fields(capsys: pytest.CaptureFixture[str])
         "eta_s": 8.0,
         "skipped": 7,
     }
+
+
+def test_images_are_counted_and_right_or_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="json", log_interval=2), CPU, unit="images")
+    progress = Progress(unique=10, processed=20)
+    log.update(report(1, unique=6, means={"nll": 1.0, "top1": 0.5}), progress, 0, seconds=0.5)
+    log.update(report(2, unique=2, means={"nll": 2.0, "top1": 0.1}), progress, 0, seconds=1.5)
+    (line,) = lines(capsys.readouterr().out)
+    assert line["nll"] == 1.25  # (6 · 1 + 2 · 2) / 8
+    assert line["top1"] == 40.0  # percent: (6 · 0.5 + 2 · 0.1) / 8
+    assert (line["unique_images"], line["processed_images"], line["unique_images_per_s"]) == (10, 20, 4.0)
+    assert not [name for name in line if "token" in name or name == "ppl"]
 
 
 def test_every_window_starts_anew_and_the_rest_is_told_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:

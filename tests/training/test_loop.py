@@ -126,8 +126,8 @@ def test_shards_per_update_may_change_with_the_epoch(tmp_path: Path) -> None:
 def test_tokens_are_counted_once_and_with_copies(tmp_path: Path) -> None:
     loop = make_loop(make_options(tmp_path, max_epoch=2))
     loop.run(StopSignal())
-    assert loop.progress.unique_tokens == 2 * 7 * 4 * 2
-    assert loop.progress.processed_tokens == 2 * loop.progress.unique_tokens
+    assert loop.progress.unique == 2 * 7 * 4 * 2
+    assert loop.progress.processed == 2 * loop.progress.unique
 
 
 @pytest.mark.parametrize("stop_after", range(1, 10))
@@ -155,7 +155,7 @@ def test_stopped_at_any_update_equals_never_stopped(stop_after: int, tmp_path: P
     assert resumed.trainer.updates == stop_after
     resumed.run(StopSignal())
     assert torch.equal(weights(resumed), weights(straight))
-    for name in ("best", "unique_tokens", "epoch", "updates_in_epoch", "latest", "validations_since_best"):
+    for name in ("best", "unique", "epoch", "updates_in_epoch", "latest", "validations_since_best"):
         assert getattr(resumed.progress, name) == getattr(straight.progress, name)
 
 

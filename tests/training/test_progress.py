@@ -44,8 +44,15 @@ def test_a_counter_of_another_type_is_a_type_error(name: str, value: object) -> 
 
 
 def test_resets() -> None:
-    progress = Progress(epoch=3, updates_in_epoch=7, best=1.5, unique_tokens=10, elapsed_s=5.0, pending=True)
+    progress = Progress(epoch=3, updates_in_epoch=7, best=1.5, unique=10, elapsed_s=5.0, pending=True)
     progress.reset_meters()
-    assert (progress.best, progress.unique_tokens, progress.elapsed_s, progress.epoch) == (None, 0, 0.0, 3)
+    assert (progress.best, progress.unique, progress.elapsed_s, progress.epoch) == (None, 0, 0.0, 3)
     progress.reset_position()
     assert (progress.epoch, progress.updates_in_epoch, progress.pending) == (1, 0, False)
+
+
+def test_counts_are_read_under_their_former_names() -> None:
+    state = Progress(unique=10, processed=40).extra_state()
+    former = {"unique": "unique_tokens", "processed": "processed_tokens"}
+    state["progress"] = {former.get(name, name): value for name, value in state["progress"].items()}
+    assert Progress.from_extra_state(state) == Progress(unique=10, processed=40)

@@ -30,7 +30,7 @@ def test_a_step_by_hand() -> None:
     report = make_trainer(task, model).update([batch])
     assert torch.allclose(model.weight, before - 0.1 * gradient, rtol=1e-5)
     assert report.loss == pytest.approx(float(errors.square().mean()), rel=1e-5)
-    assert report.nll == pytest.approx(report.loss / 4, rel=1e-6)  # half the loss, over two tokens a row
+    assert report.means["nll"] == pytest.approx(report.loss / 4, rel=1e-6)  # half the loss, over two tokens a row
     assert report.grad_norm == pytest.approx(float(gradient.norm()), rel=1e-5)
     assert (report.update, report.lr, report.tokens, report.weight) == (1, 0.1, 8, 4)
 
@@ -44,9 +44,9 @@ def test_shards_times_copies_equal_one_large_batch(copies: int) -> None:
     one = make_trainer(task, together).update([merged(shards)])
     assert torch.allclose(apart.weight, together.weight, rtol=1e-5)
     assert many.loss == pytest.approx(one.loss, rel=1e-5)
-    assert many.nll == pytest.approx(one.nll, rel=1e-5)
-    assert many.tokens == one.tokens
-    assert many.processed_tokens == copies * one.tokens
+    assert many.means["nll"] == pytest.approx(one.means["nll"], rel=1e-5)
+    assert many.unique == one.unique
+    assert many.processed == copies * one.unique
 
 
 @pytest.mark.parametrize("plan", ["looped", "2", "auto"])

@@ -7,7 +7,7 @@ import torch
 from sums import Line, SquaresTask
 
 from seqba.training.trainer import Trainer, UpdateRules
-from seqba.training.validation import Interrupted, perplexity, validate
+from seqba.training.validation import Interrupted, validate
 
 
 def test_means_without_noise_over_the_whole_split() -> None:
@@ -31,8 +31,3 @@ def test_a_stop_is_obeyed_between_batches() -> None:
     answers = iter([False, True])
     with pytest.raises(Interrupted):
         validate(trainer, task.batches, lambda: next(answers))
-
-
-def test_a_perplexity_beyond_floats_is_infinite() -> None:
-    assert perplexity(0.0) == 1.0
-    assert perplexity(1e6) == math.inf
