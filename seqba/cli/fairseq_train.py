@@ -76,7 +76,6 @@ UNSUPPORTED = {
     "--use-old-adam": "Adam is torch's fused one",
     "--fp16-adam-stats": _HALF,
     "--force-anneal": _SCHEDULES,
-    "--lr-shrink": _SCHEDULES,
     "--lr-period-updates": _SCHEDULES,
     "--t-mult": _SCHEDULES,
     "--total-num-update": _SCHEDULES,

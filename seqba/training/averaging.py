@@ -66,10 +66,8 @@ def begin_averaging(optimizer: torch.optim.Optimizer) -> torch.optim.ASGD:
 
     The mean after n ≥ 2 steps is that of w_2 … w_n, each with weight 1/(n − 1).
     """
-    (group,) = optimizer.param_groups
-    return torch.optim.ASGD(
-        group["params"], lr=group["lr"], lambd=0.0, t0=0, weight_decay=group["weight_decay"], foreach=True
-    )
+    groups = [{name: group[name] for name in ("params", "lr", "weight_decay")} for group in optimizer.param_groups]
+    return torch.optim.ASGD(groups, lambd=0.0, t0=0, foreach=True)
 
 
 @contextmanager

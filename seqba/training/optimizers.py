@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
+from itertools import compress
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,20 +22,31 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
     sgd       stochastic gradient descent with momentum; weight decay is added to the gradient.
     nt_asgd   the same without momentum, until `build_trigger`'s trigger fires (`seqba.training.averaging`).
 
+    With --weight-decay-on weights, parameters of one dimension don't decay: biases, and the scales and shifts of norms.
     A step reads and writes each weight once (fused), on the CPU as well.
 
     Source: Kingma & Ba 2015; Loshchilov & Hutter 2019 for Adam's decay; Merity et al. 2018 for NT-ASGD.
     """
+    groups = _groups(list(parameters), options)
     if options.optimizer == "adam":
         return torch.optim.AdamW(
-            parameters,
+            groups,
             lr=0.0,
             betas=(options.adam_betas[0], options.adam_betas[1]),
             eps=options.adam_eps,
-            weight_decay=options.weight_decay,
             fused=True,
         )
-    return torch.optim.SGD(parameters, lr=0.0, momentum=options.momentum, weight_decay=options.weight_decay, fused=True)
+    return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, fused=True)
+
+
+def _groups(parameters: list[nn.Parameter], options: OptimisationOptions) -> list[dict[str, Any]]:
+    """Parameters that decay, then those that don't."""
+    decays = [options.weight_decay_on == "all" or parameter.dim() > 1 for parameter in parameters]
+    groups = [
+        {"params": list(compress(parameters, decays)), "weight_decay": options.weight_decay},
+        {"params": list(compress(parameters, map(operator.not_, decays))), "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def build_trigger(options: OptimisationOptions) -> NonMonotonicTrigger | None:

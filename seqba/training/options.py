@@ -6,10 +6,12 @@ it meant there.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from seqba.errors import UserError
-from seqba.options import option
+from seqba.options import flag_of, option
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ class OptimisationOptions:
     max_skipped_updates: int = option(
         10, "stop after this many updates in a row without a finite loss and gradient (not in fairseq)", minimum=1
     )
+    weight_decay_on: str = option(
+        "all", "all, or weights: biases and norms don't decay (not in fairseq)", choices=("all", "weights")
+    )
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
 
 
@@ -79,14 +84,30 @@ class ScheduleOptions:
 
     lr_scheduler: str = option(
         "fixed",
-        "fixed, inverse_sqrt, or vaswani: d^-0.5 · min(t^-0.5, t · warmup^-1.5), which sets its own peak",
-        choices=("fixed", "inverse_sqrt", "vaswani"),
+        "fixed, step: falls at each of --lr-drops, inverse_sqrt, or vaswani: d^-0.5 · min(t^-0.5, t · warmup^-1.5), "
+        "which sets its own peak",
+        choices=("fixed", "step", "inverse_sqrt", "vaswani"),
     )
     lr: float | None = option(None, "learning rate, the peak where there is a warm-up", above=0)
     warmup_updates: int | None = option(
-        None, "updates of linear warm-up (default: 0 for fixed, 4000 for the others)", minimum=0
+        None, "updates of linear warm-up (default: 0 for fixed and step, 4000 for the others)", minimum=0
     )
     warmup_init_lr: float = option(-1, "where inverse_sqrt's warm-up starts; -1 = 0", minimum=-1)
+    lr_drops: tuple[int, ...] = option(
+        (),
+        "step: the learning rate falls after so many epochs or updates each (not in fairseq)",
+        minimum=1,
+        metavar="N[,N]",
+    )
+    lr_drop_unit: str = option(
+        "epoch",
+        "what --lr-drops counts: updates, or epochs of the arm baseline, so that all arms fall at the same updates "
+        "(not in fairseq)",
+        choices=("epoch", "update"),
+    )
+    lr_shrink: tuple[float, ...] = option(
+        (0.1,), "step: by this factor; a list has one for each drop", above=0, below=1, metavar="X[,X]"
+    )
     stop_min_lr: float = option(-1, "stop once the learning rate has fallen to this after its warm-up", minimum=-1)
 
 
@@ -190,6 +211,9 @@ class TrainingOptions:
 
 
 def _check_grid(options: TrainingOptions) -> None:
+    schedule = options.schedule
+    if schedule.lr_scheduler == "step" and schedule.lr_drop_unit == "epoch" and len(options.grid.update_freq) > 1:
+        raise UserError("--lr-drop-unit epoch needs one --update-freq for all epochs: give --lr-drops in updates")
     if options.grid.arm == "fixed-samples" and options.grid.copies > 1 and options.run.max_epoch:
         raise UserError(
             "--max-epoch with --arm fixed-samples would give this arm fewer updates than the others, since an epoch "
@@ -211,10 +235,32 @@ def _check_schedule(schedule: ScheduleOptions) -> None:
             )
     elif schedule.lr is None:
         raise UserError(f"--lr-scheduler {name} needs --lr (5e-4, say)")
-    if schedule.warmup_updates == 0 and name != "fixed":
+    if name == "step":
+        _check_drops(schedule)
+    else:
+        given = [flag_of(field) for field in ("lr_drops", "lr_drop_unit", "lr_shrink") if _is_given(schedule, field)]
+        if given:
+            raise UserError(f"{given[0]} belongs to --lr-scheduler step, not {name}")
+    if schedule.warmup_updates == 0 and name not in ("fixed", "step"):
         raise UserError(f"--lr-scheduler {name} needs --warmup-updates of at least 1")
     if schedule.warmup_init_lr >= 0 and name != "inverse_sqrt":
         raise UserError(f"--warmup-init-lr belongs to --lr-scheduler inverse_sqrt, not {name}")
+
+
+def _check_drops(schedule: ScheduleOptions) -> None:
+    drops, factors = schedule.lr_drops, schedule.lr_shrink
+    if not drops or list(drops) != sorted(set(drops)):
+        raise UserError(f"--lr-scheduler step needs --lr-drops in rising order (81,122 say), not {drops or 'none'}")
+    if len(factors) not in (1, len(drops)):
+        raise UserError(
+            f"--lr-shrink has {len(factors)} factors for {len(drops)} --lr-drops: give one, or one for each"
+        )
+
+
+def _is_given(options: Any, name: str) -> bool:
+    """Whether an option differs from its default."""
+    (field,) = (field for field in dataclasses.fields(options) if field.name == name)
+    return bool(getattr(options, name) != field.default)
 
 
 def _check_validation(options: TrainingOptions) -> None:

@@ -20,7 +20,7 @@ from seqba.training.checkpoint import build_model, plain_options
 from seqba.training.device import choose_device
 from seqba.training.folder import LAST, CheckpointFolder
 from seqba.training.log import TrainingLog
-from seqba.training.loop import TrainingLoop
+from seqba.training.loop import Groups, TrainingLoop
 from seqba.training.memory import keep_freed_memory
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import TrainingOptions
@@ -95,7 +95,11 @@ def _build_trainer(
     torch.manual_seed(options.grid.seed)
     model = build_model(constants["cfg"]["model"], constants["task_state"]).to(device)
     sizes = constants["cfg"]["model"]["options"]
-    width = sizes.get("encoder_embed_dim", sizes["decoder_embed_dim"])
+    width = sizes.get("encoder_embed_dim", sizes.get("decoder_embed_dim"))
+    shards = options.grid.update_freq[0]
+    schedule = build_schedule(
+        options.schedule, width=width, epoch_updates=lambda: len(Groups(task.epoch(1, shards), shards))
+    )
     rules = UpdateRules(
         copies=grid.copies,
         plan=options.grid.plan,
@@ -106,7 +110,12 @@ def _build_trainer(
     )
     optimizer = build_optimizer(model.parameters(), options.optimisation)
     trigger = build_trigger(options.optimisation)
-    return Trainer(task, model, optimizer, build_schedule(options.schedule, width), rules, trigger)
+    return Trainer(task, model, optimizer, schedule, rules, trigger)
+
+
+def _baseline_updates(task: Task[Any], shards: int) -> int:
+    """Updates of an epoch of the arm baseline."""
+    return len(Groups(task.epoch(1, shards), shards))
 
 
 def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], options: TrainingOptions) -> Progress:

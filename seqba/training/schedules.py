@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from seqba.errors import UserError
 from seqba.training.options import ScheduleOptions
 
 Schedule = Callable[[int], float]
@@ -25,6 +26,27 @@ def fixed(update: int, *, lr: float, warmup_updates: int = 0) -> float:
     """
     _check(update)
     return lr * min(1.0, update / warmup_updates) if warmup_updates else lr
+
+
+def step(update: int, *, lr: float, drops: Sequence[int], factors: Sequence[float], warmup_updates: int = 0) -> float:
+    """`lr`, multiplied by the next factor after each of the updates `drops`; an optional linear warm-up from 0 before.
+
+        lr · min(1, update / warmup_updates) · Π factors[j]   over the drops j with drops[j] < update
+
+    Args:
+        update: 1-based.
+        lr: where it begins.
+        drops: updates made before each drop, rising.
+        factors: one for each drop.
+        warmup_updates: of linear warm-up.
+
+    Raises:
+        ValueError: if `update` < 1.
+
+    Source: the regimes of Hoffer et al. 2020's released code ("at epoch 81": after 81 whole ones).
+    """
+    fallen = sum(drop < update for drop in drops)
+    return fixed(update, lr=lr, warmup_updates=warmup_updates) * math.prod(factors[:fallen])
 
 
 def inverse_sqrt(update: int, *, peak_lr: float, warmup_updates: int, warmup_init_lr: float = 0.0) -> float:
@@ -60,15 +82,31 @@ def vaswani(update: int, *, width: int, warmup_updates: int) -> float:
     return float(width**-0.5 * min(update**-0.5, update * warmup_updates**-1.5))
 
 
-def build_schedule(options: ScheduleOptions, width: int) -> Schedule:
-    """The schedule that the options name; `width` is the model's embedding size."""
+def build_schedule(options: ScheduleOptions, *, width: int | None, epoch_updates: Callable[[], int]) -> Schedule:
+    """The schedule that the options name.
+
+    Args:
+        options: which, and its numbers.
+        width: of the model's embedding; None for a model without one.
+        epoch_updates: how many updates an epoch of the arm baseline has; asked where drops are counted in epochs.
+
+    Raises:
+        UserError: for `vaswani` where there is no width.
+    """
     warmup = options.warmup_updates
     if options.lr_scheduler == "vaswani":
+        if width is None:
+            raise UserError("--lr-scheduler vaswani goes by the width of an embedding, and this model has none")
         return partial(vaswani, width=width, warmup_updates=warmup or DEFAULT_WARMUP_UPDATES)
     if options.lr is None:
         raise ValueError(f"{options.lr_scheduler} needs a learning rate")
     if options.lr_scheduler == "fixed":
         return partial(fixed, lr=options.lr, warmup_updates=warmup or 0)
+    if options.lr_scheduler == "step":
+        unit = epoch_updates() if options.lr_drop_unit == "epoch" else 1
+        drops = [unit * drop for drop in options.lr_drops]
+        factors = options.lr_shrink if len(options.lr_shrink) == len(drops) else options.lr_shrink * len(drops)
+        return partial(step, lr=options.lr, drops=drops, factors=factors, warmup_updates=warmup or 0)
     return partial(
         inverse_sqrt,
         peak_lr=options.lr,

@@ -39,11 +39,20 @@ WEIGHT_MOVING = {
         "momentum",
         "nonmono",
         "weight_decay",
+        "weight_decay_on",
         "clip_norm",
         "bf16",
     ),
     "streams": ("activation_regularization", "temporal_activation_regularization"),
-    "schedule": ("lr_scheduler", "lr", "warmup_updates", "warmup_init_lr"),
+    "schedule": (
+        "lr_scheduler",
+        "lr",
+        "warmup_updates",
+        "warmup_init_lr",
+        "lr_drops",
+        "lr_drop_unit",
+        "lr_shrink",
+    ),
 }
 """Options that may change on the way, but then the weights are no longer those of one command."""
 
@@ -207,13 +216,19 @@ def _is_noise(name: str) -> bool:
 
 
 def _same_optimizer(start: Start, constants: Mapping[str, Any]) -> bool:
-    """Whether the checkpoint's optimizer is this command's; another one's averages mean nothing to it."""
-    was, now = (cfg["training"]["optimisation"]["optimizer"] for cfg in (start.state["cfg"], constants["cfg"]))
-    if was != now:
+    """Whether the checkpoint's optimizer is this command's; another one's averages mean nothing to it.
+
+    Averages are kept in the order in which the optimizer groups the weights.
+    """
+    names = ("optimizer", "weight_decay_on")
+    given, now = (cfg["training"]["optimisation"] for cfg in (start.state["cfg"], constants["cfg"]))
+    was = {**now, "weight_decay_on": "all", **given}  # older versions decayed everything
+    different = [f"{flag_of(name)} {was[name]}" for name in names if was[name] != now[name]]
+    if different:
         logger.warning(
-            "%s had --optimizer %s: its averages are left behind, as with --reset-optimizer", start.path, was
+            "%s had %s: its averages are left behind, as with --reset-optimizer", start.path, " ".join(different)
         )
-    return bool(was == now)
+    return not different
 
 
 def _refuse(start: Start, changes: list[str], otherwise: str) -> None:

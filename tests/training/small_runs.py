@@ -76,7 +76,9 @@ def make_loop(options: TrainingOptions, task: SquaresTask | None = None, **parts
     )
     optimizer = build_optimizer(model.parameters(), options.optimisation)
     trigger = build_trigger(options.optimisation)
-    trainer = Trainer(task, model, optimizer, build_schedule(options.schedule, width=4), rules, trigger)
+    trainer = Trainer(
+        task, model, optimizer, build_schedule(options.schedule, width=4, epoch_updates=int), rules, trigger
+    )
     constants = make_constants(options, task)
     start = find_start(options.checkpoints)
     progress = Progress() if start is None else restore(start, trainer, constants)

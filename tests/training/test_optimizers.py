@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from seqba.training.averaging import begin_averaging
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import OptimisationOptions
 
@@ -40,6 +41,26 @@ def test_two_steps_of_sgd_by_hand() -> None:
         value -= lr * velocity
         assert weight.item() == pytest.approx(value, rel=1e-10)
     assert optimizer.param_groups[0]["fused"]
+
+
+@pytest.mark.parametrize("name", ["sgd", "nt_asgd", "adam"])
+def test_biases_and_norms_may_be_left_out_of_the_decay(name: str) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2)).double()
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    options = OptimisationOptions(optimizer=name, weight_decay=0.5, weight_decay_on="weights")
+    optimizer = build_optimizer(model.parameters(), options)
+    optimizers = [optimizer, begin_averaging(optimizer)] if name == "nt_asgd" else [optimizer]
+    for each in optimizers:
+        for group in each.param_groups:
+            group["lr"] = 0.1
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        each.step()
+    for key, value in model.named_parameters():
+        decays = key in ("0.weight", "3.weight")
+        # torch's ASGD makes its first step at the learning rate that it was built with, here the same.
+        expected = before[key] * (0.95 if decays else 1.0) ** len(optimizers)
+        torch.testing.assert_close(value.detach(), expected, msg=key)
 
 
 def test_only_nt_asgd_has_a_trigger() -> None:

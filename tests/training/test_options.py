@@ -36,6 +36,21 @@ PLAIN = TrainingOptions(
         ({"schedule": ScheduleOptions()}, "--lr-scheduler fixed needs --lr"),
         ({"schedule": ScheduleOptions(lr_scheduler="vaswani", lr=0.1)}, "--lr has no effect on --lr-scheduler vaswani"),
         ({"schedule": ScheduleOptions(lr_scheduler="vaswani", warmup_updates=0)}, "--warmup-updates of at least 1"),
+        ({"schedule": ScheduleOptions(lr_scheduler="step", lr=0.1)}, "step needs --lr-drops in rising order"),
+        ({"schedule": ScheduleOptions(lr_scheduler="step", lr=0.1, lr_drops=(5, 5))}, "--lr-drops in rising order"),
+        (
+            {"schedule": ScheduleOptions(lr_scheduler="step", lr=0.1, lr_drops=(5,), lr_shrink=(0.1, 0.2))},
+            "--lr-shrink has 2 factors for 1 --lr-drops",
+        ),
+        ({"schedule": ScheduleOptions(lr=0.1, lr_drops=(5,))}, "--lr-drops belongs to --lr-scheduler step, not fixed"),
+        ({"schedule": ScheduleOptions(lr=0.1, lr_shrink=(0.5,))}, "--lr-shrink belongs to --lr-scheduler step"),
+        (
+            {
+                "schedule": ScheduleOptions(lr_scheduler="step", lr=0.1, lr_drops=(5,)),
+                "grid": GridOptions(update_freq=(1, 2)),
+            },
+            "--lr-drop-unit epoch needs one --update-freq",
+        ),
         ({"schedule": ScheduleOptions(lr=0.1, warmup_init_lr=0.01)}, "--warmup-init-lr belongs to"),
         (
             {"grid": GridOptions(arm="fixed-samples", copies=4), "run": RunOptions(max_epoch=3)},

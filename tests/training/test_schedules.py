@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from seqba.errors import UserError
 from seqba.training.options import ScheduleOptions
-from seqba.training.schedules import build_schedule, fixed, inverse_sqrt, vaswani
+from seqba.training.schedules import build_schedule, fixed, inverse_sqrt, step, vaswani
 
 
 @pytest.mark.parametrize(
@@ -36,12 +37,45 @@ def test_fixed_stays_after_its_warmup() -> None:
     assert fixed(1, lr=0.5) == 0.5
 
 
+def test_step_falls_after_its_drops() -> None:
+    rates = [step(update, lr=1.0, drops=(2, 4), factors=(0.5, 0.1)) for update in (1, 2, 3, 4, 5, 500)]
+    assert rates == pytest.approx([1.0, 1.0, 0.5, 0.5, 0.05, 0.05], rel=1e-12)
+
+
+def test_step_warms_up() -> None:
+    rates = [step(update, lr=1.0, drops=(6,), factors=(0.1,), warmup_updates=4) for update in (1, 4, 6, 7)]
+    assert rates == pytest.approx([0.25, 1.0, 1.0, 0.1], rel=1e-12)
+
+
+def test_drops_in_epochs_come_after_whole_epochs_of_the_baseline() -> None:
+    options = ScheduleOptions(lr_scheduler="step", lr=0.1, lr_drops=(81, 122), lr_shrink=(0.1, 0.5))
+    schedule = build_schedule(options, width=None, epoch_updates=lambda: 781)
+    boundaries = [81 * 781, 81 * 781 + 1, 122 * 781, 122 * 781 + 1]
+    assert [schedule(update) for update in boundaries] == pytest.approx([0.1, 0.01, 0.01, 0.005], rel=1e-12)
+
+
+def test_drops_in_updates_ask_for_no_epoch() -> None:
+    options = ScheduleOptions(lr_scheduler="step", lr=0.1, lr_drops=(3,), lr_drop_unit="update")
+
+    def none() -> int:
+        raise AssertionError("no epoch is needed")
+
+    schedule = build_schedule(options, width=None, epoch_updates=none)
+    assert [schedule(3), schedule(4)] == pytest.approx([0.1, 0.01], rel=1e-12)
+
+
+def test_a_model_without_embedding_has_no_vaswani() -> None:
+    with pytest.raises(UserError, match="this model has none"):
+        build_schedule(ScheduleOptions(lr_scheduler="vaswani"), width=None, epoch_updates=int)
+
+
 @pytest.mark.parametrize("update", [0, -1])
 def test_updates_count_from_one(update: int) -> None:
     for schedule in (
         lambda: fixed(update, lr=1.0),
         lambda: inverse_sqrt(update, peak_lr=1.0, warmup_updates=1),
         lambda: vaswani(update, width=4, warmup_updates=1),
+        lambda: step(update, lr=1.0, drops=(1,), factors=(0.1,)),
     ):
         with pytest.raises(ValueError, match="count from 1"):
             schedule()
@@ -58,4 +92,4 @@ def test_updates_count_from_one(update: int) -> None:
     ],
 )
 def test_options_choose_the_schedule(options: ScheduleOptions, update: int, expected: float) -> None:
-    assert build_schedule(options, width=64)(update) == pytest.approx(expected, rel=1e-12)
+    assert build_schedule(options, width=64, epoch_updates=int)(update) == pytest.approx(expected, rel=1e-12)

@@ -32,7 +32,7 @@ def test_a_step_by_hand() -> None:
     assert report.loss == pytest.approx(float(errors.square().mean()), rel=1e-5)
     assert report.means["nll"] == pytest.approx(report.loss / 4, rel=1e-6)  # half the loss, over two tokens a row
     assert report.grad_norm == pytest.approx(float(gradient.norm()), rel=1e-5)
-    assert (report.update, report.lr, report.tokens, report.weight) == (1, 0.1, 8, 4)
+    assert (report.update, report.lr, report.unique, report.weight) == (1, 0.1, 8, 4)
 
 
 @pytest.mark.parametrize("copies", [1, 3])
