@@ -12,7 +12,8 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.errors import UserError
-from seqba.models.architectures import ARCHITECTURES, AWDLSTMOptions, TransformerLMOptions, TransformerOptions
+from seqba.models.architectures import ARCHITECTURES
+from seqba.models.options import AWDLSTMOptions, TransformerLMOptions, TransformerOptions
 from seqba.options import flag_of
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions

@@ -19,7 +19,7 @@ from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.text import TextForm
 from seqba.errors import UserError
-from seqba.models.architectures import TransformerOptions
+from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.options import check_options, option
 from seqba.training.checkpoint import LoadedModel, load_model

@@ -22,16 +22,9 @@ from torch import Tensor, nn
 
 from seqba.data.files import atomic_write, open_file
 from seqba.errors import UserError
-from seqba.models.architectures import (
-    ARCHITECTURES,
-    AWDLSTMOptions,
-    TransformerLMOptions,
-    TransformerOptions,
-    build_awd_lstm,
-    build_transformer,
-    build_transformer_lm,
-)
+from seqba.models.architectures import ARCHITECTURES, build_awd_lstm, build_transformer, build_transformer_lm
 from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.options import AWDLSTMOptions, TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
 

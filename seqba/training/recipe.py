@@ -7,16 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqba.errors import UserError
-from seqba.models.architectures import (
-    AWDLSTMOptions,
-    Family,
-    ModelOptions,
-    TransformerLMOptions,
-    TransformerOptions,
-    resolve_awd_lstm,
-    resolve_transformer,
-    resolve_transformer_lm,
-)
+from seqba.models.architectures import Family, resolve_awd_lstm, resolve_transformer, resolve_transformer_lm
+from seqba.models.options import AWDLSTMOptions, ModelOptions, TransformerLMOptions, TransformerOptions
 from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamLanguageModeling, StreamOptions

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from seqba.data.monolingual import open_dictionary
-from seqba.models.architectures import TransformerLMOptions, build_transformer_lm, resolve_transformer_lm
+from seqba.models.architectures import build_transformer_lm, resolve_transformer_lm
+from seqba.models.options import TransformerLMOptions
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.monolingual import vocabulary_state
 from seqba.training.checkpoint import write_checkpoint

@@ -16,7 +16,8 @@ from reversal import train_arguments, write_reversal
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.cli.train import COMMON, SOME, build_parser, main, read_recipe
-from seqba.models.architectures import ARCHITECTURES, TransformerLMOptions, TransformerOptions
+from seqba.models.architectures import ARCHITECTURES
+from seqba.models.options import TransformerLMOptions, TransformerOptions
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.translation import TranslationOptions
 from seqba.training.checkpoint import load_model

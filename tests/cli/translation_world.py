@@ -12,7 +12,8 @@ import torch
 
 from seqba.cli.preprocess import main as preprocess
 from seqba.data.dictionary import Dictionary, dictionary_digest
-from seqba.models.architectures import TransformerOptions, build_transformer, resolve_transformer
+from seqba.models.architectures import build_transformer, resolve_transformer
+from seqba.models.options import TransformerOptions
 from seqba.training.checkpoint import write_checkpoint
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}

@@ -8,14 +8,8 @@ import pytest
 
 from seqba.errors import UserError
 from seqba.models import ARCHITECTURES, TransformerOptions, build_transformer, resolve_transformer
-from seqba.models.architectures import (
-    AWDLSTMOptions,
-    ModelOptions,
-    TransformerLMOptions,
-    build_transformer_lm,
-    resolve_awd_lstm,
-    resolve_transformer_lm,
-)
+from seqba.models.architectures import build_transformer_lm, resolve_awd_lstm, resolve_transformer_lm
+from seqba.models.options import AWDLSTMOptions, ModelOptions, TransformerLMOptions
 
 
 def parameters_of(arch: str, vocabulary: int, **options: object) -> int:

@@ -11,13 +11,8 @@ import pytest
 import torch
 
 from seqba.errors import UserError
-from seqba.models.architectures import (
-    TransformerLMOptions,
-    TransformerOptions,
-    build_transformer,
-    resolve_transformer,
-    resolve_transformer_lm,
-)
+from seqba.models.architectures import build_transformer, resolve_transformer, resolve_transformer_lm
+from seqba.models.options import TransformerLMOptions, TransformerOptions
 from seqba.models.transformer_lm import TransformerLM
 from seqba.training.checkpoint import (
     build_model,

@@ -1,0 +1,100 @@
+"""What can be chosen about a model, by family; what is left open is its architecture's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqba.options import option
+
+
+@dataclass(frozen=True)
+class DecoderOptions:
+    """Sizes and dropouts that a Transformer has with and without an encoder; None (or False) leaves it to --arch."""
+
+    decoder_layers: int | None = option(None, "decoder layers; default: as --arch", minimum=1)
+    decoder_embed_dim: int | None = option(None, "decoder width; default: as --arch", minimum=1, maximum=1 << 16)
+    decoder_ffn_embed_dim: int | None = option(
+        None, "decoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
+    )
+    decoder_attention_heads: int | None = option(None, "decoder attention heads; default: as --arch", minimum=1)
+    decoder_normalize_before: bool = option(False, "pre-norm decoder layers; post-norm otherwise")
+    activation_fn: str | None = option(None, "feed-forward activation; default: as --arch", choices=("relu", "gelu"))
+    dropout: float | None = option(None, "residual and embedding dropout; default: as --arch", minimum=0, below=1)
+    attention_dropout: float | None = option(None, "dropout on attention weights", minimum=0, below=1)
+    activation_dropout: float | None = option(
+        None, "dropout after the feed-forward activation", minimum=0, below=1, aliases=("relu-dropout",)
+    )
+    share_decoder_input_output_embed: bool = option(False, "share target and output embeddings")
+    max_target_positions: int | None = option(
+        None,
+        "longest target in tokens; default 1024, and for a language model what --tokens-per-sample needs",
+        minimum=1,
+        maximum=1 << 20,
+    )
+
+
+@dataclass(frozen=True)
+class TransformerOptions(DecoderOptions):
+    """An encoder-decoder Transformer under fairseq's names."""
+
+    encoder_layers: int | None = option(None, "encoder layers; default: as --arch", minimum=1)
+    encoder_embed_dim: int | None = option(None, "encoder width; default: as --arch", minimum=1, maximum=1 << 16)
+    encoder_ffn_embed_dim: int | None = option(
+        None, "encoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
+    )
+    encoder_attention_heads: int | None = option(None, "encoder attention heads; default: as --arch", minimum=1)
+    encoder_normalize_before: bool = option(False, "pre-norm encoder layers; post-norm otherwise")
+    share_all_embeddings: bool = option(False, "share source, target and output embeddings (joined dictionary)")
+    max_source_positions: int | None = option(
+        None, "longest source in tokens; default 1024", minimum=1, maximum=1 << 20
+    )
+
+
+@dataclass(frozen=True)
+class TransformerLMOptions(DecoderOptions):
+    """A decoder-only Transformer under fairseq's names."""
+
+
+@dataclass(frozen=True)
+class AWDLSTMOptions:
+    """An AWD-LSTM: sizes under the names of fairseq's LSTMs, noise under long names and the released short ones."""
+
+    decoder_layers: int | None = option(None, "LSTM layers; default: as --arch", minimum=1)
+    decoder_embed_dim: int | None = option(
+        None, "width of the embedding and of the last layer", minimum=1, maximum=1 << 16
+    )
+    decoder_hidden_size: int | None = option(
+        None, "width of the LSTM layers but the last; default: as --arch", minimum=1, maximum=1 << 16
+    )
+    dropout: float | None = option(None, "on the last layer's output; default: as --arch", minimum=0, below=1)
+    input_dropout: float | None = option(
+        None, "on the embedded words; default: as --arch", minimum=0, below=1, aliases=("dropouti",)
+    )
+    hidden_dropout: float | None = option(
+        None, "between LSTM layers; default: as --arch", minimum=0, below=1, aliases=("dropouth",)
+    )
+    embedding_dropout: float | None = option(
+        None, "of whole words of the vocabulary; default: as --arch", minimum=0, below=1, aliases=("dropoute",)
+    )
+    weight_dropout: float | None = option(
+        None, "on the hidden-to-hidden weights; default: as --arch", minimum=0, below=1, aliases=("wdrop",)
+    )
+    weight_noise: str = option(
+        "per-copy",
+        "embedding_dropout and weight_dropout: per-copy draws them afresh for each copy, shared once for all copies of "
+        "a shard, as repeated rows would (not in fairseq)",
+        choices=("per-copy", "shared"),
+    )
+
+
+@dataclass(frozen=True)
+class ImageClassifierOptions:
+    """A convolutional network; its sizes are its architecture's, what may be chosen is its noise."""
+
+    ghost_batch: int | None = option(
+        None, "images of a group of batch normalisation; must divide --batch-size (default: all of it)", minimum=1
+    )
+    dropout: float | None = option(None, "where the architecture has dropout; default: as --arch", minimum=0, below=1)
+
+
+ModelOptions = TransformerOptions | TransformerLMOptions | AWDLSTMOptions | ImageClassifierOptions
