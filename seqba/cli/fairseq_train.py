@@ -48,7 +48,6 @@ UNSUPPORTED = {
     "--checkpoint-activations": _MEMORY,
     "--empty-cache-freq": _MEMORY,
     "--all-gather-list-size": _ONE_PROCESS,
-    "--num-workers": _LOADER,
     "--num-workers-valid": _LOADER,
     "--data-buffer-size": _LOADER,
     "--dataset-impl": "a data-bin is always memory-mapped (mmap)",

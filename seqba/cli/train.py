@@ -1,4 +1,4 @@
-"""`seqba-train`: a data-bin → checkpoints."""
+"""`seqba-train`: a data-bin, or a folder of pictures → checkpoints."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.errors import UserError
 from seqba.models.architectures import ARCHITECTURES
-from seqba.models.options import AWDLSTMOptions, TransformerLMOptions, TransformerOptions
+from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.options import flag_of
+from seqba.tasks.image_classification import ImageOptions
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamOptions
@@ -56,6 +57,8 @@ SOME = {
     "Transformer without encoder (language_modeling)": TransformerLMOptions,
     "running text (language_modeling)": StreamOptions,
     "AWD-LSTM (language_modeling)": AWDLSTMOptions,
+    "pictures and their views (image_classification)": ImageOptions,
+    "image networks (image_classification)": ImageClassifierOptions,
 }
 """What `KINDS` gives to some tasks and families of models alone."""
 
@@ -69,7 +72,11 @@ def build_parser() -> Parser:
         "other options there are.",
         unsupported=UNSUPPORTED,
     )
-    parser.add_argument("data", metavar="DATA", help="data-bin; several, separated by colons, take turns by epoch")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="data-bin; several, separated by colons, take turns by epoch; for images a folder of pictures",
+    )
     parser.add_argument(
         "--task", default="translation", choices=tuple(DEFAULT_ARCH), help="what is learned (default: translation)"
     )

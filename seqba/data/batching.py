@@ -114,12 +114,12 @@ def plan_epoch(
     """
     random = np.random.PCG64(np.random.SeedSequence([seed, epoch]))
     rows = np.arange(len(source_sizes), dtype=np.int64) if rows is None else rows
-    shuffled = rows[_permutation(random, len(rows))]
+    shuffled = rows[permutation(random, len(rows))]
     order = shuffled[_sort_windows(source_sizes[shuffled], target_sizes[shuffled], window)]
     batches = plan_batches(
         source_sizes, target_sizes, order, max_tokens=max_tokens, max_rows=max_rows, multiple=multiple
     )
-    return _reordered(batches, _permutation(random, len(batches)))
+    return _reordered(batches, permutation(random, len(batches)))
 
 
 def fitting(source_sizes: Sizes, target_sizes: Sizes, max_source: int, max_target: int) -> tuple[Rows, Rows]:
@@ -141,7 +141,7 @@ def _fitting_rows(longest: Rows, counts: Rows, max_tokens: int | None) -> int:
     return int(area.searchsorted(max_tokens, side="right"))
 
 
-def _permutation(random: np.random.PCG64, count: int) -> Rows:
+def permutation(random: np.random.PCG64, count: int) -> Rows:
     """A random order of `count` numbers, by sorting random keys that carry their number in the low bits."""
     bits = np.uint64(max(1, count - 1).bit_length())
     numbers = np.arange(count, dtype=np.uint64)

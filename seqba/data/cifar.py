@@ -87,11 +87,14 @@ class Cifar:
     Attributes:
         classes: ten names, or the hundred fine ones.
         name: for messages.
+        side: 32.
 
     Raises:
         UserError: for another split; a missing, empty or truncated file; a label that no class has; class names that
             aren't as many as there are classes.
     """
+
+    side: int | None = SIDE
 
     def __init__(self, folder: Path, split: str, layout: Layout) -> None:
         if split not in ("train", "test"):

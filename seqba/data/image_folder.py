@@ -41,6 +41,8 @@ class ImageFolder:
             without pictures.
     """
 
+    side: int | None = None
+
     def __init__(self, folder: Path, split: str, *, decode_size: int) -> None:
         if decode_size < 1:
             raise ValueError(f"decode_size is {decode_size}; it must be at least 1")

@@ -9,11 +9,19 @@ from typing import Any, Literal, TypeVar
 
 from seqba.errors import UserError
 from seqba.models.awd_lstm import AWDLSTM
-from seqba.models.options import AWDLSTMOptions, ModelOptions, TransformerLMOptions, TransformerOptions
+from seqba.models.classifier import ImageClassifier
+from seqba.models.image_networks import NETWORKS, build_network
+from seqba.models.options import (
+    AWDLSTMOptions,
+    ImageClassifierOptions,
+    ModelOptions,
+    TransformerLMOptions,
+    TransformerOptions,
+)
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
 
-Family = Literal["transformer", "transformer_lm", "awd_lstm"]
+Family = Literal["transformer", "transformer_lm", "awd_lstm", "image_classifier"]
 Model = TypeVar("Model")
 
 
@@ -65,9 +73,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
     ),
     "transformer_lm": Architecture("transformer_lm", {**_side("decoder", 6, 512, 2048, 8), **_RATES}),
+    **{name: Architecture("image_classifier", {"dropout": network.dropout}) for name, network in NETWORKS.items()},
 }
 """Sizes: Vaswani et al. 2017, table 3 (base, big); Merity et al. 2018 on PTB with the dropouts of the released command
-(awd_lstm); fairseq's recipes (the others)."""
+(awd_lstm); `seqba.models.image_networks`; fairseq's recipes (the others)."""
 
 
 def architecture(arch: str, family: Family) -> Architecture:
@@ -123,6 +132,19 @@ def resolve_awd_lstm(arch: str, options: AWDLSTMOptions) -> AWDLSTMOptions:
     return AWDLSTMOptions(**{**architecture(arch, "awd_lstm").fields, **_given(options)})
 
 
+def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> ImageClassifierOptions:
+    """Fills what `options` leaves open with the architecture's values.
+
+    Raises:
+        UserError: for an unknown architecture, or a dropout that it has no place for.
+    """
+    fields = architecture(arch, "image_classifier").fields
+    if options.dropout is not None and fields["dropout"] is None:
+        names = [name for name, network in NETWORKS.items() if network.dropout is not None]
+        raise UserError(f"--dropout has no place in --arch {arch}: {', '.join(names)} have one")
+    return ImageClassifierOptions(**{**fields, **_given(options)})
+
+
 def build_transformer(options: TransformerOptions, source_vocabulary: int, target_vocabulary: int) -> Transformer:
     """Builds the model from resolved options and the sizes of both dictionaries.
 
@@ -175,6 +197,17 @@ def build_awd_lstm(options: AWDLSTMOptions, vocabulary: int) -> AWDLSTM:
             share_weight_noise=options.weight_noise == "shared",
         )
     )
+
+
+def build_image_classifier(
+    arch: str, options: ImageClassifierOptions, classes: int, image_size: int
+) -> ImageClassifier:
+    """Builds the network of that name from resolved options, the number of classes and the side of the pictures.
+
+    Raises:
+        UserError: for sizes that don't fit together.
+    """
+    return _build(lambda: build_network(arch, options, classes, image_size))
 
 
 def _given(options: ModelOptions) -> dict[str, Any]:

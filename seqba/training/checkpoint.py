@@ -22,14 +22,25 @@ from torch import Tensor, nn
 
 from seqba.data.files import atomic_write, open_file
 from seqba.errors import UserError
-from seqba.models.architectures import ARCHITECTURES, build_awd_lstm, build_transformer, build_transformer_lm
+from seqba.models.architectures import (
+    ARCHITECTURES,
+    build_awd_lstm,
+    build_image_classifier,
+    build_transformer,
+    build_transformer_lm,
+)
 from seqba.models.awd_lstm import AWDLSTM
-from seqba.models.options import AWDLSTMOptions, TransformerLMOptions, TransformerOptions
+from seqba.models.classifier import ImageClassifier
+from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
 
-Model = Transformer | TransformerLM | AWDLSTM
-READERS = {"translation": "seqba-generate", "language_modeling": "seqba-eval-lm"}
+Model = Transformer | TransformerLM | AWDLSTM | ImageClassifier
+READERS = {
+    "translation": "seqba-generate",
+    "language_modeling": "seqba-eval-lm",
+    "image_classification": "seqba-eval-image",
+}
 REQUIRED = {"model": dict, "cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
 
 
@@ -108,13 +119,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Model:
-    """The model that `cfg["model"]` and the task's vocabulary sizes describe, with fresh weights."""
+    """The model that `cfg["model"]` and what the task says of its data describe, with fresh weights."""
     options = model_cfg["options"]
     family = ARCHITECTURES[model_cfg["arch"]].family
     if family == "transformer_lm":
         return build_transformer_lm(TransformerLMOptions(**options), task_state["vocabulary"])
     if family == "awd_lstm":
         return build_awd_lstm(AWDLSTMOptions(**options), task_state["vocabulary"])
+    if family == "image_classifier":
+        image_options = ImageClassifierOptions(**options)
+        return build_image_classifier(model_cfg["arch"], image_options, task_state["classes"], task_state["image_size"])
     sizes = (task_state["source_vocabulary"], task_state["target_vocabulary"])
     return build_transformer(TransformerOptions(**options), *sizes)
 

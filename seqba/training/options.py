@@ -130,9 +130,13 @@ class ValidationOptions:
     validate_interval: int = option(1, "validate every so many epochs", minimum=1)
     validate_interval_updates: int = option(0, "validate every so many updates as well; 0 = never", minimum=0)
     best_checkpoint_metric: str = option(
-        "loss", "what checkpoint_best.pt and patience go by", choices=("loss", "nll", "ppl", "bleu")
+        "loss",
+        "what checkpoint_best.pt and patience go by: loss, nll; ppl of text, bleu of translations; top1, top5 of images",
+        choices=("loss", "nll", "ppl", "bleu", "top1", "top5"),
     )
-    maximize_best_checkpoint_metric: bool = option(False, "the metric's largest value is the best one (bleu)")
+    maximize_best_checkpoint_metric: bool = option(
+        False, "the metric's largest value is the best one (bleu, top1, top5)"
+    )
     patience: int = option(-1, "stop after this many validations in a row without a new best; -1 = never", minimum=-1)
 
 
@@ -265,8 +269,9 @@ def _is_given(options: Any, name: str) -> bool:
 
 def _check_validation(options: TrainingOptions) -> None:
     metric = options.validation.best_checkpoint_metric
-    if options.validation.maximize_best_checkpoint_metric != (metric == "bleu"):
-        needed = "needs" if metric == "bleu" else "excludes"
+    rises = metric in ("bleu", "top1", "top5")
+    if options.validation.maximize_best_checkpoint_metric != rises:
+        needed = "needs" if rises else "excludes"
         raise UserError(
             f"--best-checkpoint-metric {metric} {needed} --maximize-best-checkpoint-metric; "
             "the worst checkpoint would be kept as the best"

@@ -7,8 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqba.errors import UserError
-from seqba.models.architectures import Family, resolve_awd_lstm, resolve_transformer, resolve_transformer_lm
-from seqba.models.options import AWDLSTMOptions, ModelOptions, TransformerLMOptions, TransformerOptions
+from seqba.models.architectures import (
+    Family,
+    resolve_awd_lstm,
+    resolve_image_classifier,
+    resolve_transformer,
+    resolve_transformer_lm,
+)
+from seqba.models.options import (
+    AWDLSTMOptions,
+    ImageClassifierOptions,
+    ModelOptions,
+    TransformerLMOptions,
+    TransformerOptions,
+)
+from seqba.tasks.image_classification import ImageClassification, ImageOptions
 from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
@@ -17,8 +30,8 @@ from seqba.training.bleu import BleuOptions
 from seqba.training.checkpoint import plain_options
 from seqba.training.options import TrainingOptions
 
-TaskOptions = TranslationOptions | BlockOptions | StreamOptions
-RunnableTask = Translation | LanguageModeling | StreamLanguageModeling
+TaskOptions = TranslationOptions | BlockOptions | StreamOptions | ImageOptions
+RunnableTask = Translation | LanguageModeling | StreamLanguageModeling | ImageClassification
 
 
 @dataclass(frozen=True)
@@ -45,23 +58,31 @@ class Kind:
         return (self.task, self.model, *self.others)
 
 
-WITHOUT_IN_STREAMS = (
+WITHOUT_PACKING = (
     "max_tokens",
     "max_tokens_valid",
     "required_batch_size_multiple",
     "skip_invalid_size_inputs_valid_test",
     "sentence_avg",
 )
-"""Running text is cut into --batch-size equal streams: nothing is packed, too long, or a sentence."""
+"""Running text is cut into --batch-size equal streams, and images are all of a size: nothing is packed, too long, or a
+sentence."""
 
 KINDS: dict[tuple[str, Family], Kind] = {
     ("translation", "transformer"): Kind("translation", TranslationOptions, TransformerOptions, (BleuOptions,)),
     ("language_modeling", "transformer_lm"): Kind("blocks", BlockOptions, TransformerLMOptions),
-    ("language_modeling", "awd_lstm"): Kind("streams", StreamOptions, AWDLSTMOptions, without=WITHOUT_IN_STREAMS),
+    ("language_modeling", "awd_lstm"): Kind("streams", StreamOptions, AWDLSTMOptions, without=WITHOUT_PACKING),
+    ("image_classification", "image_classifier"): Kind(
+        "images", ImageOptions, ImageClassifierOptions, without=WITHOUT_PACKING
+    ),
 }
 """Every task with every family of models that can do it."""
 
-DEFAULT_ARCH = {"translation": "transformer_wmt_en_de", "language_modeling": "transformer_lm"}
+DEFAULT_ARCH = {
+    "translation": "transformer_wmt_en_de",
+    "language_modeling": "transformer_lm",
+    "image_classification": "resnet44",
+}
 """Every task, and its architecture where none is given."""
 
 
@@ -106,6 +127,8 @@ def open_task(recipe: Recipe) -> tuple[RunnableTask, ModelOptions]:
         longest = recipe.task_options.longest_row
         model = resolve_transformer_lm(recipe.arch, recipe.model, longest=longest)
         return _open_language_modeling(recipe, recipe.task_options, model)
+    if isinstance(recipe.task_options, ImageOptions) and isinstance(recipe.model, ImageClassifierOptions):
+        return _open_images(recipe, recipe.task_options), resolve_image_classifier(recipe.arch, recipe.model)
     raise ValueError(f"no kind of run has {type(recipe.task_options).__name__} and {type(recipe.model).__name__}")
 
 
@@ -147,6 +170,16 @@ def _open_streams(recipe: Recipe, options: StreamOptions) -> StreamLanguageModel
     return StreamLanguageModeling(
         recipe.data, options, recipe.batches, recipe.criterion, seed=recipe.training.grid.seed
     )
+
+
+def _open_images(recipe: Recipe, options: ImageOptions) -> ImageClassification:
+    model, rows = recipe.model, recipe.batches.batch_size
+    if isinstance(model, ImageClassifierOptions) and model.ghost_batch and rows and rows % model.ghost_batch:
+        raise UserError(
+            f"--ghost-batch {model.ghost_batch} must divide --batch-size {rows}, so that groups are the same in every "
+            "plan"
+        )
+    return ImageClassification(recipe.data, options, recipe.batches, recipe.criterion, seed=recipe.training.grid.seed)
 
 
 def _open_language_modeling(

@@ -44,9 +44,7 @@ def train(recipe: Recipe) -> int:
         UserError: for anything in the recipe or its files that can't work, before long work wherever possible.
     """
     options = recipe.training
-    if options.validation.best_checkpoint_metric == "bleu" and not recipe.bleu.eval_bleu:
-        needed = "needs --eval-bleu" if recipe.task == "translation" else "belongs to --task translation; take ppl"
-        raise UserError(f"--best-checkpoint-metric bleu {needed}")
+    _check_metric(recipe)
     grid = derive_grid(options.grid)
     folder = CheckpointFolder(options.checkpoints)
     device = choose_device(cpu=options.run.cpu)
@@ -74,6 +72,25 @@ def train(recipe: Recipe) -> int:
     finally:
         log.close()
     return _farewell(limit, stop, trainer, folder)
+
+
+METRICS_OF = {
+    "ppl": ("translation", "language_modeling"),
+    "bleu": ("translation",),
+    "top1": ("image_classification",),
+    "top5": ("image_classification",),
+}
+"""Which tasks' validations have a metric, for those that not all have."""
+
+
+def _check_metric(recipe: Recipe) -> None:
+    """Refuses a deciding metric that this run's validation won't have."""
+    metric = recipe.training.validation.best_checkpoint_metric
+    owners = METRICS_OF.get(metric, (recipe.task,))
+    if recipe.task not in owners:
+        raise UserError(f"--best-checkpoint-metric {metric} belongs to --task {' or '.join(owners)}; take loss")
+    if metric == "bleu" and not recipe.bleu.eval_bleu:
+        raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
 
 
 def _describe(recipe: Recipe) -> tuple[RunnableTask, dict[str, Any]]:

@@ -23,6 +23,7 @@ UPDATE_DEFINING = {
     "batches": ("train_subset", "max_tokens", "batch_size", "required_batch_size_multiple"),
     "blocks": ("tokens_per_sample", "sample_break_mode", "add_bos_token"),
     "streams": ("bptt",),
+    "images": ("hold_out",),
 }
 """Options that say what update u is made of: going on with others would be another run under the same name.
 
@@ -44,6 +45,15 @@ WEIGHT_MOVING = {
         "bf16",
     ),
     "streams": ("activation_regularization", "temporal_activation_regularization"),
+    "images": (
+        "augmentation",
+        "crop_padding",
+        "cutout",
+        "colour_jitter",
+        "decode_size",
+        "mixup",
+        "manifold_mixup",
+    ),
     "schedule": (
         "lr_scheduler",
         "lr",

@@ -1,0 +1,159 @@
+"""seqba-eval-image: a classifier and a split of pictures → accuracy, also over noisy views."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.data.images import ImageBatches
+from seqba.errors import UserError
+from seqba.evaluation.accuracy import ImageTally, ScoredImages, score_once, score_views
+from seqba.models.classifier import ImageClassifier
+from seqba.options import check_options, option
+from seqba.tasks.image_classification import ImageOptions, classes_digest, open_split
+from seqba.tasks.image_views import evaluation_view, training_view
+from seqba.training.checkpoint import LoadedModel, load_model
+from seqba.training.device import choose_device
+from seqba.training.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Which model looks at which pictures, in how many views, and what is printed."""
+
+    path: str | None = option(None, "the checkpoint", metavar="FILE")
+    gen_subset: str = option("test", "the split to score; held-out is what --hold-out left out of training")
+    batch_size: int = option(256, "pictures of a batch", minimum=1, aliases=("max-sentences",))
+    tta: int = option(
+        0,
+        "test-time augmentation: average the probabilities over so many random views, drawn as in training; 0 = one "
+        "view of the middle",
+        minimum=0,
+    )
+    seed: int = option(1, "of the views", minimum=0, maximum=2**63 - 1)
+    num_workers: int = option(2, "processes that decode pictures ahead of time", minimum=0)
+    output_predictions: bool = option(
+        False, "print a line for each picture: number, class, likeliest class, its probability"
+    )
+    quiet: bool = option(False, "print the accuracies alone")
+    cpu: bool = option(False, "run on the CPU even where there is a GPU")
+    bf16: bool = option(False, "bfloat16")
+
+    def __post_init__(self) -> None:
+        """Checks what no single option can."""
+        if self.path is None:
+            raise UserError("--path is missing: which checkpoint shall be evaluated? (checkpoints/checkpoint_best.pt)")
+        if self.quiet and self.output_predictions:
+            raise UserError("--quiet and --output-predictions exclude each other")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Scores a split and prints its accuracies."""
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    parser = Parser(
+        "seqba-eval-image",
+        "Top-1 and top-5 accuracy of an image classifier on a split, in one view or averaged over many.",
+    )
+    parser.add_argument("data", help="folder of the pictures, as for seqba-train")
+    parser.add_options(EvalOptions, "model, pictures and output")
+    namespace = parser.parse(arguments)
+    options = read_options(namespace, EvalOptions)
+    device = choose_device(cpu=options.cpu)
+    if device.type == "cpu":
+        keep_freed_memory()
+    loaded = load_model(str(options.path), device, task="image_classification")
+    images = _image_options(loaded, options)
+    batches = _open(Path(namespace.data), loaded, images, options)
+    start = time.perf_counter()
+    tally = _score(_scored(loaded, images, batches, device, options), batches, options)
+    elapsed_s = time.perf_counter() - start
+    if not math.isfinite(tally.nll):
+        raise UserError(f"the probabilities of {options.path} are not finite: its weights are; take an earlier one")
+    if not options.quiet:
+        views = f"{options.tta} random views" if options.tta else "1 view"
+        print(
+            f"Evaluated {tally.images} images in {views} in {elapsed_s:.1f}s ({tally.images / elapsed_s:.1f} images/s)"
+        )
+    print(
+        f"Top-1: {tally.percent(tally.top1):.2f}%, Top-5: {tally.percent(tally.top5):.2f}%, "
+        f"Loss (nats): {tally.nll / tally.images:.4f}"
+    )
+    return 0
+
+
+def _image_options(loaded: LoadedModel, options: EvalOptions) -> ImageOptions:
+    """What the model was trained with; the views are drawn as there."""
+    try:
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in _trained(loaded).items()
+        }
+        trained = ImageOptions(**given)
+        check_options(trained)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"checkpoint {options.path} doesn't say what its views were: {error}") from None
+    if options.tta and trained.augmentation == "none" and not trained.cutout and not trained.colour_jitter:
+        raise UserError(f"--tta {options.tta} would average equal views: {options.path} was trained without any noise")
+    return replace(trained, num_workers=options.num_workers)
+
+
+def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: EvalOptions) -> ImageBatches:
+    """The split, if its classes are the model's."""
+    train_subset = loaded.cfg["task"]["batches"]["train_subset"]
+    batches = open_split(folder, options.gen_subset, images, train_subset=train_subset, batch_size=options.batch_size)
+    if loaded.task_state.get("classes_sha256") != classes_digest(batches.source.classes):
+        raise UserError(
+            f"checkpoint {options.path} was trained on other classes than those of {folder}: give the folder it was "
+            "trained on"
+        )
+    return batches
+
+
+def _scored(
+    loaded: LoadedModel, images: ImageOptions, batches: ImageBatches, device: torch.device, options: EvalOptions
+) -> Iterator[ScoredImages]:
+    model = loaded.model.bfloat16() if options.bf16 else loaded.model
+    if not isinstance(model, ImageClassifier):
+        raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which is no image classifier")
+    size = loaded.task_state["image_size"]
+    if options.tta:
+        view = training_view(images, size)
+        return score_views(model, batches, view, device, views=options.tta, seed=options.seed)
+    return score_once(model, batches, evaluation_view(size), device)
+
+
+def _score(scored: Iterator[ScoredImages], batches: ImageBatches, options: EvalOptions) -> ImageTally:
+    """Adds everything up, with a bar on stderr if that is a terminal, and prints each picture if asked to."""
+    tally = ImageTally()
+    hidden = True if options.quiet or (options.output_predictions and sys.stdout.isatty()) else None
+    total = len(batches.source)
+    with tqdm(total=total, desc=f"Evaluate {options.gen_subset}", unit="img", leave=False, disable=hidden) as bar:
+        for batch, rows in zip(scored, batches.batches, strict=True):
+            if options.output_predictions:
+                _print_predictions(batch, rows.tolist(), batches.source.classes)
+            tally.add(batch)
+            bar.update(len(batch.labels))
+    return tally
+
+
+def _print_predictions(batch: ScoredImages, rows: Sequence[int], classes: Sequence[str]) -> None:
+    r"""`12\tcat\tdog\t0.7310`."""
+    best = batch.probabilities.max(dim=1)
+    lines = zip(rows, batch.labels.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
+    for row, label, likeliest, probability in lines:
+        print(f"{row}\t{classes[label]}\t{classes[likeliest]}\t{probability:.4f}")
+
+
+def entry() -> None:
+    """The `seqba-eval-image` command."""
+    sys.exit(run(main))

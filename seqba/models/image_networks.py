@@ -1,0 +1,65 @@
+"""The image networks by name: what builds each, for how many classes, in what size, with which norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from seqba.models.alexnet import alexnet_bn
+from seqba.models.classifier import ImageClassifier, Norm
+from seqba.models.densenet import densenet_bc
+from seqba.models.mobilenet import mobilenet_v1
+from seqba.models.options import ImageClassifierOptions
+from seqba.models.resnet import resnet_cifar, resnet_imagenet, wide_resnet
+from seqba.models.vgg import vgg16_bn
+from seqba.nn import GhostBatchNorm2d
+
+
+@dataclass(frozen=True)
+class Network:
+    """A named network.
+
+    Attributes:
+        build: (classes, side of the pictures in pixels, norm, dropout) → the model.
+        dropout: what the network has where nobody says otherwise; None for one without.
+    """
+
+    build: Callable[[int, int, Norm, float], ImageClassifier]
+    dropout: float | None = None
+
+
+def _resnet(depth: int) -> Network:
+    return Network(lambda classes, _, norm, __: resnet_cifar(classes, depth=depth, norm=norm))
+
+
+NETWORKS: dict[str, Network] = {
+    "resnet8": _resnet(8),
+    "resnet20": _resnet(20),
+    "resnet32": _resnet(32),
+    "resnet44": _resnet(44),
+    "resnet56": _resnet(56),
+    "wide_resnet28_10": Network(
+        lambda classes, _, norm, dropout: wide_resnet(classes, depth=28, widen=10, norm=norm, dropout=dropout),
+        dropout=0.0,
+    ),
+    "vgg16_bn": Network(
+        lambda classes, side, norm, dropout: vgg16_bn(classes, image_size=side, norm=norm, dropout=dropout),
+        dropout=0.5,
+    ),
+    "densenet_bc100_12": Network(lambda classes, _, norm, __: densenet_bc(classes, depth=100, growth=12, norm=norm)),
+    "resnet50": Network(lambda classes, _, norm, __: resnet_imagenet(classes, depth=50, norm=norm)),
+    "mobilenet_v1": Network(lambda classes, _, norm, __: mobilenet_v1(classes, norm=norm)),
+    "alexnet": Network(lambda classes, _, norm, dropout: alexnet_bn(classes, norm=norm, dropout=dropout), dropout=0.5),
+}
+"""The networks of Hoffer et al. 2020, table 2; sizes of He et al. 2016 around ResNet44; resnet8, to try things."""
+
+
+def build_network(name: str, options: ImageClassifierOptions, classes: int, image_size: int) -> ImageClassifier:
+    """Builds a network from resolved options.
+
+    Raises:
+        ValueError: for a size of pictures that it can't have.
+    """
+    norm = partial(GhostBatchNorm2d, ghost_batch=options.ghost_batch)
+    return NETWORKS[name].build(classes, image_size, norm, options.dropout or 0.0)

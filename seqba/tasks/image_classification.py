@@ -1,0 +1,226 @@
+"""Image classification: pictures read once an update, and seen by each copy through its own crop, flip and cutout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from seqba.core import Carry
+from seqba.data.batching import permutation
+from seqba.data.images import ImageBatch, ImageBatches, ImageSource, open_images
+from seqba.errors import UserError
+from seqba.nn import Mixing, Mixup, count_right
+from seqba.options import option
+from seqba.tasks import Unit
+from seqba.tasks.image_views import ViewOptions, evaluation_view, training_view
+from seqba.tasks.options import BatchOptions, CriterionOptions
+
+HELD_OUT = "held-out"
+"""The split that `--hold-out` takes from the training pictures."""
+
+HOLD_OUT_SEED = 0
+
+FOLDER_IMAGE_SIZE = 224
+"""Pixels that the model sees of pictures of all sizes, where --image-size doesn't say."""
+
+PLACES = 3
+"""Where manifold mixup may mix: at the input, and before the second and the third stage of a model."""
+
+
+@dataclass(frozen=True)
+class ImageOptions(ViewOptions):
+    """Which pictures are learned from, and what a copy sees of them."""
+
+    mixup: float = option(
+        0.0, "α of mixup: each copy mixes its pictures in pairs, in shares drawn from Beta(α, α); 0 = not", minimum=0
+    )
+    manifold_mixup: float = option(0.0, "the same at the input or at one of two places in the model", minimum=0)
+    hold_out: int = option(
+        0, f"take so many training pictures, the same for all seeds, as a split of its own: {HELD_OUT}", minimum=0
+    )
+    num_workers: int = option(
+        2, "processes that decode pictures ahead of time (CIFAR is memory-mapped and needs none)", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses what excludes each other."""
+        super().__post_init__()
+        if self.mixup and self.manifold_mixup:
+            raise UserError("--mixup and --manifold-mixup exclude each other: the latter mixes at the input too")
+
+
+class ImageClassification:
+    """Pictures and their classes.
+
+        loss = Σ_n cross-entropy(model(T_i(x_n)), y_n)
+
+    A shard is --batch-size different pictures; an epoch passes over all of them in an order that is a function of
+    (seed, epoch), and leaves out the last few that make no whole batch. Everything random happens on the device, after
+    the batch has been read once for all its copies.
+
+    Args:
+        data: CIFAR in its official binary layout, or a folder for each split with a folder for each class.
+        options: the views, mixup, and what is held out.
+        batches: --batch-size is B.
+        criterion: label smoothing.
+        seed: of the order.
+
+    Attributes:
+        classes: their names.
+        image_size: side of the square that the model sees, in pixels.
+
+    Raises:
+        UserError: for pictures that are missing or broken, or options that don't fit them.
+
+    Source: Hoffer et al. 2020, section 4.1.
+    """
+
+    unit: Unit = "images"
+
+    def __init__(
+        self, data: str, options: ImageOptions, batches: BatchOptions, criterion: CriterionOptions, *, seed: int
+    ) -> None:
+        if batches.batch_size is None:
+            raise UserError("how many pictures is a shard? Give --batch-size (64, say)")
+        self.folder = Path(data)
+        self.options = options
+        self.batches = batches
+        self.rows: int = batches.batch_size
+        self.smoothing = criterion.label_smoothing
+        self.seed = seed
+        self.carried: Carry | None = None
+        self._training = open_images(self.folder, batches.train_subset, decode_size=options.decode_size)
+        self.classes = list(self._training.classes)
+        self.image_size = _image_size(self._training, options)
+        self._training_rows = self._rows_to_learn()
+        self._training_view = training_view(options, self.image_size)
+        self._evaluation_view = evaluation_view(self.image_size)
+        alpha = options.mixup or options.manifold_mixup
+        self._mixup = Mixup(alpha, PLACES if options.manifold_mixup else 1) if alpha else None
+        self._validation: dict[str, ImageBatches] = {}
+
+    def state(self) -> dict[str, Any]:
+        """How many classes, a digest of their names, and the size of the model's pictures."""
+        return {
+            "task": "image_classification",
+            "classes": len(self.classes),
+            "classes_sha256": classes_digest(self.classes),
+            "image_size": self.image_size,
+        }
+
+    def epoch(self, epoch: int, shards_per_update: int = 1) -> ImageBatches:
+        """The shards of the 1-based `epoch`, each of exactly --batch-size pictures."""
+        random = np.random.PCG64(np.random.SeedSequence([self.seed, epoch]))
+        order = self._training_rows[permutation(random, len(self._training_rows))]
+        whole = len(order) // self.rows
+        batches = np.split(order[: whole * self.rows], whole)
+        return ImageBatches(self._training, batches, workers=self.options.num_workers)
+
+    def validation(self, subset: str) -> ImageBatches:
+        """All pictures of a split, in order, --batch-size-valid at a time (default: --batch-size)."""
+        if subset not in self._validation:
+            size = self.batches.batch_size_valid or self.rows
+            self._validation[subset] = open_split(
+                self.folder, subset, self.options, train_subset=self.batches.train_subset, batch_size=size
+            )
+        return self._validation[subset]
+
+    def loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+        """Summed loss in nats, the number of images, and the sums nll, top1 and top5.
+
+        In training the model sees a random view of each picture. Under mixup the loss is that of the mixed labels,
+        while nll, top1 and top5 go by the label of the picture that isn't the partner.
+        """
+        if not model.training:
+            logits = model(self._evaluation_view(batch.images, batch.sizes))
+            return self._sums(logits, batch.labels, None)
+        images = self._training_view(batch.images, batch.sizes)
+        mixing = None if self._mixup is None else self._mixup.draw(len(images), images.device)
+        return self._sums(model(images, mixing), batch.labels, mixing)
+
+    def weight(self, batch: ImageBatch) -> float:
+        """Images."""
+        return float(len(batch.labels))
+
+    def count(self, batch: ImageBatch) -> int:
+        """Images."""
+        return len(batch.labels)
+
+    def learning_rate_factor(self, batch: ImageBatch) -> float:
+        """1: batches are of one size."""
+        return 1.0
+
+    def _sums(
+        self, logits: Tensor, labels: Tensor, mixing: Mixing | None
+    ) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+        logits = logits.float()
+        # The smoothing of the other tasks gives ε/(V − 1) to each wrong class, torch's ε/V to each class.
+        smoothing = self.smoothing * logits.shape[1] / (logits.shape[1] - 1) if self.smoothing else 0.0
+
+        def row_losses(labels: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+
+        loss = row_losses(labels) if mixing is None else mixing.loss(row_losses, labels)
+        with torch.no_grad():
+            nll = nn.functional.cross_entropy(logits, labels, reduction="sum")
+            sums = {"nll": nll, **count_right(logits, labels)}
+        return loss.sum(), float(len(labels)), sums
+
+    def _rows_to_learn(self) -> npt.NDArray[np.int64]:
+        everything, held_out = len(self._training), self.options.hold_out
+        if everything - held_out < self.rows:
+            rest = f" less --hold-out {held_out}" if held_out else ""
+            raise UserError(
+                f"{self._training.name} has {everything} pictures{rest}, not even one --batch-size of {self.rows}"
+            )
+        return _shuffled(everything)[held_out:]
+
+
+def classes_digest(classes: Sequence[str]) -> str:
+    """What names the classes and their order: other ones would give the labels another meaning."""
+    return hashlib.sha256("\0".join(classes).encode()).hexdigest()
+
+
+def open_split(
+    folder: str | Path, subset: str, options: ImageOptions, *, train_subset: str, batch_size: int
+) -> ImageBatches:
+    """All pictures of a split, in order, `batch_size` at a time; the last batch may have fewer.
+
+    Args:
+        folder: with the pictures.
+        subset: a split, or `HELD_OUT` where the options hold pictures out of `train_subset`.
+        options: those of training.
+        train_subset: the split that is learned from.
+        batch_size: pictures of a batch.
+
+    Raises:
+        UserError: for a split that isn't there, is empty or broken.
+    """
+    held_out = subset == HELD_OUT and options.hold_out > 0
+    source = open_images(folder, train_subset if held_out else subset, decode_size=options.decode_size)
+    rows = np.sort(_shuffled(len(source))[: options.hold_out]) if held_out else np.arange(len(source))
+    batches = np.split(rows, range(batch_size, len(rows), batch_size))
+    return ImageBatches(source, batches, workers=options.num_workers)
+
+
+def _shuffled(count: int) -> npt.NDArray[np.int64]:
+    """The order in which `--hold-out` takes pictures: a draw that doesn't depend on the run's seed."""
+    return permutation(np.random.PCG64(HOLD_OUT_SEED), count)
+
+
+def _image_size(source: ImageSource, options: ImageOptions) -> int:
+    """Side of the model's pictures: as asked for, or as they are, or the usual one for pictures of all sizes."""
+    if source.side is None and options.augmentation == "crop":
+        raise UserError(
+            f"{source.name} has pictures of different sizes, from which no common window can be cut: add "
+            "--augmentation resized-crop"
+        )
+    return options.image_size or source.side or FOLDER_IMAGE_SIZE

@@ -1,0 +1,95 @@
+"""What a model sees of a picture: a random view in training, the middle of it in evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from seqba.errors import UserError
+from seqba.nn import CenterCrop, ColourJitter, Cutout, HorizontalFlip, Normalize, RandomCrop, RandomResizedCrop
+from seqba.options import option
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """The random views of training: the augmentation of Batch Augmentation."""
+
+    augmentation: str = option(
+        "crop",
+        "crop: a window of the picture padded with --crop-padding zeros, mirrored or not (CIFAR); resized-crop: a box "
+        "of 8 to 100% of it, resized, mirrored or not (ImageNet); none: the middle",
+        choices=("crop", "resized-crop", "none"),
+    )
+    crop_padding: int = option(4, "zeros on each side before a crop, in pixels", minimum=0)
+    cutout: int = option(0, "blank a square of this side, in pixels; 0 = not (the paper: 16)", minimum=0)
+    colour_jitter: tuple[float, ...] = option(
+        (), "vary brightness, contrast and saturation by up to these shares (0.4,0.4,0.4)", minimum=0, metavar="B,C,S"
+    )
+    image_size: int | None = option(
+        None, "side of what the model sees, in pixels (default: the pictures' own, or 224 if they differ)", minimum=8
+    )
+    decode_size: int = option(
+        256, "pixels that the shorter side of pictures of different sizes is shrunk to when decoded", minimum=8
+    )
+
+    def __post_init__(self) -> None:
+        """Refuses options without effect."""
+        if self.crop_padding != 4 and self.augmentation != "crop":
+            raise UserError(f"--crop-padding belongs to --augmentation crop, not {self.augmentation}")
+        if len(self.colour_jitter) not in (0, 3):
+            raise UserError(f"--colour-jitter takes three numbers like 0.4,0.4,0.4, not {len(self.colour_jitter)}")
+        if self.image_size is not None and self.image_size > self.decode_size:
+            raise UserError(
+                f"--image-size {self.image_size} is more than --decode-size {self.decode_size}: pictures would be "
+                "shrunk and then enlarged"
+            )
+
+
+class View(nn.Module):
+    """Pictures of a batch → what the model sees of them.
+
+    Args:
+        window: (images, sizes) → windows of one size.
+        changes: what is done to the windows, in order.
+
+    Shape:
+        (R, 3, H, W) uint8 and sizes (R, 2) int64 → (R, 3, side, side) float32.
+    """
+
+    def __init__(self, window: nn.Module, changes: list[nn.Module]) -> None:
+        super().__init__()
+        self.window = window
+        self.changes = nn.Sequential(*changes)
+
+    def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """The view of each row."""
+        window = self.window(images) if isinstance(self.window, RandomCrop) else self.window(images, sizes)
+        view: Tensor = self.changes(window)
+        return view
+
+
+def training_view(options: ViewOptions, size: int) -> View:
+    """The random view that the options describe, `size` pixels wide and high.
+
+    Crop, flip, colours, normalisation, and cutout last, so that what is blank is the mean colour.
+    """
+    windows: dict[str, nn.Module] = {
+        "crop": RandomCrop(size, options.crop_padding),
+        "resized-crop": RandomResizedCrop(size),
+        "none": CenterCrop(size),
+    }
+    changes: list[nn.Module] = []
+    if options.augmentation != "none":
+        changes.append(HorizontalFlip())
+    if options.colour_jitter:
+        changes.append(ColourJitter(*options.colour_jitter))
+    changes.append(Normalize())
+    if options.cutout:
+        changes.append(Cutout(options.cutout))
+    return View(windows[options.augmentation], changes)
+
+
+def evaluation_view(size: int) -> View:
+    """The middle of a picture, normalised."""
+    return View(CenterCrop(size), [Normalize()])
