@@ -95,10 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _image_options(loaded: LoadedModel, options: EvalOptions) -> ImageOptions:
     """What the model was trained with; the views are drawn as there."""
     try:
-        given: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in _trained(loaded).items()
-        }
-        trained = ImageOptions(**given)
+        given: dict[str, Any] = dict(loaded.cfg["task"]["images"])
+        trained = ImageOptions(**{**given, "colour_jitter": tuple(given["colour_jitter"])})
         check_options(trained)
     except (KeyError, TypeError) as error:
         raise UserError(f"checkpoint {options.path} doesn't say what its views were: {error}") from None

@@ -131,7 +131,7 @@ class ValidationOptions:
     validate_interval_updates: int = option(0, "validate every so many updates as well; 0 = never", minimum=0)
     best_checkpoint_metric: str = option(
         "loss",
-        "what checkpoint_best.pt and patience go by: loss, nll; ppl of text, bleu of translations; top1, top5 of images",
+        "what checkpoint_best.pt and patience go by; of text also ppl, of translations bleu, of images top1 and top5",
         choices=("loss", "nll", "ppl", "bleu", "top1", "top5"),
     )
     maximize_best_checkpoint_metric: bool = option(
