@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from alphabet import write_alphabet
+from pictures import write_pictures
 from reversal import write_reversal
 
 
@@ -21,3 +22,9 @@ def reversal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alphabet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data-bin of the toy text; read only."""
     return write_alphabet(tmp_path_factory.mktemp("alphabet") / "data-bin")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a toy CIFAR-10: 80 training and 20 test pictures; read only."""
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "cifar")

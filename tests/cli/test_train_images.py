@@ -1,0 +1,247 @@
+"""seqba-train and seqba-eval-image on pictures: learning, going on, test-time augmentation, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from alphabet import write_alphabet
+from pictures import write_pictures
+
+from seqba.cli.command import run
+from seqba.cli.eval_image import main as evaluate
+from seqba.cli.train import main
+from seqba.training.checkpoint import load_model, read_checkpoint
+from seqba.training.folder import BEST, LAST
+
+RESNET = [
+    *("--task", "image_classification", "--arch", "resnet8", "--cpu", "--log-format", "json", "--log-interval", "1"),
+    *("--batch-size", "8", "--valid-subset", "test", "--copies", "2", "--cutout", "8"),
+    *("--optimizer", "sgd", "--momentum", "0.9", "--lr", "0.05", "--weight-decay", "1e-4"),
+    *("--weight-decay-on", "weights", "--lr-scheduler", "step", "--lr-drops", "1", "--no-epoch-checkpoints"),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def train(data: Path, save_dir: Path, *more: str) -> int:
+    return run(main, [str(data), "--save-dir", str(save_dir), *RESNET, *more])
+
+
+def complaint(capsys: pytest.CaptureFixture[str], status: int) -> str:
+    captured = capsys.readouterr()
+    assert status == 2
+    assert captured.err.splitlines()[-1].startswith("error: ")
+    return captured.err.splitlines()[-1]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = read_checkpoint(folder / LAST)["model"]
+    return weights
+
+
+@pytest.fixture(scope="module")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three epochs, read only."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert train(pictures, folder, "--max-epoch", "3", "--log-file", str(folder / "log.jsonl")) == 0
+    return folder
+
+
+def test_colours_are_learned_and_the_rate_falls_after_an_epoch(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if line["event"] == "train"]
+    assert rates == pytest.approx([0.05] * 10 + [0.005] * 20)
+    valid = [line for line in lines if line["event"] == "valid"]
+    assert [line["update"] for line in valid] == [10, 20, 30]
+    assert valid[-1]["loss"] < valid[0]["loss"] < 3
+    assert valid[-1]["top1"] > 30  # chance is 10
+    last = [line for line in lines if line["event"] == "train"][-1]
+    assert (last["unique_images"], last["processed_images"]) == (240, 480)
+    assert "ppl" not in last
+
+
+@pytest.mark.parametrize("stop", [3, 10])
+def test_going_on_equals_never_having_stopped(stop: int, pictures: Path, tmp_path: Path) -> None:
+    for name, updates in (("straight", 12), ("twice", stop), ("twice", 12)):
+        assert train(pictures, tmp_path / name, "--max-update", str(updates)) == 0
+    one, other = weights_of(tmp_path / "straight"), weights_of(tmp_path / "twice")
+    for name in one:  # running statistics included
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_a_run_goes_on_under_another_plan_with_the_same_gradient(pictures: Path, tmp_path: Path) -> None:
+    for name, plans in (("same", ("stacked", "stacked")), ("other", ("stacked", "looped"))):
+        for plan, updates in zip(plans, ("1", "2"), strict=True):
+            assert train(pictures, tmp_path / name, "--max-update", updates, "--plan", plan, "--ghost-batch", "4") == 0
+    one, other = weights_of(tmp_path / "same"), weights_of(tmp_path / "other")
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_arms_have_the_same_updates_and_rates(pictures: Path, tmp_path: Path) -> None:
+    rates = []
+    for arm in ("baseline", "fixed-samples", "ba"):
+        log = tmp_path / f"{arm}.jsonl"
+        folder = tmp_path / arm
+        assert train(pictures, folder, "--arm", arm, "--max-update", "12", "--log-file", str(log), "--no-save") == 0
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        told = [line for line in lines if line["event"] == "train"]
+        rates.append([line["lr"] for line in told])
+        unique, processed = {"baseline": (8, 8), "fixed-samples": (16, 16), "ba": (8, 16)}[arm]
+        assert (told[0]["unique_images"], told[0]["processed_images"]) == (unique, processed)
+    assert rates[0] == rates[1] == rates[2]
+    assert rates[0] == pytest.approx([0.05] * 10 + [0.005] * 2)
+
+
+def test_evaluation_prints_what_training_saw(trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    valid = [line for line in lines if line["event"] == "valid"][-1]
+    arguments = [str(pictures), "--path", str(trained / LAST), "--cpu", "--quiet", "--batch-size", "7"]
+    assert evaluate(arguments) == 0
+    expected = f"Top-1: {valid['top1']:.2f}%, Top-5: {valid['top5']:.2f}%, Loss (nats): {valid['nll']:.4f}"
+    assert capsys.readouterr().out.strip() == expected
+
+
+def test_views_are_averaged_and_the_same_again(
+    trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = []
+    for more in (["--tta", "5"], ["--tta", "5"], ["--tta", "5", "--seed", "2"], ["--tta", "1"]):
+        assert evaluate([str(pictures), "--path", str(trained / BEST), "--cpu", *more]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(f"Evaluated 20 images in {more[1]} random views")
+        losses.append(float(told.split()[-1]))
+    assert losses[0] == losses[1] != losses[2]
+    assert losses[3] != losses[0]
+
+
+def test_predictions_are_printed_one_a_line(trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate([str(pictures), "--path", str(trained / BEST), "--cpu", "--output-predictions"]) == 0
+    *lines, _, summary = capsys.readouterr().out.splitlines()
+    rows = [line.split("\t") for line in lines]
+    assert [(row[0], row[1]) for row in rows] == [(str(number), f"class{number % 10}") for number in range(20)]
+    right = sum(label == likeliest for _, label, likeliest, _ in rows)
+    assert summary.startswith(f"Top-1: {100 * right / 20:.2f}%")
+    assert all(0.1 <= float(row[3]) <= 1 for row in rows)
+
+
+def test_a_checkpoint_says_what_it_is(trained: Path) -> None:
+    loaded = load_model(trained / BEST, task="image_classification")
+    assert loaded.cfg["task"]["images"]["cutout"] == 8
+    assert loaded.task_state["classes"] == 10
+    settings = json.loads((trained / "run.json").read_text())
+    assert settings["parameters"] == sum(weight.numel() for weight in loaded.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--valid-subset", "valid"], "--valid-subset test"),
+        (["--ghost-batch", "3"], "--ghost-batch 3 must divide --batch-size 8"),
+        (["--dropout", "0.1"], "--dropout has no place in --arch resnet8: wide_resnet28_10, vgg16_bn, alexnet have"),
+        (["--max-tokens", "100"], "--max-tokens belongs to --task translation"),
+        (["--lr-scheduler", "vaswani"], "--lr has no effect on"),
+        (["--best-checkpoint-metric", "ppl"], "ppl belongs to --task translation or language_modeling"),
+        (["--best-checkpoint-metric", "top1"], "top1 needs --maximize-best-checkpoint-metric"),
+        (["--arch", "awd_lstm"], "--arch awd_lstm is not for --task image_classification"),
+        (["--train-subset", "validation"], "has no split 'validation'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    more: list[str], message: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in complaint(capsys, train(pictures, tmp_path, "--max-update", "1", *more))
+
+
+def test_options_of_images_are_refused_elsewhere(
+    alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(alphabet), "--save-dir", str(tmp_path), "--task", "language_modeling", "--lr", "1"]
+    status = run(main, [*arguments, "--max-tokens", "4096", "--cutout", "16"])
+    assert "--cutout belongs to --task image_classification" in complaint(capsys, status)
+    status = run(
+        main,
+        [*arguments, "--max-tokens", "4096", "--best-checkpoint-metric", "top1", "--maximize-best-checkpoint-metric"],
+    )
+    assert "top1 belongs to --task image_classification" in complaint(capsys, status)
+
+
+def test_going_on_with_another_hold_out_is_refused(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(pictures, tmp_path, "--max-update", "1") == 0
+    status = train(pictures, tmp_path, "--max-update", "2", "--hold-out", "8")
+    assert "can't go on with --hold-out 8 (it had 0)" in complaint(capsys, status)
+
+
+def test_going_on_with_another_decay_leaves_the_momentum_behind(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert train(pictures, tmp_path, "--max-update", "1") == 0
+    assert train(pictures, tmp_path, "--max-update", "2", "--weight-decay-on", "all") == 0
+    assert "had --weight-decay-on weights: its averages are left behind" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--gen-subset", "train2"], "has no split 'train2'"),
+        (["--gen-subset", "held-out"], "has no split 'held-out'"),
+        (["--quiet", "--output-predictions"], "exclude each other"),
+    ],
+)
+def test_an_evaluation_that_can_not_be_is_refused(
+    more: list[str], message: str, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = run(evaluate, [str(pictures), "--path", str(trained / BEST), "--cpu", *more])
+    assert message in complaint(capsys, status)
+
+
+def test_other_classes_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_pictures(tmp_path / "other")
+    names = (other / "batches.meta.txt").read_text().splitlines()
+    (other / "batches.meta.txt").write_text("\n".join(reversed(names)) + "\n")
+    status = run(evaluate, [str(other), "--path", str(trained / BEST), "--cpu"])
+    assert "was trained on other classes than those of" in complaint(capsys, status)
+
+
+def test_equal_views_are_not_averaged(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(pictures, tmp_path, "--max-update", "1", "--augmentation", "none", "--cutout", "0") == 0
+    capsys.readouterr()
+    status = run(evaluate, [str(pictures), "--path", str(tmp_path / BEST), "--tta", "3", "--cpu"])
+    assert "was trained without any noise" in complaint(capsys, status)
+
+
+def test_a_checkpoint_of_another_task_is_refused(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_alphabet(tmp_path / "data-bin")
+    arguments = [
+        str(data),
+        "--save-dir",
+        str(tmp_path),
+        "--task",
+        "language_modeling",
+        "--lr",
+        "1",
+        "--max-update",
+        "1",
+    ]
+    model = ["--decoder-layers", "1", "--decoder-embed-dim", "8", "--decoder-ffn-embed-dim", "8", "--cpu"]
+    sizes = ["--decoder-attention-heads", "2", "--tokens-per-sample", "16", "--max-tokens", "64"]
+    assert run(main, [*arguments, *model, *sizes]) == 0
+    capsys.readouterr()
+    status = run(evaluate, [str(pictures), "--path", str(tmp_path / BEST), "--cpu"])
+    assert "is not of a image classification run; it is of language_modeling: use seqba-eval-lm" in complaint(
+        capsys, status
+    )

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seqba.core import current_noise
+from seqba.data.images import ImageBatches, open_images
+from seqba.evaluation.accuracy import ImageTally, ScoredImages, score_once, score_views
+
+CPU = torch.device("cpu")
+
+
+class Tilted(nn.Module):
+    """Logits that are linear in the mean of each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(10, 3, generator=generator))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3)) @ self.weight.T
+
+
+class Shaken(nn.Module):
+    """A random view: the picture times a number of its own, keyed like any noise."""
+
+    def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
+        noise = current_noise()
+        assert noise is not None
+        assert sizes.shape == (len(images), 2)
+        return images / 255 * noise.uniform(self, (len(images), 1, 1, 1), CPU)
+
+
+def still(images: Tensor, sizes: Tensor) -> Tensor:
+    return images / 255
+
+
+def split(folder: Path, rows: int = 8) -> ImageBatches:
+    source = open_images(folder, "test", decode_size=32)
+    return ImageBatches(source, np.split(np.arange(len(source)), range(rows, len(source), rows)))
+
+
+def together(scored: list[ScoredImages]) -> tuple[Tensor, Tensor]:
+    return torch.cat([each.labels for each in scored]), torch.cat([each.probabilities for each in scored])
+
+
+def test_one_view_of_every_picture(pictures: Path) -> None:
+    model = Tilted()
+    labels, probabilities = together(list(score_once(model, split(pictures), still, CPU)))
+    batch = split(pictures, 20)[0]
+    assert torch.equal(labels, batch.labels)
+    torch.testing.assert_close(probabilities, model(batch.images / 255).softmax(dim=1).detach())
+
+
+def test_probabilities_are_averaged_over_views(pictures: Path) -> None:
+    model, batches = Tilted(), split(pictures)
+    by_count = [
+        together(list(score_views(model, batches, Shaken(), CPU, views=views, seed=3)))[1] for views in (1, 2, 3)
+    ]
+    # The first views are the same for every number of them, so that differences of sums are single views.
+    second = 2 * by_count[1] - by_count[0]
+    third = 3 * by_count[2] - 2 * by_count[1]
+    for single in (second, third):
+        assert (single > 0).all()
+        torch.testing.assert_close(single.sum(dim=1), torch.ones(20))
+    assert not torch.allclose(second, third, atol=1e-3)
+    torch.testing.assert_close(by_count[2], (by_count[0] + second + third) / 3)
+
+
+def test_views_are_a_function_of_the_seed(pictures: Path) -> None:
+    def score(seed: int) -> Tensor:
+        return together(list(score_views(Tilted(), split(pictures), Shaken(), CPU, views=2, seed=seed)))[1]
+
+    assert torch.equal(score(1), score(1))
+    assert not torch.equal(score(1), score(2))
+
+
+def test_a_tally_by_hand() -> None:
+    tally = ImageTally()
+    probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.05, 0.2], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1]])
+    tally.add(ScoredImages(torch.tensor([2, 0]), probabilities))
+    tally.add(ScoredImages(torch.tensor([4]), probabilities[:1]))
+    assert (tally.images, tally.top1, tally.top5) == (3, 2, 2)
+    assert tally.nll == pytest.approx(-float(np.log(0.3) + np.log(0.5) + np.log(0.05)), rel=1e-6)
+    assert tally.percent(tally.top1) == pytest.approx(200 / 3)
