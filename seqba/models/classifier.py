@@ -1,0 +1,107 @@
+"""What the image models have in common: stages between which mixup may mix, and the parts that all are built of."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+Norm = Callable[[int], nn.Module]
+"""Makes the normalization of so many channels: `nn.BatchNorm2d`, or a subclass with other statistics."""
+
+
+class Mixes(Protocol):
+    """What a model asks of mixup."""
+
+    def at(self, x: Tensor, stage: int) -> Tensor:
+        """Mixes those rows of x (R, C, H, W) whose place is before `stage`; 0 is the input."""
+
+
+class ImageClassifier(nn.Module):
+    """Stages one after the other; what goes into one is a place at which manifold mixup may mix.
+
+    Every network of this package has three: an input is mixed before stage 0, which is mixup, or the features that two
+    early parts of the network hand on, before stages 1 and 2. Those are the places {0, 1, 2} from which Verma et al.
+    draw for residual networks: the images, and the outputs of the first and the second group of residual blocks. In the
+    other networks the cuts lie where the resolution has fallen as far; each builder says where.
+
+    Args:
+        stages: in order. The last one contains the pooling and the head.
+        image_size: side of the square images that the head was built for; None where it takes any size, because it
+            averages over all positions.
+
+    Shape:
+        images (R, C, H, W), floating → logits (R, classes). Either memory format.
+
+    Raises:
+        ValueError: without stages, and for images that aren't (R, C, H, W) or of `image_size`.
+
+    Source: Verma et al. 2019, "Manifold Mixup", section 4; the places are those of its released code.
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], *, image_size: int | None = None) -> None:
+        super().__init__()
+        if not stages:
+            raise ValueError("an image classifier has at least one stage")
+        self.stages = nn.ModuleList(stages)
+        self.image_size = image_size
+
+    def forward(self, images: Tensor, mixing: Mixes | None = None) -> Tensor:
+        """Images (R, C, H, W) → logits (R, classes), mixed before every stage at which `mixing` does so."""
+        self._check(images)
+        x = images
+        for number, stage in enumerate(self.stages):
+            if mixing is not None:
+                x = mixing.at(x, number)
+            x = stage(x)
+        return x
+
+    def _check(self, images: Tensor) -> None:
+        # Convolutions would take (C, H, W) for a single image, and go wrong only at the head.
+        if images.dim() != 4:
+            raise ValueError(f"images are (rows, channels, height, width), not {tuple(images.shape)}")
+        if self.image_size is not None and images.shape[2:] != (self.image_size, self.image_size):
+            height, width = images.shape[2:]
+            raise ValueError(f"the model is for images of {self.image_size}×{self.image_size}, not {height}×{width}")
+
+
+def sequence(parts: Mapping[str, nn.Module]) -> nn.Sequential:
+    """The parts one after the other, under their names."""
+    return nn.Sequential(OrderedDict(parts))
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False
+) -> nn.Conv2d:
+    """A square convolution with an odd kernel that keeps the resolution at stride 1; no bias, as a norm follows."""
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=bias)
+
+
+def conv_norm_relu(convolution: nn.Conv2d, norm: Norm) -> nn.Sequential:
+    """`conv`, `norm`, `relu`. The activation works in place: no norm needs its own output in the backward."""
+    return sequence(
+        {"conv": convolution, "norm": norm(convolution.out_channels), "relu": nn.ReLU(inplace=True)},
+    )
+
+
+def average_head(features: int, classes: int) -> nn.Sequential:
+    """(R, features, H, W) → logits (R, classes): the mean over all positions, then `linear`."""
+    return sequence({"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "linear": nn.Linear(features, classes)})
+
+
+def init_convolutions(model: nn.Module) -> None:
+    """Draws every convolution's weights from N(0, 2/n), n = kernel area × output channels; biases become 0.
+
+    Randomness: the global generator, in the order of `model.modules()`.
+
+    Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2, its backward case (equation 14).
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            n = math.prod(module.kernel_size) * module.out_channels
+            nn.init.normal_(module.weight, std=math.sqrt(2 / n))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
