@@ -55,7 +55,7 @@ class ImageClassifier(nn.Module):
         x = images
         for number, stage in enumerate(self.stages):
             if mixing is not None:
-                x = mixing.at(x, number + 1)
+                x = mixing.at(x, number)
             x = stage(x)
         return x
 
