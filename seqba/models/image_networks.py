@@ -50,7 +50,10 @@ NETWORKS: dict[str, Network] = {
     "densenet_bc100_12": Network(lambda classes, _, norm, __: densenet_bc(classes, depth=100, growth=12, norm=norm)),
     "resnet50": Network(lambda classes, _, norm, __: resnet_imagenet(classes, depth=50, norm=norm)),
     "mobilenet_v1": Network(lambda classes, _, norm, __: mobilenet_v1(classes, norm=norm)),
-    "alexnet": Network(lambda classes, _, norm, dropout: alexnet_bn(classes, norm=norm, dropout=dropout), dropout=0.5),
+    "alexnet": Network(
+        lambda classes, side, norm, dropout: alexnet_bn(classes, image_size=side, norm=norm, dropout=dropout),
+        dropout=0.5,
+    ),
 }
 """The networks of Hoffer et al. 2020, table 2; sizes of He et al. 2016 around ResNet44; resnet8, to try things."""
 

@@ -1,0 +1,76 @@
+"""The image networks by name: sizes, where ghost batches and dropout go, and sizes that can't be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from seqba.errors import UserError
+from seqba.models.architectures import ARCHITECTURES, build_image_classifier, resolve_image_classifier
+from seqba.models.image_networks import NETWORKS
+from seqba.models.options import ImageClassifierOptions
+from seqba.nn import Dropout, GhostBatchNorm2d
+from seqba.tasks.image_classification import PLACES
+
+# name → (classes, side, parameters): published, or counted by hand in the test of each builder.
+SIZES = {
+    "resnet8": (10, 32, 78_042),
+    "resnet20": (10, 32, 272_474),
+    "resnet32": (10, 32, 466_906),
+    "resnet44": (10, 32, 661_338),
+    "resnet56": (10, 32, 855_770),
+    "wide_resnet28_10": (10, 32, 36_481_434),
+    "vgg16_bn": (10, 32, 33_646_666),
+    "densenet_bc100_12": (10, 32, 769_162),
+    "resnet50": (1000, 224, 25_557_032),
+    "mobilenet_v1": (1000, 224, 4_231_976),
+    "alexnet": (1000, 224, 61_110_184),
+}
+
+
+def build(name: str, classes: int, side: int, **options: float) -> nn.Module:
+    given = ImageClassifierOptions(**options)  # type: ignore[arg-type]
+    with torch.device("meta"):
+        return build_image_classifier(name, resolve_image_classifier(name, given), classes, side)
+
+
+def test_every_network_is_an_architecture() -> None:
+    named = {name for name, each in ARCHITECTURES.items() if each.family == "image_classifier"}
+    assert named == NETWORKS.keys() == SIZES.keys()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes(name: str) -> None:
+    classes, side, parameters = SIZES[name]
+    model = build(name, classes, side)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert len(list(model.get_submodule("stages").children())) == PLACES
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_norm_has_the_ghost_batch_that_was_asked_for(name: str) -> None:
+    classes, side, _ = SIZES[name]
+    norms = [each for each in build(name, classes, side, ghost_batch=32).modules() if "Norm" in type(each).__name__]
+    assert norms
+    for norm in norms:
+        assert isinstance(norm, GhostBatchNorm2d)
+        assert norm.ghost_batch == 32
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_dropout_goes_where_the_network_has_it(name: str) -> None:
+    classes, side, _ = SIZES[name]
+    if NETWORKS[name].dropout is None:
+        with pytest.raises(UserError, match=f"--dropout has no place in --arch {name}"):
+            build(name, classes, side, dropout=0.3)
+        return
+    for given, expected in (({}, NETWORKS[name].dropout), ({"dropout": 0.3}, 0.3)):
+        rates = {each.p for each in build(name, classes, side, **given).modules() if isinstance(each, Dropout)}
+        assert rates == {expected}
+
+
+@pytest.mark.parametrize(("name", "side"), [("vgg16_bn", 40), ("alexnet", 32)])
+def test_a_size_that_a_network_can_not_have_is_one_line(name: str, side: int) -> None:
+    with pytest.raises(UserError, match=f"image_size is {side}"):
+        build(name, 10, side)
