@@ -125,7 +125,16 @@ def test_normalisation_takes_other_channels_and_views_and_adds_nothing_to_the_st
 
 @pytest.mark.parametrize(
     ("height", "width", "length", "holes"),
-    [(8, 8, 4, 1), (7, 9, 4, 3), (9, 7, 5, 1), (6, 6, 1, 1), (4, 6, 12, 2), (5, 3, 40, 1), (32, 32, 16, 1)],
+    [
+        (8, 8, 4, 1),
+        (7, 9, 4, 3),
+        (9, 7, 5, 1),
+        (6, 6, 1, 1),
+        (4, 6, 12, 2),
+        (6, 4, 12, 1),
+        (5, 3, 40, 1),
+        (32, 32, 16, 1),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cutout_zeroes_clipped_squares(height: int, width: int, length: int, holes: int, dtype: torch.dtype) -> None:

@@ -10,8 +10,9 @@ import torch
 from pictures import check_outside_an_update, check_the_draws, drawn_numbers, in_pass, random_pictures
 from torch import Tensor
 
-from seqba.nn.resized_crop import TRIES, CenterCrop, RandomResizedCrop, random_boxes, resample
+from seqba.nn.resized_crop import CenterCrop, RandomResizedCrop, random_boxes, resample
 
+TRIES = 10
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 Box = tuple[int, int, int, int]
 
@@ -173,6 +174,8 @@ def test_the_centre_is_cut_out_of_each_picture(dtype: torch.dtype) -> None:
         top, left = round((height - 6) / 2), round((width - 6) / 2)
         assert torch.equal(crops[row], images[row, :, top : top + 6, left : left + 6])
     assert torch.equal(module.eval()(images, sizes), crops)
+    filling = images[5:, :, :10, :11]
+    assert torch.equal(module(filling, sizes[5:]), crops[5:])
     assert torch.equal(images, before)
 
 
