@@ -23,10 +23,10 @@ class Mixes(Protocol):
 class ImageClassifier(nn.Module):
     """Stages one after the other; what goes into one is a place at which manifold mixup may mix.
 
-    Every network of this package has three: an input is mixed before stage 0, which is mixup, or the features that two
-    early parts of the network hand on, before stages 1 and 2. Those are the places {0, 1, 2} from which Verma et al.
-    draw for residual networks: the images, and the outputs of the first and the second group of residual blocks. In the
-    other networks the cuts lie where the resolution has fallen as far; each builder says where.
+    Every network of this package has three stages. What goes into stage 0 are the images, and mixing them is ordinary
+    mixup; stages 1 and 2 read what the network's first two parts made of them. Those are the places {0, 1, 2} from
+    which Verma et al. draw one for residual networks: the images, and the outputs of the first and of the second group
+    of blocks. In the other networks the cuts lie at the end of an early resolution; each builder says where.
 
     Args:
         stages: in order. The last one contains the pooling and the head.
@@ -39,7 +39,7 @@ class ImageClassifier(nn.Module):
     Raises:
         ValueError: without stages, and for images that aren't (R, C, H, W) or of `image_size`.
 
-    Source: Verma et al. 2019, "Manifold Mixup", section 4; the places are those of its released code.
+    Source: Verma et al. 2019, "Manifold Mixup"; the places are those of its released code.
     """
 
     def __init__(self, stages: Sequence[nn.Module], *, image_size: int | None = None) -> None:
