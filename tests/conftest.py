@@ -8,8 +8,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from alphabet import write_alphabet
-from pictures import write_pictures
 from reversal import write_reversal
+from toy_images import write_coloured_cifar
 
 
 @pytest.fixture(scope="session")
@@ -27,4 +27,4 @@ def alphabet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a toy CIFAR-10: 80 training and 20 test pictures; read only."""
-    return write_pictures(tmp_path_factory.mktemp("pictures") / "cifar")
+    return write_coloured_cifar(tmp_path_factory.mktemp("pictures") / "cifar")

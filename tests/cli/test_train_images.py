@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from alphabet import write_alphabet
-from pictures import write_pictures
+from toy_images import write_coloured_cifar
 
 from seqba.cli.command import run
 from seqba.cli.eval_image import main as evaluate
@@ -208,7 +208,7 @@ def test_an_evaluation_that_can_not_be_is_refused(
 
 
 def test_other_classes_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = write_pictures(tmp_path / "other")
+    other = write_coloured_cifar(tmp_path / "other")
     names = (other / "batches.meta.txt").read_text().splitlines()
     (other / "batches.meta.txt").write_text("\n".join(reversed(names)) + "\n")
     status = run(evaluate, [str(other), "--path", str(trained / BEST), "--cpu"])

@@ -48,6 +48,21 @@ def test_sizes(name: str) -> None:
     assert len(list(model.get_submodule("stages").children())) == PLACES
 
 
+def test_weights_and_activations_have_their_channels_last() -> None:
+    torch.manual_seed(0)
+    model = build_image_classifier("resnet8", resolve_image_classifier("resnet8", ImageClassifierOptions()), 10, 32)
+    seen: list[bool] = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+            module.register_forward_hook(
+                lambda _, __, output: seen.append(output.is_contiguous(memory_format=torch.channels_last))
+            )
+    model(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert seen
+    assert all(seen)
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_every_norm_has_the_ghost_batch_that_was_asked_for(name: str) -> None:
     classes, side, _ = SIZES[name]

@@ -53,6 +53,14 @@ def test_merged_update_measures_every_plan(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_image_augmentation_compares_a_pass_with_worker_processes(tmp_path: Path) -> None:
+    rows = run_quick("image_augmentation", tmp_path)["rows"]
+    assert [(row["copies"], row["side"]) for row in rows] == [
+        (copies, side) for copies in (1, 4, 10) for side in ("batched", "workers")
+    ]
+
+
+@pytest.mark.slow
 def test_keyed_dropout_measures_forward_and_backward(tmp_path: Path) -> None:
     rows = run_quick("keyed_dropout", tmp_path)["rows"]
     assert [row["part"] for row in rows[:3]] == ["forward", "backward", "both"]
