@@ -75,6 +75,14 @@ def test_every_kind_of_pixels_becomes_three_colours(mode: str, tmp_path: Path) -
     assert decode(str(path), 10).shape == (10, 15, 3)
 
 
+def test_remarks_of_the_decoder_are_kept_from_the_user(tmp_path: Path) -> None:
+    image = picture(20, 30, seed=1).convert("P")
+    image.save(tmp_path / "a.png", transparency=bytes(range(256)))
+    with Image.open(tmp_path / "a.png") as opened, pytest.warns(UserWarning, match="Transparency"):
+        opened.convert("RGB")
+    assert decode(str(tmp_path / "a.png"), 20).shape == (20, 30, 3)
+
+
 def test_grey_becomes_equal_channels(tmp_path: Path) -> None:
     grey = picture(20, 30, seed=1).convert("L")
     grey.save(tmp_path / "a.png")
