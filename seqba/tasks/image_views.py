@@ -65,7 +65,7 @@ class View(nn.Module):
     def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
         """The view of each row."""
         window = self.window(images) if isinstance(self.window, RandomCrop) else self.window(images, sizes)
-        view: Tensor = self.changes(window)
+        view: Tensor = self.changes.to(images.device)(window)  # a view is no part of the model that was moved there
         return view
 
 
