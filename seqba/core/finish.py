@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @runtime_checkable
 class Finishing(Protocol):
     """A module that gathers something over the passes of an update: batch statistics, say."""
+
+    def gathered(self) -> Iterable[Tensor]:
+        """The sums gathered so far, to which other ranks' are added in place: the same shapes on every rank."""
+        ...
 
     def finish_update(self, *, keep: bool) -> None:
         """Uses what the update's passes gathered, or throws it away where `keep` is false; gathers anew from here on.

@@ -17,6 +17,7 @@ from seqba.core.finish import finish_update
 from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Pass, Plan, PlanLike, SavedBytes, parse_plan
 from seqba.core.replicate import replicate
+from seqba.core.spread import Ranks, gathered
 
 Batch = TypeVar("Batch")
 Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
@@ -51,6 +52,7 @@ def merged_gradient(
     seed: int = 0,
     update: int = 0,
     shard: int = 0,
+    ranks: Ranks | None = None,
 ) -> Step:
     """Adds to every parameter's `.grad` the mean gradient over `copies` noisy views of one batch.
 
@@ -67,6 +69,8 @@ def merged_gradient(
         seed: of the run.
         update: number of this update. **Pass it**: the same (seed, update, shard) draws the same masks again.
         shard: number of this batch within the update, when several are added up before one optimizer step.
+        ranks: the processes that share the copies (`Ranks.of()` under torchrun); each calls with the same batch, runs
+            its part of the copies, and ends with the gradient of all of them. None for this process alone.
 
     Returns:
         The mean loss and the weight.
@@ -77,7 +81,8 @@ def merged_gradient(
 
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
-    step = _Grid(model, [batch], loss_fn, copies, _plan_for(model, plan), seed, update, shard).run(weight=None)
+    grid = _Grid(model, [batch], loss_fn, copies, _plan_for(model, plan), seed, update, shard, ranks)
+    step = grid.run(weight=None)
     finish_update(model, keep=math.isfinite(step.loss))
     return step
 
@@ -92,6 +97,7 @@ def grid_gradient(
     plan: PlanLike = "auto",
     seed: int = 0,
     update: int = 0,
+    ranks: Ranks | None = None,
 ) -> Step:
     """`merged_gradient` over S shards at once: the mean is over the whole grid of S × M cells.
 
@@ -99,13 +105,17 @@ def grid_gradient(
 
     Args:
         model: as in `merged_gradient`.
-        shards: S batches of distinct examples; shard s is keyed by its place in this sequence.
+        shards: S batches of distinct examples; shard s is keyed by its place in this sequence. With `ranks` only those
+            that have a cell here are asked for.
         loss_fn: as in `merged_gradient`, returning (sum, weight) or (sum, weight, further sums).
         copies: M.
         weight: of the whole grid, M × Σ_s weight of shard s, known beforehand: dividing by it is the only division.
+            With `ranks`, of the cells of this rank alone: weights are added up in the same all-reduce as the gradients,
+            and divided by then.
         plan: as in `merged_gradient`.
         seed: of the run.
         update: number of the update.
+        ranks: the processes among which the cells are dealt; None for this process alone.
 
     What modules gathered beside the gradient (running statistics) waits for `finish_update`: call it once it is decided
     that the step is made, or not.
@@ -118,7 +128,7 @@ def grid_gradient(
     """
     if not weight > 0:
         raise ValueError(f"the grid's weight is {weight}; it must be positive")
-    return _Grid(model, shards, loss_fn, copies, _plan_for(model, plan), seed, update, 0).run(weight=weight)
+    return _Grid(model, shards, loss_fn, copies, _plan_for(model, plan), seed, update, 0, ranks).run(weight=weight)
 
 
 _auto_plans: WeakKeyDictionary[nn.Module, Plan] = WeakKeyDictionary()
@@ -142,15 +152,33 @@ class _Grid:
     seed: int
     update: int
     first_shard: int
+    ranks: Ranks | None = None
 
     def run(self, weight: float | None) -> Step:
         if self.copies < 1:
             raise ValueError(f"copies is {self.copies}; it must be at least 1")
+        cells = self._cells()
+        if self.ranks is None:
+            return self._attempts(cells, weight).step()
+        earlier = [(parameter, parameter.grad) for parameter in self.model.parameters() if parameter.grad is not None]
+        self.model.zero_grad(set_to_none=True)  # gradients from before are not to be added up again
+        step = self._attempts(cells, weight).step_of_all(self.ranks, self.model)
+        for parameter, gradient in earlier:
+            parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
+        return step
+
+    def _cells(self) -> list[tuple[int, range]]:
+        """Which copies of which shards this process runs."""
+        if self.ranks is None:
+            return [(shard, range(self.copies)) for shard in range(len(self.shards))]
+        return self.ranks.cells(len(self.shards), self.copies)
+
+    def _attempts(self, cells: Sequence[tuple[int, range]], weight: float | None) -> _Sums:
         names = {id(module): name for name, module in self.model.named_modules()}
         had_gradients = any(parameter.grad is not None for parameter in self.model.parameters())
         while True:
             try:
-                return self._attempt(weight, names)
+                return self._attempt(cells, weight, names)
             except _OutOfMemory as error:
                 if had_gradients:
                     # The passes so far were added to gradients that can't be told apart from them any more.
@@ -158,20 +186,20 @@ class _Grid:
                 self.model.zero_grad(set_to_none=True)
                 finish_update(self.model, keep=False)
 
-    def _attempt(self, weight: float | None, names: Mapping[int, str]) -> Step:
-        sums = _Sums(weight, self.copies)
+    def _attempt(self, cells: Sequence[tuple[int, range]], weight: float | None, names: Mapping[int, str]) -> _Sums:
+        sums = _Sums(weight, sum(len(copies) for _, copies in cells), divides=self.ranks is None)
         drew_noise = False
-        for shard, batch in enumerate(self.shards):
-            first = 0
-            while first < self.copies:
-                pass_ = self.plan.next_pass(shard, first, self.copies)
+        for shard, copies in cells:
+            batch, first = self.shards[shard], copies.start
+            while first < copies.stop:
+                pass_ = self.plan.next_pass(shard, first, copies.stop)
                 noise = Noise(self.seed, self.update, self.first_shard + shard, pass_.copies, names)
                 self._run_pass(pass_, batch, noise, sums)
                 drew_noise = drew_noise or noise.draws > 0
                 first = pass_.copies.stop
         if drew_noise:
             self._warn_of_repeated_key()
-        return sums.step()
+        return sums
 
     def _run_pass(self, pass_: Pass, batch: Any, noise: Noise, sums: _Sums) -> None:
         saved = SavedBytes(self.model) if self.plan.needs_measuring(self.copies) else None
@@ -222,11 +250,15 @@ class _OutOfMemory(Exception):
 
 
 class _Sums:
-    """Adds up losses and weights, and scales each pass's loss by one over the weight of the whole grid."""
+    """Adds up losses and weights, and scales each pass's loss by one over the weight of the whole grid.
 
-    def __init__(self, weight: float | None, copies: int) -> None:
+    Where other ranks have a part of the grid, its weight isn't known before the all-reduce; nothing is scaled until it.
+    """
+
+    def __init__(self, weight: float | None, cells: int, *, divides: bool) -> None:
         self.total_weight = weight
-        self.copies = copies
+        self.cells = cells
+        self.divides = divides
         self.weight_is_known = weight is not None
         self.weight = 0.0
         self.loss: Tensor | None = None
@@ -236,16 +268,48 @@ class _Sums:
         """Takes a pass's loss and returns what its backward starts from."""
         total, weight, extras = _unpack(loss, copies_in_pass)
         if self.total_weight is None:
-            self.total_weight = weight * (self.copies / copies_in_pass)
+            self.total_weight = weight * (self.cells / copies_in_pass)
         self.weight += weight
         self.loss = total.detach() if self.loss is None else self.loss + total.detach()
         for name, value in extras.items():
             self.extras[name] = self.extras[name] + value.detach() if name in self.extras else value.detach()
+        if not self.divides:
+            return total
         if isinstance(loss, Tensor) and weight == self.total_weight:
             return loss  # one pass of means: an ordinary step, to the last bit
         return total / self.total_weight
 
     def step(self) -> Step:
+        """The means over the grid."""
+        weight, loss = self._checked()
+        return Step(
+            loss=float(loss) / weight,
+            weight=weight,
+            extras={name: float(value) / weight for name, value in self.extras.items()},
+        )
+
+    def step_of_all(self, ranks: Ranks, model: nn.Module) -> Step:
+        """Adds up gradients, losses and weights over the ranks, and divides once: the means over the grid of all."""
+        own_weight, own_loss = self._checked()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        has_gradient = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float64)
+        for parameter in parameters:
+            if parameter.grad is None:  # another rank's cells may have reached it
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        sums = torch.stack([value.double() for value in (own_loss, *self.extras.values())])
+        told = torch.cat([sums, has_gradient.to(sums), sums.new_tensor([own_weight])])
+        ranks.add_up([*gradients, *gathered(model), told])
+        loss, *extras = told[: 1 + len(self.extras)].tolist()
+        weight = float(told[-1])
+        torch._foreach_div_(gradients, weight)
+        for parameter, count in zip(parameters, told[1 + len(self.extras) : -1].tolist(), strict=True):
+            if not count:
+                parameter.grad = None
+        means = {name: value / weight for name, value in zip(self.extras, extras, strict=True)}
+        return Step(loss=loss / weight, weight=weight, extras=means)
+
+    def _checked(self) -> tuple[float, Tensor]:
         weight = self.total_weight
         if weight is None or self.loss is None:
             raise ValueError("an update needs at least one shard")
@@ -255,11 +319,7 @@ class _Sums:
                 f"{told} {weight:g}, but the passes add up to {self.weight:g}: a weight may not depend on the noise, "
                 "and a grid's is copies × the sum over shards"
             )
-        return Step(
-            loss=float(self.loss) / weight,
-            weight=weight,
-            extras={name: float(value) / weight for name, value in self.extras.items()},
-        )
+        return weight, self.loss
 
 
 def _unpack(loss: Loss, copies_in_pass: int) -> tuple[Tensor, float, Mapping[str, Tensor]]:

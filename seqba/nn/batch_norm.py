@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -41,8 +43,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
             raise ValueError(f"ghost_batch is {ghost_batch}; a group has at least one image")
         self.ghost_batch = ghost_batch
         self._rate = momentum
-        self._sums: Tensor | None = None  # (2, C): means and variances of the update's groups, added up
-        self._groups = 0
+        self._sums: Tensor | None = None  # (3, C): means and variances of the update's groups, and ones, added up
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises `input` (k·B, C, H, W) group by group."""
@@ -58,18 +59,23 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
             nn.functional.batch_norm(rows, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
             for rows, (mean, variance) in zip(groups, statistics, strict=True)
         ]
-        self._gather(statistics.sum(0), len(groups))
+        ones = statistics.new_full((1, self.num_features), len(groups))
+        sums = torch.cat([statistics.sum(0), ones])
+        self._sums = sums if self._sums is None else self._sums + sums
         if noise is None:
             self.finish_update(keep=True)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
+    def gathered(self) -> Iterable[Tensor]:
+        """Sums over the groups since the last `finish_update`."""
+        return [] if self._sums is None else [self._sums]
+
     def finish_update(self, *, keep: bool) -> None:
         """Moves the running statistics towards the mean over the groups since the last call, if `keep`."""
-        sums, groups = self._sums, self._groups
-        self._sums, self._groups = None, 0
+        sums, self._sums = self._sums, None
         if sums is None or not keep or self.running_mean is None or self.running_var is None:
             return
-        mean, variance = sums / groups
+        mean, variance = sums[:2] / sums[2]
         self.running_mean.mul_(1 - self._rate).add_(mean, alpha=self._rate)
         self.running_var.mul_(1 - self._rate).add_(variance, alpha=self._rate)
         if self.num_batches_tracked is not None:
@@ -88,7 +94,3 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
                 f"divides the {images} images of a copy"
             )
         return size
-
-    def _gather(self, sums: Tensor, groups: int) -> None:
-        self._sums = sums if self._sums is None else self._sums + sums
-        self._groups += groups

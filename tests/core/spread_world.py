@@ -1,0 +1,130 @@
+"""A few processes that make the same updates in groups of every size, and what they come to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from seqba.core import Ranks, finish_update, grid_gradient, merged_gradient
+from seqba.nn import Dropout, GhostBatchNorm2d, WeightDropout
+
+SIZES = (1, 2, 3, 4)
+COPIES = 3
+SHARDS = 2
+UPDATES = 3
+
+
+class Network(nn.Module):
+    """Every kind of noise, batch statistics, a weight that few cells reach and one that none does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 3, 3)
+        self.norm = GhostBatchNorm2d(3, 2)
+        self.dropout = Dropout(0.3)
+        self.linear = nn.Linear(3 * 4, 5)
+        self.weight_dropout = WeightDropout(0.5)
+        self.rare = nn.Parameter(torch.ones(5))
+        self.never = nn.Parameter(torch.ones(5))
+
+    def forward(self, x: Tensor, rare: bool) -> Tensor:
+        hidden = self.dropout(self.norm(self.conv(x)).relu()).flatten(1)
+        kept = self.weight_dropout(self.linear.weight)
+        assert kept is not None
+        rows = hidden.view(len(kept), -1, hidden.shape[1])
+        out = torch.bmm(rows, (self.linear.weight * kept).transpose(1, 2)).flatten(0, 1)
+        return out * self.rare if rare else out
+
+
+def shard(update: int, number: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(10 * update + number)
+    rows = 2 + 2 * number  # shards of different weights
+    return torch.randn(rows, 1, 4, 4, generator=generator, dtype=torch.float64), torch.arange(rows) % 5
+
+
+class Shards:
+    """Shards that are made when they are asked for, and remember which were."""
+
+    def __init__(self, update: int) -> None:
+        self.update = update
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return SHARDS
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        if number >= SHARDS:
+            raise IndexError
+        self.asked.append(number)
+        return shard(self.update, number)
+
+
+def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float, dict[str, Tensor]]:
+    x, labels = batch
+    logits = model(x, rare=int(labels.max()) > 1)  # the second shard alone
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    return losses.sum(), float(len(labels)), {"largest": losses.detach().sum() * 2}
+
+
+def mean_loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    x, labels = batch
+    return nn.functional.cross_entropy(model(x, rare=False), labels)
+
+
+def train(ranks: Ranks | None, plan: Any) -> dict[str, Any]:
+    """A few updates of a grid: losses, weights, buffers, and which shards were read."""
+    model = Network().double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    steps, asked = [], []
+    for update in range(1, UPDATES + 1):
+        shards = Shards(update)
+        cells = (Ranks(0, 1) if ranks is None else ranks).cells(SHARDS, COPIES)
+        weight = float(sum(len(copies) * (2 + 2 * number) for number, copies in cells))
+        step = grid_gradient(
+            model, shards, loss_fn, copies=COPIES, weight=weight, plan=plan, seed=1, update=update, ranks=ranks
+        )
+        finish_update(model)
+        optimizer.step()
+        optimizer.zero_grad()
+        steps.append((step.loss, step.weight, step.extras["largest"]))
+        asked.append(shards.asked)
+    return {"state": model.state_dict(), "steps": steps, "asked": asked, "never": model.never.grad is None}
+
+
+def accumulate(ranks: Ranks | None) -> dict[str, Any]:
+    """Two batches added up before one step, with means for losses."""
+    model = Network().double()
+    for number in range(2):
+        merged_gradient(model, shard(1, number), mean_loss_fn, copies=4, update=1, shard=number, ranks=ranks)
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def _process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=max(SIZES))
+    for size in SIZES:
+        group = dist.new_group(list(range(size)))
+        if rank >= size:
+            continue
+        ranks = Ranks.of(group)
+        results = {
+            "train": train(ranks, "looped"),
+            "stacked": train(ranks, "stacked"),
+            "accumulate": accumulate(ranks),
+        }
+        torch.save(results, Path(folder) / f"{size}-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def run_all(folder: Path) -> None:
+    """Starts the processes, which leave their results as SIZE-RANK.pt."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    mp.start_processes(_process, args=(str(folder),), nprocs=max(SIZES), start_method="spawn")
