@@ -77,5 +77,7 @@ def _describe(error: OSError) -> str:
 
 
 def _complain(line: str) -> int:
-    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    where = f"rank {os.environ.get('RANK', '?')}: " if several else ""
+    print(f"error: {where}{' '.join(line.split())}", file=sys.stderr)
     return 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -95,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         UserError: for what the user can mend.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    first = int(os.environ.get("RANK", "0")) == 0
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
     return train(read_recipe(build_parser().parse(arguments)))
 
 

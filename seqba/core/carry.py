@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seqba.core.noise import current_noise
+from seqba.core.spread import Ranks
 
 Cell = tuple[int, int]
 
@@ -29,6 +30,7 @@ class Carry:
     def __init__(self) -> None:
         self._kept: dict[Cell, tuple[Tensor, ...]] = {}
         self._written: dict[Cell, tuple[Tensor, ...]] = {}
+        self._latest: set[Cell] = set()  # what the latest update wrote: on a rank, its own cells
         self._outside: tuple[Tensor, ...] | None = None
 
     def read(self) -> tuple[Tensor, ...] | None:
@@ -76,16 +78,27 @@ class Carry:
     def commit(self) -> None:
         """Makes what the update's passes wrote the states of the next update."""
         self._kept.update(self._written)
+        self._latest = set(self._written)
         self._written.clear()
 
     def discard(self) -> None:
         """Forgets what the update's passes wrote."""
         self._written.clear()
 
-    def state_dict(self) -> dict[str, Any]:
-        """{"shards": for each shard, in order, its tensors (M·B, ...), copy-major}: the same whatever the plan was."""
-        shards = sorted({shard for shard, _ in self._kept})
-        return {"shards": [[torch.cat(parts) for parts in zip(*self._of(shard), strict=True)] for shard in shards]}
+    def state_dict(self, ranks: Ranks | None = None) -> dict[str, Any]:
+        """{"shards": for each shard, in order, its tensors (M·B, ...), copy-major}: the same whatever the plan was.
+
+        Args:
+            ranks: the processes that have the cells between them; all must call it, and each gets all states, on the
+                CPU. None for this process alone.
+        """
+        kept = self._kept
+        if ranks is not None:
+            own = {cell: tuple(part.cpu() for part in kept[cell]) for cell in self._latest}
+            kept = {cell: state for each in ranks.gather(own) for cell, state in each.items()}
+        shards = sorted({shard for shard, _ in kept})
+        of_shards = [[kept[cell] for cell in sorted(kept) if cell[0] == shard] for shard in shards]
+        return {"shards": [[torch.cat(parts) for parts in zip(*states, strict=True)] for states in of_shards]}
 
     def load_state_dict(self, state: Mapping[str, Any], *, copies: int, device: torch.device) -> None:
         """Goes on from `state_dict`, whose rows are those of `copies` copies, on the device of the model.
@@ -95,6 +108,7 @@ class Carry:
         """
         self._kept.clear()
         self._written.clear()
+        self._latest.clear()
         for shard, tensors in enumerate(state["shards"]):
             if not all(
                 tensor.is_floating_point() and tensor.dim() and tensor.shape[0] % copies == 0 for tensor in tensors
@@ -102,6 +116,4 @@ class Carry:
                 raise ValueError(f"the carried state of shard {shard} isn't that of {copies} copies")
             for copy, parts in enumerate(zip(*(tensor.chunk(copies) for tensor in tensors), strict=True)):
                 self._kept[shard, copy] = tuple(part.to(device, copy=True) for part in parts)
-
-    def _of(self, shard: int) -> list[tuple[Tensor, ...]]:
-        return [self._kept[cell] for cell in sorted(self._kept) if cell[0] == shard]
+        self._latest = set(self._kept)

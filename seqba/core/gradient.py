@@ -35,11 +35,13 @@ class Step:
         weight: what the sum was divided by: the copies × the loss function's weights (tokens, images), or the number
             of cells where the loss function returns means.
         extras: further sums that the loss function returned, divided likewise.
+        notes: the caller's own numbers, added up over the ranks.
     """
 
     loss: float
     weight: float
     extras: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, float] = field(default_factory=dict)
 
 
 def merged_gradient(
@@ -98,6 +100,7 @@ def grid_gradient(
     seed: int = 0,
     update: int = 0,
     ranks: Ranks | None = None,
+    notes: Mapping[str, float] | None = None,
 ) -> Step:
     """`merged_gradient` over S shards at once: the mean is over the whole grid of S × M cells.
 
@@ -116,6 +119,7 @@ def grid_gradient(
         seed: of the run.
         update: number of the update.
         ranks: the processes among which the cells are dealt; None for this process alone.
+        notes: numbers of this process that shall be added up over the ranks in the same message.
 
     What modules gathered beside the gradient (running statistics) waits for `finish_update`: call it once it is decided
     that the step is made, or not.
@@ -128,7 +132,8 @@ def grid_gradient(
     """
     if not weight > 0:
         raise ValueError(f"the grid's weight is {weight}; it must be positive")
-    return _Grid(model, shards, loss_fn, copies, _plan_for(model, plan), seed, update, 0, ranks).run(weight=weight)
+    grid = _Grid(model, shards, loss_fn, copies, _plan_for(model, plan), seed, update, 0, ranks, notes or {})
+    return grid.run(weight=weight)
 
 
 _auto_plans: WeakKeyDictionary[nn.Module, Plan] = WeakKeyDictionary()
@@ -153,16 +158,17 @@ class _Grid:
     update: int
     first_shard: int
     ranks: Ranks | None = None
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     def run(self, weight: float | None) -> Step:
         if self.copies < 1:
             raise ValueError(f"copies is {self.copies}; it must be at least 1")
         cells = self._cells()
         if self.ranks is None:
-            return self._attempts(cells, weight).step()
+            return self._attempts(cells, weight).step(self.notes)
         earlier = [(parameter, parameter.grad) for parameter in self.model.parameters() if parameter.grad is not None]
         self.model.zero_grad(set_to_none=True)  # gradients from before are not to be added up again
-        step = self._attempts(cells, weight).step_of_all(self.ranks, self.model)
+        step = self._attempts(cells, weight).step_of_all(self.ranks, self.model, self.notes)
         for parameter, gradient in earlier:
             parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
         return step
@@ -279,35 +285,39 @@ class _Sums:
             return loss  # one pass of means: an ordinary step, to the last bit
         return total / self.total_weight
 
-    def step(self) -> Step:
+    def step(self, notes: Mapping[str, float]) -> Step:
         """The means over the grid."""
         weight, loss = self._checked()
         return Step(
             loss=float(loss) / weight,
             weight=weight,
             extras={name: float(value) / weight for name, value in self.extras.items()},
+            notes=dict(notes),
         )
 
-    def step_of_all(self, ranks: Ranks, model: nn.Module) -> Step:
+    def step_of_all(self, ranks: Ranks, model: nn.Module, notes: Mapping[str, float]) -> Step:
         """Adds up gradients, losses and weights over the ranks, and divides once: the means over the grid of all."""
         own_weight, own_loss = self._checked()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        has_gradient = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float64)
+        reached = [float(parameter.grad is not None) for parameter in parameters]
         for parameter in parameters:
             if parameter.grad is None:  # another rank's cells may have reached it
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         sums = torch.stack([value.double() for value in (own_loss, *self.extras.values())])
-        told = torch.cat([sums, has_gradient.to(sums), sums.new_tensor([own_weight])])
+        told = torch.cat([sums, sums.new_tensor([own_weight, *notes.values(), *reached])])
         ranks.add_up([*gradients, *gathered(model), told])
-        loss, *extras = told[: 1 + len(self.extras)].tolist()
-        weight = float(told[-1])
+        numbers = iter(told.tolist())
+        loss = next(numbers)
+        extras = {name: next(numbers) for name in self.extras}
+        weight = next(numbers)
+        noted = {name: next(numbers) for name in notes}
         torch._foreach_div_(gradients, weight)
-        for parameter, count in zip(parameters, told[1 + len(self.extras) : -1].tolist(), strict=True):
+        for parameter, count in zip(parameters, numbers, strict=True):
             if not count:
                 parameter.grad = None
-        means = {name: value / weight for name, value in zip(self.extras, extras, strict=True)}
-        return Step(loss=loss / weight, weight=weight, extras=means)
+        means = {name: value / weight for name, value in extras.items()}
+        return Step(loss=loss / weight, weight=weight, extras=means, notes=noted)
 
     def _checked(self) -> tuple[float, Tensor]:
         weight = self.total_weight

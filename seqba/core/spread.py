@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from seqba.core.finish import Finishing
+
+Value = TypeVar("Value")
 
 BUCKET_BYTES = 32 << 20
 """Tensors are copied together into buckets of this size, each a message that is on its way while the next is filled."""
@@ -73,6 +76,12 @@ class Ranks:
             sizes = [tensor.numel() for tensor in bucket]
             for tensor, part in zip(bucket, torch.split(flat, sizes), strict=True):
                 tensor.copy_(part.view_as(tensor))
+
+    def gather(self, value: Value) -> list[Value]:
+        """What each rank has, in the order of the ranks, on all of them; small things, which are pickled on the way."""
+        values: list[Value | None] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.group)
+        return cast("list[Value]", values)
 
 
 def gathered(model: nn.Module) -> Iterator[Tensor]:

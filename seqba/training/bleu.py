@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
+from seqba.core import Ranks
 from seqba.data.subwords import load_subwords
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
@@ -60,13 +62,15 @@ class BleuScorer:
     Args:
         task: dictionaries and splits.
         options: see there.
+        ranks: the processes that translate together; None for this one alone.
 
     Raises:
         UserError: for `--eval-bleu-args` that no search understands.
     """
 
-    def __init__(self, task: Translation, options: BleuOptions) -> None:
+    def __init__(self, task: Translation, options: BleuOptions, ranks: Ranks | None = None) -> None:
         self.task = task
+        self.ranks = ranks
         self.options = options
         self.search = _search_options(options.eval_bleu_args)
         subwords = load_subwords(task.folders[0])
@@ -74,26 +78,42 @@ class BleuScorer:
         self.tokenizer = "none" if options.eval_tokenized_bleu else self.form.bleu_tokenizer
 
     def __call__(self, model: nn.Module, subset: str, should_stop: Callable[[], bool]) -> dict[str, float]:
-        """{"bleu": 0 to 100} of a model in evaluation mode.
+        """{"bleu": 0 to 100} of a model in evaluation mode; several ranks have a part of the sentences each.
 
         Raises:
-            Interrupted: as soon as `should_stop()`.
+            Interrupted: as soon as `should_stop()`, on any rank.
         """
-        planned = self.task.validation(subset)
+        rows = np.sort(self.task.validation(subset).batches.rows)
+        try:
+            own = self._translate(
+                model, subset, rows if self.ranks is None else rows[self.ranks.rank :: self.ranks.size], should_stop
+            )
+        except Interrupted:
+            own = None
+        parts = [own] if self.ranks is None else self.ranks.gather(own)
+        translated = [part for part in parts if part is not None]
+        if len(translated) < len(parts):
+            raise Interrupted
+        hypotheses, references = ([text for part in translated for text in part[side]] for side in (0, 1))
+        if self.options.eval_bleu_print_samples:
+            logger.info("example translation: %s", hypotheses[0])
+            logger.info("example reference:   %s", references[0])
+        return {"bleu": tokenised_bleu(hypotheses, references, tokenize=self.tokenizer).score}
+
+    def _translate(
+        self, model: nn.Module, subset: str, rows: npt.NDArray[np.int64], should_stop: Callable[[], bool]
+    ) -> tuple[list[str], list[str]]:
+        """Hypotheses and references of the given rows."""
         translated = translate_corpus(
             Ensemble([_Stoppable(cast(StepModel, model), should_stop)], temperature=self.search.temperature),
-            planned.examples,
-            np.sort(planned.batches.rows),
+            self.task.validation(subset).examples,
+            rows,
             self.form,
             self.search,
             device=next(model.parameters()).device,
             max_tokens=self.task.batches.max_tokens_valid or self.task.batches.max_tokens or MAX_TOKENS,
         )
-        if self.options.eval_bleu_print_samples:
-            logger.info("example translation: %s", translated.hypotheses[0])
-            logger.info("example reference:   %s", translated.references[0])
-        bleu = tokenised_bleu(translated.hypotheses, translated.references, tokenize=self.tokenizer)
-        return {"bleu": bleu.score}
+        return list(translated.hypotheses), list(translated.references)
 
 
 class _Stoppable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, TypeVar, cast
 
 import torch
@@ -12,7 +13,7 @@ Batch = TypeVar("Batch")
 
 
 def choose_device(*, cpu: bool) -> torch.device:
-    """The GPU where there is one and `cpu` is False, else the CPU.
+    """The GPU where there is one and `cpu` is False, else the CPU; of several GPUs the one that torchrun names.
 
     cuDNN's LSTM multiplies float32 in TF32 by default and every other product of ours doesn't: a layer would come out
     otherwise when its copies are stacked than when they are looped. Here both follow torch's setting for products.
@@ -20,7 +21,9 @@ def choose_device(*, cpu: bool) -> torch.device:
     if cpu or not torch.cuda.is_available():
         return torch.device("cpu")
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32
-    return torch.device("cuda")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from seqba.errors import UserError
 from seqba.tasks import Shards, Task
 from seqba.training.arms import Grid
+from seqba.training.distributed import is_first
 from seqba.training.folder import BEST, CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.options import TrainingOptions
@@ -26,6 +27,22 @@ Scores = Callable[[nn.Module, str, Callable[[], bool]], dict[str, float]]
 
 
 @dataclass(frozen=True)
+class Group(Sequence[Any]):
+    """The shards of an update, each made when it is asked for."""
+
+    shards: Shards[Any]
+    numbers: range
+
+    def __len__(self) -> int:
+        """Number of shards."""
+        return len(self.numbers)
+
+    def __getitem__(self, number: Any) -> Any:
+        """Shard `number` of the update, counting from 0."""
+        return self.shards[self.numbers[number]]
+
+
+@dataclass(frozen=True)
 class Groups:
     """The updates of an epoch: S consecutive shards each; the last one may have fewer."""
 
@@ -36,10 +53,10 @@ class Groups:
         """Number of updates."""
         return -(-len(self.shards) // self.size)
 
-    def __getitem__(self, number: int) -> list[Any]:
+    def __getitem__(self, number: int) -> Group:
         """The shards of update `number`, counting from 0."""
         first = number * self.size
-        return [self.shards[place] for place in range(first, min(first + self.size, len(self.shards)))]
+        return Group(self.shards, range(first, min(first + self.size, len(self.shards))))
 
 
 @dataclass
@@ -73,6 +90,7 @@ class TrainingLoop:
     def __post_init__(self) -> None:
         """Starts the clock of the run."""
         self._started = time.monotonic() - self.progress.elapsed_s
+        self._agreed: Mapping[str, float] | None = None if self.trainer.ranks is None else {}
 
     def run(self, stop: StopSignal) -> str | None:
         """Trains.
@@ -89,12 +107,12 @@ class TrainingLoop:
         """
         if self.progress.pending:
             self._round_off(self._open_epoch(), stop)
-        while not stop.is_set() and self._limit(self.progress.epoch - 1) is None:
+        while not self._shall_stop(stop) and self._limit(self.progress.epoch - 1) is None:
             groups = self._open_epoch()
             for number in range(self.progress.updates_in_epoch, len(groups)):
-                self._update(groups[number])
+                self._update(groups[number], stop)
                 self._round_off(groups, stop)
-                if stop.is_set() or self._limit(self.progress.epoch - 1) is not None:
+                if self._shall_stop(stop) or self._limit(self.progress.epoch - 1) is not None:
                     break
         return None if self.progress.pending else self._limit(self.progress.epoch - 1)
 
@@ -111,9 +129,12 @@ class TrainingLoop:
         progress.updates_of_epoch = len(groups)
         return groups
 
-    def _update(self, shards: list[Any]) -> None:
+    def _update(self, shards: Group, stop: StopSignal) -> None:
         started = time.monotonic()
-        report = self.trainer.update(shards)
+        notes = {"stop": float(stop.is_set()), "elapsed_s": started - self._started, "ranks": 1.0}
+        report = self.trainer.update(shards, notes)
+        if self._agreed is not None:
+            self._agreed = report.notes
         progress = self.progress
         progress.updates_in_epoch += 1
         progress.unique += report.unique
@@ -142,6 +163,8 @@ class TrainingLoop:
                 best_names = self._validate(stop)
             except Interrupted:
                 progress.pending = True
+                if self._agreed is not None:
+                    self._agreed = {**self._agreed, "stop": 1.0}
                 self._save([])
                 return
             names += best_names
@@ -150,8 +173,18 @@ class TrainingLoop:
         progress.rounded_off = self.trainer.updates
         if ends_epoch:
             progress.next_epoch()
-        if save or stop.is_set() or self._limit(progress.epoch - 1) is not None:
+        if save or self._shall_stop(stop) or self._limit(progress.epoch - 1) is not None:
             self._save(names)
+
+    def _shall_stop(self, stop: StopSignal) -> bool:
+        """Whether a signal has come; with several ranks, to any of them before the latest update, as all then know."""
+        return stop.is_set() if self._agreed is None else self._agreed.get("stop", 0.0) > 0
+
+    def _elapsed_s(self) -> float:
+        """Seconds of training; with several ranks the mean of their clocks at the latest update, which all know."""
+        if self._agreed is None:
+            return time.monotonic() - self._started
+        return self._agreed["elapsed_s"] / self._agreed["ranks"] if self._agreed else self.progress.elapsed_s
 
     def _every(self, updates: int) -> bool:
         """Whether the update just made is one of every so many (0 = never); a skipped one made no step."""
@@ -195,14 +228,16 @@ class TrainingLoop:
 
     def _save(self, names: list[str]) -> None:
         self.progress.elapsed_s = time.monotonic() - self._started
-        self.folder.save(capture(self.trainer, self.progress, self.constants), names)
-        self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
+        state = capture(self.trainer, self.progress, self.constants)  # by all ranks: each has a part of what is carried
+        if is_first(self.trainer.ranks):
+            self.folder.save(state, names)
+            self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
 
     def _limit(self, epochs: int) -> str | None:
         """The limit that has been reached after so many whole epochs, if any."""
         limits, schedule, updates = self.options.run, self.trainer.schedule, self.trainer.updates
         patience = self.options.validation.patience
-        hours = (time.monotonic() - self._started) / 3600
+        hours = self._elapsed_s() / 3600
         if 0 < limits.max_update <= updates:
             return f"--max-update {limits.max_update}"
         if 0 < limits.max_epoch <= epochs:

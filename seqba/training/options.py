@@ -121,6 +121,9 @@ class RunOptions:
         0, "stop after this many hours of training, earlier parts of a resumed run included; 0 = no limit", minimum=0
     )
     cpu: bool = option(False, "run on the CPU even where there is a GPU")
+    distributed_timeout: float = option(
+        1800, "under torchrun: seconds that a process waits for the others before it gives up (not in fairseq)", above=0
+    )
 
 
 @dataclass(frozen=True)

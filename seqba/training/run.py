@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from seqba import __version__
+from seqba.core import Ranks
 from seqba.data.files import atomic_text
 from seqba.errors import UserError
 from seqba.tasks import Task
@@ -18,6 +20,7 @@ from seqba.training.arms import Grid, derive_grid
 from seqba.training.bleu import BleuScorer
 from seqba.training.checkpoint import build_model, plain_options
 from seqba.training.device import choose_device
+from seqba.training.distributed import check_ranks, is_first, joined_ranks, quiet_but_first
 from seqba.training.folder import LAST, CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.loop import Groups, TrainingLoop
@@ -46,13 +49,21 @@ def train(recipe: Recipe) -> int:
     options = recipe.training
     _check_metric(recipe)
     grid = derive_grid(options.grid)
-    folder = CheckpointFolder(options.checkpoints)
     device = choose_device(cpu=options.run.cpu)
+    with joined_ranks(device, options.run.distributed_timeout) as ranks:
+        check_ranks(ranks, grid)
+        return _train(recipe, grid, device, ranks)
+
+
+def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Ranks | None) -> int:
+    options = recipe.training
+    folder = CheckpointFolder(options.checkpoints)
     if device.type == "cpu":
         keep_freed_memory()
     task, constants = _describe(recipe)
-    folder.prepare()
-    trainer = _build_trainer(recipe, task, constants, grid, device)
+    if is_first(ranks):
+        folder.prepare()
+    trainer = _build_trainer(recipe, task, constants, grid, device, ranks)
     progress = _begin(trainer, constants, options)
     subsets = [name for name in recipe.batches.valid_subset.split(",") if name]
     if not subsets:
@@ -62,9 +73,11 @@ def train(recipe: Recipe) -> int:
     if task.carried is not None:  # every number of shards needs a text that is long enough for it
         for epoch, shards in enumerate(grid.shards_per_epoch, start=1):
             task.epoch(epoch, shards)
-    scores = BleuScorer(task, recipe.bleu) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
-    log = TrainingLog(options.log, device, max_update=options.run.max_update, unit=task.unit)
-    _write_run(folder, constants, grid, trainer)
+    scores = BleuScorer(task, recipe.bleu, ranks) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
+    log_options = quiet_but_first(options.log, ranks)
+    log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit)
+    if is_first(ranks):
+        _write_run(folder, constants, grid, trainer)
     loop = TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, subsets, scores)
     try:
         with StopSignal() as stop:
@@ -106,7 +119,12 @@ def _describe(recipe: Recipe) -> tuple[RunnableTask, dict[str, Any]]:
 
 
 def _build_trainer(
-    recipe: Recipe, task: Task[Any], constants: Mapping[str, Any], grid: Grid, device: torch.device
+    recipe: Recipe,
+    task: Task[Any],
+    constants: Mapping[str, Any],
+    grid: Grid,
+    device: torch.device,
+    ranks: Ranks | None,
 ) -> Trainer[Any]:
     options = recipe.training
     torch.manual_seed(options.grid.seed)
@@ -127,7 +145,7 @@ def _build_trainer(
     )
     optimizer = build_optimizer(model.parameters(), options.optimisation)
     trigger = build_trigger(options.optimisation)
-    return Trainer(task, model, optimizer, schedule, rules, trigger)
+    return Trainer(task, model, optimizer, schedule, rules, trigger, ranks)
 
 
 def _baseline_updates(task: Task[Any], shards: int) -> int:
@@ -175,10 +193,7 @@ def _farewell(limit: str | None, stop: StopSignal, trainer: Trainer[Any], folder
     if limit is not None:
         logger.info("done after update %d: %s", trainer.updates, limit)
         return 0
-    if stop.received is None:
-        raise ValueError("training ends at a limit or by a signal")
+    received = stop.received or signal.SIGTERM  # another rank's
     kept = "nothing kept (--no-save)" if folder.options.no_save else f"{folder.path / LAST} written"
-    logger.info(
-        "stopped by %s after update %d, %s; the same command goes on", stop.received.name, trainer.updates, kept
-    )
-    return 128 + stop.received
+    logger.info("stopped by %s after update %d, %s; the same command goes on", received.name, trainer.updates, kept)
+    return 128 + received

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from seqba.core import finish_update, grid_gradient, parse_plan
+from seqba.core import Ranks, finish_update, grid_gradient, parse_plan
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
@@ -40,6 +40,7 @@ class UpdateReport:
         grad_norm: L2 norm of the merged gradient before clipping.
         clipped: whether it was scaled down.
         skipped: whether the loss or gradient was not finite, so that no step was made.
+        notes: what `update` was given to note, added up over the ranks.
     """
 
     update: int
@@ -52,6 +53,7 @@ class UpdateReport:
     grad_norm: float
     clipped: bool
     skipped: bool
+    notes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Trainer(Generic[Batch]):
         schedule: learning rate of the 1-based update.
         rules: see `UpdateRules`.
         trigger: says when the optimizer begins to average the weights (NT-ASGD); None for never.
+        ranks: the processes that make the updates together, each running its cells; None for this one alone.
 
     Attributes:
         updates: steps made so far. Skipped updates don't count.
@@ -99,6 +102,7 @@ class Trainer(Generic[Batch]):
         schedule: Schedule,
         rules: UpdateRules,
         trigger: NonMonotonicTrigger | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.task = task
         self.model = model
@@ -106,51 +110,59 @@ class Trainer(Generic[Batch]):
         self.schedule = schedule
         self.rules = rules
         self.trigger = trigger
+        self.ranks = ranks
         self.updates = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.device = next(model.parameters()).device
         self._plan = parse_plan(rules.plan)
 
-    def update(self, shards: Sequence[Batch]) -> UpdateReport:
+    def update(self, shards: Sequence[Batch], notes: Mapping[str, float] | None = None) -> UpdateReport:
         """One optimizer step on the grid of these shards × copies, unless the loss or gradient isn't finite.
+
+        Args:
+            shards: of the whole update; on a rank, only those that have a cell there are asked for.
+            notes: numbers that come back in the report, added up over the ranks.
 
         Raises:
             UserError: after `max_skipped_updates` updates in a row that had to be skipped.
         """
         number = self.updates + 1
-        unique = sum(self.task.count(shard) for shard in shards)
-        processed = self.rules.copies * unique
-        weight = self.rules.copies * sum(self.task.weight(shard) for shard in shards)
+        own = _OwnShards(shards, self._cells(len(shards)))
+        count = self.task.count
         self.model.train()
         step = grid_gradient(
             self.model,
-            [to_device(shard, self.device) for shard in shards],
+            own.on(self.device),
             self.loss,
             copies=self.rules.copies,
-            weight=weight,
+            weight=own.total(self.task.weight),
             plan=self._plan,
             seed=self.rules.seed,
             update=number,
+            ranks=self.ranks,
+            notes={**(notes or {}), "unique": own.total_of_first_copies(count), "processed": own.total(count)},
         )
         grad_norm = self._clip()
-        lr = self.schedule(number) * self.task.learning_rate_factor(shards[0])
+        lr = self.schedule(number) * self.task.learning_rate_factor(own.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
         if not skipped:
             self._step(lr)
         self.optimizer.zero_grad()
         self._carry_on(skipped=skipped)
+        processed = step.notes["processed"]
         report = UpdateReport(
             update=number,
             lr=lr,
             loss=step.loss,
-            means={name: mean * weight / processed for name, mean in step.extras.items()},
-            weight=weight,
-            unique=unique,
-            processed=processed,
+            means={name: mean * step.weight / processed for name, mean in step.extras.items()},
+            weight=step.weight,
+            unique=round(step.notes["unique"]),
+            processed=round(processed),
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,
+            notes=step.notes,
         )
         self._count(report)
         return report
@@ -173,7 +185,8 @@ class Trainer(Generic[Batch]):
     def state_dict(self) -> dict[str, Any]:
         """Counters, the trigger, the carried state, and the plan's choice of copies per pass.
 
-        The same grouping of copies gives the same sums to the last bit.
+        The same grouping of copies gives the same sums to the last bit. All ranks must call it: each has a part of the
+        carried state.
         """
         return {
             "updates": self.updates,
@@ -181,7 +194,7 @@ class Trainer(Generic[Batch]):
             "skipped_in_a_row": self.skipped_in_a_row,
             "copies_per_pass": self._plan.copies_per_pass,
             "trigger": None if self.trigger is None else self.trigger.state_dict(),
-            "carried": None if self.task.carried is None else self.task.carried.state_dict(),
+            "carried": None if self.task.carried is None else self.task.carried.state_dict(self.ranks),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, keep_plan: bool, keep_carried: bool) -> None:
@@ -214,6 +227,12 @@ class Trainer(Generic[Batch]):
                 self.optimizer = begin_averaging(self.optimizer)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         check_averages(self.optimizer)
+
+    def _cells(self, shards: int) -> list[tuple[int, range]]:
+        """Which copies of which shards this process runs."""
+        if self.ranks is None:
+            return [(shard, range(self.rules.copies)) for shard in range(shards)]
+        return self.ranks.cells(shards, self.rules.copies)
 
     def _carry_on(self, *, skipped: bool) -> None:
         """What the passes gathered or left for the next update counts, unless the update was thrown away."""
@@ -249,3 +268,42 @@ class Trainer(Generic[Batch]):
                 f"the last (loss {report.loss:g}, gradient norm {report.grad_norm:g}): lower --lr, lengthen "
                 "--warmup-updates or add --clip-norm, and begin again with an earlier checkpoint"
             )
+
+
+class _OwnShards(Generic[Batch]):
+    """The shards of an update that have cells in this process: what they count, and how they get to the device."""
+
+    def __init__(self, shards: Sequence[Batch], cells: Sequence[tuple[int, range]]) -> None:
+        self._cells = cells
+        self._shards = {shard: shards[shard] for shard, _ in cells}
+        self._length = len(shards)
+
+    @property
+    def first(self) -> Batch:
+        """Any of them."""
+        return next(iter(self._shards.values()))
+
+    def total(self, of: Callable[[Batch], float]) -> float:
+        """The sum over this process's cells."""
+        return sum(len(copies) * of(self._shards[shard]) for shard, copies in self._cells)
+
+    def total_of_first_copies(self, of: Callable[[Batch], float]) -> float:
+        """The sum over those shards whose first copy is here, so that every shard counts on one rank."""
+        return sum(of(self._shards[shard]) for shard, copies in self._cells if 0 in copies)
+
+    def on(self, device: torch.device) -> _Moved[Batch]:
+        """The update's shards, each moved to the device when it is asked for."""
+        return _Moved(self._shards, self._length, device)
+
+
+@dataclass(frozen=True)
+class _Moved(Sequence[Batch]):
+    shards: Mapping[int, Batch]
+    length: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: Any) -> Any:
+        return to_device(self.shards[number], self.device)

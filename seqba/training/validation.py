@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ class Interrupted(Exception):
 def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[[], bool]) -> dict[str, float]:
     """Means over a split, without noise.
 
+    Of several ranks each takes every so-manieth batch, unless the batches of a split go on from each other: then each
+    takes them all. All have the same means, and all are interrupted if one is.
+
     Returns:
         loss: nats per weight (target token, sentence or image), with the label smoothing of training.
         The task's further means (`seqba.training.metrics`): nll, with ppl per token, or top1 and top5 of images.
@@ -27,20 +30,34 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     Raises:
         Interrupted: as soon as `should_stop()`.
     """
-    loss_sum = weight_sum = 0.0
-    count = 0
-    sums: dict[str, float] = {}
+    sums = {"loss": 0.0, "weight": 0.0, "count": 0.0, "stopped": 0.0}
+    is_divided = trainer.ranks is not None and trainer.task.carried is None
+    first, step = (trainer.ranks.rank, trainer.ranks.size) if trainer.ranks is not None and is_divided else (0, 1)
     trainer.model.eval()
     with torch.no_grad():
-        for number in range(len(batches)):
+        for number in range(first, len(batches), step):
             if should_stop():
-                raise Interrupted
+                sums["stopped"] = 1.0
+                break
             batch = batches[number]
-            count += trainer.task.count(batch)
             loss, weight, extras = trainer.loss(trainer.model, to_device(batch, trainer.device))
-            loss_sum += float(loss)
-            for name, value in extras.items():
+            sums["weight"] += weight
+            sums["count"] += trainer.task.count(batch)
+            for name, value in {"loss": loss, **extras}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
-            weight_sum += weight
+    if trainer.ranks is not None:
+        sums = _merged(trainer.ranks.gather(sums), is_divided=is_divided)
+    if sums.pop("stopped"):
+        raise Interrupted
+    mean_loss, count = sums.pop("loss") / sums.pop("weight"), sums.pop("count")
     means = {name: value / count for name, value in sums.items()}
-    return {"loss": loss_sum / weight_sum, **readable(means, trainer.task.unit)}
+    return {"loss": mean_loss, **readable(means, trainer.task.unit)}
+
+
+def _merged(sums: Sequence[Mapping[str, float]], *, is_divided: bool) -> dict[str, float]:
+    """The ranks' sums: added up where each had a part of the batches, anybody's where each had all of them."""
+    merged: dict[str, float] = {} if is_divided else {**sums[0], "stopped": 0.0}
+    for each in sums:
+        for name in each if is_divided else ("stopped",):
+            merged[name] = merged.get(name, 0.0) + each[name]
+    return merged

@@ -1,0 +1,58 @@
+"""Runs of all three tasks, as torchrun starts them: python rank_runs.py FOLDER UPDATES [OPTION…]."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from seqba.cli.command import run
+from seqba.cli.train import main
+
+COMMON = ["--cpu", "--log-format", "json", "--log-interval", "1", "--no-epoch-checkpoints"]
+RUNS = {
+    "transformer": [
+        *(
+            "reversal",
+            "--arch",
+            "transformer_tiny",
+            "--share-all-embeddings",
+            "--dropout",
+            "0.2",
+            "--max-tokens",
+            "200",
+        ),
+        *("--update-freq", "2", "--copies", "2", "--lr", "1e-3", "--clip-norm", "1"),
+    ],
+    "awd_lstm": [
+        *("alphabet", "--task", "language_modeling", "--arch", "awd_lstm", "--decoder-layers", "2"),
+        *("--decoder-embed-dim", "8", "--decoder-hidden-size", "12", "--batch-size", "4", "--batch-size-valid", "2"),
+        *("--bptt", "10", "--copies", "4", "--optimizer", "nt_asgd", "--lr", "2", "--clip-norm", "0.25"),
+    ],
+    "resnet": [
+        *("pictures", "--task", "image_classification", "--arch", "resnet8", "--batch-size", "4", "--ghost-batch", "2"),
+        *("--copies", "5", "--cutout", "8", "--valid-subset", "test", "--optimizer", "sgd", "--momentum", "0.9"),
+        *("--lr", "0.01", "--weight-decay", "1e-4", "--weight-decay-on", "weights"),
+    ],
+}
+"""Data (a folder in FOLDER) and options of each."""
+
+
+def train_all(folder: Path, updates: str, more: list[str], *, names: list[str], save: str) -> None:
+    """Trains each of `names` on FOLDER/DATA into FOLDER/SAVE/NAME."""
+    for name in names:
+        data, *options = RUNS[name]
+        save_dir = folder / save / name
+        log = ["--save-dir", str(save_dir), "--log-file", f"{save_dir}.jsonl", "--max-update", updates]
+        status = run(main, [str(folder / data), *options, *COMMON, *log, *more])
+        if status:
+            sys.exit(status)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    where, save_name, made, names, *options = sys.argv[1:]
+    train_all(Path(where), made, options, names=names.split(","), save=save_name)
+    sys.exit(0 if int(os.environ["WORLD_SIZE"]) else 1)
