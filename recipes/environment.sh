@@ -26,6 +26,36 @@ seqba_value() {
     printf '%s\n' "$2"
 }
 
+# Sets the caller's variables to the options of the same names, and `passed` to what follows a lone --:
+#
+#     from="" batch_size=64 passed=()
+#     seqba_options from batch-size -- "$@"
+seqba_options() { # NAME... -- [--NAME VALUE]... [-- ...]
+    local known=() option
+    while [[ "$1" != -- ]]; do
+        known+=("$1")
+        shift
+    done
+    shift
+    while (($#)); do
+        case "$1" in
+            --) passed=("${@:2}"); return ;;
+            -h | --help) seqba_header "$0"; exit ;;
+        esac
+        for option in "${known[@]}"; do
+            [[ "$1" != "--$option" ]] || break
+        done
+        [[ "$1" == "--$option" ]] || seqba_fail "unknown argument '$1'; see bash $0 --help"
+        (($# >= 2)) || seqba_fail "$1 needs a value; see bash $0 --help"
+        printf -v "${option//-/_}" '%s' "$2"
+        shift 2
+    done
+}
+
+seqba_count() { # OPTION VALUE
+    [[ "$2" =~ ^[1-9][0-9]{0,8}$ ]] || seqba_fail "$1 takes a whole number from 1 on, not '$2'"
+}
+
 # Sets the caller's `arms` to what --arm names: one of the paper's columns, or all of them.
 seqba_choose_arms() {
     case "$1" in
