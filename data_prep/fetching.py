@@ -13,11 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from tqdm import tqdm
+
 from seqba.cli.command import run
 from seqba.errors import UserError
 
 BLOCK_BYTES = 1 << 20
 TIMEOUT_S = 60
+LONG_BYTES = 1 << 30
+"""A file of which checking takes seconds: a terminal shows how far it is."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,15 @@ def verify(path: Path, digest: str) -> None:
     """
     algorithm, _, expected = digest.partition(":")
     found = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, "rb") as stream:
+    size = path.stat().st_size
+    hidden = None if size > LONG_BYTES else True  # None: hidden unless stderr is a terminal
+    with (
+        open(path, "rb") as stream,
+        tqdm(total=size, desc=f"checking {path.name}", unit="B", unit_scale=True, leave=False, disable=hidden) as bar,
+    ):
         while block := stream.read(BLOCK_BYTES):
             found.update(block)
+            bar.update(len(block))
     if found.hexdigest() != expected:
         raise UserError(
             f"{path}: {algorithm} is {found.hexdigest()}, not the published {expected}: truncated, or changed at its "

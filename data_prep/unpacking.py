@@ -58,6 +58,29 @@ def opened(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
+def opened_tar(path: Path) -> Iterator[Iterator[tuple[str, int, IO[bytes]]]]:
+    """The files of a tar archive, compressed or not, in one pass: name, bytes, content, to be read before the next.
+
+    What is damaged may show only while it is read: the whole `with` block reports it.
+
+    Raises:
+        UserError: for a damaged archive.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            yield tar_files(archive)
+    except DAMAGE as error:
+        raise UserError(f"{path}: not a whole tar archive ({error}); remove it and fetch it again") from None
+
+
+def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Name, bytes and content of the files of an open archive; folders and links are passed over."""
+    for entry in archive:
+        if entry.isfile() and (stream := archive.extractfile(entry)) is not None:
+            yield entry.name.removeprefix("./"), entry.size, stream
+
+
+@contextmanager
 def _zip_member(path: Path, member: str) -> Iterator[IO[bytes]]:
     with zipfile.ZipFile(path) as archive:
         if member not in archive.namelist():

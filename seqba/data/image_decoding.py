@@ -94,4 +94,4 @@ def _explain(error: Exception, pillow: Any) -> str:
         return f"is not a picture in one of the formats {', '.join(FORMATS)}: {mend}"
     if isinstance(error, OSError) and error.strerror is not None:
         return f"cannot be read: {error.strerror}; was it moved or removed during the run?"
-    return f"is broken ({error or type(error).__name__}): {mend}"
+    return f"is broken ({str(error) or type(error).__name__}): {mend}"

@@ -130,10 +130,12 @@ class ImageBatches:
     def _receive(self, ahead: Iterator[ImageBatch | _Complaint]) -> ImageBatch:
         try:
             batch = next(ahead)
-        except RuntimeError as error:
+        except (RuntimeError, EOFError, OSError) as error:
+            # Its death itself, or a batch that nobody hands over any more: the worker shares its memory when asked.
             self.close()
+            reason = str(error) or type(error).__name__
             raise UserError(
-                f"a process that decodes pictures of {self.source.name} died ({error}): often memory has run out, or "
+                f"a process that decodes pictures of {self.source.name} died ({reason}): often memory has run out, or "
                 "shared memory (/dev/shm); take fewer workers or smaller batches, or decode without workers"
             ) from None
         except BaseException:
