@@ -20,13 +20,8 @@ seqba_fail() {
     exit 2
 }
 
-# The value of an option, or a clear end: --out) out="$(seqba_value "$@")" || exit; shift 2 ;;
-seqba_value() {
-    (($# >= 2)) || seqba_fail "$1 needs a value; see bash $0 --help"
-    printf '%s\n' "$2"
-}
-
-# Sets the caller's variables to the options of the same names, and `passed` to what follows a lone --:
+# Sets the caller's variables to the options of the same names, and its array `passed`, if it has one, to what follows a
+# lone --:
 #
 #     from="" batch_size=64 passed=()
 #     seqba_options from batch-size -- "$@"
@@ -38,10 +33,11 @@ seqba_options() { # NAME... -- [--NAME VALUE]... [-- ...]
     done
     shift
     while (($#)); do
-        case "$1" in
-            --) passed=("${@:2}"); return ;;
-            -h | --help) seqba_header "$0"; exit ;;
-        esac
+        if [[ "$1" == -- ]] && declare -p passed >/dev/null 2>&1; then
+            passed=("${@:2}")
+            return
+        fi
+        case "$1" in -h | --help) seqba_header "$0"; exit ;; esac
         for option in "${known[@]}"; do
             [[ "$1" != "--$option" ]] || break
         done
