@@ -82,12 +82,12 @@ image_subset() {
     local pictures
     pictures="$(image_count)" || exit
     if [[ -n "$train_pictures" ]]; then
-        ((train_pictures <= pictures)) || seqba_fail "--train-pictures $train_pictures: there are only $pictures in $data"
+        ((train_pictures <= pictures)) || seqba_fail "--train-pictures $train_pictures: $data has only $pictures"
         hold_out=$((pictures - train_pictures))
     fi
     epoch_updates=$(((pictures - ${hold_out:-0}) / batch_size))
     ((epoch_updates > 0)) ||
-        seqba_fail "$pictures pictures in $data, $((${hold_out:-0})) of them held out: not one --batch-size of $batch_size"
+        seqba_fail "$data has $pictures pictures, ${hold_out:-0} held out: not even one --batch-size of $batch_size"
     test=test
     [[ "$dataset" != imagenet ]] || test=val
     subset="$test"

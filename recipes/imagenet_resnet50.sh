@@ -17,10 +17,10 @@
 #     --hold-out N        hold N training pictures out, and let them, not those of val, choose the best checkpoint
 #     --seed N            weights, order and noise (1)
 #     --out DIR           everything goes there (runs/imagenet-resnet50, with another regime's or mixup's name behind)
-#     -- ...              what follows goes to seqba-train as it stands (--bf16, --num-workers 16, --ghost-batch 32, say)
+#     -- ...              what follows goes to seqba-train as it stands (--bf16, --num-workers 16, --ghost-batch 32)
 #
-# Regimes: SGD, momentum 0.9, weight decay 1e-4 but for biases and norms; resized crops of 224 and flips. lr 0.1, a tenth
-# of it after each drop:
+# Regimes: SGD, momentum 0.9, weight decay 1e-4 but for biases and norms; resized crops of 224 and flips. lr 0.1, and a
+# tenth of it after each drop:
 #
 #     90      drops at 30, 60 and 80
 #     40      drops at 30 and 35
@@ -40,9 +40,9 @@
 #
 # Not yet measured here.
 #
-# Pictures are decoded to a shorter side of 256, and crops taken from that, in training too; the released code crops from
-# the whole picture (-- --decode-size 512 comes nearer and costs time and memory). The column "best" of the closing table
-# was chosen on the pictures that it is measured on, "last" chooses nothing; with --hold-out neither does.
+# Pictures are decoded to a shorter side of 256, and crops taken from that, in training too; the released code crops
+# from the whole picture. The column "best" of the closing table was chosen on the pictures that it is measured on,
+# "last" chooses nothing; with --hold-out neither is chosen on them.
 #
 # Needs    GPUs, 300 GB of disk (archives and pictures), and processes to decode: --num-workers under "--". An epoch of
 #          ba sees 5.1 million pictures and decodes 1.3 million: divide by the images/s in the log.

@@ -25,8 +25,8 @@
 # Not yet measured here.
 #
 # All rows: SGD, momentum 0.9; on CIFAR crop, flip and a cutout of 16, on ImageNet resized crops of 224 and flips. The
-# rates and their drops are those of the released code, which has no lengths of training: epochs are ours, from where its
-# last drop lies and from the networks' own papers. So are the batches of VGG16, of the wide ResNet and of DenseNet.
+# rates and their drops are those of the released code, which doesn't say how long it trains: the epochs here are ours,
+# from where the last drop lies and from the networks' own papers. So are the batches of VGG16, WRN-28-10 and DenseNet.
 #
 #     resnet44       lr 0.1, a tenth of it after 81 epochs; decay 1e-4, biases and norms left out
 #     vgg16          lr 0.1, a fifth of it after each of 60, 120, 160; decay 5e-4 on everything
@@ -47,36 +47,38 @@ set -euo pipefail
 
 source "$(dirname "${BASH_SOURCE[0]}")/image.sh"
 
-# ROW, network, batch, M, epochs, learning rate and weight decay
 rows() {
     cat <<'ROWS'
-vgg16-cifar10        vgg16_bn           64 32 200 --lr 0.1 --lr-shrink 0.2 --lr-drops 60,120,160 --weight-decay 5e-4
-wrn28-10-cifar10     wide_resnet28_10  128  6 200 --lr 0.1 --lr-shrink 0.2 --lr-drops 60,120,160 WEIGHTS 5e-4
-resnet44-cifar100    resnet44           64 40 100 --lr 0.1 --lr-drops 81,122,164 WEIGHTS 1e-4
-vgg16-cifar100       vgg16_bn           64 32 200 --lr 0.1 --lr-shrink 0.2 --lr-drops 60,120,160 --weight-decay 5e-4
-wrn28-10-cifar100    wide_resnet28_10  128 10 200 --lr 0.1 --lr-shrink 0.2 --lr-drops 60,120,160 WEIGHTS 5e-4
-densenet100-cifar100 densenet_bc100_12  64  4 300 --lr 0.1 --lr-drops 150,225 WEIGHTS 1e-4
-alexnet-imagenet     alexnet           256  8  30 --lr 0.01 --lr-shrink 0.5,0.2,0.5,0.2 --lr-drops 10,15,20,25 --weight-decay 5e-4
-mobilenet-imagenet   mobilenet_v1      256  4  90 --lr 0.1 --lr-drops 30,60,80 WEIGHTS 1e-4
+ROW                  NETWORK           BATCH  M EPOCHS    LR SHRINK          DROPS       DECAY OF
+vgg16-cifar10        vgg16_bn             64 32    200  0.1  0.2             60,120,160  5e-4  all
+wrn28-10-cifar10     wide_resnet28_10    128  6    200  0.1  0.2             60,120,160  5e-4  weights
+resnet44-cifar100    resnet44             64 40    100  0.1  0.1             81,122,164  1e-4  weights
+vgg16-cifar100       vgg16_bn             64 32    200  0.1  0.2             60,120,160  5e-4  all
+wrn28-10-cifar100    wide_resnet28_10    128 10    200  0.1  0.2             60,120,160  5e-4  weights
+densenet100-cifar100 densenet_bc100_12    64  4    300  0.1  0.1             150,225     1e-4  weights
+alexnet-imagenet     alexnet             256  8     30  0.01 0.5,0.2,0.5,0.2 10,15,20,25 5e-4  all
+mobilenet-imagenet   mobilenet_v1        256  4     90  0.1  0.1             30,60,80    1e-4  weights
 ROWS
 }
 
 name="${1:-}"
 case "$name" in
     -h | --help) seqba_header "$0"; exit ;;
-    --list) rows | cut -d ' ' -f 1; exit ;;
+    --list) rows | awk 'NR > 1 { print $1 }'; exit ;;
     "" | -*) seqba_fail "which row? bash $0 ROW [options]; --list has them" ;;
     darts-cifar10 | amoebanet-cifar10) seqba_fail "$name is open: seqba has no such network yet" ;;
 esac
 shift
 
-read -r _ arch batch_size copies regime options < <(rows | awk -v row="$name" '$1 == row') ||
+read -r _ arch batch_size copies regime lr shrink drops decay of < <(rows | awk -v row="$name" 'NR > 1 && $1 == row') ||
     seqba_fail "there is no row '$name'; bash $0 --list has those there are"
 dataset="${name##*-}"
 case "$dataset" in
     cifar*) network=(--arch "$arch" --cutout 16) ;;
     imagenet) network=(--arch "$arch" --augmentation resized-crop) ;;
 esac
-declare -A regimes=(["$regime"]="${options/WEIGHTS/--weight-decay-on weights --weight-decay}")
+declare -A regimes=(
+    ["$regime"]="--lr $lr --lr-drops $drops --lr-shrink $shrink --weight-decay $decay --weight-decay-on $of"
+)
 
 image_recipe "$@"
