@@ -209,6 +209,8 @@ def test_several_numbers_of_copies_share_one_baseline(recipe, stubs: Path, tmp_p
         "3",
         "--tta",
         "5",
+        "--seed",
+        "7",
     ]
     finished = recipe(
         "cifar10_resnet44.sh", *arguments, "--out", tmp_path / "out", SEQBA_VENV=str(stubs), PICTURES="60"
@@ -218,6 +220,9 @@ def test_several_numbers_of_copies_share_one_baseline(recipe, stubs: Path, tmp_p
     assert saved == [("baseline", "1"), *((f"{arm}-{m}", m) for m in "24" for arm in ("fixed-samples", "ba"))]
     assert list(table(finished.stdout).values()) == [["90.50", "90.25", "95.25"]] * 5
     assert "last, 5 views" in finished.stdout
+    assert {(call["--max-update"], call["--seed"]) for call in calls(stubs, "seqba-train")} == {("3", "7")}
+    views = [(call["--tta"], call["--seed"]) for call in calls(stubs, "seqba-eval-image") if "--tta" in call]
+    assert views == [("5", "7")] * 5
 
 
 @pytest.mark.parametrize(
