@@ -87,9 +87,9 @@ class _MaskedLSTM(torch.autograd.Function):
         x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors
         factors, through = _factors(gates, c)
         recurrent = transposed(_dropped(weight_hh, kept, ctx.scale))
-        by_h0, by_c0 = _run_back(factors, through, gates, grad_y.contiguous(), grad_last_c, recurrent)
+        by_h0, by_c0 = _run_back(factors, through, gates, grad_y, grad_last_c, recurrent)
         by_gates = factors.flatten(0, 1)
-        by_x = product(by_gates, weight_ih.t()).view_as(x) if ctx.needs_input_grad[0] else None
+        by_x = product(by_gates, weight_ih.t()).view_as(x)
         columns = transposed(by_gates)  # once, for both
         by_weight_ih = product(columns, x.flatten(0, 1).t())
         by_weight_hh = product(columns, h[:-1].flatten(0, 1).t()).mul_(kept.to(h.dtype).mul_(ctx.scale))
@@ -157,7 +157,7 @@ def _run_back(
 ) -> tuple[Tensor, Tensor]:
     """Back through time: turns `factors` into the gradients by the gates' sums, in place.
 
-    grad_y is (T, B, H), contiguous; `recurrent` (H, 4H) is transposed. Returns the gradients by the initial h and c.
+    grad_y is (T, B, H); `recurrent` (H, 4H) is transposed. Returns the gradients by the initial h and c.
     """
     length, rows, size = through.shape
     summed, dc, dh = blocked_sum(recurrent), grad_last_c.clone(), grad_y[-1]
