@@ -91,5 +91,5 @@ def training_view(options: ViewOptions, size: int) -> View:
 
 
 def evaluation_view(size: int) -> View:
-    """The middle of a picture, normalised."""
+    """The middle of a picture, enlarged where the picture is smaller, and normalised."""
     return View(CenterCrop(size), [Normalize()])
