@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tally = _score(_scored(loaded, images, batches, device, options), batches, options)
     elapsed_s = time.perf_counter() - start
     if not math.isfinite(tally.nll):
-        raise UserError(f"the probabilities of {options.path} are not finite: its weights are; take an earlier one")
+        raise UserError(f"the probabilities of {options.path} are not finite, as its weights aren't: take an earlier one")
     if not options.quiet:
         views = f"{options.tta} random views" if options.tta else "1 view"
         print(
