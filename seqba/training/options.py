@@ -74,6 +74,9 @@ class OptimisationOptions:
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
 
 
+RISING_METRICS = ("bleu", "top1", "top5")
+"""Metrics of a validation whose largest value is the best."""
+
 OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asgd": ("nonmono",)}
 """Options that one optimizer alone has."""
 
@@ -269,7 +272,7 @@ def _is_given(options: Any, name: str) -> bool:
 
 def _check_validation(options: TrainingOptions) -> None:
     metric = options.validation.best_checkpoint_metric
-    rises = metric in ("bleu", "top1", "top5")
+    rises = metric in RISING_METRICS
     if options.validation.maximize_best_checkpoint_metric != rises:
         needed = "needs" if rises else "excludes"
         raise UserError(
