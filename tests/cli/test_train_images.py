@@ -242,6 +242,6 @@ def test_a_checkpoint_of_another_task_is_refused(
     assert run(main, [*arguments, *model, *sizes]) == 0
     capsys.readouterr()
     status = run(evaluate, [str(pictures), "--path", str(tmp_path / BEST), "--cpu"])
-    assert "is not of a image classification run; it is of language_modeling: use seqba-eval-lm" in complaint(
+    assert "is not of an image classification run; it is of language_modeling: use seqba-eval-lm" in complaint(
         capsys, status
     )
