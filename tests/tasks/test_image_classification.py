@@ -206,6 +206,7 @@ def test_the_state_tells_what_a_checkpoint_must_agree_with(pictures: Path) -> No
         ({"rows": 10, "hold_out": 71}, "has 80 pictures less --hold-out 71, not even one"),
         ({"mixup": 0.2, "manifold_mixup": 0.2}, "--mixup and --manifold-mixup exclude each other"),
         ({"augmentation": "none", "crop_padding": 2}, "--crop-padding belongs to --augmentation crop"),
+        ({"cutout": 1}, "--cutout 1 would blank nothing"),
         ({"colour_jitter": (0.4,)}, "--colour-jitter takes three numbers"),
         ({"image_size": 300}, "--image-size 300 is more than --decode-size 256"),
         ({"image_size": 33}, "--image-size 33 is more than the 32 pixels of CIFAR-10 train"),
