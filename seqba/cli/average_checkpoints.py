@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         "seqba-average-checkpoints",
         "Writes a checkpoint whose weights are the mean of others'. Everything else comes from the first of them, "
-        "but for the optimizer's state, which belongs to no average: the result is for translating and fine-tuning, "
+        "but for the optimizer's state, which belongs to no average: the result is for evaluating and fine-tuning, "
         "not for going on with a run.",
     )
     parser.add_argument(
