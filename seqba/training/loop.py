@@ -92,7 +92,7 @@ class TrainingLoop:
         while not stop.is_set() and self._limit(self.progress.epoch - 1) is None:
             groups = self._open_epoch()
             for number in range(self.progress.updates_in_epoch, len(groups)):
-                self._update(groups[number])
+                self._update(self._read(groups, number))
                 self._round_off(groups, stop)
                 if stop.is_set() or self._limit(self.progress.epoch - 1) is not None:
                     break
@@ -110,6 +110,15 @@ class TrainingLoop:
             )
         progress.updates_of_epoch = len(groups)
         return groups
+
+    def _read(self, groups: Groups, number: int) -> list[Any]:
+        """The shards of an update; where they can't be read (a broken picture), what was learned so far isn't lost."""
+        try:
+            return groups[number]
+        except UserError:
+            if self.trainer.updates:
+                self._save([])
+            raise
 
     def _update(self, shards: list[Any]) -> None:
         started = time.monotonic()
@@ -144,6 +153,11 @@ class TrainingLoop:
                 progress.pending = True
                 self._save([])
                 return
+            except UserError:
+                # A picture that can't be read, say: the epoch before it isn't lost for that.
+                progress.pending = True
+                self._save([])
+                raise
             names += best_names
             save = save or bool(best_names)
         progress.pending = False
