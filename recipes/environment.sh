@@ -20,10 +20,36 @@ seqba_fail() {
     exit 2
 }
 
-# The value of an option, or a clear end: --out) out="$(seqba_value "$@")" || exit; shift 2 ;;
-seqba_value() {
-    (($# >= 2)) || seqba_fail "$1 needs a value; see bash $0 --help"
-    printf '%s\n' "$2"
+# Sets the caller's variables to the options of the same names, and its array `passed`, if it has one, to what follows a
+# lone --:
+#
+#     from="" batch_size=64 passed=()
+#     seqba_options from batch-size -- "$@"
+seqba_options() { # NAME... -- [--NAME VALUE]... [-- ...]
+    local known=() option
+    while [[ "$1" != -- ]]; do
+        known+=("$1")
+        shift
+    done
+    shift
+    while (($#)); do
+        if [[ "$1" == -- ]] && declare -p passed >/dev/null 2>&1; then
+            passed=("${@:2}")
+            return
+        fi
+        case "$1" in -h | --help) seqba_header "$0"; exit ;; esac
+        for option in "${known[@]}"; do
+            [[ "$1" != "--$option" ]] || break
+        done
+        [[ "$1" == "--$option" ]] || seqba_fail "unknown argument '$1'; see bash $0 --help"
+        (($# >= 2)) || seqba_fail "$1 needs a value; see bash $0 --help"
+        printf -v "${option//-/_}" '%s' "$2"
+        shift 2
+    done
+}
+
+seqba_count() { # OPTION VALUE
+    [[ "$2" =~ ^[1-9][0-9]{0,8}$ ]] || seqba_fail "$1 takes a whole number from 1 on, not '$2'"
 }
 
 # Sets the caller's `arms` to what --arm names: one of the paper's columns, or all of them.

@@ -12,26 +12,11 @@
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 language_model() {
-    local root from="" arm=ba copies=10 size=paper updates="" model arms split data epoch_updates
+    local root from="" arm=ba copies=10 size=paper updates="" model arms split data epoch_updates passed=()
     local paper_epochs="$epochs"
     root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
     epochs=""
-    while (($#)); do
-        case "$1" in
-            --from) from="$(seqba_value "$@")" || exit; shift 2 ;;
-            --arm) arm="$(seqba_value "$@")" || exit; shift 2 ;;
-            --copies) copies="$(seqba_value "$@")" || exit; shift 2 ;;
-            --size) size="$(seqba_value "$@")" || exit; shift 2 ;;
-            --epochs) epochs="$(seqba_value "$@")" || exit; shift 2 ;;
-            --updates) updates="$(seqba_value "$@")" || exit; shift 2 ;;
-            --batch-size) batch_size="$(seqba_value "$@")" || exit; shift 2 ;;
-            --seed) seed="$(seqba_value "$@")" || exit; shift 2 ;;
-            --out) out="$(seqba_value "$@")" || exit; shift 2 ;;
-            --) shift; break ;;
-            -h | --help) seqba_header "$0"; exit ;;
-            *) seqba_fail "unknown argument '$1'; see bash $0 --help" ;;
-        esac
-    done
+    seqba_options from arm copies size epochs updates batch-size seed out -- "$@"
     case "$size" in
         paper)
             model=(--decoder-layers 3 --decoder-embed-dim 400 --decoder-hidden-size 1150)
@@ -44,10 +29,10 @@ language_model() {
         *) seqba_fail "--size is paper or small, not '$size'" ;;
     esac
     seqba_choose_arms "$arm"
-    language_model_count --copies "$copies"
-    language_model_count --epochs "$epochs"
-    language_model_count --updates "${updates:-1}"
-    language_model_count --batch-size "$batch_size"
+    seqba_count --copies "$copies"
+    seqba_count --epochs "$epochs"
+    seqba_count --updates "${updates:-1}"
+    seqba_count --batch-size "$batch_size"
 
     seqba_environment
 
@@ -58,7 +43,7 @@ language_model() {
 
     for arm in "${arms[@]}"; do
         seqba_step "training, arm $arm: $updates updates, $epoch_updates of which are an epoch of the baseline"
-        language_model_train "$@"
+        language_model_train "${passed[@]}"
         for split in valid test; do
             seqba_step "$split, arm $arm"
             seqba-eval-lm "$data" --path "$out/$arm/checkpoint_best.pt" --gen-subset "$split" --batch-size 1 \
@@ -66,10 +51,6 @@ language_model() {
         done
     done
     language_model_table "${arms[@]}"
-}
-
-language_model_count() { # OPTION VALUE
-    [[ "$2" =~ ^[1-9][0-9]{0,8}$ ]] || seqba_fail "$1 takes a whole number from 1 on, not '$2'"
 }
 
 language_model_data() {

@@ -26,21 +26,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/recipes/environment.sh"
 
 from="" arm=ba copies=4 size=small updates="" max_tokens=4096 vocab=8000 seed=1 out="$root/runs/multi30k"
-while (($#)); do
-    case "$1" in
-        --from) from="$(seqba_value "$@")" || exit; shift 2 ;;
-        --arm) arm="$(seqba_value "$@")" || exit; shift 2 ;;
-        --copies) copies="$(seqba_value "$@")" || exit; shift 2 ;;
-        --size) size="$(seqba_value "$@")" || exit; shift 2 ;;
-        --updates) updates="$(seqba_value "$@")" || exit; shift 2 ;;
-        --max-tokens) max_tokens="$(seqba_value "$@")" || exit; shift 2 ;;
-        --vocab) vocab="$(seqba_value "$@")" || exit; shift 2 ;;
-        --seed) seed="$(seqba_value "$@")" || exit; shift 2 ;;
-        --out) out="$(seqba_value "$@")" || exit; shift 2 ;;
-        -h | --help) seqba_header "$0"; exit ;;
-        *) seqba_fail "unknown argument '$1'; see bash $0 --help" ;;
-    esac
-done
+seqba_options from arm copies size updates max-tokens vocab seed out -- "$@"
 
 case "$size" in
     tiny)

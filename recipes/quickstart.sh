@@ -15,13 +15,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/recipes/environment.sh"
 
 out="$root/runs/quickstart"
-while (($#)); do
-    case "$1" in
-        --out) out="$(seqba_value "$@")" || exit; shift 2 ;;
-        -h | --help) seqba_header "$0" && exit ;;
-        *) seqba_fail "unknown argument '$1'; see bash $0 --help" ;;
-    esac
-done
+seqba_options out -- "$@"
 updates="${UPDATES:-600}"
 
 seqba_environment

@@ -34,22 +34,8 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/recipes/environment.sh"
 
-from="" arm=ba copies=4 shards=1 updates=100000 merges=32000 seed=1 out="$root/runs/wmt16_en_de"
-while (($#)); do
-    case "$1" in
-        --from) from="$(seqba_value "$@")" || exit; shift 2 ;;
-        --arm) arm="$(seqba_value "$@")" || exit; shift 2 ;;
-        --copies) copies="$(seqba_value "$@")" || exit; shift 2 ;;
-        --shards) shards="$(seqba_value "$@")" || exit; shift 2 ;;
-        --updates) updates="$(seqba_value "$@")" || exit; shift 2 ;;
-        --merges) merges="$(seqba_value "$@")" || exit; shift 2 ;;
-        --seed) seed="$(seqba_value "$@")" || exit; shift 2 ;;
-        --out) out="$(seqba_value "$@")" || exit; shift 2 ;;
-        --) shift; break ;;
-        -h | --help) seqba_header "$0"; exit ;;
-        *) seqba_fail "unknown argument '$1'; see bash $0 --help" ;;
-    esac
-done
+from="" arm=ba copies=4 shards=1 updates=100000 merges=32000 seed=1 out="$root/runs/wmt16_en_de" passed=()
+seqba_options from arm copies shards updates merges seed out -- "$@"
 seqba_choose_arms "$arm"
 
 seqba_environment wmt
@@ -96,7 +82,7 @@ evaluate() { # ARM: the last checkpoint, one model, no averaging
 
 for arm in "${arms[@]}"; do
     seqba_step "training, arm $arm: $updates updates"
-    train "$arm" "$@"
+    train "$arm" "${passed[@]}"
 done
 for arm in "${arms[@]}"; do
     seqba_step "newstest2014, arm $arm"

@@ -101,8 +101,10 @@ def _check_same_flag(first: dataclasses.Field[Any], first_kind: Any, other: data
 
 
 def _default_of(field: dataclasses.Field[Any]) -> str:
-    """` (default: 3)`; nothing for a flag that is off or an option not given."""
+    """` (default: 3)`, written as it would be given; nothing for a flag that is off or an option not given."""
     default = field.default
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default)) or None
     return "" if default is None or default is False else f" (default: {default})".replace("%", "%%")
 
 

@@ -18,6 +18,7 @@ from seqba.evaluation.averaging import average_weights
 from seqba.options import option
 from seqba.training.checkpoint import read_checkpoint, write_checkpoint
 from seqba.training.folder import EPOCH_NAME, INTERVAL_NAME
+from seqba.training.options import RISING_METRICS
 
 BEST_NAME = re.compile(r"checkpoint\.best_(\w+)_(-?\d+(?:\.\d+)?)\.pt")
 
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(
         "seqba-average-checkpoints",
         "Writes a checkpoint whose weights are the mean of others'. Everything else comes from the first of them, "
-        "but for the optimizer's state, which belongs to no average: the result is for translating and fine-tuning, "
+        "but for the optimizer's state, which belongs to no average: the result is for evaluating and fine-tuning, "
         "not for going on with a run.",
     )
     parser.add_argument(
@@ -122,13 +123,13 @@ def _latest(folder: Path, pattern: re.Pattern[str], count: int, bound: int | Non
 
 
 def _best(inputs: list[Path], count: int) -> list[Path]:
-    """The best of a folder, or of the given files (as in fairseq): the lowest value, of BLEU the highest."""
+    """The best of a folder, or of the given files (as in fairseq): by the metric's own sense of better."""
     paths = list(inputs[0].iterdir()) if len(inputs) == 1 and inputs[0].is_dir() else inputs
     valued = [(match[1], float(match[2]), path) for path in paths if (match := BEST_NAME.fullmatch(path.name))]
     metrics = sorted({metric for metric, _, _ in valued})
     if len(metrics) > 1:
         raise UserError(f"the checkpoints are the best by different metrics ({', '.join(metrics)}): list files of one")
-    sign = -1 if metrics == ["bleu"] else 1
+    sign = -1 if metrics and metrics[0] in RISING_METRICS else 1
     ranked = sorted(valued, key=lambda entry: (sign * entry[1], entry[2].name))
     return _enough([path for _, _, path in ranked], count, inputs[0])
 

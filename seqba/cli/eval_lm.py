@@ -131,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tally = _score(_scorer(loaded, corpus, options, vars(namespace)), corpus.tokens, dictionary, options)
     elapsed_s = time.perf_counter() - start
     if not math.isfinite(tally.log_probability):
-        raise UserError(f"the probabilities of {options.path} are not finite: its weights are; take an earlier one")
+        raise UserError(
+            f"the probabilities of {options.path} are not finite, as its weights aren't: take an earlier one"
+        )
     if not options.quiet:
         print(f"Evaluated {tally.tokens} tokens in {elapsed_s:.1f}s ({tally.tokens / elapsed_s:.2f} tokens/s)")
     print(f"Loss (base 2): {tally.bits:.4f}, Perplexity: {tally.perplexity:.2f}")

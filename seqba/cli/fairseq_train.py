@@ -8,7 +8,7 @@ _NO_PLUGINS = "models and tasks are imported from Python; use seqba.merged_gradi
 _LOADER = "batches are cut from a memory map in the main process, in about a millisecond each; leave it out"
 _MEMORY = "--plan auto fits an update into memory by itself; leave it out"
 _TARGETS = "a language model predicts the next token of its own vocabulary; leave it out"
-_SCHEDULES = "the schedules are fixed, inverse_sqrt and vaswani"
+_SCHEDULES = "the schedules are fixed, step, inverse_sqrt and vaswani"
 _LAYERDROP = "dropping whole layers would be shared by all copies of a batch and is not offered"
 
 UNSUPPORTED = {

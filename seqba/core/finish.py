@@ -19,8 +19,8 @@ class Finishing(Protocol):
     def finish_update(self, *, keep: bool) -> None:
         """Uses what the update's passes gathered, or throws it away where `keep` is false; gathers anew from here on.
 
-        It comes once an update, after the last pass, in every plan. What is made of the passes must not depend on how
-        the cells were grouped into them.
+        It comes once an update, after the last pass, in every plan; with `keep` false also where a pass failed. What is
+        made of the passes must not depend on how the cells were grouped into them.
         """
         ...
 

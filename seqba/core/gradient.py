@@ -122,7 +122,7 @@ def grid_gradient(
         notes: numbers of this process that shall be added up over the ranks in the same message.
 
     What modules gathered beside the gradient (running statistics) waits for `finish_update`: call it once it is decided
-    that the step is made, or not.
+    that the step is made, or not. Where this raises, it is thrown away.
 
     Returns:
         The mean loss over the grid and the weight.
@@ -185,12 +185,14 @@ class _Grid:
         while True:
             try:
                 return self._attempt(cells, weight, names)
-            except _OutOfMemory as error:
+            except BaseException as error:
+                finish_update(self.model, keep=False)
+                if not isinstance(error, _OutOfMemory):
+                    raise
                 if had_gradients:
                     # The passes so far were added to gradients that can't be told apart from them any more.
                     raise error.cause from None
                 self.model.zero_grad(set_to_none=True)
-                finish_update(self.model, keep=False)
 
     def _attempt(self, cells: Sequence[tuple[int, range]], weight: float | None, names: Mapping[int, str]) -> _Sums:
         sums = _Sums(weight, sum(len(copies) for _, copies in cells), divides=self.ranks is None)

@@ -42,8 +42,8 @@ def decode(path: str, size: int) -> Pixels:
     """The pixels of a picture, its shorter side shrunk to `size`: (height, width, 3) uint8, red, green, blue.
 
     The longer side keeps the proportion, rounded down as torchvision's `Resize` does. A smaller picture stays as it is:
-    crops are resampled on the device anyway, and enlarging would only make more bytes of the same picture (and, of one
-    that is a pixel high and thousands wide, very many).
+    where a crop must be larger, it is enlarged on the device, and enlarging here would only make more bytes of the same
+    picture (and, of one that is a pixel high and thousands wide, very many).
 
     Shrinking is bilinear over the whole area of a pixel ("antialiased"). A large JPEG is decoded at a half, a quarter
     or an eighth of its size where that leaves twice what is asked for (Pillow's `draft`), which is several times faster

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,11 +29,16 @@ class ScoredImages:
 
     Attributes:
         labels: (B,) int64.
-        probabilities: (B, classes), float32.
+        log_probabilities: (B, classes), float32. Logarithms, since a probability may be too small for a number.
     """
 
     labels: Tensor
-    probabilities: Tensor
+    log_probabilities: Tensor
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(B, classes), float32."""
+        return self.log_probabilities.exp()
 
 
 @dataclass
@@ -46,12 +52,12 @@ class ImageTally:
 
     def add(self, scored: ScoredImages) -> None:
         """Adds a batch."""
-        right = count_right(scored.probabilities, scored.labels)
+        right = count_right(scored.log_probabilities, scored.labels)
         self.images += len(scored.labels)
         self.top1 += int(right["top1"])
         self.top5 += int(right["top5"])
-        own = scored.probabilities.gather(1, scored.labels[:, None])
-        self.nll -= float(own.double().log().sum())
+        own = scored.log_probabilities.gather(1, scored.labels[:, None])
+        self.nll -= float(own.double().sum())
 
     def percent(self, right: int) -> float:
         """Percent of the images."""
@@ -69,7 +75,7 @@ def score_once(model: nn.Module, batches: ImageBatches, view: View, device: torc
     """
     for number in range(len(batches)):
         batch = batches[number]
-        yield ScoredImages(batch.labels, _probabilities(model, batch, view, device).cpu())
+        yield ScoredImages(batch.labels, _log_probabilities(model, batch, view, device).cpu())
 
 
 def score_views(
@@ -87,6 +93,9 @@ def score_views(
         views: K.
         seed: of the views.
 
+    Raises:
+        ValueError: if `views` < 1.
+
     Randomness: a picture's view i is keyed by (seed, 0, number of the batch, i), so that the same batches give the same
     figures, and the first views are the same for every K.
 
@@ -94,15 +103,18 @@ def score_views(
     """
     for number in range(len(batches)):
         batch = batches[number]
-        total: Tensor | float = 0.0
+        total: Tensor | None = None
         for copy in range(views):
             with noise_context(Noise(seed, 0, number, (copy,))):
-                total = total + _probabilities(model, batch, view, device)
-        yield ScoredImages(batch.labels, (torch.as_tensor(total) / views).cpu())
+                scores = _log_probabilities(model, batch, view, device)
+            total = scores if total is None else torch.logaddexp(total, scores)
+        if total is None:
+            raise ValueError(f"views is {views}; it must be at least 1")
+        yield ScoredImages(batch.labels, (total - math.log(views)).cpu())
 
 
-def _probabilities(model: nn.Module, batch: ImageBatch, view: View, device: torch.device) -> Tensor:
+def _log_probabilities(model: nn.Module, batch: ImageBatch, view: View, device: torch.device) -> Tensor:
     with torch.no_grad():
         images = view(batch.images.to(device), batch.sizes.to(device))
-        probabilities: Tensor = model(images.to(next(model.parameters()).dtype)).float().softmax(dim=1)
-        return probabilities
+        logits: Tensor = model(images.to(next(model.parameters()).dtype))
+        return logits.float().log_softmax(dim=1)

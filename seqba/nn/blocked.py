@@ -46,6 +46,15 @@ def blocked_product(weight: Tensor) -> Callable[[Tensor], Tensor]:
     return BlockedLinear(weight, None) if can_block(weight) else partial(nn.functional.linear, weight=weight)
 
 
+def blocked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The sum x (N, D), other (N, E) → x·Wᵀ + other for the weight (E, D): one kernel, in blocks where `can_block`."""
+    if not can_block(weight):
+        return lambda x, other: torch.addmm(other, x, weight.t())
+    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    add = torch.ops.mkldnn._linear_pointwise.binary
+    return lambda x, other: add(x, other, blocks, None, "add")
+
+
 def blocked(module: nn.Module) -> nn.Module:
     """The same module with its linear layers in blocks where `can_block`; shares everything else with `module`."""
     if isinstance(module, nn.Linear):

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from seqba.nn.dropout import drop, kept_scale
 from seqba.nn.products import product, product_dtype
+from seqba.nn.recurrence import State, masked_lstm, suits_blocks
 from seqba.nn.weight_noise import WeightDropout
-
-State = tuple[Tensor, Tensor]
 
 
 class WeightDroppedLSTM(nn.Module):
@@ -25,9 +24,10 @@ class WeightDroppedLSTM(nn.Module):
         U = W_hh·mask / (1 − p)
 
     The mask is fixed over time and rows, and each copy of a pass has its own (`seqba.nn.WeightDropout`). Where one mask
-    serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer; on a CPU it also
-    computes stacked copies, one after the other. On a GPU the recurrent product is batched over the copies, and
-    everything that the masks don't touch is one product for all of them (`per_copy_lstm`).
+    serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer, or `masked_lstm` where
+    that is faster: a large layer on few rows, on a CPU. A CPU computes stacked copies in the same way, one after
+    the other. On a GPU the recurrent product is batched over the copies, and everything that the masks don't touch is
+    one product for all of them (`per_copy_lstm`).
 
     Args:
         input_size: I.
@@ -69,7 +69,7 @@ class WeightDroppedLSTM(nn.Module):
         return per_copy_lstm(x, state, self.weight_ih_l0, self.weight_hh_l0, bias, kept, scale)
 
     def _copy_after_copy(self, x: Tensor, state: State, kept: Tensor) -> tuple[Tensor, State]:
-        """Runs torch's LSTM once for each copy: its CPU kernel is fused over the whole sequence, near the GEMM rate."""
+        """Runs one copy at a time: a CPU is busy with it, and its weights stay in the cache for all time steps."""
         copies = kept.shape[0]
         rows = zip(x.chunk(copies), state[0].chunk(copies), state[1].chunk(copies), kept.chunk(copies), strict=True)
         parts = [self._one_mask(x, (h, c), mask) for x, h, c, mask in rows]
@@ -77,8 +77,11 @@ class WeightDroppedLSTM(nn.Module):
         return y, (h, c)
 
     def _one_mask(self, x: Tensor, state: State, kept: Tensor | None) -> tuple[Tensor, State]:
-        """The layer by torch's own LSTM, with the dropped weights; the states keep their dtype under autocast."""
+        """The layer with the same weights for all rows; the states keep their dtype under autocast."""
         weight: Tensor = self.weight_hh_l0
+        if kept is not None and torch.is_grad_enabled() and suits_blocks(x, weight):
+            bias = self.bias_ih_l0 + self.bias_hh_l0
+            return masked_lstm(x, state, self.weight_ih_l0, weight, bias, kept[0], kept_scale(self.weight_dropout.p))
         if kept is not None:
             weight = drop(weight, kept[0], self.weight_dropout.p)
         dtype = product_dtype(x)

@@ -15,6 +15,9 @@ HAS_ONEDNN = (
 """Whether torch was built with oneDNN and offers its linear layer as an operator."""
 
 
+STRIP = 200
+
+
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a·bᵀ + bias, the product of a linear layer.
 
@@ -35,6 +38,14 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return result
     return nn.functional.linear(a, b, bias)
+
+
+def transposed(a: Tensor) -> Tensor:
+    """(N, M) → (M, N), contiguous: in strips of rows, which stay in the cache, where torch goes through all of them."""
+    result = a.new_empty(a.shape[1], a.shape[0])
+    for start in range(0, a.shape[0], STRIP):
+        result[:, start : start + STRIP].copy_(a[start : start + STRIP].t())
+    return result
 
 
 def product_dtype(x: Tensor) -> torch.dtype:

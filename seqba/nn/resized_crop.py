@@ -64,7 +64,7 @@ class RandomResizedCrop(nn.Module):
 
     def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Crops `images` (k·B, C, H, W) whose heights and widths are `sizes` (k·B, 2)."""
-        _check_sizes(images, sizes, smallest=1)
+        _check_sizes(images, sizes)
         if not self.training:
             return images
         numbers = draw_uniform(self, (len(images), 2 * TRIES + 2), images.device)
@@ -79,16 +79,17 @@ class CenterCrop(nn.Module):
     """Cuts `size` × `size` pixels out of the centre of each picture, in training and in evaluation.
 
     The box begins at (height − size)/2, rounded to the even number at a half, and columns likewise, as in torchvision.
+    Of a picture whose shorter side is below `size`, the largest square at the centre is enlarged to it (`resample`).
 
     Args:
-        size: side of the window; no picture may be smaller.
+        size: side of the window.
 
     Shape:
-        (R, C, H, W) → (R, C, size, size) of the same dtype. `sizes` is (R, 2) int64, height and width of each picture.
+        (R, C, H, W) → (R, C, size, size) of the same dtype; enlarged bytes are rounded. `sizes` is (R, 2) int64, height
+        and width of each picture. Whether all are large enough is asked of their device, which makes a GPU wait.
 
     Raises:
-        ValueError: if `size` < 1, or `sizes` doesn't fit the pictures or the window (its numbers are checked on a CPU
-            only).
+        ValueError: if `size` < 1, or `sizes` doesn't fit the pictures (its numbers are checked on a CPU only).
     """
 
     def __init__(self, size: int) -> None:
@@ -99,9 +100,24 @@ class CenterCrop(nn.Module):
 
     def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Crops `images` (R, C, H, W) whose heights and widths are `sizes` (R, 2)."""
-        _check_sizes(images, sizes, smallest=self.size)
-        tops, lefts = ((sizes - self.size) / 2).round().long().unbind(1)
-        return cut_windows(images, torch.arange(len(images), device=images.device), tops, lefts, self.size, self.size)
+        _check_sizes(images, sizes)
+        sides = sizes.amin(1).clamp(max=self.size)
+        places = ((sizes - sides[:, None]) / 2).round().long()
+        small = sides < self.size
+        if not bool(small.any()):
+            return self._cut(images, torch.arange(len(images), device=images.device), places)
+        squares = torch.cat([places, sides[:, None], sides[:, None]], dim=1)[small]
+        enlarged = resample(images[small], squares, self.size)
+        crops = images.new_empty(*images.shape[:2], self.size, self.size)
+        crops[small] = (enlarged if images.is_floating_point() else enlarged.round()).to(images.dtype)
+        if not bool(small.all()):
+            large = (~small).nonzero().squeeze(1)
+            crops[large] = self._cut(images, large, places[large])
+        return crops
+
+    def _cut(self, images: Tensor, rows: Tensor, places: Tensor) -> Tensor:
+        tops, lefts = places.unbind(1)
+        return cut_windows(images, rows, tops, lefts, self.size, self.size)
 
     def extra_repr(self) -> str:
         """`size=224`."""
@@ -169,15 +185,15 @@ def resample(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     return nn.functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
 
 
-def _check_sizes(images: Tensor, sizes: Tensor, smallest: int) -> None:
+def _check_sizes(images: Tensor, sizes: Tensor) -> None:
     check_images(images)
     if sizes.shape != (len(images), 2):
         raise ValueError(
             f"sizes is {tuple(sizes.shape)}; {len(images)} pictures need their heights and widths, ({len(images)}, 2)"
         )
     if sizes.device.type == "cpu" and len(sizes):
-        if int(sizes.min()) < smallest:
-            raise ValueError(f"a picture has a side of {int(sizes.min())}; it must be at least {smallest}")
+        if int(sizes.min()) < 1:
+            raise ValueError(f"a picture has a side of {int(sizes.min())}; it must be at least 1")
         largest = sizes.amax(0)
         if bool((largest > torch.tensor(images.shape[2:])).any()):
             raise ValueError(

@@ -99,6 +99,7 @@ class ImageClassification:
         self.carried: Carry | None = None
         self._training = open_images(self.folder, batches.train_subset, decode_size=options.decode_size)
         self.classes = list(self._training.classes)
+        _check_classes(self._training.name, len(self.classes), self.smoothing)
         self.image_size = _image_size(self._training, options)
         self._training_rows = self._rows_to_learn()
         self._training_view = training_view(options, self.image_size)
@@ -216,11 +217,27 @@ def _shuffled(count: int) -> npt.NDArray[np.int64]:
     return permutation(np.random.PCG64(HOLD_OUT_SEED), count)
 
 
+def _check_classes(name: str, classes: int, smoothing: float) -> None:
+    """Refuses what can't be learned: one class, or labels that smoothing makes less likely than the other classes."""
+    if classes < 2:
+        raise UserError(f"{name} has pictures of one class, of which nothing can be learned: give it a second one")
+    if smoothing * classes > classes - 1:
+        raise UserError(
+            f"--label-smoothing {smoothing:g} would make the label of a picture the least likely of {classes} classes: "
+            f"give less than {1 - 1 / classes:.3g}"
+        )
+
+
 def _image_size(source: ImageSource, options: ImageOptions) -> int:
     """Side of the model's pictures: as asked for, or as they are, or the usual one for pictures of all sizes."""
     if source.side is None and options.augmentation == "crop":
         raise UserError(
             f"{source.name} has pictures of different sizes, from which no common window can be cut: add "
             "--augmentation resized-crop"
+        )
+    if source.side is not None and options.augmentation == "crop" and (options.image_size or 0) > source.side:
+        raise UserError(
+            f"--image-size {options.image_size} is more than the {source.side} pixels of {source.name}, from which no "
+            "such window can be cut: add --augmentation resized-crop, which enlarges"
         )
     return options.image_size or source.side or FOLDER_IMAGE_SIZE

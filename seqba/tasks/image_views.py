@@ -37,6 +37,8 @@ class ViewOptions:
         """Refuses options without effect."""
         if self.crop_padding != 4 and self.augmentation != "crop":
             raise UserError(f"--crop-padding belongs to --augmentation crop, not {self.augmentation}")
+        if self.cutout == 1:
+            raise UserError("--cutout 1 would blank nothing: an odd side acts as the even number below it")
         if len(self.colour_jitter) not in (0, 3):
             raise UserError(f"--colour-jitter takes three numbers like 0.4,0.4,0.4, not {len(self.colour_jitter)}")
         if self.image_size is not None and self.image_size > self.decode_size:
@@ -91,5 +93,5 @@ def training_view(options: ViewOptions, size: int) -> View:
 
 
 def evaluation_view(size: int) -> View:
-    """The middle of a picture, normalised."""
+    """The middle of a picture, enlarged where the picture is smaller, and normalised."""
     return View(CenterCrop(size), [Normalize()])

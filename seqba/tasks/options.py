@@ -13,7 +13,9 @@ class BatchOptions:
     """How examples are grouped into shards."""
 
     max_tokens: int | None = option(None, "tokens of a shard: rows × longest padded side", minimum=1)
-    batch_size: int | None = option(None, "most rows of a shard", minimum=1, aliases=("max-sentences",))
+    batch_size: int | None = option(
+        None, "most rows of a shard; of images, exactly so many", minimum=1, aliases=("max-sentences",)
+    )
     required_batch_size_multiple: int = option(8, "rows of a shard are a multiple of this where they can", minimum=1)
     train_subset: str = option("train", "name of the training split")
     valid_subset: str = option("valid", "names of the validation splits, separated by commas; the first one decides")
@@ -39,7 +41,7 @@ class CriterionOptions:
 
     criterion: str = option("cross_entropy", "the loss", choices=("cross_entropy", "label_smoothed_cross_entropy"))
     label_smoothing: float = option(
-        0.0, "probability spread over the other words by label_smoothed_cross_entropy", minimum=0, below=1
+        0.0, "probability spread over the other words, or classes, by label_smoothed_cross_entropy", minimum=0, below=1
     )
     sentence_avg: bool = option(False, "divide the gradient by sentences instead of target tokens")
 

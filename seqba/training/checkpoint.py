@@ -156,7 +156,8 @@ def load_model(
     own = state["task_state"].get("task")
     if task is not None and own != task:
         reader = f"; it is of {own}: use {READERS[own]}" if own in READERS else ""
-        raise UserError(f"checkpoint {path} is not of a {task.replace('_', ' ')} run{reader}")
+        article = "an" if task[0] in "aeiou" else "a"
+        raise UserError(f"checkpoint {path} is not of {article} {task.replace('_', ' ')} run{reader}")
     try:
         model_cfg = {**state["cfg"]["model"], "options": {**state["cfg"]["model"]["options"], **(overrides or {})}}
         model = build_model(model_cfg, state["task_state"])

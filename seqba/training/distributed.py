@@ -26,6 +26,8 @@ def is_first(ranks: Ranks | None) -> bool:
 def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | None]:
     """Joins the process group that torchrun's environment variables name, and leaves it at the end.
 
+    A group that stands already is used as it is.
+
     Args:
         device: that this process computes on; GPUs talk through NCCL, CPUs through gloo.
         timeout_s: how long a process waits for the others before it gives up.
@@ -38,6 +40,9 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | Non
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None
+        return
+    if dist.is_initialized():  # somebody's own program, which ends the group as well
+        yield Ranks.of()
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:

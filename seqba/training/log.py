@@ -6,7 +6,7 @@ import importlib
 import json
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -95,7 +95,7 @@ class TrainingLog:
     def update(self, report: UpdateReport, progress: Progress, skipped: int, seconds: float) -> None:
         """Takes note of an update; tells every `log_interval` updates."""
         self._window.add(report, seconds)
-        self._untold = (report, progress, skipped)
+        self._untold = (report, replace(progress), skipped)  # the loop goes on to the next epoch with its own
         if self.format == "tqdm":
             self._advance_bar(report)
         if report.update % self.interval == 0 and not report.skipped:

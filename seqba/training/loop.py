@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -28,18 +28,24 @@ Scores = Callable[[nn.Module, str, Callable[[], bool]], dict[str, float]]
 
 @dataclass(frozen=True)
 class Group(Sequence[Any]):
-    """The shards of an update, each made when it is asked for."""
+    """The shards of an update; those that this process needs are loaded before it begins."""
 
     shards: Shards[Any]
     numbers: range
+    loaded: dict[int, Any] = field(default_factory=dict)
+
+    def load(self, numbers: Iterable[int]) -> None:
+        """Reads the shards of these numbers within the update, counting from 0."""
+        for number in numbers:
+            self.loaded[number] = self.shards[self.numbers[number]]
 
     def __len__(self) -> int:
         """Number of shards."""
         return len(self.numbers)
 
     def __getitem__(self, number: Any) -> Any:
-        """Shard `number` of the update, counting from 0."""
-        return self.shards[self.numbers[number]]
+        """Shard `number` of the update, which was loaded."""
+        return self.loaded[number]
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ class TrainingLoop:
         while not self._shall_stop(stop) and self._limit(self.progress.epoch - 1) is None:
             groups = self._open_epoch()
             for number in range(self.progress.updates_in_epoch, len(groups)):
-                self._update(groups[number], stop)
+                self._update(self._read(groups[number]), stop)
                 self._round_off(groups, stop)
                 if self._shall_stop(stop) or self._limit(self.progress.epoch - 1) is not None:
                     break
@@ -129,6 +135,16 @@ class TrainingLoop:
         progress.updates_of_epoch = len(groups)
         return groups
 
+    def _read(self, shards: Group) -> Group:
+        """Reads what an update needs here; where it can't be (a broken picture), what was learned so far isn't lost."""
+        try:
+            shards.load(self.trainer.own_shards(len(shards)))
+        except UserError:
+            if self.trainer.updates:
+                self._rescue()
+            raise
+        return shards
+
     def _update(self, shards: Group, stop: StopSignal) -> None:
         started = time.monotonic()
         notes = {"stop": float(stop.is_set()), "elapsed_s": started - self._started, "ranks": 1.0}
@@ -144,7 +160,7 @@ class TrainingLoop:
         except OSError:
             # Nobody reads the log any more, or its disk is full: the update isn't lost for that.
             progress.pending = True
-            self._save([])
+            self._rescue()
             raise
 
     def _round_off(self, groups: Groups, stop: StopSignal) -> None:
@@ -167,6 +183,11 @@ class TrainingLoop:
                     self._agreed = {**self._agreed, "stop": 1.0}
                 self._save([])
                 return
+            except UserError:
+                # A picture that can't be read, say: the epoch before it isn't lost for that.
+                progress.pending = True
+                self._rescue()
+                raise
             names += best_names
             save = save or bool(best_names)
         progress.pending = False
@@ -232,6 +253,12 @@ class TrainingLoop:
         if is_first(self.trainer.ranks):
             self.folder.save(state, names)
             self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
+
+    def _rescue(self) -> None:
+        """Saves what was learned before an error ends the run, unless other ranks have a part of it: they don't know."""
+        ranks = self.trainer.ranks
+        if ranks is None or (self.task.carried is None and is_first(ranks)):
+            self._save([])
 
     def _limit(self, epochs: int) -> str | None:
         """The limit that has been reached after so many whole epochs, if any."""

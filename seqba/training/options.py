@@ -22,7 +22,7 @@ class GridOptions:
     copies: int = option(1, "M, noisy views of each example per update (Batch Augmentation; not in fairseq)", minimum=1)
     update_freq: tuple[int, ...] = option(
         (1,),
-        "S, shards (token batches of distinct examples) per update for the whole job, whatever the hardware; "
+        "S, shards (batches of distinct examples) per update for the whole job, whatever the hardware; "
         "a list gives one per epoch, the last one staying",
         minimum=1,
         metavar="N[,N]",
@@ -73,6 +73,9 @@ class OptimisationOptions:
     )
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
 
+
+RISING_METRICS = ("bleu", "top1", "top5")
+"""Metrics of a validation whose largest value is the best."""
 
 OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asgd": ("nonmono",)}
 """Options that one optimizer alone has."""
@@ -128,7 +131,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """When the model is tried on held-out text, and what counts as better."""
+    """When the model is tried on held-out text or pictures, and what counts as better."""
 
     validate_interval: int = option(1, "validate every so many epochs", minimum=1)
     validate_interval_updates: int = option(0, "validate every so many updates as well; 0 = never", minimum=0)
@@ -162,7 +165,7 @@ class CheckpointOptions:
         "start with the restored weights (averaged ones where there are any) and forget all else of the optimizer",
     )
     reset_lr_scheduler: bool = option(False, "count updates from 1 again, so that the schedule starts over")
-    reset_meters: bool = option(False, "forget the restored run's best value, patience, times and token counts")
+    reset_meters: bool = option(False, "forget the restored run's best value, patience, times and counts")
     reset_dataloader: bool = option(False, "start with epoch 1 of the data again")
     save_interval: int = option(1, "keep checkpointE.pt every so many epochs", minimum=1)
     save_interval_updates: int = option(
@@ -272,7 +275,7 @@ def _is_given(options: Any, name: str) -> bool:
 
 def _check_validation(options: TrainingOptions) -> None:
     metric = options.validation.best_checkpoint_metric
-    rises = metric in ("bleu", "top1", "top5")
+    rises = metric in RISING_METRICS
     if options.validation.maximize_best_checkpoint_metric != rises:
         needed = "needs" if rises else "excludes"
         raise UserError(

@@ -174,6 +174,16 @@ def _open_streams(recipe: Recipe, options: StreamOptions) -> StreamLanguageModel
 
 def _open_images(recipe: Recipe, options: ImageOptions) -> ImageClassification:
     model, rows = recipe.model, recipe.batches.batch_size
+    if recipe.training.optimisation.optimizer == "nt_asgd":
+        raise UserError(
+            "--optimizer nt_asgd averages weights, but not what batch normalisation has gathered under each of them: "
+            "take sgd"
+        )
+    if rows == 1 or (isinstance(model, ImageClassifierOptions) and model.ghost_batch == 1):
+        raise UserError(
+            f"{'--batch-size' if rows == 1 else '--ghost-batch'} 1 leaves batch normalisation one image, which has no "
+            "variance where a network has come to a single place: take at least 2"
+        )
     if isinstance(model, ImageClassifierOptions) and model.ghost_batch and rows and rows % model.ghost_batch:
         raise UserError(
             f"--ghost-batch {model.ghost_batch} must divide --batch-size {rows}, so that groups are the same in every "

@@ -148,11 +148,6 @@ def _build_trainer(
     return Trainer(task, model, optimizer, schedule, rules, trigger, ranks)
 
 
-def _baseline_updates(task: Task[Any], shards: int) -> int:
-    """Updates of an epoch of the arm baseline."""
-    return len(Groups(task.epoch(1, shards), shards))
-
-
 def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], options: TrainingOptions) -> Progress:
     start = find_start(options.checkpoints)
     if start is None:

@@ -200,8 +200,8 @@ def _check_same_run(start: Start, constants: Mapping[str, Any]) -> None:
     different = [name for name in now if was.get(name) != now[name]]
     if different:
         raise UserError(
-            f"checkpoint {start.path} was trained on other data ({', '.join(different)} differ): give the data-bin "
-            "that it was trained on, or another --save-dir"
+            f"checkpoint {start.path} was trained on other data ({', '.join(different)} differ): give the data that it "
+            "was trained on, as it was given then, or another --save-dir"
         )
     arch, asked = (cfg["model"]["arch"] for cfg in (start.state["cfg"], constants["cfg"]))
     before, after = (_groups(cfg) for cfg in (start.state["cfg"], constants["cfg"]))

@@ -228,6 +228,10 @@ class Trainer(Generic[Batch]):
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         check_averages(self.optimizer)
 
+    def own_shards(self, shards: int) -> list[int]:
+        """Which of an update's shards have cells in this process."""
+        return [shard for shard, _ in self._cells(shards)]
+
     def _cells(self, shards: int) -> list[tuple[int, range]]:
         """Which copies of which shards this process runs."""
         if self.ranks is None:

@@ -17,6 +17,7 @@ class Toys:
     size: float | None = option(None, "how large, in 100% of a hand", above=0)
     betas: tuple[float, ...] = option((0.9, 0.98), "two numbers", minimum=0, below=1)
     shards: tuple[int, ...] = option((1,), "whole numbers", minimum=1)
+    parts: tuple[int, ...] = option((), "nothing of it")
     loud: bool = option(False, "makes a noise")
     colour: str = option("red", "which colour", choices=("red", "blue"))
     name: str | None = option(None, "its name", aliases=("called", "-n"))
@@ -140,6 +141,9 @@ def test_help_shows_defaults_that_are_values(capsys: pytest.CaptureFixture[str])
         parse("--help")
     shown = " ".join(capsys.readouterr().out.split())
     assert "how many (default: 3)" in shown
+    assert "two numbers (default: 0.9,0.98)" in shown
+    assert "whole numbers (default: 1)" in shown
+    assert "nothing of it --loud" in shown
     assert "in 100% of a hand" in shown
     assert "default: None" not in shown
     assert "default: False" not in shown

@@ -97,6 +97,13 @@ def test_the_best_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     files = [write(tmp_path / f"checkpoint.best_bleu_{value:.3f}0.pt", value) for value in (9.0, 31.0, 30.0)]
     state = average(tmp_path, "--inputs", *files, "--num-best-checkpoints", "2")
     assert float(state["model"]["weight"][0, 0]) == pytest.approx(30.5)  # type: ignore[index]
+    for metric in ("top1", "top5"):
+        folder = tmp_path / metric
+        folder.mkdir()
+        for value in (9.0, 31.0, 30.0):
+            write(folder / f"checkpoint.best_{metric}_{value:.3f}0.pt", value)
+        state = average(tmp_path, "--inputs", folder, "--num-best-checkpoints", "2")
+        assert float(state["model"]["weight"][0, 0]) == pytest.approx(30.5)  # type: ignore[index]
     assert run(main, ["--inputs", str(tmp_path), "--output", "x.pt", "--num-best-checkpoints", "2"]) == 2
     assert "different metrics (bleu, loss)" in capsys.readouterr().err
 

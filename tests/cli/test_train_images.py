@@ -147,6 +147,8 @@ def test_a_checkpoint_says_what_it_is(trained: Path) -> None:
     ("more", "message"),
     [
         (["--valid-subset", "valid"], "--valid-subset test"),
+        (["--ghost-batch", "1"], "--ghost-batch 1 leaves batch normalisation one image"),
+        (["--batch-size", "1"], "--batch-size 1 leaves batch normalisation one image"),
         (["--ghost-batch", "3"], "--ghost-batch 3 must divide --batch-size 8"),
         (["--dropout", "0.1"], "--dropout has no place in --arch resnet8: wide_resnet28_10, vgg16_bn, alexnet have"),
         (["--max-tokens", "100"], "--max-tokens belongs to --task translation"),
@@ -161,6 +163,13 @@ def test_what_does_not_fit_is_refused(
     more: list[str], message: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in complaint(capsys, train(pictures, tmp_path, "--max-update", "1", *more))
+
+
+def test_averaged_weights_are_refused(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [word for word in RESNET if word not in ("--momentum", "0.9")]
+    arguments[arguments.index("sgd")] = "nt_asgd"
+    status = run(main, [str(pictures), "--save-dir", str(tmp_path), *arguments, "--max-update", "1"])
+    assert "nt_asgd averages weights, but not what batch normalisation has gathered" in complaint(capsys, status)
 
 
 def test_options_of_images_are_refused_elsewhere(
@@ -242,6 +251,6 @@ def test_a_checkpoint_of_another_task_is_refused(
     assert run(main, [*arguments, *model, *sizes]) == 0
     capsys.readouterr()
     status = run(evaluate, [str(pictures), "--path", str(tmp_path / BEST), "--cpu"])
-    assert "is not of a image classification run; it is of language_modeling: use seqba-eval-lm" in complaint(
+    assert "is not of an image classification run; it is of language_modeling: use seqba-eval-lm" in complaint(
         capsys, status
     )

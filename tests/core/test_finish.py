@@ -68,3 +68,33 @@ def test_an_attempt_that_ran_out_of_memory_is_forgotten() -> None:
     plan = Plan(copies_per_pass=4, is_auto=True)
     merged_gradient(model, torch.ones(2, 1), loss_of_a_small_device, copies=4, plan=plan)
     assert model.told == [(1, False), (2, True)]
+
+
+@pytest.mark.parametrize("had_gradients", [False, True])
+def test_what_a_failed_update_gathered_is_forgotten(had_gradients: bool) -> None:
+    model = Counter()
+    if had_gradients:
+        model.weight.grad = torch.ones(())
+
+    def failing(model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+        total = model(x).sum()
+        if model.passes == 2:
+            raise torch.OutOfMemoryError("no room for a second pass")
+        return total, len(x)
+
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        grid_gradient(model, [torch.ones(2, 1)] * 3, failing, copies=1, weight=6, plan="looped")
+    assert model.told == [(2, False)]
+
+
+def test_what_an_interrupted_update_gathered_is_forgotten() -> None:
+    model = Counter()
+
+    def interrupted(model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
+        if model.passes == 2:
+            raise KeyboardInterrupt
+        return model(x).sum(), len(x)
+
+    with pytest.raises(KeyboardInterrupt):
+        merged_gradient(model, torch.ones(2, 1), interrupted, copies=3, plan="looped")
+    assert model.told == [(2, False)]

@@ -83,8 +83,33 @@ def test_views_are_a_function_of_the_seed(pictures: Path) -> None:
 def test_a_tally_by_hand() -> None:
     tally = ImageTally()
     probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.05, 0.2], [0.5, 0.1, 0.1, 0.1, 0.1, 0.1]])
-    tally.add(ScoredImages(torch.tensor([2, 0]), probabilities))
-    tally.add(ScoredImages(torch.tensor([4]), probabilities[:1]))
+    tally.add(ScoredImages(torch.tensor([2, 0]), probabilities.log()))
+    tally.add(ScoredImages(torch.tensor([4]), probabilities[:1].log()))
     assert (tally.images, tally.top1, tally.top5) == (3, 2, 2)
     assert tally.nll == pytest.approx(-float(np.log(0.3) + np.log(0.5) + np.log(0.05)), rel=1e-6)
     assert tally.percent(tally.top1) == pytest.approx(200 / 3)
+
+
+def test_a_sure_mistake_has_a_finite_loss(pictures: Path) -> None:
+    model = Tilted()
+    model.weight.data *= 1e4  # probabilities of wrong classes are far below the smallest number
+    tallies = [ImageTally(), ImageTally()]
+    for tally, scored in zip(
+        tallies,
+        (
+            score_once(model, split(pictures), still, CPU),
+            score_views(model, split(pictures), lambda images, _: images / 255, CPU, views=2, seed=1),
+        ),
+        strict=True,
+    ):
+        for each in scored:
+            tally.add(each)
+    batch = split(pictures, 20)[0]
+    expected = nn.functional.cross_entropy(model(batch.images / 255), batch.labels, reduction="sum").item()
+    assert expected > 20 * 100
+    assert [tally.nll for tally in tallies] == pytest.approx([expected, expected], rel=1e-5)
+
+
+def test_no_views_are_refused(pictures: Path) -> None:
+    with pytest.raises(ValueError, match="views is 0; it must be at least 1"):
+        next(score_views(Tilted(), split(pictures), still, CPU, views=0, seed=1))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seqba.nn import blocked, blocked_product
-from seqba.nn.blocked import BlockedLinear
+from seqba.nn.blocked import BlockedLinear, blocked_sum
 from seqba.nn.products import HAS_ONEDNN
 
 needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="this torch offers no oneDNN product")
@@ -21,6 +21,15 @@ def test_blocked_products_equal_the_frameworks(rows: int) -> None:
     with torch.no_grad():
         torch.testing.assert_close(BlockedLinear(layer.weight, layer.bias)(x), layer(x))
         torch.testing.assert_close(blocked_product(layer.weight)(x), x @ layer.weight.T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_blocked_sum_adds_to_the_product_and_leaves_both_sides_alone(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, x, other = (torch.randn(shape, dtype=dtype) for shape in [(40, 24), (5, 24), (5, 40)])
+    before = other.clone()
+    torch.testing.assert_close(blocked_sum(weight)(x, other), x @ weight.t() + before)
+    assert torch.equal(other, before)
 
 
 @needs_onednn

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -15,11 +16,11 @@ BENCH = Path(__file__).resolve().parents[2] / "recipes" / "bench"
 NEEDS_TRANSFORMERS = "compares with Hugging Face's MarianMTModel; pip install -e .[bench]"
 
 
-def run_quick(name: str, folder: Path) -> dict[str, Any]:
+def run_quick(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
     """What a benchmark writes when it runs at its tiny size, with its settings, from a folder that isn't its own."""
     figures = folder / "figures.json"
     finished = subprocess.run(
-        [sys.executable, BENCH / f"{name}.py", "--quick", "--threads", "1", "--json", figures],
+        [sys.executable, BENCH / f"{name}.py", "--quick", "--threads", "1", "--json", figures, *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -87,6 +88,52 @@ def test_awd_lstm_measures_every_side(tmp_path: Path) -> None:
     assert list(rows) == ["plain", "plain, kept", "shared", "looped", "stacked", "auto"]
     assert rows["plain"]["x plain"] == rows["looped"]["x looped"] == rows["plain"]["memory"] == 1
     assert all(0 < row["of GEMM"] < 1 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_images_measures_every_plan_and_the_parts_of_an_update(tmp_path: Path) -> None:
+    rows = run_quick("images", tmp_path)["rows"]
+    assert [(row["copies"], row["plan"]) for row in rows] == [(1, "looped"), (2, "looped"), (2, "stacked")]
+    assert rows[0]["x looped"] == rows[1]["x looped"] == rows[0]["x M=1"] == 1
+    assert all(row["input"] + row["views"] < 1 and row["of GEMM"] < 1 for row in rows)
+
+
+@pytest.mark.slow
+def test_images_draws_the_throughput_of_each_batch(tmp_path: Path) -> None:
+    rows = run_quick("images", tmp_path, "--table", "batches", "--plot", "plot.svg")["rows"]
+    assert [row["batch"] for row in rows] == [1, 2]
+    drawing = (tmp_path / "plot.svg").read_text(encoding="utf-8")
+    line = ElementTree.fromstring(drawing).find("{http://www.w3.org/2000/svg}polyline")  # noqa: S314 - ours
+    assert line is not None
+    (left, high), (right, low) = (tuple(map(float, point.split(","))) for point in line.attrib["points"].split())
+    assert left < right
+    assert (high < low) == (rows[0]["images/s"] > rows[1]["images/s"])
+    assert all(f">{row['images/s']:,.0f}<" in drawing for row in rows)
+
+
+def test_the_operations_counted_are_those_of_an_images_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    import images
+
+    torch.manual_seed(1)
+    model = images.network("resnet8")
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(2, 3, 32, 32)).sum().backward()
+    assert counter.get_total_flops() == 2 * images.flops_of_image("resnet8")
+
+
+def test_an_update_looks_at_as_many_views_as_it_has_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    import images
+
+    batch = images.random_batches({"batch": 3, "network": "resnet8"})(1)
+    view = images.training_view(images.ViewOptions(cutout=16), 32)
+    seen: list[int] = []
+    view.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
+    for plan, expected in {"looped": [3, 3, 3, 3], "stacked": [12]}.items():
+        seen.clear()
+        images.look(view, batch, {"copies": 4, "plan": plan}, number=1)
+        assert seen == expected
 
 
 def test_the_plain_recipe_computes_what_ours_does(monkeypatch: pytest.MonkeyPatch) -> None:

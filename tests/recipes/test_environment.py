@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCED = ("environment.sh", "language_model.sh")
+SOURCED = ("environment.sh", "image.sh", "language_model.sh")
 RECIPES = sorted(path.name for path in (ROOT / "recipes").glob("*.sh") if path.name not in SOURCED)
 
 
@@ -85,3 +85,37 @@ def test_mistakes_are_one_line(name: str, arguments: list[str]) -> None:
     assert (finished.returncode, finished.stdout) == (2, "")
     assert finished.stderr.startswith("error: ")
     assert finished.stderr.count("\n") == 1
+
+
+def test_options_set_the_variables_of_their_names() -> None:
+    words = "--batch-size 8 --out 'a b' --from '' --out c -- --lr 1 --out 'd e'"
+    script = "from=x batch_size=1 out=y seed=2 passed=(); seqba_options from batch-size out seed -- "
+    found = shell(f'{script} {words}; printf "[%s]" "$from" "$batch_size" "$out" "$seed" "${{passed[@]}}"')
+    assert (found.stdout, found.stderr) == ("[][8][c][2][--lr][1][--out][d e]", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--seed", "--seed needs a value"),
+        ("--batch_size 3", "unknown argument '--batch_size'"),
+        ("--seeds 3", "unknown argument '--seeds'"),
+        ("--seed=3", "unknown argument '--seed=3'"),
+        ("seed 3", "unknown argument 'seed'"),
+        ("'--seed --batch-size' 3", "unknown argument '--seed --batch-size'"),
+        ("'*' 3", "unknown argument '*'"),
+        ("'' 3", "unknown argument ''"),
+        ("--seed 1 -- --lr 1", "unknown argument '--'"),  # nobody would look at what follows
+    ],
+)
+def test_other_options_are_one_line(words: str, complaint: str) -> None:
+    found = shell(f"seed=1 batch_size=1; seqba_options batch-size seed -- {words}; echo on")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith(f"error: {complaint}; see bash ")
+
+
+@pytest.mark.parametrize("value", ["0", "01", "-1", "1.5", "1e3", "x", "", "12345678901"])
+def test_a_count_is_a_whole_number_from_1_on(value: str) -> None:
+    found = shell(f"seqba_count --copies 40; seqba_count --copies '{value}'")
+    assert found.returncode == 2
+    assert found.stderr == f"error: --copies takes a whole number from 1 on, not '{value}'\n"

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from toy_images import write_folders
 
 from seqba import finish_update, grid_gradient
 from seqba.core.noise import Noise, noise_context
@@ -204,13 +206,50 @@ def test_the_state_tells_what_a_checkpoint_must_agree_with(pictures: Path) -> No
         ({"rows": 10, "hold_out": 71}, "has 80 pictures less --hold-out 71, not even one"),
         ({"mixup": 0.2, "manifold_mixup": 0.2}, "--mixup and --manifold-mixup exclude each other"),
         ({"augmentation": "none", "crop_padding": 2}, "--crop-padding belongs to --augmentation crop"),
+        ({"cutout": 1}, "--cutout 1 would blank nothing"),
         ({"colour_jitter": (0.4,)}, "--colour-jitter takes three numbers"),
         ({"image_size": 300}, "--image-size 300 is more than --decode-size 256"),
+        ({"image_size": 33}, "--image-size 33 is more than the 32 pixels of CIFAR-10 train"),
+        (
+            {"smoothing": 0.91},
+            "--label-smoothing 0.91 would make .* the least likely of 10 classes: give less than 0.9",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(pictures: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         open_task(pictures, **options)
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path)
+    for split in ("train", "val"):
+        shutil.rmtree(folder / split / "dog")
+    with pytest.raises(UserError, match=r"train of .* has pictures of one class, of which nothing can be learned"):
+        open_task(folder, rows=2, augmentation="resized-crop")
+
+
+def test_pictures_smaller_than_the_window_are_validated_on(tmp_path: Path) -> None:
+    task = open_task(write_folders(tmp_path), rows=2, augmentation="resized-crop", image_size=24)
+    seen: list[Tensor] = []
+
+    class Looker(Constant):
+        def forward(self, images: Tensor, mixing: object = None) -> Tensor:
+            seen.append(images)
+            return self.logits
+
+    for batch in (task.validation("val")[0], task.epoch(1)[0]):
+        model = Looker(torch.zeros(2, 2))
+        task.loss(model.eval(), batch)
+        task.loss(model.train(), batch)
+    assert {tuple(images.shape) for images in seen} == {(2, 3, 24, 24)}
+
+
+def test_cifar_is_enlarged_by_resized_crops(pictures: Path) -> None:
+    task = open_task(pictures, augmentation="resized-crop", image_size=64)
+    assert task.image_size == 64
+    loss, _, _ = task.loss(resnet().eval().float(), task.validation("test")[0])
+    assert loss.isfinite()
 
 
 def test_a_batch_size_is_needed(pictures: Path) -> None:

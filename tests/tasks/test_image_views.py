@@ -58,7 +58,7 @@ def test_the_options_reach_the_crop() -> None:
 
 def test_a_view_follows_the_pictures_to_their_device() -> None:
     images, sizes = pictures(2, 16, 16)
-    view = evaluation_view(16)
+    view = training_view(ViewOptions(), 16)
     assert view(images.to("meta"), sizes.to("meta")).device.type == "meta"
     assert {buffer.device.type for buffer in view.buffers()} == {"meta"}
 

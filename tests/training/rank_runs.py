@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from seqba.cli.command import run
 from seqba.cli.train import main
@@ -53,6 +54,9 @@ def train_all(folder: Path, updates: str, more: list[str], *, names: list[str], 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if int(os.environ["WORLD_SIZE"]) > 1:
+        dist.init_process_group("gloo")  # once for all the runs
     where, save_name, made, names, *options = sys.argv[1:]
     train_all(Path(where), made, options, names=names.split(","), save=save_name)
-    sys.exit(0 if int(os.environ["WORLD_SIZE"]) else 1)
+    if dist.is_initialized():
+        dist.destroy_process_group()

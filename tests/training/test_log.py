@@ -72,6 +72,16 @@ def test_json_lines_have_the_promised_fields(capsys: pytest.CaptureFixture[str])
     }
 
 
+def test_the_last_line_tells_the_epoch_of_its_update(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="json"), CPU)
+    progress = Progress(epoch=3)
+    log.update(report(1), progress, 0, seconds=0.5)
+    progress.next_epoch()
+    log.close()
+    (line,) = lines(capsys.readouterr().out)
+    assert (line["epoch"], line["update"]) == (3, 1)
+
+
 def test_images_are_counted_and_right_or_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     log = TrainingLog(LogOptions(log_format="json", log_interval=2), CPU, unit="images")
     progress = Progress(unique=10, processed=20)

@@ -220,3 +220,55 @@ def test_no_save_trains_all_the_same(tmp_path: Path) -> None:
     loop = make_loop(make_options(tmp_path / "absent", max_update=5, no_save=True))
     assert loop.run(StopSignal()) == "--max-update 5"
     assert not (tmp_path / "absent").exists()
+
+
+class Breakable(SquaresTask):
+    """A split that raises where batch `broken` of it is read, until it is mended."""
+
+    def __init__(self, split: str, broken: int | None) -> None:
+        super().__init__()
+        self.split, self.broken = split, broken
+
+    def epoch(self, epoch: int, shards_per_update: int) -> list[Rows]:
+        return self._guarded("train", super().epoch(epoch, shards_per_update))
+
+    def validation(self, subset: str) -> list[Rows]:
+        return self._guarded("valid", super().validation(subset))
+
+    def _guarded(self, split: str, batches: list[Rows]) -> list[Rows]:
+        return BrokenAt(batches, self.broken) if split == self.split else batches
+
+
+class BrokenAt(list[Rows]):
+    def __init__(self, batches: list[Rows], broken: int | None) -> None:
+        super().__init__(batches)
+        self.broken = broken
+
+    def __getitem__(self, number: Any) -> Any:
+        if number == self.broken:
+            raise UserError("picture 5.png is broken")
+        return super().__getitem__(number)
+
+
+@pytest.mark.parametrize(("split", "updates"), [("train", 2), ("valid", 4)])
+def test_what_was_learned_before_a_broken_batch_is_kept(split: str, updates: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="picture 5"):
+        make_loop(make_options(tmp_path / "twice", max_update=6), Breakable(split, 5 if split == "train" else 1)).run(
+            StopSignal()
+        )
+    mended = make_loop(make_options(tmp_path / "twice", max_update=6), Breakable(split, None))
+    assert mended.trainer.updates == updates
+    assert mended.progress.pending == (split == "valid")
+    mended.run(StopSignal())
+    straight = make_loop(make_options(tmp_path / "straight", max_update=6))
+    straight.run(StopSignal())
+    assert torch.equal(weights(mended), weights(straight))
+    assert mended.progress.latest == straight.progress.latest
+    assert names(tmp_path / "twice") == names(tmp_path / "straight")
+
+
+def test_nothing_is_written_where_the_first_batch_is_broken(tmp_path: Path) -> None:
+    loop = make_loop(make_options(tmp_path, max_update=6), Breakable("train", 0))
+    with pytest.raises(UserError, match="picture 5"):
+        loop.run(StopSignal())
+    assert LAST not in names(tmp_path)

@@ -1,0 +1,157 @@
+# shellcheck shell=bash
+# What the recipes of pictures share: pictures → training, arm by arm → accuracies. Source it, set
+#
+#     name          of the result; its folder is runs/NAME
+#     dataset       cifar10, cifar100 or imagenet
+#     network       seqba-train's options for the model and what a copy sees of a picture
+#     batch_size    pictures of the baseline's update
+#     copies        M, or several, separated by commas
+#     regimes       declare -A: epochs → seqba-train's options for learning rate and weight decay
+#     regime        which of them, if --regime doesn't say
+#
+# and call `image_recipe "$@"`. The options are explained in the heads of cifar10_resnet44.sh and imagenet_resnet50.sh.
+
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+image_recipe() {
+    local root from="" data="" arm=ba epochs="" updates="" seed=1 out="" mixup="" tta="" train_pictures="" hold_out=""
+    local usual_regime="$regime" test subset arms counts schedule epoch_updates count run passed=() views=() runs=()
+    root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+    seqba_options from data arm copies regime epochs updates batch-size seed out mixup tta train-pictures hold-out \
+        -- "$@"
+    image_check
+    out="${out:-$root/runs/$name${regime_suffix}${mixup:+-mixup-$mixup}}"
+
+    seqba_environment vision
+
+    image_data
+    image_subset
+    updates="${updates:-$((epochs * epoch_updates))}"
+
+    for count in "${counts[@]}"; do
+        for arm in "${arms[@]}"; do
+            image_arm "$arm" "$count"
+        done
+    done
+    image_table
+}
+
+# Everything that can be said against the options before any work.
+image_check() {
+    seqba_choose_arms "$arm"
+    IFS=, read -ra counts <<<"$copies"
+    for count in "${counts[@]:-}"; do
+        seqba_count --copies "$count"
+    done
+    [[ "$regime" =~ ^[0-9]+$ && -n "${regimes[$regime]:-}" ]] ||
+        seqba_fail "--regime is one of $(printf '%s\n' "${!regimes[@]}" | sort -rn | paste -sd ' '), not '$regime'"
+    read -ra schedule <<<"${regimes[$regime]}"
+    regime_suffix="-$regime-epochs"
+    [[ "$regime" != "$usual_regime" ]] || regime_suffix=""
+    epochs="${epochs:-$regime}"
+    seqba_count --epochs "$epochs"
+    seqba_count --updates "${updates:-1}"
+    seqba_count --batch-size "$batch_size"
+    seqba_count --tta "${tta:-1}"
+    seqba_count --train-pictures "${train_pictures:-1}"
+    seqba_count --hold-out "${hold_out:-1}"
+    [[ "${mixup:-1}" =~ ^[0-9]*\.?[0-9]+$ ]] || seqba_fail "--mixup takes a number such as 0.2, not '$mixup'"
+    [[ -z "$train_pictures" || -z "$hold_out" ]] ||
+        seqba_fail "--train-pictures and --hold-out exclude each other: both say what is left out of training"
+    [[ -z "$from" || -z "$data" ]] ||
+        seqba_fail "--from and --data exclude each other: --data names pictures that lie ready"
+    [[ "$dataset" != imagenet || -n "$from$data" ]] ||
+        seqba_fail "ImageNet is not for download without an account: --from DIR with its archives, or --data DIR"
+}
+
+# Sets `data` to the folder of the pictures, which is made if the user has none.
+image_data() {
+    [[ -z "$data" ]] || return 0
+    seqba_step "pictures: $out/pictures"
+    data="$out/pictures"
+    if [[ "$dataset" == imagenet ]]; then
+        python "$root/data_prep/imagenet.py" --from "$from" --to "$data"
+    else
+        python "$root/data_prep/cifar.py" --dataset "$dataset" --to "$data" ${from:+--from "$from"}
+    fi
+}
+
+# Which pictures are learned from, which decide, and `epoch_updates`: updates of an epoch of the baseline, which leaves
+# out the last few pictures that make no whole batch.
+image_subset() {
+    local pictures
+    pictures="$(image_count)" || exit
+    if [[ -n "$train_pictures" ]]; then
+        ((train_pictures <= pictures)) || seqba_fail "--train-pictures $train_pictures: $data has only $pictures"
+        hold_out=$((pictures - train_pictures))
+    fi
+    epoch_updates=$(((pictures - ${hold_out:-0}) / batch_size))
+    ((epoch_updates > 0)) ||
+        seqba_fail "$data has $pictures pictures, ${hold_out:-0} held out: not even one --batch-size of $batch_size"
+    test=test
+    [[ "$dataset" != imagenet ]] || test=val
+    subset="$test"
+    [[ -z "$hold_out" || -n "$train_pictures" ]] || subset=held-out
+    views=(${hold_out:+--hold-out "$hold_out"} ${mixup:+--mixup "$mixup"})
+}
+
+image_count() {
+    python -c '
+import sys
+from seqba.cli.command import run
+from seqba.data.images import open_images
+
+def main(arguments):
+    print(len(open_images(arguments[0], "train", decode_size=256)))
+    return 0
+
+sys.exit(run(main, sys.argv[1:]))' "$data"
+}
+
+# Trains an arm and looks at what it came to. The baseline is the same for all M, and made once.
+image_arm() { # ARM M
+    local folder="$1-$2" copies="$2" checkpoint
+    if [[ "$1" == baseline ]]; then
+        [[ " ${runs[*]-} " != *" baseline "* ]] || return 0
+        folder=baseline copies=1
+    fi
+    runs+=("$folder")
+    seqba_step "training, $folder: $updates updates, $epoch_updates of which are an epoch of the baseline"
+    image_train "$1" "${passed[@]}"
+    for checkpoint in best last; do
+        seqba_step "$test, $folder, $checkpoint checkpoint"
+        seqba-eval-image "$data" --path "$out/$folder/checkpoint_$checkpoint.pt" --gen-subset "$test" \
+            >"$out/$folder/$checkpoint.log"
+    done
+    [[ -n "$tta" ]] || return 0
+    seqba_step "$test, $folder, last checkpoint, $tta views"
+    seqba-eval-image "$data" --path "$out/$folder/checkpoint_last.pt" --gen-subset "$test" --tta "$tta" \
+        --seed "$seed" >"$out/$folder/tta.log"
+}
+
+# All arms validate and save at the same updates, whatever their own epochs are (fixed-samples passes over the pictures
+# M times as often).
+image_train() { # ARM [seqba-train's options]
+    seqba-train "$data" --task image_classification --save-dir "$out/$folder" \
+        --arm "$1" --copies "$copies" --seed "$seed" "${network[@]}" "${views[@]}" --batch-size "$batch_size" \
+        --optimizer sgd --momentum 0.9 --lr-scheduler step "${schedule[@]}" --max-update "$updates" \
+        --valid-subset "$subset" --batch-size-valid 256 \
+        --best-checkpoint-metric top1 --maximize-best-checkpoint-metric \
+        --validate-interval-updates "$epoch_updates" --validate-interval 1000000 \
+        --save-interval-updates "$epoch_updates" --keep-interval-updates 1 --save-interval 1000000 \
+        --log-interval 100 --log-file "$out/$folder.jsonl" "${@:2}"
+}
+
+image_table() {
+    local run
+    printf '\n%-18s %8s %8s%s\n' 'top-1 %' best last "${tta:+  last, $tta views}"
+    for run in "${runs[@]}"; do
+        printf '%-18s %8s %8s' "$run" "$(image_accuracy "$out/$run/best.log")" "$(image_accuracy "$out/$run/last.log")"
+        [[ -z "$tta" ]] || printf '  %*s' $((${#tta} + 12)) "$(image_accuracy "$out/$run/tta.log")"
+        printf '\n'
+    done
+}
+
+image_accuracy() { # LOG: what seqba-eval-image printed
+    sed -n 's/^Top-1: *\([0-9.]*\)%.*/\1/p' "$1" | tail -n 1
+}
