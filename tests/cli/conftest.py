@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 # Modules that the tests of this folder share; it is no package.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -21,3 +23,12 @@ def plain_world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def token_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A data-bin of tokens with `@@ ` joints."""
     return make_world(tmp_path_factory.mktemp("tokens"), sentencepiece=False)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums come out the same to the last bit on one thread alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from commands import weights
 from reversal import train_arguments, write_reversal
 
 from seqba.cli.command import run
@@ -24,17 +24,7 @@ from seqba.training.checkpoint import load_model
 from seqba.training.folder import LAST
 from seqba.training.recipe import DEFAULT_ARCH, KINDS
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model"]  # type: ignore[no-any-return]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def same(first: Path, second: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from alphabet import write_alphabet
+from commands import last_complaint
 
 from seqba.cli.average_checkpoints import main as average_checkpoints
 from seqba.cli.command import run
@@ -27,23 +28,11 @@ LSTM = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(data: Path, save_dir: Path, *more: str) -> int:
     return run(main, [str(data), "--save-dir", str(save_dir), *LSTM, *more])
-
-
-def complaint(capsys: pytest.CaptureFixture[str], status: int) -> str:
-    captured = capsys.readouterr()
-    assert status == 2
-    assert captured.err.splitlines()[-1].startswith("error: ")
-    return captured.err.splitlines()[-1]
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -150,12 +139,12 @@ def test_the_transformer_trains_with_sgd(optimizer: str, alphabet: Path, tmp_pat
 def test_mistakes_are_one_line(
     more: list[str], message: str, alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in complaint(capsys, train(alphabet, tmp_path, "--max-update", "1", *more))
+    assert message in last_complaint(capsys, train(alphabet, tmp_path, "--max-update", "1", *more))
 
 
 def test_streams_belong_to_recurrent_models(alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(alphabet), "--save-dir", str(tmp_path), "--task", "language_modeling", "--lr", "1", "--bptt", "9"]
-    assert "--bptt belongs to" in complaint(capsys, run(main, [*arguments, "--max-tokens", "99"]))
+    assert "--bptt belongs to" in last_complaint(capsys, run(main, [*arguments, "--max-tokens", "99"]))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +155,7 @@ def test_other_streams_in_the_same_folder_are_refused(
     more: list[str], named: str, alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(alphabet, tmp_path, "--max-update", "1")
-    assert named in complaint(capsys, train(alphabet, tmp_path, "--max-update", "2", *more))
+    assert named in last_complaint(capsys, train(alphabet, tmp_path, "--max-update", "2", *more))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +247,7 @@ def test_words_and_their_probabilities_add_up(
 def test_mistakes_of_an_evaluation_are_one_line(
     more: list[str], message: str, alphabet: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in complaint(capsys, score(alphabet, checkpoint, *more))
+    assert message in last_complaint(capsys, score(alphabet, checkpoint, *more))
 
 
 OPTIMIZERS = {
@@ -329,7 +318,7 @@ def test_a_damaged_part_is_one_line(
         state["extra_state"]["trainer"][part] = value
     torch.save(state, tmp_path / LAST)
     capsys.readouterr()
-    told = complaint(capsys, train(alphabet, tmp_path, "--max-update", "13", *AVERAGING))
+    told = last_complaint(capsys, train(alphabet, tmp_path, "--max-update", "13", *AVERAGING))
     assert str(tmp_path / LAST) in told
 
 
@@ -345,6 +334,6 @@ def test_averaged_checkpoints_hold_one_set_of_weights(alphabet: Path, tmp_path: 
 
 def test_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = write_alphabet(tmp_path / "other", letters=list("zyxwvutsrqpo"))
-    assert "was trained with another dictionary" in complaint(capsys, score(other, checkpoint))
+    assert "was trained with another dictionary" in last_complaint(capsys, score(other, checkpoint))
     assert train(other, checkpoint.parent, "--max-update", "9") == 2
     assert "was trained on other data (dictionary_sha256 differ)" in capsys.readouterr().err

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from alphabet import write_alphabet
+from commands import last_complaint, weights
 from toy_images import write_coloured_cifar
 
 from seqba.cli.command import run
 from seqba.cli.eval_image import main as evaluate
 from seqba.cli.train import main
-from seqba.training.checkpoint import load_model, read_checkpoint
+from seqba.training.checkpoint import load_model
 from seqba.training.folder import BEST, LAST
 
 RESNET = [
@@ -25,28 +25,11 @@ RESNET = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(data: Path, save_dir: Path, *more: str) -> int:
     return run(main, [str(data), "--save-dir", str(save_dir), *RESNET, *more])
-
-
-def complaint(capsys: pytest.CaptureFixture[str], status: int) -> str:
-    captured = capsys.readouterr()
-    assert status == 2
-    assert captured.err.splitlines()[-1].startswith("error: ")
-    return captured.err.splitlines()[-1]
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    weights: dict[str, torch.Tensor] = read_checkpoint(folder / LAST)["model"]
-    return weights
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +57,7 @@ def test_colours_are_learned_and_the_rate_falls_after_an_epoch(trained: Path) ->
 def test_going_on_equals_never_having_stopped(stop: int, pictures: Path, tmp_path: Path) -> None:
     for name, updates in (("straight", 12), ("twice", stop), ("twice", 12)):
         assert train(pictures, tmp_path / name, "--max-update", str(updates)) == 0
-    one, other = weights_of(tmp_path / "straight"), weights_of(tmp_path / "twice")
+    one, other = weights(tmp_path / "straight" / LAST), weights(tmp_path / "twice" / LAST)
     for name in one:  # running statistics included
         assert torch.equal(one[name], other[name]), name
 
@@ -83,7 +66,7 @@ def test_a_run_goes_on_under_another_plan_with_the_same_gradient(pictures: Path,
     for name, plans in (("same", ("stacked", "stacked")), ("other", ("stacked", "looped"))):
         for plan, updates in zip(plans, ("1", "2"), strict=True):
             assert train(pictures, tmp_path / name, "--max-update", updates, "--plan", plan, "--ghost-batch", "4") == 0
-    one, other = weights_of(tmp_path / "same"), weights_of(tmp_path / "other")
+    one, other = weights(tmp_path / "same" / LAST), weights(tmp_path / "other" / LAST)
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5, msg=name)
 
@@ -162,14 +145,14 @@ def test_a_checkpoint_says_what_it_is(trained: Path) -> None:
 def test_what_does_not_fit_is_refused(
     more: list[str], message: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in complaint(capsys, train(pictures, tmp_path, "--max-update", "1", *more))
+    assert message in last_complaint(capsys, train(pictures, tmp_path, "--max-update", "1", *more))
 
 
 def test_averaged_weights_are_refused(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [word for word in RESNET if word not in ("--momentum", "0.9")]
     arguments[arguments.index("sgd")] = "nt_asgd"
     status = run(main, [str(pictures), "--save-dir", str(tmp_path), *arguments, "--max-update", "1"])
-    assert "nt_asgd averages weights, but not what batch normalisation has gathered" in complaint(capsys, status)
+    assert "nt_asgd averages weights, but not what batch normalisation has gathered" in last_complaint(capsys, status)
 
 
 def test_options_of_images_are_refused_elsewhere(
@@ -177,12 +160,12 @@ def test_options_of_images_are_refused_elsewhere(
 ) -> None:
     arguments = [str(alphabet), "--save-dir", str(tmp_path), "--task", "language_modeling", "--lr", "1"]
     status = run(main, [*arguments, "--max-tokens", "4096", "--cutout", "16"])
-    assert "--cutout belongs to --task image_classification" in complaint(capsys, status)
+    assert "--cutout belongs to --task image_classification" in last_complaint(capsys, status)
     status = run(
         main,
         [*arguments, "--max-tokens", "4096", "--best-checkpoint-metric", "top1", "--maximize-best-checkpoint-metric"],
     )
-    assert "top1 belongs to --task image_classification" in complaint(capsys, status)
+    assert "top1 belongs to --task image_classification" in last_complaint(capsys, status)
 
 
 def test_going_on_with_another_hold_out_is_refused(
@@ -190,7 +173,7 @@ def test_going_on_with_another_hold_out_is_refused(
 ) -> None:
     assert train(pictures, tmp_path, "--max-update", "1") == 0
     status = train(pictures, tmp_path, "--max-update", "2", "--hold-out", "8")
-    assert "can't go on with --hold-out 8 (it had 0)" in complaint(capsys, status)
+    assert "can't go on with --hold-out 8 (it had 0)" in last_complaint(capsys, status)
 
 
 def test_going_on_with_another_decay_leaves_the_momentum_behind(
@@ -213,7 +196,7 @@ def test_an_evaluation_that_can_not_be_is_refused(
     more: list[str], message: str, trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = run(evaluate, [str(pictures), "--path", str(trained / BEST), "--cpu", *more])
-    assert message in complaint(capsys, status)
+    assert message in last_complaint(capsys, status)
 
 
 def test_other_classes_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,14 +204,14 @@ def test_other_classes_are_refused(trained: Path, tmp_path: Path, capsys: pytest
     names = (other / "batches.meta.txt").read_text().splitlines()
     (other / "batches.meta.txt").write_text("\n".join(reversed(names)) + "\n")
     status = run(evaluate, [str(other), "--path", str(trained / BEST), "--cpu"])
-    assert "was trained on other classes than those of" in complaint(capsys, status)
+    assert "was trained on other classes than those of" in last_complaint(capsys, status)
 
 
 def test_equal_views_are_not_averaged(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(pictures, tmp_path, "--max-update", "1", "--augmentation", "none", "--cutout", "0") == 0
     capsys.readouterr()
     status = run(evaluate, [str(pictures), "--path", str(tmp_path / BEST), "--tta", "3", "--cpu"])
-    assert "was trained without any noise" in complaint(capsys, status)
+    assert "was trained without any noise" in last_complaint(capsys, status)
 
 
 def test_a_checkpoint_of_another_task_is_refused(
@@ -251,6 +234,6 @@ def test_a_checkpoint_of_another_task_is_refused(
     assert run(main, [*arguments, *model, *sizes]) == 0
     capsys.readouterr()
     status = run(evaluate, [str(pictures), "--path", str(tmp_path / BEST), "--cpu"])
-    assert "is not of an image classification run; it is of language_modeling: use seqba-eval-lm" in complaint(
+    assert "is not of an image classification run; it is of language_modeling: use seqba-eval-lm" in last_complaint(
         capsys, status
     )

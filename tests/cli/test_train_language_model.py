@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from alphabet import LETTERS, train_arguments, write_alphabet
+from commands import weights
 from reversal import train_arguments as translation_arguments
 from reversal import write_reversal
 
@@ -20,13 +20,7 @@ from seqba.models.transformer_lm import TransformerLM
 from seqba.training.checkpoint import load_model
 from seqba.training.folder import LAST
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -35,10 +29,6 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
     return captured.err
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model"]  # type: ignore[no-any-return]
 
 
 def test_a_checkpoint_says_what_it_is(alphabet: Path, tmp_path: Path) -> None:
