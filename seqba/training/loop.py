@@ -255,7 +255,7 @@ class TrainingLoop:
             self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
 
     def _rescue(self) -> None:
-        """Saves what was learned before an error ends the run, unless other ranks have a part of it: they don't know."""
+        """Saves what was learned before an error ends the run, unless other ranks have a part of it."""
         ranks = self.trainer.ranks
         if ranks is None or (self.task.carried is None and is_first(ranks)):
             self._save([])

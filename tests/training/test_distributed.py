@@ -62,17 +62,21 @@ def lines_of(folder: Path, save: str, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / save / f"{name}.jsonl").read_text().splitlines()]
 
 
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """‖one − other‖ / ‖one‖ over all weights and running statistics.
+
+    Optimizers here are SGD: Adam divides the rounding of gradients that are zero by its own size.
+    """
+    assert one.keys() == other.keys()
+    first, second = (torch.cat([state[name].double().flatten() for name in one]) for state in (one, other))
+    return float((first - second).norm() / first.norm())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("ranks", ["2", "3", "4"])
 def test_weights_after_twenty_updates_are_those_of_one_process(folder: Path, ranks: str, name: str) -> None:
-    alone, several = (state_of(folder, save, name) for save in ("1", ranks))
-    assert alone["model"].keys() == several["model"].keys()
-    for key, expected in alone["model"].items():
-        torch.testing.assert_close(several["model"][key], expected, **TOLERANCE, msg=key)
+    assert distance(*(state_of(folder, save, name)["model"] for save in ("1", ranks))) < 1e-5
 
 
 @pytest.mark.slow
@@ -114,14 +118,15 @@ def test_a_run_begun_on_four_ranks_goes_on_on_one_and_on_three(folder: Path) -> 
         finished = torchrun(folder, ranks, f"on-{ranks}", UPDATES)
         assert finished.returncode == 0, finished.stderr
         for name in RUNS:
-            alone, other = state_of(folder, "1", name)["model"], state_of(folder, f"on-{ranks}", name)["model"]
-            for key, expected in alone.items():
-                torch.testing.assert_close(other[key], expected, **TOLERANCE, msg=f"{name} on {ranks}: {key}")
+            went_on = state_of(folder, f"on-{ranks}", name)["model"]
+            assert distance(state_of(folder, "1", name)["model"], went_on) < 1e-5, (name, ranks)
 
 
 @pytest.mark.slow
 def test_more_ranks_than_cells_are_refused_with_the_numbers(folder: Path) -> None:
     finished = torchrun(folder, 3, "refused", 2, "--arm", "baseline", names="awd_lstm")
     assert finished.returncode != 0
-    assert "3 ranks for 1 shards × 1 copies = 1 cells: take at most 1 ranks" in finished.stderr
-    assert "Traceback" not in finished.stderr.split("torch.distributed.elastic")[0]
+    complaint = "3 ranks for 1 shards × 1 copies = 1 cells: take at most 1 ranks, or more shards or copies"
+    told = [line for line in finished.stderr.splitlines() if line.startswith("error: rank ")]
+    assert told
+    assert all(line.endswith(f"{complaint} (--update-freq, --copies)") for line in told)
