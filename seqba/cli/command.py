@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import torch
 
+from seqba.core import RanksLost
 from seqba.errors import UserError
 
 Main = Callable[[Sequence[str] | None], int]
@@ -37,6 +38,10 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
         # The reader went away (`| head`): not a mistake, and nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except RanksLost as error:
+        status = _complain(str(error))
+        sys.stdout.flush()
+        os._exit(status)  # what waits for the lost rank in the background may abort a process that ends as usual
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

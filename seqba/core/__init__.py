@@ -6,7 +6,7 @@ from seqba.core.gradient import Step, grid_gradient, merged_gradient
 from seqba.core.noise import Noise, current_noise, noise_context
 from seqba.core.plan import Pass, Plan, parse_plan
 from seqba.core.replicate import replicate, replicating_collate
-from seqba.core.spread import Ranks
+from seqba.core.spread import Ranks, RanksLost
 
 __all__ = [
     "Carry",
@@ -15,6 +15,7 @@ __all__ = [
     "Pass",
     "Plan",
     "Ranks",
+    "RanksLost",
     "Step",
     "current_noise",
     "finish_update",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -18,12 +19,18 @@ BUCKET_BYTES = 32 << 20
 """Tensors are copied together into buckets of this size, each a message that is on its way while the next is filled."""
 
 
+class RanksLost(RuntimeError):
+    """Another rank has ended, or didn't answer in time."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes that compute an update together, and which of them this is.
 
     Each has the same weights and calls with the same arguments; afterwards each has the same gradient, to the last bit.
     What a rank computes doesn't enter any key: the draws are those of the cell, wherever it runs.
+
+    All methods that talk to the others raise `RanksLost` where one of them has ended or doesn't answer.
 
     Attributes:
         rank: of this process, from 0.
@@ -68,11 +75,12 @@ class Ranks:
         on_the_way = []
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-            work = dist.all_reduce(flat, group=self.group, async_op=True)
-            on_the_way.append((bucket, flat, work))
+            with self._talking():
+                on_the_way.append((bucket, flat, dist.all_reduce(flat, group=self.group, async_op=True)))
         for bucket, flat, work in on_the_way:
-            if work is not None:
-                work.wait()
+            with self._talking():
+                if work is not None:
+                    work.wait()
             sizes = [tensor.numel() for tensor in bucket]
             for tensor, part in zip(bucket, torch.split(flat, sizes), strict=True):
                 tensor.copy_(part.view_as(tensor))
@@ -80,8 +88,17 @@ class Ranks:
     def gather(self, value: Value) -> list[Value]:
         """What each rank has, in the order of the ranks, on all of them; small things, which are pickled on the way."""
         values: list[Value | None] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.group)
+        with self._talking():
+            dist.all_gather_object(values, value, group=self.group)
         return cast("list[Value]", values)
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Inside, whatever goes wrong is the loss of the others: torch has no type of its own for it."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise RanksLost(str(error).partition("\n")[0]) from error
 
 
 def gathered(model: nn.Module) -> Iterator[Tensor]:

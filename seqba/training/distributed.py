@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from seqba.core import Ranks
+from seqba.core import Ranks, RanksLost
 from seqba.errors import UserError
 from seqba.training.arms import Grid
 from seqba.training.options import LogOptions
@@ -37,6 +37,7 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | Non
 
     Raises:
         UserError: if the others can't be found.
+        RanksLost: if one of them is lost; its group is left as it is then.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None
@@ -54,8 +55,15 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | Non
         ) from None
     try:
         yield Ranks.of()
-    finally:
+    except RanksLost as error:
+        raise RanksLost(
+            f"another rank has ended, or gave no answer within --distributed-timeout {timeout_s:g} s ({error}): the "
+            "last checkpoint stands, and the same command goes on from it"
+        ) from None
+    except BaseException:
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def check_ranks(ranks: Ranks | None, grid: Grid) -> None:

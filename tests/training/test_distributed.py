@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +134,78 @@ def test_more_ranks_than_cells_are_refused_with_the_numbers(folder: Path) -> Non
     told = [line for line in finished.stderr.splitlines() if line.startswith("error: rank ")]
     assert told
     assert all(line.endswith(f"{complaint} (--update-freq, --copies)") for line in told)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all_after_the_same_update(folder: Path) -> None:
+    script = Path(__file__).with_name("rank_runs.py")
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    agent = subprocess.Popen(
+        [sys.executable, *command, str(folder), "stopped", "100000", "awd_lstm"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    log = folder / "stopped" / "awd_lstm.jsonl"
+    try:
+        wait_for(lambda: log.exists() and log.read_text().count("train") >= 3)
+        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        assert len(children) == 2
+        os.kill(int(children[1]), signal.SIGTERM)  # not the rank that writes
+        assert agent.wait(timeout=120) != 0
+    finally:
+        agent.kill()
+    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+    stopped_at = state_of(folder, "stopped", "awd_lstm")["extra_state"]["trainer"]["updates"]
+    assert stopped_at == lines_of(folder, "stopped", "awd_lstm")[-1]["update"]
+    assert stopped_at >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [signal.SIGKILL, signal.SIGSTOP])
+def test_who_loses_a_rank_says_so_in_one_line_and_keeps_the_last_checkpoint(
+    folder: Path, tmp_path: Path, loss: signal.Signals
+) -> None:
+    data, *options = RUNS["awd_lstm"]
+    start = "import sys; from seqba.cli.train import entry; sys.exit(entry())"
+    command = [sys.executable, "-c", start, str(folder / data), *options, "--cpu", "--log-interval", "1"]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    ranks = []
+    for rank in range(2):
+        where = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        ranks.append(
+            subprocess.Popen(
+                [*command, "--save-dir", str(tmp_path), "--save-interval-updates", "1", "--distributed-timeout", "10"],
+                env={**os.environ, **where, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        wait_for(lambda: (tmp_path / LAST).exists())
+        ranks[1].send_signal(loss)
+        _, told = ranks[0].communicate(timeout=100)
+    finally:
+        for process in ranks:
+            process.kill()
+            process.communicate()
+    assert ranks[0].returncode == 2
+    assert "Traceback" not in told
+    assert told.splitlines()[-1].startswith("error: rank 0: another rank has ended, or gave no answer within")
+    assert read_checkpoint(tmp_path / LAST)["extra_state"]["trainer"]["updates"] >= 1
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Waits until it holds.
+
+    Raises:
+        TimeoutError: if it doesn't in time.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.1)
