@@ -17,6 +17,7 @@ RUNS = {
     "transformer": [
         *("reversal", "--arch", "transformer_tiny", "--share-all-embeddings"),
         *("--dropout", "0.2", "--activation-fn", "gelu", "--max-tokens", "200"),
+        *("--eval-bleu", "--eval-bleu-args", '{"beam": 2, "max_len_b": 12}', "--eval-tokenized-bleu"),
         *("--update-freq", "2", "--copies", "2", "--optimizer", "sgd", "--lr", "0.05", "--clip-norm", "1"),
     ],
     "awd_lstm": [

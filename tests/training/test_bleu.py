@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from reversal import LETTERS
 from torch import Tensor, nn
 
+from seqba.core import Ranks
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.translation import Translation, TranslationOptions
@@ -60,6 +62,42 @@ def test_a_perfect_translator_has_100(task: Translation) -> None:
     assert scorer(Reverser(), "valid", lambda: False) == {"bleu": pytest.approx(100.0)}
     worse = scorer(Reverser(wrong_from=5), "valid", lambda: False)["bleu"]
     assert 0 < worse < 99
+
+
+@dataclass(frozen=True)
+class InTurn(Ranks):
+    """Ranks that run one after the other and hear what each before them said; so only the last one hears all."""
+
+    said: list[Any] = field(default_factory=list)
+
+    def gather(self, value: Any) -> list[Any]:
+        self.said.append(value)
+        return [*self.said, *self.said[: self.size - len(self.said)]]
+
+
+def test_ranks_translate_a_part_each_and_all_have_the_whole_score(task: Translation) -> None:
+    options = BleuOptions(eval_bleu=True, eval_bleu_args='{"beam": 2, "max_len_a": 1.5}')
+    alone = BleuScorer(task, options)(Reverser(wrong_from=5), "valid", lambda: False)
+    said: list[Any] = []
+    scores = [
+        BleuScorer(task, options, InTurn(rank, 3, said=said))(Reverser(wrong_from=5), "valid", lambda: False)
+        for rank in range(3)
+    ]
+    # Corpus BLEU doesn't depend on the order of the sentences.
+    assert scores[-1] == {"bleu": pytest.approx(alone["bleu"], rel=1e-9)}
+    sizes = [len(hypotheses) for hypotheses, _ in said]
+    assert sum(sizes) == len(task.validation("valid").batches.rows)
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_stop_on_one_rank_stops_the_translation_on_all(task: Translation) -> None:
+    options = BleuOptions(eval_bleu=True, eval_bleu_args='{"beam": 1, "max_len_a": 1.5}')
+    said: list[Any] = []
+    with pytest.raises(Interrupted):
+        BleuScorer(task, options, InTurn(0, 2, said=said))(Reverser(), "valid", lambda: True)
+    assert said == [None]
+    with pytest.raises(Interrupted):
+        BleuScorer(task, options, InTurn(1, 2, said=said))(Reverser(), "valid", lambda: False)
 
 
 def test_the_temperature_of_a_sampling_validation_counts(task: Translation) -> None:

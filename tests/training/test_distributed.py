@@ -89,7 +89,7 @@ def test_weights_after_twenty_updates_are_those_of_one_process(folder: Path, ran
 def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, ranks: str, name: str) -> None:
     alone, several = (lines_of(folder, save, name) for save in ("1", ranks))
     assert [line["event"] for line in alone] == [line["event"] for line in several]
-    numbers = ("loss", "nll", "ppl", "top1", "grad_norm", "lr", "update", "epoch")
+    numbers = ("loss", "nll", "ppl", "top1", "bleu", "grad_norm", "lr", "update", "epoch")
     for one, other in zip(alone, several, strict=True):
         assert {key for key in one if "token" in key or "image" in key} == {
             key for key in other if "token" in key or "image" in key
