@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import sys
 import time
@@ -18,6 +19,7 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.output import print_hypotheses
 from seqba.cli.translator import UNSUPPORTED, Translator, add_translator_flags, read_translator
+from seqba.core import Ranks
 from seqba.data.batching import fitting
 from seqba.data.files import atomic_text
 from seqba.data.pairs import PairBatch, PairCorpus, open_pairs
@@ -29,10 +31,15 @@ from seqba.errors import UserError
 from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
 from seqba.options import flag_of, option
 from seqba.training.device import to_device
+from seqba.training.distributed import is_first, joined_ranks
 
 NAMED_LINES = 10
 Rows = npt.NDArray[np.int64]
-Translated = Iterator[tuple[PairBatch, list[list[Hypothesis]]]]
+RANKS_TIMEOUT_S = 1800.0
+"""How long a rank waits for the batch of another one."""
+
+Translation = tuple[PairBatch, list[list[Hypothesis]]]
+Translated = Iterator[Translation]
 
 
 OF_A_SEARCH = (
@@ -122,10 +129,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         translator.source.dictionary,
         translator.target.dictionary,
     )
-    batches = _plan(corpus, translator, options)
+    with joined_ranks(translator.device, RANKS_TIMEOUT_S) as ranks:
+        batches = _plan(corpus, translator, options, warns=is_first(ranks))
+        own = batches if ranks is None else batches[ranks.rank :: ranks.size]
+        translated = _in_order(_translate(corpus, own, translator, search, options), ranks, batches)
+        if not is_first(ranks):
+            collections.deque(translated, maxlen=0)  # what this rank translates, the first one prints
+            return 0
+        return _print_all(translated, batches, translator, search, options)
+
+
+def _print_all(
+    translated: Translated, batches: list[Rows], translator: Translator, search: SearchOptions, options: GenerateOptions
+) -> int:
+    """Prints what comes, line by line, and BLEU at the end."""
     start, report = time.perf_counter(), _Report()
     with _open_output(options) as file:
-        for batch, found in _bar(_translate(corpus, batches, translator, search, options), batches, options):
+        for batch, found in _bar(translated, batches, options):
             _print_batch(batch, found, translator, search, options, file, report)
         elapsed_s = time.perf_counter() - start
         lines = _score_lines(report, translator, search, options)
@@ -141,6 +161,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _in_order(translated: Translated, ranks: Ranks | None, batches: list[Rows]) -> Translated:
+    """Every batch that the ranks translate in turns, in the order of the split, on all of them."""
+    if ranks is None:
+        yield from translated
+        return
+    for _ in range(-(-len(batches) // ranks.size)):
+        yield from (part for part in ranks.gather(next(translated, None)) if part is not None)
+
+
 def _parser() -> Parser:
     parser = Parser(
         "seqba-generate",
@@ -153,7 +182,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions) -> list[Rows]:
+def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions, *, warns: bool) -> list[Rows]:
     """The batches of this shard, without the sentences that no model can take."""
     max_tokens = MAX_TOKENS if options.max_tokens is None and options.batch_size is None else options.max_tokens
     limits = (translator.max_source_positions, translator.max_target_positions)
@@ -168,7 +197,8 @@ def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions) 
         )
         if not options.skip_invalid_size_inputs_valid_test:
             raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
-        print(f"warning: {complaint}: left out", file=sys.stderr)
+        if warns:
+            print(f"warning: {complaint}: left out", file=sys.stderr)
     if not len(rows):
         raise UserError(f"the split {options.gen_subset} has no sentence that the model can take")
     batches = plan_translation(

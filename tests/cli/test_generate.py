@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -269,3 +272,28 @@ def test_weights_that_are_not_numbers(plain_world: World, capsys: pytest.Capture
 def test_a_failed_run_leaves_no_results(plain_world: World, tmp_path: Path) -> None:
     assert generate(plain_world, "--results-path", str(tmp_path), "--min-len", "90") == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_several_ranks_print_the_lines_of_one_once(
+    ranks: int, plain_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--beam", "3", "--nbest", "2", "--batch-size", "2", "--required-batch-size-multiple", "1"]
+    assert generate(plain_world, *flags) == 0
+    alone = capsys.readouterr().out
+    start = "import sys; from seqba.cli.generate import entry; sys.exit(entry())"
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "--no-python"]
+    arguments = [str(plain_world.data), "--path", str(plain_world.checkpoint), "--cpu", *LIMITS, *flags]
+    finished = subprocess.run(
+        [sys.executable, *command, sys.executable, "-c", start, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == alone
+    assert finished.stderr.count("Translated 12 sentences") == 1
