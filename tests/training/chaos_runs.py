@@ -17,6 +17,7 @@ import torch
 from seqba.cli.command import run
 from seqba.cli.train import main
 from seqba.training.checkpoint import read_checkpoint
+from seqba.training.folder import LAST
 
 RUN = [
     *("--task", "language_modeling", "--arch", "awd_lstm", "--decoder-layers", "2", "--decoder-embed-dim", "8"),
@@ -26,34 +27,49 @@ RUN = [
 ]
 
 
-def live(data: str, folder: Path, updates: str, seconds: float | None) -> int | None:
-    """One life of the run: killed after so many seconds; its exit status if it ended before."""
+def begin(data: str, folder: Path, updates: str) -> int:
+    """Starts a life of the run, in a process of its own."""
     child = os.fork()
     if child == 0:
         os._exit(run(main, [data, "--save-dir", str(folder), "--max-update", updates, *RUN]))
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    return child
+
+
+def kill(child: int) -> None:
+    """Ends a life at once, if it hasn't come to its end by itself."""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def torment(data: str, folder: Path, kills: int, seed: int, updates: str) -> None:
     """Kills the run at random moments, looks at every checkpoint each time, then lets it come to its end.
 
-    Writes the update that the last kill left, to stdout.
+    Lives are up to two and a half times as long as the first one, which ends with its first checkpoint: whatever the
+    machine, some end before they did anything and some get on. Writes the updates of the first and the last of them.
     """
+    started, child = time.monotonic(), begin(data, folder, updates)
+    while not (folder / LAST).exists():
+        time.sleep(0.005)
+    first_s = time.monotonic() - started
+    kill(child)
+    reached = [updates_of(folder / LAST)]
     moments = random.Random(seed)  # noqa: S311
-    reached = 0
     for _ in range(kills):
-        live(data, folder, updates, moments.uniform(0.05, 1.5))
-        for path in folder.glob("*.pt"):
-            made = read_checkpoint(path)["extra_state"]["trainer"]["updates"]
-            if path.name == "checkpoint_last.pt":
-                assert made >= reached, f"{path} went back from update {reached} to {made}"
-                reached = made
-    sys.stdout.write(f"{reached}\n")
-    assert live(data, folder, updates, None) == 0
+        child = begin(data, folder, updates)
+        time.sleep(moments.uniform(0, 2.5 * first_s))
+        kill(child)
+        made = {path.name: updates_of(path) for path in folder.glob("*.pt")}
+        assert made[LAST] >= reached[-1], f"from update {reached[-1]} back to {made[LAST]}"
+        reached.append(made[LAST])
+    sys.stdout.write(f"{reached[0]} {reached[-1]}\n")
+    _, status = os.waitpid(begin(data, folder, updates), 0)
+    assert status == 0
+
+
+def updates_of(path: Path) -> int:
+    """How many updates a checkpoint has seen; it must be a whole one."""
+    updates: int = read_checkpoint(path)["extra_state"]["trainer"]["updates"]
+    return updates
 
 
 if __name__ == "__main__":

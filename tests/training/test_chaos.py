@@ -41,4 +41,5 @@ def test_fifty_kills_change_no_bit(alphabet: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "killed").iterdir()} >= {
         path.name for path in (tmp_path / "straight").iterdir()
     }
-    assert int(tormented.stdout) > 0  # some lives were long enough to get on
+    first, last = map(int, tormented.stdout.split())
+    assert last > first  # some lives were long enough to get on
