@@ -17,7 +17,7 @@ from seqba.core.finish import finish_update
 from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Pass, Plan, PlanLike, SavedBytes, parse_plan
 from seqba.core.replicate import replicate
-from seqba.core.spread import Ranks, gathered
+from seqba.core.spread import GradientExchange, Ranks, gathered
 
 Batch = TypeVar("Batch")
 Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
@@ -159,6 +159,7 @@ class _Grid:
     first_shard: int
     ranks: Ranks | None = None
     notes: Mapping[str, float] = field(default_factory=dict)
+    exchange: GradientExchange | None = None
 
     def run(self, weight: float | None) -> Step:
         if self.copies < 1:
@@ -168,7 +169,8 @@ class _Grid:
             return self._attempts(cells, weight).step(self.notes)
         earlier = [(parameter, parameter.grad) for parameter in self.model.parameters() if parameter.grad is not None]
         self.model.zero_grad(set_to_none=True)  # gradients from before are not to be added up again
-        step = self._attempts(cells, weight).step_of_all(self.ranks, self.model, self.notes)
+        self.exchange = GradientExchange(self.ranks, _trained(self.model))
+        step = self._attempts(cells, weight).step_of_all(self.ranks, self.exchange, self.model, self.notes)
         for parameter, gradient in earlier:
             parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
         return step
@@ -189,8 +191,8 @@ class _Grid:
                 finish_update(self.model, keep=False)
                 if not isinstance(error, _OutOfMemory):
                     raise
-                if had_gradients:
-                    # The passes so far were added to gradients that can't be told apart from them any more.
+                if had_gradients or (self.exchange is not None and self.exchange.has_begun):
+                    # The passes so far were added to gradients that can't be told apart from them any more, or sent.
                     raise error.cause from None
                 self.model.zero_grad(set_to_none=True)
 
@@ -202,7 +204,9 @@ class _Grid:
             while first < copies.stop:
                 pass_ = self.plan.next_pass(shard, first, copies.stop)
                 noise = Noise(self.seed, self.update, self.first_shard + shard, pass_.copies, names)
-                self._run_pass(pass_, batch, noise, sums)
+                is_last = (shard, pass_.copies.stop) == (cells[-1][0], cells[-1][1].stop)
+                with self.exchange.last_backward() if self.exchange and is_last else nullcontext():
+                    self._run_pass(pass_, batch, noise, sums)
                 drew_noise = drew_noise or noise.draws > 0
                 first = pass_.copies.stop
         if drew_noise:
@@ -237,6 +241,10 @@ class _Grid:
                 f"update {self.update}, shard {self.first_shard}): pass update= with the number of the update",
                 stacklevel=5,
             )
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _sample_weights(model: nn.Module) -> float:
@@ -297,24 +305,23 @@ class _Sums:
             notes=dict(notes),
         )
 
-    def step_of_all(self, ranks: Ranks, model: nn.Module, notes: Mapping[str, float]) -> Step:
+    def step_of_all(
+        self, ranks: Ranks, exchange: GradientExchange, model: nn.Module, notes: Mapping[str, float]
+    ) -> Step:
         """Adds up gradients, losses and weights over the ranks, and divides once: the means over the grid of all."""
         own_weight, own_loss = self._checked()
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        parameters = _trained(model)
         reached = [float(parameter.grad is not None) for parameter in parameters]
-        for parameter in parameters:
-            if parameter.grad is None:  # another rank's cells may have reached it
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         sums = torch.stack([value.double() for value in (own_loss, *self.extras.values())])
         told = torch.cat([sums, sums.new_tensor([own_weight, *notes.values(), *reached])])
-        ranks.add_up([*gradients, *gathered(model), told])
+        exchange.add_up()
+        ranks.add_up([*gathered(model), told])
         numbers = iter(told.tolist())
         loss = next(numbers)
         extras = {name: next(numbers) for name in self.extras}
         weight = next(numbers)
         noted = {name: next(numbers) for name in notes}
-        torch._foreach_div_(gradients, weight)
+        torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], weight)
         for parameter, count in zip(parameters, numbers, strict=True):
             if not count:
                 parameter.grad = None

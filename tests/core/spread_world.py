@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -26,13 +28,13 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
+        self.never = nn.Parameter(torch.ones(5))  # these two first: their messages, the last to leave, wait for the end
+        self.rare = nn.Parameter(torch.ones(5))
         self.conv = nn.Conv2d(1, 3, 3)
         self.norm = GhostBatchNorm2d(3, 2)
         self.dropout = Dropout(0.3)
-        self.linear = nn.Linear(3 * 4, 5)
+        self.linear = nn.Linear(3 * 4, 5, bias=False)
         self.weight_dropout = WeightDropout(0.5)
-        self.rare = nn.Parameter(torch.ones(5))
-        self.never = nn.Parameter(torch.ones(5))
 
     def forward(self, x: Tensor, rare: bool) -> Tensor:
         hidden = self.dropout(self.norm(self.conv(x)).relu()).flatten(1)
@@ -119,6 +121,9 @@ def _process(rank: int, folder: str) -> None:
             "stacked": train(ranks, "stacked"),
             "accumulate": accumulate(ranks),
         }
+        with patch("seqba.core.spread.BUCKET_BYTES", 100):  # several messages
+            results["late"] = train(ranks, "looped")
+            results["early"] = train(replace(ranks, overlap=True), "looped")
         torch.save(results, Path(folder) / f"{size}-{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

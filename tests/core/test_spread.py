@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from spread_world import COPIES, SHARDS, SIZES, accumulate, run_all, train
+from torch import Tensor
 
 from seqba.core import Ranks
+from seqba.core.spread import GradientExchange, Message
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ Results = dict[tuple[int, int], dict[str, Any]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", ["train", "stacked"])
+@pytest.mark.parametrize("plan", ["train", "stacked", "early"])
 def test_weights_statistics_and_losses_are_those_of_one_process(results: Results, plan: str) -> None:
     alone = train(None, "looped")
     for (size, rank), result in results.items():
@@ -41,6 +44,13 @@ def test_all_ranks_have_the_same_weights_to_the_last_bit(results: Results) -> No
     for (size, _), result in results.items():
         for name, first in results[size, 0]["train"]["state"].items():
             assert torch.equal(result["train"]["state"][name], first), name
+
+
+@pytest.mark.slow
+def test_gradients_that_leave_early_add_up_to_the_last_bit_of_those_that_wait(results: Results) -> None:
+    for result in results.values():
+        for name, late in result["late"]["state"].items():
+            assert torch.equal(result["early"]["state"][name], late), name
 
 
 @pytest.mark.slow
@@ -84,3 +94,84 @@ def test_cells_are_dealt_whole_and_evenly(shards: int, copies: int) -> None:
 def test_more_ranks_than_cells_are_refused() -> None:
     with pytest.raises(ValueError, match="7 ranks for 2 shards × 3 copies = 6 cells: take at most 6 ranks"):
         Ranks(0, 7).cells(SHARDS, COPIES)
+
+
+@pytest.mark.parametrize(("shards", "copies", "size"), [(2, 3, 4), (1, 4, 3), (5, 1, 2), (3, 4, 12)])
+def test_the_holders_of_a_shard_are_the_ranks_with_a_cell_of_it(shards: int, copies: int, size: int) -> None:
+    of_ranks = [{shard for shard, _ in Ranks(rank, size).cells(shards, copies)} for rank in range(size)]
+    holders = Ranks(0, size).holders(shards, copies)
+    assert [list(ranks) for ranks in holders] == [
+        [rank for rank in range(size) if shard in of_ranks[rank]] for shard in range(shards)
+    ]
+
+
+class Post(Ranks):
+    """Ranks that only note what is sent, and when."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__(0, 2, overlap=True)
+        self.__dict__["log"] = log
+
+    def send(self, tensors: list[Tensor]) -> Message:
+        """Notes the sum of the only tensor."""
+        (tensor,) = tensors
+        self.__dict__["log"].append(f"sent {float(tensor.sum()):g}")
+        return Message(tensors, tensor.flatten(), None)
+
+
+def exchange_of_three(log: list[str]) -> tuple[list[Tensor], GradientExchange]:
+    weights = [torch.ones(4, requires_grad=True) for _ in range(3)]
+    with patch("seqba.core.spread.BUCKET_BYTES", 16):
+        return weights, GradientExchange(Post(log), weights)
+
+
+def chain(weights: list[Tensor], log: list[str]) -> Tensor:
+    """Multiplies one weight after the other; gradients come in the reverse order, and the log shows between which."""
+    x = torch.ones(4)
+    for number, weight in enumerate(weights):
+        x = x * weight * (number + 1)
+        x.register_hook(lambda _, number=number: log.append(f"backward of {number}"))
+    return x.sum()
+
+
+def test_a_gradient_leaves_while_the_backward_goes_on_below_it() -> None:
+    log: list[str] = []
+    weights, exchange = exchange_of_three(log)
+    with exchange.last_backward():
+        chain(weights, log).backward()
+    assert log.index("sent 24") < log.index("backward of 0")
+    assert [line for line in log if line.startswith("sent")] == ["sent 24"] * 3
+    exchange.add_up()
+    assert len([line for line in log if line.startswith("sent")]) == 3
+    assert not any(weight._post_accumulate_grad_hooks for weight in weights)
+
+
+def test_messages_leave_in_one_order_also_where_a_gradient_is_missing() -> None:
+    log: list[str] = []
+    weights, exchange = exchange_of_three(log)
+    with exchange.last_backward():
+        chain(weights[:2], []).backward()  # not the last weight, whose message goes first
+    assert not exchange.has_begun
+    exchange.add_up()
+    assert log == ["sent 0", "sent 8", "sent 8"]
+
+
+def test_a_backward_that_is_tried_again_sends_whole_gradients() -> None:
+    log: list[str] = []
+    weights, exchange = exchange_of_three(log)
+    loss = chain(weights[:2], []) + 0 * weights[2].sum()
+    with exchange.last_backward():
+        chain(weights[:2], []).backward()  # as far as the memory went
+    for weight in weights:
+        weight.grad = None
+    with exchange.last_backward():
+        loss.backward()
+    assert [line for line in log if line.startswith("sent")] == ["sent 0", "sent 8", "sent 8"]
+
+
+def test_a_gradient_that_comes_in_parts_is_refused_once_it_has_left() -> None:
+    weights, exchange = exchange_of_three([])
+    with exchange.last_backward():
+        weights[2].sum().backward()
+        with pytest.raises(RuntimeError, match="came in parts"):
+            weights[2].sum().backward()
