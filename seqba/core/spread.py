@@ -116,6 +116,13 @@ class Ranks:
             dist.all_gather_object(values, value, group=self.group)
         return cast("list[Value]", values)
 
+    def broadcast(self, value: Value | None) -> Value:
+        """What the first rank has, on all of them: any value that can be pickled; what the others give is ignored."""
+        values = [value]
+        with self._talking():
+            dist.broadcast_object_list(values, group=self.group, group_src=0)
+        return cast(Value, values[0])
+
     @contextmanager
     def _talking(self) -> Iterator[None]:
         """Inside, whatever goes wrong is the loss of the others: torch has no type of its own for it."""

@@ -28,10 +28,17 @@ def choose_device(*, cpu: bool) -> torch.device:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """A flat dataclass of tensors with every tensor on `device`; the batch itself when it is there already."""
-    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(cast(Any, batch)) if field.init}
-    moved = {
-        name: value.to(device, non_blocking=True)
-        for name, value in fields.items()
-        if isinstance(value, Tensor) and value.device.type != device.type
-    }
+    away = {name: tensor for name, tensor in _tensors(batch).items() if tensor.device.type != device.type}
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in away.items()}
     return cast(Batch, dataclasses.replace(cast(Any, batch), **moved)) if moved else batch
+
+
+def in_own_memory(batch: Batch) -> Batch:
+    """A flat dataclass of tensors, copied: to pickle a view is to pickle all of what it is a view of."""
+    copied = {name: tensor.clone() for name, tensor in _tensors(batch).items()}
+    return cast(Batch, dataclasses.replace(cast(Any, batch), **copied))
+
+
+def _tensors(batch: Any) -> dict[str, Tensor]:
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch) if field.init}
+    return {name: value for name, value in fields.items() if isinstance(value, Tensor)}

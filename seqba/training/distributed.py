@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,7 +15,8 @@ import torch.distributed as dist
 from seqba.core import Ranks, RanksLost
 from seqba.errors import UserError
 from seqba.training.arms import Grid
-from seqba.training.options import LogOptions
+from seqba.training.device import in_own_memory
+from seqba.training.options import LogOptions, RunOptions
 
 
 def is_first(ranks: Ranks | None) -> bool:
@@ -66,17 +68,68 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | Non
     dist.destroy_process_group()
 
 
-def check_ranks(ranks: Ranks | None, grid: Grid) -> None:
-    """Refuses more ranks than an update has cells, in any epoch.
+def check_ranks(ranks: Ranks | None, grid: Grid, options: RunOptions) -> None:
+    """Refuses more ranks than an update has cells, in any epoch, and options of several ranks where there is one.
 
     Raises:
         UserError: with the numbers.
     """
-    if ranks is not None:
+    if ranks is None:
+        if options.broadcast_batches:
+            raise UserError("--broadcast-batches is for several processes: start them with torchrun, or leave it out")
+    else:
         try:
             ranks.cells(min(grid.shards_per_epoch), grid.copies)
         except ValueError as error:
             raise UserError(f"{error} (--update-freq, --copies)") from None
+
+
+@dataclass(frozen=True)
+class BatchBroadcast:
+    """Reads every batch once: the first of the ranks that have copies of a shard reads it and sends it to the others.
+
+    Attributes:
+        ranks: the processes of the run.
+        copies: M.
+        timeout_s: how long a rank waits for the one that reads.
+    """
+
+    ranks: Ranks
+    copies: int
+    timeout_s: float
+    _groups: dict[range, dist.ProcessGroup | None] = field(default_factory=dict, init=False)
+
+    def load(self, shards: int, read: Callable[[int], Any]) -> dict[int, Any]:
+        """The batches of this rank's shards, of an update of `shards`; all ranks must call it, in every update.
+
+        Args:
+            shards: S of this update.
+            read: number of a shard → its batch; called for those that are this rank's to read.
+
+        Raises:
+            UserError: that `read` raised, on all ranks with a copy of that batch.
+            RanksLost: if one of them is lost.
+        """
+        holders = self.ranks.holders(shards, self.copies)
+        for sharing in holders:
+            if sharing not in self._groups:  # batches lie in the memory of the CPU, whatever trains
+                group = dist.new_group(list(sharing), timedelta(seconds=self.timeout_s), "gloo")
+                self._groups[sharing] = group if self.ranks.rank in sharing else None
+        own = [number for number in range(shards) if self.ranks.rank in holders[number]]
+        return {number: self._shared(holders[number], number, read) for number in own}
+
+    def _shared(self, sharing: range, number: int, read: Callable[[int], Any]) -> Any:
+        batch: Any = None
+        if self.ranks.rank == sharing.start:
+            try:
+                batch = in_own_memory(read(number))
+            except UserError as error:
+                batch = error
+        if len(sharing) > 1:
+            batch = Ranks.of(self._groups[sharing]).broadcast(batch)
+        if isinstance(batch, UserError):
+            raise batch
+        return batch
 
 
 def summed(ranks: Ranks | None, numbers: Sequence[float], device: torch.device) -> list[float]:

@@ -12,7 +12,7 @@ from torch import nn
 from seqba.errors import UserError
 from seqba.tasks import Shards, Task
 from seqba.training.arms import Grid
-from seqba.training.distributed import is_first
+from seqba.training.distributed import BatchBroadcast, is_first
 from seqba.training.folder import BEST, CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.options import TrainingOptions
@@ -34,10 +34,15 @@ class Group(Sequence[Any]):
     numbers: range
     loaded: dict[int, Any] = field(default_factory=dict)
 
-    def load(self, numbers: Iterable[int]) -> None:
-        """Reads the shards of these numbers within the update, counting from 0."""
-        for number in numbers:
-            self.loaded[number] = self.shards[self.numbers[number]]
+    def load(self, numbers: Iterable[int], through: BatchBroadcast | None) -> None:
+        """Reads the shards of these numbers within the update, counting from 0, or has some of them sent."""
+        if through is None:
+            self.loaded.update({number: self._read(number) for number in numbers})
+        else:
+            self.loaded.update(through.load(len(self), self._read))
+
+    def _read(self, number: int) -> Any:
+        return self.shards[self.numbers[number]]
 
     def __len__(self) -> int:
         """Number of shards."""
@@ -80,6 +85,7 @@ class TrainingLoop:
         log: where lines go.
         subsets: validation splits; the first one decides what is best.
         scores: further metrics of a validation, None for none.
+        broadcast: who reads the batches, where several ranks have copies of one; None for each of them.
     """
 
     task: Task[Any]
@@ -92,6 +98,7 @@ class TrainingLoop:
     log: TrainingLog
     subsets: list[str]
     scores: Scores | None = None
+    broadcast: BatchBroadcast | None = None
 
     def __post_init__(self) -> None:
         """Starts the clock of the run."""
@@ -138,7 +145,7 @@ class TrainingLoop:
     def _read(self, shards: Group) -> Group:
         """Reads what an update needs here; where it can't be (a broken picture), what was learned so far isn't lost."""
         try:
-            shards.load(self.trainer.own_shards(len(shards)))
+            shards.load(self.trainer.own_shards(len(shards)), self.broadcast)
         except UserError:
             if self.trainer.updates:
                 self._rescue()

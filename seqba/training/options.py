@@ -127,6 +127,11 @@ class RunOptions:
     distributed_timeout: float = option(
         1800, "under torchrun: seconds that a process waits for the others before it gives up (not in fairseq)", above=0
     )
+    broadcast_batches: bool = option(
+        False,
+        "under torchrun: of the processes that have copies of a batch one reads it and sends it to the others, instead "
+        "of each reading it: for slow or far disks (not in fairseq)",
+    )
 
 
 @dataclass(frozen=True)

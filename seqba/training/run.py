@@ -20,7 +20,7 @@ from seqba.training.arms import Grid, derive_grid
 from seqba.training.bleu import BleuScorer
 from seqba.training.checkpoint import build_model, plain_options
 from seqba.training.device import choose_device
-from seqba.training.distributed import check_ranks, is_first, joined_ranks, quiet_but_first
+from seqba.training.distributed import BatchBroadcast, check_ranks, is_first, joined_ranks, quiet_but_first
 from seqba.training.folder import LAST, CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.loop import Groups, TrainingLoop
@@ -51,7 +51,7 @@ def train(recipe: Recipe) -> int:
     grid = derive_grid(options.grid)
     device = choose_device(cpu=options.run.cpu)
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
-        check_ranks(ranks, grid)
+        check_ranks(ranks, grid, options.run)
         return _train(recipe, grid, device, ranks)
 
 
@@ -78,7 +78,10 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Ranks | None
     log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit)
     if is_first(ranks):
         _write_run(folder, constants, grid, trainer)
-    loop = TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, subsets, scores)
+    broadcast = None
+    if options.run.broadcast_batches and ranks is not None:
+        broadcast = BatchBroadcast(ranks, grid.copies, options.run.distributed_timeout)
+    loop = TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, subsets, scores, broadcast)
     try:
         with StopSignal() as stop:
             limit = loop.run(stop)

@@ -16,14 +16,21 @@ from typing import Any
 import pytest
 import torch
 from alphabet import write_alphabet
+from broadcast_world import COPIES, SIZE, UPDATES
+from broadcast_world import run_all as read_all
 from rank_runs import RUNS, train_all
 from reversal import write_reversal
 from toy_images import write_coloured_cifar
 
+from seqba.core import Ranks
+from seqba.errors import UserError
+from seqba.training.arms import Grid
 from seqba.training.checkpoint import read_checkpoint
+from seqba.training.distributed import check_ranks
 from seqba.training.folder import LAST
+from seqba.training.options import RunOptions
 
-UPDATES = 20
+MADE = 20
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +42,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_coloured_cifar(folder / "pictures")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    train_all(folder, str(UPDATES), [], names=list(RUNS), save="1")
+    train_all(folder, str(MADE), [], names=list(RUNS), save="1")
     torch.set_num_threads(threads)
     for ranks in (2, 3, 4):
-        finished = torchrun(folder, ranks, str(ranks), UPDATES)
+        finished = torchrun(folder, ranks, str(ranks), MADE)
         assert finished.returncode == 0, finished.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]]]:
+    """What each rank read and got in each update, where one reads for all."""
+    return read_all(tmp_path_factory.mktemp("reading"))
 
 
 def torchrun(
@@ -119,7 +132,7 @@ def test_a_run_begun_on_four_ranks_goes_on_on_one_and_on_three(folder: Path) -> 
             target = folder / f"on-{ranks}" / name
             target.mkdir(parents=True)
             (target / LAST).write_bytes((folder / "begun" / name / LAST).read_bytes())
-        finished = torchrun(folder, ranks, f"on-{ranks}", UPDATES)
+        finished = torchrun(folder, ranks, f"on-{ranks}", MADE)
         assert finished.returncode == 0, finished.stderr
         for name in RUNS:
             went_on = state_of(folder, f"on-{ranks}", name)["model"]
@@ -134,6 +147,41 @@ def test_more_ranks_than_cells_are_refused_with_the_numbers(folder: Path) -> Non
     told = [line for line in finished.stderr.splitlines() if line.startswith("error: rank ")]
     assert told
     assert all(line.endswith(f"{complaint} (--update-freq, --copies)") for line in told)
+
+
+@pytest.mark.slow
+def test_batches_that_one_rank_reads_for_all_make_the_same_weights(folder: Path) -> None:
+    finished = torchrun(folder, 3, "broadcast", MADE, "--broadcast-batches")
+    assert finished.returncode == 0, finished.stderr
+    for name in RUNS:
+        assert distance(*(state_of(folder, save, name)["model"] for save in ("3", "broadcast"))) == 0
+
+
+@pytest.mark.slow
+def test_every_batch_is_read_once_and_reaches_all_ranks_that_have_copies_of_it(
+    reading: list[list[dict[str, Any]]],
+) -> None:
+    for update, shards in enumerate(UPDATES):
+        results = [results[update] for results in reading]
+        assert sorted(number for result in results for number in result["read"]) == list(range(shards))
+        for rank, result in enumerate(results):
+            own = [shard for shard, _ in Ranks(rank, SIZE).cells(shards, COPIES)]
+            first = 1000 * update
+            expected = {n: ([first + n, first + n + 1, first + n + 2], f"{update}-{n}") for n in own}
+            assert result["got"] == expected
+            assert result["held"] == 24  # three numbers, not the million that they are a view of
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_read_ends_all_that_wait_for_it(reading: list[list[dict[str, Any]]]) -> None:
+    broken = [results[-1] for results in reading]
+    assert [result["error"] for result in broken] == ["shard 0 is broken"] * SIZE
+    assert [result["read"] for result in broken] == [[0], [], []]
+
+
+def test_a_reader_for_all_is_refused_where_there_is_one_process() -> None:
+    with pytest.raises(UserError, match="--broadcast-batches is for several processes: start them with torchrun"):
+        check_ranks(None, Grid((1,), 4), RunOptions(broadcast_batches=True))
 
 
 @pytest.mark.slow
