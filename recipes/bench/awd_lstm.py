@@ -138,7 +138,7 @@ def plain_update(size: Size, spec: Mapping[str, Any], text: Tensor) -> Callable[
 
     def update(number: int) -> None:
         nonlocal state
-        loss, state = plain_loss(model, rows[:, :-1], rows[:, 1:], state)
+        loss, _, state = plain_loss(model, rows[:, :-1], rows[:, 1:], state)
         loss.backward()
         step()
 

@@ -46,8 +46,10 @@ def locked(x: Tensor, p: float) -> Tensor:
     return x * functional.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), p)
 
 
-def plain_loss(model: PlainAWDLSTM, tokens: Tensor, target: Tensor, state: State | None) -> tuple[Tensor, State]:
-    """Mean cross-entropy, plus twice the mean square of the output and once that of its changes."""
+def plain_loss(
+    model: PlainAWDLSTM, tokens: Tensor, target: Tensor, state: State | None
+) -> tuple[Tensor, Tensor, State]:
+    """Mean cross-entropy plus twice the mean square of the output and once that of its changes; the first alone."""
     logits, raw, output, state = model(tokens, state)
-    loss = functional.cross_entropy(logits.flatten(0, 1), target.flatten())
-    return loss + 2 * output.pow(2).mean() + (raw[:, 1:] - raw[:, :-1]).pow(2).mean(), state
+    nll = functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+    return nll + 2 * output.pow(2).mean() + (raw[:, 1:] - raw[:, :-1]).pow(2).mean(), nll.detach(), state

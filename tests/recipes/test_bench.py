@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from alphabet import write_alphabet
 from torch.utils.flop_counter import FlopCounterMode
 
 BENCH = Path(__file__).resolve().parents[2] / "recipes" / "bench"
@@ -88,6 +89,18 @@ def test_awd_lstm_measures_every_side(tmp_path: Path) -> None:
     assert list(rows) == ["plain", "plain, kept", "shared", "looped", "stacked", "auto"]
     assert rows["plain"]["x plain"] == rows["looped"]["x looped"] == rows["plain"]["memory"] == 1
     assert all(0 < row["of GEMM"] < 1 for row in rows.values())
+
+
+@pytest.mark.slow
+def test_awd_lstm_curve_puts_a_run_beside_the_plain_reading(tmp_path: Path) -> None:
+    write_alphabet(tmp_path / "alphabet", splits={"train": 1500})
+    log = tmp_path / "run.jsonl"
+    lines = [{"event": "train", "update": 2, "ppl": 50.0}, {"event": "valid", "update": 2, "ppl": 1.0}]
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in [*lines, {**lines[0], "ppl": 7.0}]), encoding="utf-8")
+    rows = run_quick("awd_lstm_curve", tmp_path, "--data", str(tmp_path / "alphabet"))["rows"]
+    assert [row["update"] for row in rows] == [2, 4]
+    (row,) = run_quick("awd_lstm_curve", tmp_path, "--data", str(tmp_path / "alphabet"), "--log", str(log))["rows"]
+    assert (row["update"], row["plain"], row["seqba"]) == (2, rows[0]["plain"], 50.0)
 
 
 @pytest.mark.slow
