@@ -101,6 +101,10 @@ def test_ten_copies_on_ten_times_the_nodes_take_the_time_of_four_on_four_times(b
         ratio = float(line.partition("M = 10 : M = 4 ")[2].split()[0])
         assert 1 <= ratio < 1.03
     assert "1.47 at M = 4 on 16" in slowed
+    assert any("102.2 MB" in line for line in printed)
+    (full,) = (line.split() for line in printed if line.split()[:2] == ["4", "16"])
+    # as many ranks as cells: 64 / 234.4 s, and 2 · 15/16 · 102.2 MB / 10 GB/s + 30 · 5 us
+    assert float(full[2]) == pytest.approx(0.2730 + 0.0193, abs=1e-3)
     (row,) = (line.split() for line in printed if line.split()[:2] == ["4", "32"])
     assert row[2:4] == ["refused", ">cells"]
     assert float(row[5]) == pytest.approx(40 / (32 * 2), rel=0.05)  # 40 cells on 32 ranks: two on the slowest
