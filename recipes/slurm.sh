@@ -61,22 +61,27 @@ torchrun --nnodes=${#hosts[@]} --nproc-per-node=$per_node --max-restarts=3 --shu
 --rdzv-backend=c10d --rdzv-endpoint=$meeting --rdzv-id=$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
 seqba_step "$recipe on ${#hosts[@]} nodes of $per_node processes, meeting at $meeting"
 
-stopped=""
+stopped="" group=""
+hand_on() {
+    [[ -z "$group" ]] || kill -TERM -- "-$group" 2>/dev/null || true
+}
 stop() {
     stopped=yes
     trap : TERM
-    kill -TERM -- "-$group" 2>/dev/null || true
+    hand_on
 }
 
+trap stop TERM
 set -m # the recipe gets a process group
 bash "$recipe" "$@" &
 group=$!
-trap stop TERM
-status=0
-wait "$group" || status=$?
+[[ -z "$stopped" ]] || hand_on # it came before there was a group
+wait "$group" || true
 while kill -0 -- "-$group" 2>/dev/null; do # the recipe's shell dies at once; what it started writes its checkpoint
     sleep 1
 done
+status=0
+wait "$group" || status=$? # again: a signal ends the first one
 if [[ -n "$stopped" ]] && ((status != 0)); then
     seqba_step "stopped; job $SLURM_JOB_ID goes back into the queue"
     scontrol requeue "$SLURM_JOB_ID"

@@ -24,8 +24,8 @@ latency are not in the paper, but assumed.
 
 The model's check is the paper's figure 5, of which only its caption is used, in numbers: 256 images (4 shards of 64) at
 1.43 ± 0.13 updates/s with M = 1, 1.47 ± 0.13 with M = 4 on 16 nodes, 1.46 ± 0.14 with M = 10 on 40. The model with
-these defaults is 2.3 times as fast as the paper's program, which read from a parallel file system and paid for more than
-cells and all-reduce; so it is looked at twice: as it stands, and with the link slowed down until M = 4 takes the
+these defaults is 2.3 times as fast as the paper's program, which read from a parallel file system and paid for more
+than cells and all-reduce; so it is looked at twice: as it stands, and with the link slowed down until M = 4 takes the
 paper's time, as if the exchange were all that the paper paid for.
 """
 

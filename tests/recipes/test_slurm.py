@@ -146,13 +146,16 @@ def test_outside_a_job_is_one_line(sbatch, tmp_path: Path) -> None:
     assert told == ["error: no SLURM_JOB_ID: start it with sbatch recipes/slurm.sh recipes/quickstart.sh ..."]
 
 
-def test_a_recipe_that_is_stopped_before_it_trains_is_put_back_as_well(sbatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recipe", "status"), [("sleep 600", 143), ("trap 'exit 0' TERM; sleep 1 & wait", 0)])
+def test_what_was_stopped_before_it_trains_is_put_back_unless_it_was_done(
+    sbatch, tmp_path: Path, recipe: str, status: int
+) -> None:
     recipes = tmp_path / "recipes"
     recipes.mkdir()
     (recipes / "environment.sh").write_bytes((ROOT / "recipes" / "environment.sh").read_bytes())
-    (recipes / "slow.sh").write_text("echo begun >&2; sleep 600; echo never\n", encoding="utf-8")
+    (recipes / "slow.sh").write_text(f"echo begun >&2; {recipe}\n", encoding="utf-8")
     job = sbatch(recipes / "slow.sh")
     wait_for("begun", tmp_path / "log", job)
     job.send_signal(signal.SIGTERM)
-    assert job.wait(60) == 128 + signal.SIGTERM
-    assert (tmp_path / "requeued").exists()
+    assert job.wait(60) == status
+    assert (tmp_path / "requeued").exists() == (status != 0)
