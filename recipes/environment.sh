@@ -10,6 +10,9 @@
 # that nothing changed and takes no time. With SEQBA_VENV=DIR the environment in DIR is used as it stands, and nothing
 # is installed. pip's own configuration (indexes, proxies, caches) is left to the machine.
 #
+# SEQBA_LAUNCH="torchrun --nproc-per-node 4" (words without spaces of their own) goes before every recipe's seqba-train:
+# its updates are spread over so many processes, and come out the same.
+#
 # Torch is pinned here and nowhere else. On a machine without a GPU, point pip at CPU wheels of the same version first:
 # an ordinary Linux index answers with the build that carries gigabytes of CUDA.
 
@@ -59,6 +62,12 @@ seqba_choose_arms() {
         baseline | fixed-samples | ba) arms=("$1") ;;
         *) seqba_fail "--arm is baseline, fixed-samples, ba or all, not '$1'" ;;
     esac
+}
+
+# Stands before the command of that name in every recipe.
+seqba-train() {
+    # shellcheck disable=SC2086 # words
+    ${SEQBA_LAUNCH:-} "$(type -P seqba-train)" "$@"
 }
 
 seqba_step() {

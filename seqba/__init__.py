@@ -3,6 +3,7 @@
 from seqba import nn
 from seqba.core import (
     Carry,
+    Ranks,
     Step,
     finish_update,
     grid_gradient,

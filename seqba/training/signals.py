@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+ECHO_S = 5.0
+"""Under torchrun a signal may come twice: Slurm sends it to every process, and torchrun hands on what it got."""
+
 
 class StopSignal:
     """Inside this context, SIGTERM and SIGINT only set a flag, which the loop reads between updates.
 
-    The first signal gives both signals their default meaning back, so that a second one stops at once.
-    Must be entered in the main thread.
+    The first signal gives both signals their default meaning back, so that a second one stops at once. Under torchrun,
+    which kills by itself what takes too long, a second one within `ECHO_S` seconds is taken for the first. Must be
+    entered in the main thread.
 
     Attributes:
         received: the signal that asked to stop, None so far.
@@ -21,6 +27,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._received_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -40,6 +47,15 @@ class StopSignal:
         return self.received is not None
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
+        again = self.received is not None
+        if again and monotonic() - self._received_at < ECHO_S:
+            return
+        if not again:
+            self.received = signal.Signals(number)
+            self._received_at = monotonic()
+            if "TORCHELASTIC_RUN_ID" in os.environ:
+                return
         for either in SIGNALS:
             signal.signal(either, signal.SIG_DFL)
+        if again:
+            os.kill(os.getpid(), number)

@@ -124,6 +124,14 @@ def test_images_draws_the_throughput_of_each_batch(tmp_path: Path) -> None:
     assert all(f">{row['images/s']:,.0f}<" in drawing for row in rows)
 
 
+@pytest.mark.slow
+def test_scaling_measures_updates_alone_and_on_two_ranks(tmp_path: Path) -> None:
+    (row,) = run_quick("scaling", tmp_path, "--networks", "resnet")["rows"]
+    assert (row["network"], row["copies"]) == ("resnet", 2)
+    assert row["weak"] == pytest.approx(row["machine"] * row["of machine"])  # one round: ratios are exact
+    assert row["strong"] == pytest.approx(row["s, 1 rank"] / row["s, 2 ranks"] / 2)
+
+
 def test_the_operations_counted_are_those_of_an_images_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCH)
     import images

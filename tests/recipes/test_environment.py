@@ -119,3 +119,14 @@ def test_a_count_is_a_whole_number_from_1_on(value: str) -> None:
     found = shell(f"seqba_count --copies 40; seqba_count --copies '{value}'")
     assert found.returncode == 2
     assert found.stderr == f"error: --copies takes a whole number from 1 on, not '{value}'\n"
+
+
+@pytest.mark.parametrize(
+    ("launch", "expected"), [("", "[--lr][1 2]"), ("launcher --nodes 2", "[--nodes][2][{command}][--lr][1 2]")]
+)
+def test_a_launcher_goes_before_every_seqba_train(tmp_path: Path, launch: str, expected: str) -> None:
+    for name in ("launcher", "seqba-train"):
+        (tmp_path / name).write_text('#!/bin/sh\nprintf "[%s]" "$@"\n', encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    found = shell(f'PATH="{tmp_path}:$PATH"; seqba-train --lr "1 2"', SEQBA_LAUNCH=launch)
+    assert (found.stdout, found.stderr) == (expected.format(command=tmp_path / "seqba-train"), "")

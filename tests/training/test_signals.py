@@ -35,3 +35,20 @@ with StopSignal() as stop:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -number
     assert done.stdout == "still here\n"
+
+
+@pytest.mark.parametrize(("echo_s", "status"), [(60.0, 0), (0.0, -signal.SIGTERM)])
+def test_under_torchrun_a_signal_that_comes_twice_is_one(echo_s: float, status: int) -> None:
+    code = f"""
+import os
+import seqba.training.signals as signals
+signals.ECHO_S = {echo_s}
+with signals.StopSignal() as stop:
+    for _ in range(3):
+        os.kill(os.getpid(), {int(signal.SIGTERM)})
+    assert stop.received == {int(signal.SIGTERM)}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "TORCHELASTIC_RUN_ID": "1"}, capture_output=True, check=False
+    )
+    assert done.returncode == status
