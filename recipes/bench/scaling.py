@@ -9,13 +9,14 @@ on --ranks of them (gloo), --threads each. Sides, alive together and asked in tu
     alone          1 rank, M copies: the same work
     part           1 rank, M / R copies: the work of each of R ranks
     spread         R ranks, M copies: M / R on each, and one all-reduce
+    overlapped     the same; gradients leave while the last backward still computes (`Ranks.overlap`)
     side by side   R ranks with M / R copies each that know nothing of one another: what the machine itself allows, as
                    processes share its memory and its clock
 
 "strong" is T(alone) / (R · T(spread)), "weak" T(part) / T(spread), "machine" T(part) / T(side by side), "of machine"
-T(side by side) / T(spread): medians over rounds of ratios within a round. "all-reduce" is the time of Ranks.add_up
-alone, on as many bytes, over T(spread), and "GB/s" those bytes over that time. A small batch is the hard case: the
-exchange takes as long whatever the batch.
+T(side by side) / T(spread), "overlap" T(spread) / T(overlapped): medians over rounds of ratios within a round.
+"all-reduce" is the time of Ranks.add_up alone, on as many bytes, over T(spread), and "GB/s" those bytes over that time.
+A small batch is the hard case: the exchange takes as long whatever the batch.
 
 **model**: scaling_model.py with the assumptions that are printed above its table: seconds of an update and efficiency
 T(1) / (R · T(R)) at M = 4, 10, 40. The defaults are the paper's setting, ResNet50 on one P100 a node: a cell is 64
@@ -171,7 +172,7 @@ def join(spec: Mapping[str, Any], rank: int, folder: str) -> Callable[[int], dic
     meeting = f"file://{Path(folder) / 'meeting'}"
     timeout = timedelta(hours=2)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=spec["ranks"], timeout=timeout)
-    ranks = seqba.Ranks.of()
+    ranks = replace(seqba.Ranks.of(), overlap=spec.get("overlap", False))
     update, tensors = build_work(spec, ranks if spec["together"] else None)
 
     def slowest(work: Callable[[], object]) -> float:
@@ -197,6 +198,7 @@ def measure_network(network: str, options: Any) -> Row:
         "alone": {"ranks": 1, "copies": options.copies},
         "part": {"ranks": 1, "copies": part},
         "spread": {"ranks": ranks, "copies": options.copies, "together": True},
+        "overlapped": {"ranks": ranks, "copies": options.copies, "together": True, "overlap": True},
         "side by side": {"ranks": ranks, "copies": part, "together": False},
     }
     answers, _ = take_turns(__file__, {name: {**common, **side} for name, side in sides.items()}, options.rounds)
@@ -213,6 +215,7 @@ def measure_network(network: str, options: Any) -> Row:
         "weak": median_ratio(times["part"], times["spread"]),
         "machine": median_ratio(times["part"], times["side by side"]),
         "of machine": median_ratio(times["side by side"], times["spread"]),
+        "overlap": median_ratio(times["spread"], times["overlapped"]),
         "all-reduce": median_ratio(exchange, times["spread"]),
         "GB/s": size / statistics.median(exchange) / 1e9,
     }

@@ -38,7 +38,7 @@ def test_groups_of_shards() -> None:
     assert [len(groups[number]) for number in range(len(groups))] == [3, 3, 1]
     for number, expected in enumerate(["abc", "def", "g"]):
         group = groups[number]
-        group.load(range(len(group)))
+        group.load(range(len(group)), through=None)
         assert [group[place] for place in range(len(group))] == list(expected)
 
 
@@ -52,7 +52,7 @@ def test_a_group_reads_only_what_it_is_told_to() -> None:
 
     shards = Reader("abcdefg")
     group = Groups(shards, 3)[1]
-    group.load([2])
+    group.load([2], through=None)
     assert (group[2], shards.read) == ("f", [5])
 
 
