@@ -176,12 +176,13 @@ def test_the_plain_recipe_computes_what_ours_does(monkeypatch: pytest.MonkeyPatc
     ours.load_state_dict(weights)
     text = torch.randint(0, size.vocabulary, (3, 9))
     monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p: x)
-    loss, _ = plain_loss(plain, text[:, :-1], text[:, 1:], None)
+    loss, nll, _ = plain_loss(plain, text[:, :-1], text[:, 1:], None)
     logits, _ = ours.eval()(text[:, :-1])
     window = ours.window(text[:, :-1])
     entropy = torch.nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
     regularisers = 2 * window.hidden.square().mean() + window.raw.diff(dim=1).square().mean()
     assert loss.item() == pytest.approx((entropy + regularisers).item(), rel=1e-5)
+    assert nll.item() == pytest.approx(entropy.item(), rel=1e-5)
 
 
 def test_a_side_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
