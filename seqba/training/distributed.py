@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,9 +27,10 @@ def is_first(ranks: Ranks | None) -> bool:
 
 @contextmanager
 def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | None]:
-    """Joins the process group that torchrun's environment variables name, and leaves it at the end.
+    """Joins the process group that torchrun's environment variables name, and leaves it at the end, all at once.
 
-    A group that stands already is used as it is.
+    Torchrun ends the others of a process that has left with a status, so that after a signal nobody may leave before
+    the last checkpoint is written. A group that stands already is used as it is.
 
     Args:
         device: that this process computes on; GPUs talk through NCCL, CPUs through gloo.
@@ -56,10 +58,14 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | Non
             f"the processes of this run don't find each other: {reason}; start them with torchrun"
         ) from None
     try:
-        yield Ranks.of()
+        ranks = Ranks.of()
+        yield ranks
+        ranks.gather(None)
     except RanksLost as error:
+        # Of what torch says: not the place in its source, nor whom to ask.
+        reason = re.sub(r"^\[[^\]]*\] ", "", str(error)).partition(". ")[0]
         raise RanksLost(
-            f"another rank has ended, or gave no answer within --distributed-timeout {timeout_s:g} s ({error}): the "
+            f"another rank has ended, or gave no answer within --distributed-timeout {timeout_s:g} s ({reason}): the "
             "last checkpoint stands, and the same command goes on from it"
         ) from None
     except BaseException:
