@@ -17,6 +17,7 @@ from seqba.core import Ranks, RanksLost
 from seqba.errors import UserError
 from seqba.training.arms import Grid
 from seqba.training.device import in_own_memory
+from seqba.training.meeting import meet
 from seqba.training.options import LogOptions, RunOptions
 
 
@@ -50,9 +51,15 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | Non
         yield Ranks.of()
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=timeout_s)
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-    except (ValueError, RuntimeError) as error:
+        met = meet(timeout_s)
+        if met is None:
+            dist.init_process_group(backend, timeout=timeout)
+        else:
+            store, rank, size = met
+            dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
+    except (ValueError, RuntimeError, TimeoutError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"the processes of this run don't find each other: {reason}; start them with torchrun"
