@@ -84,7 +84,7 @@ class Launcher:
     """Starts runs on several ranks, from one process that has imported everything once."""
 
     def __init__(self, data: Path) -> None:
-        self._data = data
+        self.data = data
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
@@ -113,7 +113,7 @@ class Launcher:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        arguments = [str(self._data), "--save-dir", str(folder), *RUN, *options]
+        arguments = [str(self.data), "--save-dir", str(folder), *RUN, *options]
         asked = {"ranks": ranks, "failure": failure and asdict(failure), "arguments": arguments, "grace_s": grace_s}
         self._process.stdin.write(json.dumps({**asked, "folder": str(folder)}) + "\n")
         self._process.stdin.flush()
@@ -304,4 +304,4 @@ if __name__ == "__main__":
     else:
         asked_for, *given = sys.argv[1:]
         save_dir = Path(given[given.index("--save-dir") + 1])
-        be_a_rank(json.loads(asked_for), save_dir.parent / f"{save_dir.name}_happened", given)
+        be_a_rank(json.loads(asked_for), save_dir / "it_happened", given)

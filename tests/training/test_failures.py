@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from alphabet import write_alphabet
-from failing_runs import Ended, Failure, Launcher
+from failing_runs import RUN, Ended, Failure, Launcher
 
 from seqba.training.checkpoint import read_checkpoint
 from seqba.training.folder import LAST
@@ -47,6 +52,11 @@ def assert_goes_on(launch: Launcher, folder: Path, straight: Path, failure: Fail
     assert ended.statuses == [0, 0], ended.told
     assert {path.name for path in folder.glob("*.pt")} == {path.name for path in straight.glob("*.pt")}
     assert not list(folder.glob(".*.partial"))
+    assert_same_weights(folder, straight)
+
+
+def assert_same_weights(folder: Path, straight: Path) -> None:
+    """To the last bit, and so is what is carried to the next update."""
     went_on, never_failed = (read_checkpoint(place / LAST) for place in (folder, straight))
     for name, weight in never_failed["model"].items():
         assert torch.equal(went_on["model"][name], weight), name
@@ -164,3 +174,43 @@ def test_a_disk_that_fills_during_a_checkpoint_leaves_the_one_before(
     assert updates_of(folder) == 4
     assert not list(folder.glob(".*"))
     assert_goes_on(launch, folder, straight, failure)
+
+
+def torchrun(
+    launch: Launcher, folder: Path, failure: Failure, *options: str, more: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Trains into `folder` under torchrun itself, with `options` of it."""
+    script = Path(__file__).with_name("failing_runs.py")
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *options]
+    given = [json.dumps(asdict(failure)), str(launch.data), "--save-dir", str(folder), *RUN]
+    return subprocess.run(
+        [*agent, str(script), *given],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_stops_all_with_a_checkpoint(launch: Launcher, straight: Path, tmp_path: Path) -> None:
+    failure = Failure("SIGTERM", "forward", rank=1, to_agent=True)
+    folder = tmp_path / "run"
+    agent = torchrun(launch, folder, failure, "--max-restarts", "2")
+    assert agent.returncode != 0
+    stopped_at = updates_of(folder)
+    assert f"stopped by SIGTERM after update {stopped_at}, " in agent.stderr
+    assert "forcefully" not in agent.stderr  # no rank had to be killed
+    assert "going on" not in agent.stderr  # nor was one started again
+    assert_goes_on(launch, folder, straight, failure)
+
+
+@pytest.mark.slow
+def test_torchrun_brings_back_a_run_whose_rank_was_killed(launch: Launcher, straight: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    agent = torchrun(launch, folder, Failure("SIGKILL", "data", rank=1, updates=7), "--max-restarts", "2")
+    assert agent.returncode == 0, agent.stderr
+    assert agent.stderr.count(f"going on from {folder / LAST}: update 4, ") == 1
+    assert "find each other" not in agent.stderr
+    assert_same_weights(folder, straight)
