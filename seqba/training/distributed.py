@@ -129,9 +129,14 @@ class BatchBroadcast:
                 group = dist.new_group(list(sharing), timedelta(seconds=self.timeout_s), "gloo")
                 self._groups[sharing] = group if self.ranks.rank in sharing else None
         own = [number for number in range(shards) if self.ranks.rank in holders[number]]
-        return {number: self._shared(holders[number], number, read) for number in own}
+        batches = {number: self._shared(holders[number], number, read) for number in own}
+        for batch in batches.values():
+            if isinstance(batch, UserError):  # not before: others wait for what this rank sends them
+                raise batch
+        return batches
 
     def _shared(self, sharing: range, number: int, read: Callable[[int], Any]) -> Any:
+        """A batch, or the error of the rank that reads it."""
         batch: Any = None
         if self.ranks.rank == sharing.start:
             try:
@@ -140,8 +145,6 @@ class BatchBroadcast:
                 batch = error
         if len(sharing) > 1:
             batch = Ranks.of(self._groups[sharing]).broadcast(batch)
-        if isinstance(batch, UserError):
-            raise batch
         return batch
 
 
@@ -153,6 +156,18 @@ def summed(ranks: Ranks | None, numbers: Sequence[float], device: torch.device) 
     ranks.add_up([told])
     values: list[float] = told.tolist()
     return values
+
+
+def is_unread(read: object) -> float:
+    """1 for what couldn't be read here, to be added up over the ranks."""
+    return float(isinstance(read, UserError))
+
+
+def whose(read: object) -> UserError:
+    """The error of this rank, or a word about another's."""
+    if isinstance(read, UserError):
+        return read
+    return UserError("another rank can't read what it needs, and says why: mend it, and the same command goes on")
 
 
 def quiet_but_first(options: LogOptions, ranks: Ranks | None) -> LogOptions:

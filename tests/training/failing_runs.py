@@ -138,6 +138,8 @@ def arm(failure: Failure, flag: Path) -> None:
         _before(Group, "load", failure, flag, lambda: _fail(failure, flag), training=None)
     elif failure.phase == "forward":
         _before(Trainer, "loss", failure, flag, lambda: _fail(failure, flag))
+    elif failure.phase == "validation" and failure.what == "unreadable":
+        _spoil_validation(failure, flag)
     elif failure.phase == "validation":
         _before(Trainer, "loss", failure, flag, lambda: _fail(failure, flag), training=False)
     elif failure.phase == "all-reduce":
@@ -165,6 +167,28 @@ def _before(
         return original(*given)
 
     setattr(owner, name, instead)
+
+
+def _spoil_validation(failure: Failure, flag: Path) -> None:
+    """Has the second batch of a split that can't be read."""
+    original = seqba.training.loop.validate
+
+    class Spoilt:
+        def __init__(self, batches: Any) -> None:
+            self.batches = batches
+
+        def __len__(self) -> int:
+            return len(self.batches)
+
+        def __getitem__(self, number: int) -> Any:
+            if number == 1 and _LOOPS[-1].trainer.updates == failure.updates and not flag.exists():
+                _fail(failure, flag)
+            return self.batches[number]
+
+    def instead(trainer: Any, batches: Any, should_stop: Any) -> Any:
+        return original(trainer, Spoilt(batches), should_stop)
+
+    seqba.training.loop.validate = instead
 
 
 def _in_the_middle_of_writing(failure: Failure, flag: Path) -> None:

@@ -176,6 +176,44 @@ def test_a_disk_that_fills_during_a_checkpoint_leaves_the_one_before(
     assert_goes_on(launch, folder, straight, failure)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("phase", "rank", "updates", "saved", "options"),
+    [
+        ("data", 0, 5, 6, ()),
+        ("data", 1, 5, 6, ()),
+        ("data", 1, 8, 8, ("--bptt", "80")),  # the first batch of the second epoch
+        ("data", 1, 0, None, ()),
+        ("validation", 0, 8, 8, ()),
+        ("validation", 1, 8, 8, ()),
+    ],
+)
+def test_what_cannot_be_read_on_one_rank_ends_all_and_costs_no_update(
+    launch: Launcher,
+    straight: Path,
+    tmp_path: Path,
+    phase: str,
+    rank: int,
+    updates: int,
+    saved: int | None,
+    options: tuple[str, ...],
+) -> None:
+    failure = Failure("unreadable", phase, rank, updates, disk_s=0.3)
+    folder = tmp_path / "run"
+    ended = launch(folder, *options, failure=failure, grace_s=10)
+    own, other = (ended.told[each].splitlines()[-1] for each in (rank, 1 - rank))
+    assert own == f"error: rank {rank}: picture 7 can't be read"
+    assert other.startswith(f"error: rank {1 - rank}: another rank can't read what it needs, and says why")
+    assert "Traceback" not in "".join(ended.told)
+    assert not ended.orphans
+    if saved is None:
+        assert not list(folder.glob("*.pt"))
+    else:
+        assert updates_of(folder) == saved
+    if not options:
+        assert_goes_on(launch, folder, straight, failure)
+
+
 def torchrun(
     launch: Launcher, folder: Path, failure: Failure, *options: str, more: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
