@@ -261,25 +261,42 @@ def serve() -> None:
         asked = json.loads(line)
         folder = Path(asked["folder"])
         folder.mkdir(exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
         files = [folder / f"rank{rank}.txt" for rank in range(asked["ranks"])]
-        children = []
-        for rank, file in enumerate(files):
-            child = os.fork()
-            if child == 0:
-                where = {"RANK": rank, "WORLD_SIZE": len(files), "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-                os.environ.update({name: str(value) for name, value in where.items()})
-                os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-                os.dup2(0, 1)
-                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-                be_a_rank(asked["failure"], folder / "it_happened", asked["arguments"])
-            children.append(child)
+
+        def be(rank: int, asked: dict[str, Any] = asked, folder: Path = folder, files: list[Path] = files) -> None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+            os.dup2(0, 1)
+            os.dup2(os.open(files[rank], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            be_a_rank(asked["failure"], folder / "it_happened", asked["arguments"])
+
+        children = fork_ranks(asked["ranks"], be)
         statuses, orphans = _wait(children, asked["grace_s"])
         told = [file.read_text() for file in files]
         sys.stdout.write(json.dumps({"statuses": statuses, "told": told, "orphans": orphans}) + "\n")
         sys.stdout.flush()
+
+
+def fork_ranks(ranks: int, be: Callable[[int], None]) -> list[int]:
+    """Forks the processes of a run, which torch can tell apart; each calls `be`, which ends it. Returns their ids."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(ranks):
+        child = os.fork()
+        if child == 0:
+            where = {"RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+            os.environ.update({name: str(value) for name, value in where.items()})
+            be(rank)
+        children.append(child)
+    return children
+
+
+def warm_up() -> None:
+    """Makes forked children quick: they find everything imported, and their ends don't go through all of it again."""
+    torch.set_num_threads(1)
+    torch.optim.SGD([torch.zeros(1)])  # the first optimizer of a process imports half of torch
+    gc.freeze()
 
 
 def _wait(children: list[int], grace_s: float | None) -> tuple[list[int], list[int]]:
@@ -320,12 +337,11 @@ def be_a_rank(failure: dict[str, Any] | None, flag: Path, arguments: list[str]) 
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    torch.optim.SGD([torch.zeros(1)])  # the first optimizer of a process imports half of torch
-    gc.freeze()  # else each rank's end goes through all of that again
     if len(sys.argv) == 1:
+        warm_up()
         serve()
     else:
+        torch.set_num_threads(1)
         asked_for, *given = sys.argv[1:]
         save_dir = Path(given[given.index("--save-dir") + 1])
         be_a_rank(json.loads(asked_for), save_dir / "it_happened", given)

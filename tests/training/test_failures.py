@@ -182,7 +182,7 @@ def test_a_disk_that_fills_during_a_checkpoint_leaves_the_one_before(
     [
         ("data", 0, 5, 6, ()),
         ("data", 1, 5, 6, ()),
-        ("data", 1, 8, 8, ("--bptt", "80")),  # the first batch of the second epoch
+        ("data", 1, 10, 10, ("--bptt", "80", "--save-interval", "100")),  # the first batch of the second epoch
         ("data", 1, 0, None, ()),
         ("validation", 0, 8, 8, ()),
         ("validation", 1, 8, 8, ()),
