@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from seqba.core import Ranks, RanksLost
 from seqba.errors import UserError
 from seqba.training.arms import Grid
 from seqba.training.device import in_own_memory
+from seqba.training.meeting import meet
 from seqba.training.options import LogOptions, RunOptions
 
 
@@ -26,9 +28,10 @@ def is_first(ranks: Ranks | None) -> bool:
 
 @contextmanager
 def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | None]:
-    """Joins the process group that torchrun's environment variables name, and leaves it at the end.
+    """Joins the process group that torchrun's environment variables name, and leaves it at the end, all at once.
 
-    A group that stands already is used as it is.
+    Torchrun ends the others of a process that has left with a status, so that after a signal nobody may leave before
+    the last checkpoint is written. A group that stands already is used as it is.
 
     Args:
         device: that this process computes on; GPUs talk through NCCL, CPUs through gloo.
@@ -48,18 +51,28 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | Non
         yield Ranks.of()
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=timeout_s)
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-    except (ValueError, RuntimeError) as error:
+        met = meet(timeout_s)
+        if met is None:
+            dist.init_process_group(backend, timeout=timeout)
+        else:
+            store, rank, size = met
+            dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
+    except (ValueError, RuntimeError, TimeoutError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"the processes of this run don't find each other: {reason}; start them with torchrun"
         ) from None
     try:
-        yield Ranks.of()
+        ranks = Ranks.of()
+        yield ranks
+        ranks.gather(None)
     except RanksLost as error:
+        # Of what torch says: not the place in its source, nor whom to ask.
+        reason = re.sub(r"^\[[^\]]*\] ", "", str(error)).partition(". ")[0]
         raise RanksLost(
-            f"another rank has ended, or gave no answer within --distributed-timeout {timeout_s:g} s ({error}): the "
+            f"another rank has ended, or gave no answer within --distributed-timeout {timeout_s:g} s ({reason}): the "
             "last checkpoint stands, and the same command goes on from it"
         ) from None
     except BaseException:
@@ -116,9 +129,14 @@ class BatchBroadcast:
                 group = dist.new_group(list(sharing), timedelta(seconds=self.timeout_s), "gloo")
                 self._groups[sharing] = group if self.ranks.rank in sharing else None
         own = [number for number in range(shards) if self.ranks.rank in holders[number]]
-        return {number: self._shared(holders[number], number, read) for number in own}
+        batches = {number: self._shared(holders[number], number, read) for number in own}
+        for batch in batches.values():
+            if isinstance(batch, UserError):  # not before: others wait for what this rank sends them
+                raise batch
+        return batches
 
     def _shared(self, sharing: range, number: int, read: Callable[[int], Any]) -> Any:
+        """A batch, or the error of the rank that reads it."""
         batch: Any = None
         if self.ranks.rank == sharing.start:
             try:
@@ -127,8 +145,6 @@ class BatchBroadcast:
                 batch = error
         if len(sharing) > 1:
             batch = Ranks.of(self._groups[sharing]).broadcast(batch)
-        if isinstance(batch, UserError):
-            raise batch
         return batch
 
 
@@ -140,6 +156,18 @@ def summed(ranks: Ranks | None, numbers: Sequence[float], device: torch.device) 
     ranks.add_up([told])
     values: list[float] = told.tolist()
     return values
+
+
+def is_unread(read: object) -> float:
+    """1 for what couldn't be read here, to be added up over the ranks."""
+    return float(isinstance(read, UserError))
+
+
+def whose(read: object) -> UserError:
+    """The error of this rank, or a word about another's."""
+    if isinstance(read, UserError):
+        return read
+    return UserError("another rank can't read what it needs, and says why: mend it, and the same command goes on")
 
 
 def quiet_but_first(options: LogOptions, ranks: Ranks | None) -> LogOptions:

@@ -12,7 +12,7 @@ from torch import nn
 from seqba.errors import UserError
 from seqba.tasks import Shards, Task
 from seqba.training.arms import Grid
-from seqba.training.distributed import BatchBroadcast, is_first
+from seqba.training.distributed import BatchBroadcast, is_first, is_unread, summed, whose
 from seqba.training.folder import BEST, CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.options import TrainingOptions
@@ -104,6 +104,7 @@ class TrainingLoop:
         """Starts the clock of the run."""
         self._started = time.monotonic() - self.progress.elapsed_s
         self._agreed: Mapping[str, float] | None = None if self.trainer.ranks is None else {}
+        self._unread = 0.0  # how many ranks can't read what the coming update needs of them
 
     def run(self, stop: StopSignal) -> str | None:
         """Trains.
@@ -122,8 +123,13 @@ class TrainingLoop:
             self._round_off(self._open_epoch(), stop)
         while not self._shall_stop(stop) and self._limit(self.progress.epoch - 1) is None:
             groups = self._open_epoch()
-            for number in range(self.progress.updates_in_epoch, len(groups)):
-                self._update(self._read(groups[number]), stop)
+            first = self.progress.updates_in_epoch
+            coming = self._read(groups, first)
+            self._unread = summed(self.trainer.ranks, [is_unread(coming)], self.trainer.device)[0]
+            for number in range(first, len(groups)):
+                shards = self._checked(coming)
+                coming = self._read(groups, number + 1)
+                self._update(shards, {"stop": stop.is_set(), "unread": is_unread(coming)})
                 self._round_off(groups, stop)
                 if self._shall_stop(stop) or self._limit(self.progress.epoch - 1) is not None:
                     break
@@ -142,20 +148,34 @@ class TrainingLoop:
         progress.updates_of_epoch = len(groups)
         return groups
 
-    def _read(self, shards: Group) -> Group:
-        """Reads what an update needs here; where it can't be (a broken picture), what was learned so far isn't lost."""
+    def _read(self, groups: Groups, number: int) -> Group | UserError | None:
+        """What update `number` of the epoch needs here, or why it can't be read; None after the last one.
+
+        It is read before the update that precedes it, whose message takes along whether it could be: so all ranks know
+        in time that one can't go on, and it costs no message.
+        """
+        if number == len(groups):
+            return None
+        shards = groups[number]
         try:
             shards.load(self.trainer.own_shards(len(shards)), self.broadcast)
-        except UserError:
-            if self.trainer.updates:
-                self._rescue()
-            raise
+        except UserError as error:
+            return error
         return shards
 
-    def _update(self, shards: Group, stop: StopSignal) -> None:
+    def _checked(self, shards: Group | UserError | None) -> Group:
+        """The shards, unless a rank can't read its own (a broken picture): what was learned so far isn't lost then."""
+        if not self._unread and isinstance(shards, Group):
+            return shards
+        if self.trainer.updates:
+            self._save_together()
+        raise whose(shards)
+
+    def _update(self, shards: Group, told: Mapping[str, float]) -> None:
         started = time.monotonic()
-        notes = {"stop": float(stop.is_set()), "elapsed_s": started - self._started, "ranks": 1.0}
+        notes = {**told, "elapsed_s": started - self._started, "ranks": 1.0}
         report = self.trainer.update(shards, notes)
+        self._unread = report.notes["unread"]
         if self._agreed is not None:
             self._agreed = report.notes
         progress = self.progress
@@ -193,7 +213,7 @@ class TrainingLoop:
             except UserError:
                 # A picture that can't be read, say: the epoch before it isn't lost for that.
                 progress.pending = True
-                self._rescue()
+                self._save_together()
                 raise
             names += best_names
             save = save or bool(best_names)
@@ -261,8 +281,13 @@ class TrainingLoop:
             self.folder.save(state, names)
             self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
 
+    def _save_together(self) -> None:
+        """Saves what was learned before an error that all ranks know of ends the run."""
+        self._save([])
+        summed(self.trainer.ranks, [0.0], self.trainer.device)  # torchrun ends the others of one that has left
+
     def _rescue(self) -> None:
-        """Saves what was learned before an error ends the run, unless other ranks have a part of it."""
+        """Saves what was learned before an error of this rank ends the run, unless other ranks have a part of it."""
         ranks = self.trainer.ranks
         if ranks is None or (self.task.carried is None and is_first(ranks)):
             self._save([])

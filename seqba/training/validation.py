@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from seqba.errors import UserError
 from seqba.tasks import Shards
 from seqba.training.device import to_device
+from seqba.training.distributed import is_unread, whose
 from seqba.training.metrics import readable
 from seqba.training.trainer import Trainer
 
@@ -29,8 +31,10 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
 
     Raises:
         Interrupted: as soon as `should_stop()`.
+        UserError: if a batch can't be read, here or on another rank.
     """
-    sums = {"loss": 0.0, "weight": 0.0, "count": 0.0, "stopped": 0.0}
+    sums = {"loss": 0.0, "weight": 0.0, "count": 0.0, "stopped": 0.0, "unread": 0.0}
+    batch: Any = None
     is_divided = trainer.ranks is not None and trainer.task.carried is None
     first, step = (trainer.ranks.rank, trainer.ranks.size) if trainer.ranks is not None and is_divided else (0, 1)
     trainer.model.eval()
@@ -39,7 +43,10 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
             if should_stop():
                 sums["stopped"] = 1.0
                 break
-            batch = batches[number]
+            batch = _read(batches, number)
+            if is_unread(batch):
+                sums["unread"] = 1.0
+                break
             loss, weight, extras = trainer.loss(trainer.model, to_device(batch, trainer.device))
             sums["weight"] += weight
             sums["count"] += trainer.task.count(batch)
@@ -47,6 +54,8 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
                 sums[name] = sums.get(name, 0.0) + float(value)
     if trainer.ranks is not None:
         sums = _merged(trainer.ranks.gather(sums), is_divided=is_divided)
+    if sums.pop("unread"):
+        raise whose(batch)
     if sums.pop("stopped"):
         raise Interrupted
     mean_loss, count = sums.pop("loss") / sums.pop("weight"), sums.pop("count")
@@ -54,10 +63,18 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     return {"loss": mean_loss, **readable(means, trainer.task.unit)}
 
 
+def _read(batches: Shards[Any], number: int) -> Any:
+    """A batch, or why it can't be read."""
+    try:
+        return batches[number]
+    except UserError as error:
+        return error
+
+
 def _merged(sums: Sequence[Mapping[str, float]], *, is_divided: bool) -> dict[str, float]:
     """The ranks' sums: added up where each had a part of the batches, anybody's where each had all of them."""
-    merged: dict[str, float] = {} if is_divided else {**sums[0], "stopped": 0.0}
+    merged: dict[str, float] = {} if is_divided else {**sums[0], "stopped": 0.0, "unread": 0.0}
     for each in sums:
-        for name in each if is_divided else ("stopped",):
+        for name in each if is_divided else ("stopped", "unread"):
             merged[name] = merged.get(name, 0.0) + each[name]
     return merged
