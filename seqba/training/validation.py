@@ -9,6 +9,7 @@ import torch
 
 from seqba.tasks import Shards
 from seqba.training.device import to_device
+from seqba.training.distributed import summed
 from seqba.training.metrics import readable
 from seqba.training.trainer import Trainer
 
@@ -21,7 +22,8 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     """Means over a split, without noise.
 
     Of several ranks each takes every so-manieth batch, unless the batches of a split go on from each other: then each
-    takes them all. All have the same means, and all are interrupted if one is.
+    takes them all. All have the same means, and all are interrupted if one is. Where parameters are sharded, all go
+    from batch to batch together: one that has none left tries another for nothing, and they agree on whether to stop.
 
     Returns:
         loss: nats per weight (target token, sentence or image), with the label smoothing of training.
@@ -35,12 +37,17 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     first, step = (trainer.ranks.rank, trainer.ranks.size) if trainer.ranks is not None and is_divided else (0, 1)
     trainer.model.eval()
     with torch.no_grad():
-        for number in range(first, len(batches), step):
-            if should_stop():
+        for start in range(0, len(batches), step):
+            if _agreed(trainer, stop=should_stop()):
                 sums["stopped"] = 1.0
                 break
-            batch = batches[number]
+            number = start + first
+            if number >= len(batches) and not trainer.is_sharded:
+                break
+            batch = batches[min(number, len(batches) - 1)]
             loss, weight, extras = trainer.loss(trainer.model, to_device(batch, trainer.device))
+            if number >= len(batches):
+                break
             sums["weight"] += weight
             sums["count"] += trainer.task.count(batch)
             for name, value in {"loss": loss, **extras}.items():
@@ -52,6 +59,11 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     mean_loss, count = sums.pop("loss") / sums.pop("weight"), sums.pop("count")
     means = {name: value / count for name, value in sums.items()}
     return {"loss": mean_loss, **readable(means, trainer.task.unit)}
+
+
+def _agreed(trainer: Trainer[Any], *, stop: bool) -> bool:
+    """Whether to stop here: with sharded parameters if any rank shall, as the others can't go on without it."""
+    return summed(trainer.ranks, [float(stop)], trainer.device)[0] > 0 if trainer.is_sharded else stop
 
 
 def _merged(sums: Sequence[Mapping[str, float]], *, is_divided: bool) -> dict[str, float]:
