@@ -13,6 +13,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# Its functions have the default group for a default argument. The first optimizer imports it: were that after the group
+# is made, it would never be taken down.
+import torch.distributed.nn
+
 from seqba.core import Ranks, RanksLost
 from seqba.errors import UserError
 from seqba.training.arms import Grid
@@ -90,9 +94,11 @@ def check_ranks(ranks: Ranks | None, grid: Grid, options: RunOptions) -> None:
     if ranks is None:
         if options.broadcast_batches:
             raise UserError("--broadcast-batches is for several processes: start them with torchrun, or leave it out")
+        if options.shard_params:
+            raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
     else:
         try:
-            ranks.cells(min(grid.shards_per_epoch), grid.copies)
+            ranks.check(min(grid.shards_per_epoch), grid.copies)
         except ValueError as error:
             raise UserError(f"{error} (--update-freq, --copies)") from None
 
@@ -132,17 +138,14 @@ class BatchBroadcast:
         batches = {number: self._shared(holders[number], number, read) for number in own}
         for batch in batches.values():
             if isinstance(batch, UserError):  # not before: others wait for what this rank sends them
-                raise batch
+                raise whose(batch)
         return batches
 
     def _shared(self, sharing: range, number: int, read: Callable[[int], Any]) -> Any:
         """A batch, or the error of the rank that reads it."""
         batch: Any = None
         if self.ranks.rank == sharing.start:
-            try:
-                batch = in_own_memory(read(number))
-            except UserError as error:
-                batch = error
+            batch = attempted(lambda: in_own_memory(read(number)))
         if len(sharing) > 1:
             batch = Ranks.of(self._groups[sharing]).broadcast(batch)
         return batch
@@ -158,15 +161,27 @@ def summed(ranks: Ranks | None, numbers: Sequence[float], device: torch.device) 
     return values
 
 
+def attempted(read: Callable[[], Any]) -> Any:
+    """What was read, or the error that says why it can't be."""
+    try:
+        return read()
+    except UserError as error:
+        return error
+
+
 def is_unread(read: object) -> float:
     """1 for what couldn't be read here, to be added up over the ranks."""
     return float(isinstance(read, UserError))
 
 
 def whose(read: object) -> UserError:
-    """The error of this rank, or a word about another's."""
+    """The error of this rank, told anew, or a word about another's.
+
+    Anew, for an error that is raised where it is kept holds itself by its traceback, and so whatever the functions in
+    there know, groups of ranks for instance, until Python's end.
+    """
     if isinstance(read, UserError):
-        return read
+        return UserError(str(read))
     return UserError("another rank can't read what it needs, and says why: mend it, and the same command goes on")
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from seqba.errors import UserError
 from seqba.tasks import Shards
 from seqba.training.device import to_device
-from seqba.training.distributed import is_unread, whose
+from seqba.training.distributed import attempted, is_unread, summed, whose
 from seqba.training.metrics import readable
 from seqba.training.trainer import Trainer
 
@@ -23,7 +23,8 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     """Means over a split, without noise.
 
     Of several ranks each takes every so-manieth batch, unless the batches of a split go on from each other: then each
-    takes them all. All have the same means, and all are interrupted if one is.
+    takes them all. All have the same means, and all are interrupted if one is. Where parameters are sharded, all go
+    from batch to batch together: one that has none left tries another for nothing, and they agree on whether to stop.
 
     Returns:
         loss: nats per weight (target token, sentence or image), with the label smoothing of training.
@@ -39,15 +40,17 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     first, step = (trainer.ranks.rank, trainer.ranks.size) if trainer.ranks is not None and is_divided else (0, 1)
     trainer.model.eval()
     with torch.no_grad():
-        for number in range(first, len(batches), step):
-            if should_stop():
-                sums["stopped"] = 1.0
+        for start in range(0, len(batches), step):
+            number = start + first
+            if number >= len(batches) and not trainer.is_sharded:
                 break
-            batch = _read(batches, number)
-            if is_unread(batch):
-                sums["unread"] = 1.0
+            batch = attempted(partial(batches.__getitem__, min(number, len(batches) - 1)))
+            sums["stopped"], sums["unread"] = _agreed(trainer, [float(should_stop()), is_unread(batch)])
+            if sums["stopped"] or sums["unread"]:
                 break
             loss, weight, extras = trainer.loss(trainer.model, to_device(batch, trainer.device))
+            if number >= len(batches):
+                break
             sums["weight"] += weight
             sums["count"] += trainer.task.count(batch)
             for name, value in {"loss": loss, **extras}.items():
@@ -63,12 +66,9 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     return {"loss": mean_loss, **readable(means, trainer.task.unit)}
 
 
-def _read(batches: Shards[Any], number: int) -> Any:
-    """A batch, or why it can't be read."""
-    try:
-        return batches[number]
-    except UserError as error:
-        return error
+def _agreed(trainer: Trainer[Any], told: Sequence[float]) -> Sequence[float]:
+    """Reasons to stop here: with sharded parameters those of any rank, as the others can't go on without it."""
+    return summed(trainer.ranks, told, trainer.device) if trainer.is_sharded else told
 
 
 def _merged(sums: Sequence[Mapping[str, float]], *, is_divided: bool) -> dict[str, float]:
