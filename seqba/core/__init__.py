@@ -6,6 +6,15 @@ from seqba.core.gradient import Step, grid_gradient, merged_gradient
 from seqba.core.noise import Noise, current_noise, noise_context
 from seqba.core.plan import Pass, Plan, parse_plan
 from seqba.core.replicate import replicate, replicating_collate
+from seqba.core.sharded import (
+    cut_like,
+    is_sharded,
+    local_part,
+    put_away,
+    shard_parameters,
+    whole_tensor,
+    whole_weights,
+)
 from seqba.core.spread import Ranks, RanksLost
 
 __all__ = [
@@ -18,11 +27,18 @@ __all__ = [
     "RanksLost",
     "Step",
     "current_noise",
+    "cut_like",
     "finish_update",
     "grid_gradient",
+    "is_sharded",
+    "local_part",
     "merged_gradient",
     "noise_context",
     "parse_plan",
+    "put_away",
     "replicate",
     "replicating_collate",
+    "shard_parameters",
+    "whole_tensor",
+    "whole_weights",
 ]

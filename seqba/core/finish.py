@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -31,6 +32,22 @@ def finish_update(model: nn.Module, *, keep: bool = True) -> None:
     `merged_gradient` does this by itself. A loop that calls `grid_gradient` does it when it has decided about the
     update: `keep` is false for one whose step isn't made.
     """
-    for module in model.modules():
-        if isinstance(module, Finishing):
-            module.finish_update(keep=keep)
+    for module in _finishing(model):
+        module.finish_update(keep=keep)
+
+
+@contextmanager
+def gathering_nothing(model: nn.Module) -> Iterator[None]:
+    """Inside, modules gather as they do in any pass; afterwards it counts as zeros, added to what was there before.
+
+    So a rank without a cell has sums of zeros, to which others' are added.
+    """
+    before = {module: [sums.clone() for sums in module.gathered()] for module in _finishing(model)}
+    yield
+    for module, earlier in before.items():
+        for number, sums in enumerate(module.gathered()):
+            sums.copy_(earlier[number]) if earlier else sums.zero_()
+
+
+def _finishing(model: nn.Module) -> Iterator[Finishing]:
+    return (module for module in model.modules() if isinstance(module, Finishing))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from seqba.core.finish import finish_update
+from seqba.core.finish import finish_update, gathering_nothing
 from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Pass, Plan, PlanLike, SavedBytes, parse_plan
 from seqba.core.replicate import replicate
+from seqba.core.sharded import is_sharded, local_part
 from seqba.core.spread import GradientExchange, Ranks, gathered
 
 Batch = TypeVar("Batch")
@@ -78,11 +79,13 @@ def merged_gradient(
         The mean loss and the weight.
 
     Raises:
-        ValueError: for copies < 1, an unknown plan, a loss that isn't a 0-dim tensor, or a weight that isn't positive
-            or changes between copies.
+        ValueError: for copies < 1, more ranks than copies, an unknown plan, a loss that isn't a 0-dim tensor, or a
+            weight that isn't positive or changes between copies.
 
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
+    if ranks is not None:
+        ranks.check(1, copies)
     grid = _Grid(model, [batch], loss_fn, copies, _plan_for(model, plan), seed, update, shard, ranks)
     step = grid.run(weight=None)
     finish_update(model, keep=math.isfinite(step.loss))
@@ -113,12 +116,13 @@ def grid_gradient(
         loss_fn: as in `merged_gradient`, returning (sum, weight) or (sum, weight, further sums).
         copies: M.
         weight: of the whole grid, M × Σ_s weight of shard s, known beforehand: dividing by it is the only division.
-            With `ranks`, of the cells of this rank alone: weights are added up in the same all-reduce as the gradients,
-            and divided by then.
+            With `ranks`, of the cells of this rank alone (0 where it has none): weights are added up in the same
+            all-reduce as the gradients, and divided by then.
         plan: as in `merged_gradient`.
         seed: of the run.
         update: number of the update.
-        ranks: the processes among which the cells are dealt; None for this process alone.
+        ranks: the processes among which the cells are dealt; None for this process alone. One without a cell runs a
+            pass whose outcome is thrown away: an epoch's last update may be that small.
         notes: numbers of this process that shall be added up over the ranks in the same message.
 
     What modules gathered beside the gradient (running statistics) waits for `finish_update`: call it once it is decided
@@ -130,7 +134,7 @@ def grid_gradient(
     Raises:
         ValueError: as `merged_gradient`, and if the weights that come out don't add up to `weight`.
     """
-    if not weight > 0:
+    if not weight > 0 and not (ranks is not None and weight == 0):
         raise ValueError(f"the grid's weight is {weight}; it must be positive")
     grid = _Grid(model, shards, loss_fn, copies, _plan_for(model, plan), seed, update, 0, ranks, notes or {})
     return grid.run(weight=weight)
@@ -141,8 +145,9 @@ _last_keys: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], float]] = WeakKe
 
 
 def _plan_for(model: nn.Module, plan: PlanLike) -> Plan:
-    """The word `auto` measures each model once, not at every call."""
-    return _auto_plans.setdefault(model, parse_plan("auto")) if plan == "auto" else parse_plan(plan)
+    """The word `auto` measures each model once, not at every call; ranks with sharded parameters can't each measure."""
+    chosen = _auto_plans.setdefault(model, parse_plan("auto")) if plan == "auto" else parse_plan(plan)
+    return parse_plan("looped") if chosen.is_auto and is_sharded(model) else chosen
 
 
 @dataclass
@@ -169,7 +174,8 @@ class _Grid:
             return self._attempts(cells, weight).step(self.notes)
         earlier = [(parameter, parameter.grad) for parameter in self.model.parameters() if parameter.grad is not None]
         self.model.zero_grad(set_to_none=True)  # gradients from before are not to be added up again
-        self.exchange = GradientExchange(self.ranks, _trained(self.model))
+        # A sharded model's gradients are added up by its backward.
+        self.exchange = GradientExchange(self.ranks, [] if is_sharded(self.model) else _trained(self.model))
         step = self._attempts(cells, weight).step_of_all(self.ranks, self.exchange, self.model, self.notes)
         for parameter, gradient in earlier:
             parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
@@ -198,20 +204,58 @@ class _Grid:
 
     def _attempt(self, cells: Sequence[tuple[int, range]], weight: float | None, names: Mapping[int, str]) -> _Sums:
         sums = _Sums(weight, sum(len(copies) for _, copies in cells), divides=self.ranks is None)
+        for _ in range(self._idle_passes(cells)):
+            self._run_idle(cells, names, sums)
         drew_noise = False
         for shard, copies in cells:
-            batch, first = self.shards[shard], copies.start
-            while first < copies.stop:
-                pass_ = self.plan.next_pass(shard, first, copies.stop)
+            if not copies:
+                continue
+            batch = self.shards[shard]
+            for pass_ in self._passes(shard, copies):
                 noise = Noise(self.seed, self.update, self.first_shard + shard, pass_.copies, names)
                 is_last = (shard, pass_.copies.stop) == (cells[-1][0], cells[-1][1].stop)
                 with self.exchange.last_backward() if self.exchange and is_last else nullcontext():
                     self._run_pass(pass_, batch, noise, sums)
                 drew_noise = drew_noise or noise.draws > 0
-                first = pass_.copies.stop
         if drew_noise:
             self._warn_of_repeated_key()
         return sums
+
+    def _passes(self, shard: int, copies: range) -> Iterator[Pass]:
+        """The passes of some copies, each planned when it is asked for: by then the plan may have measured."""
+        first = copies.start
+        while first < copies.stop:
+            pass_ = self.plan.next_pass(shard, first, copies.stop)
+            yield pass_
+            first = pass_.copies.stop
+
+    def _idle_passes(self, cells: Sequence[tuple[int, range]]) -> int:
+        """How many passes this rank runs for nothing.
+
+        One where it has no cell, to know what the loss function reports; with sharded parameters, whose every pass is a
+        conversation, as many as the rank with the most passes has more.
+        """
+        if self.ranks is None:
+            return 0
+        if not is_sharded(self.model):
+            return 0 if any(copies for _, copies in cells) else 1
+        dealt = (replace(self.ranks, rank=rank).cells(len(self.shards), self.copies) for rank in range(self.ranks.size))
+        return max(map(self._count_passes, dealt)) - self._count_passes(cells)
+
+    def _count_passes(self, cells: Sequence[tuple[int, range]]) -> int:
+        return sum(1 for shard, copies in cells for _ in self._passes(shard, copies))
+
+    def _run_idle(self, cells: Sequence[tuple[int, range]], names: Mapping[int, str], sums: _Sums) -> None:
+        """A pass like others but for its outcome, which counts nowhere; what it carried, its cell's own pass replaces.
+
+        It must come before the others.
+        """
+        shard, copies = cells[0]
+        noise = Noise(self.seed, self.update, self.first_shard + shard, range(copies.start, copies.start + 1), names)
+        with gathering_nothing(self.model), noise_context(noise):
+            nothing = sums.add_nothing(self.loss_fn(self.model, self.shards[shard]))
+            noise.begin_backward()
+            nothing.backward()  # type: ignore[no-untyped-call]
 
     def _run_pass(self, pass_: Pass, batch: Any, noise: Noise, sums: _Sums) -> None:
         saved = SavedBytes(self.model) if self.plan.needs_measuring(self.copies) else None
@@ -253,7 +297,7 @@ def _sample_weights(model: nn.Module) -> float:
     Their plain sum wouldn't: the gradient by the logits' biases adds up to zero.
     """
     trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    flat = trained[-1].detach().flatten() if trained else torch.zeros(1)
+    flat = local_part(trained[-1]).detach().flatten() if trained else torch.zeros(1)
     return float(flat[:: max(1, flat.numel() // 256)].double().square().sum())
 
 
@@ -295,6 +339,14 @@ class _Sums:
             return loss  # one pass of means: an ordinary step, to the last bit
         return total / self.total_weight
 
+    def add_nothing(self, loss: Loss) -> Tensor:
+        """Takes note of what the loss function reports, and returns zero times its loss."""
+        total, _, extras = _unpack(loss, 1)
+        self.loss = torch.zeros_like(total) if self.loss is None else self.loss
+        for name, value in extras.items():
+            self.extras.setdefault(name, torch.zeros_like(value))
+        return total * 0
+
     def step(self, notes: Mapping[str, float]) -> Step:
         """The means over the grid."""
         weight, loss = self._checked()
@@ -321,7 +373,8 @@ class _Sums:
         extras = {name: next(numbers) for name in self.extras}
         weight = next(numbers)
         noted = {name: next(numbers) for name in notes}
-        torch._foreach_div_([parameter.grad for parameter in parameters if parameter.grad is not None], weight)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        torch._foreach_div_([local_part(gradient) for gradient in gradients], weight)
         for parameter, count in zip(parameters, numbers, strict=True):
             if not count:
                 parameter.grad = None

@@ -62,6 +62,17 @@ class Ranks:
 
         The S × M cells are laid out shard after shard, and each rank takes one stretch of them; the stretches differ by
         one cell at most. So a rank sees as few shards as can be, and the copies of one shard lie on neighbouring ranks.
+        Where there are more ranks than cells, those without one have an empty range of the copies of some shard.
+        """
+        total = shards * copies
+        first, last = (total * place // self.size for place in (self.rank, self.rank + 1))
+        return [
+            (shard, range(max(first - shard * copies, 0), min(last - shard * copies, copies)))
+            for shard in range(first // copies, max(-(-last // copies), first // copies + 1))
+        ]
+
+    def check(self, shards: int, copies: int) -> None:
+        """Refuses ranks that would have no cell.
 
         Raises:
             ValueError: if there are more ranks than cells.
@@ -72,18 +83,9 @@ class Ranks:
                 f"{self.size} ranks for {shards} shards × {copies} copies = {total} cells: take at most {total} ranks, "
                 "or more shards or copies"
             )
-        first, last = (total * place // self.size for place in (self.rank, self.rank + 1))
-        return [
-            (shard, range(max(first - shard * copies, 0), min(last - shard * copies, copies)))
-            for shard in range(first // copies, -(-last // copies))
-        ]
 
     def holders(self, shards: int, copies: int) -> list[range]:
-        """For each shard the ranks that have a cell of it, which are neighbours.
-
-        Raises:
-            ValueError: as `cells`.
-        """
+        """For each shard the ranks that `cells` gives it to, which are neighbours."""
         of_ranks = [{shard for shard, _ in replace(self, rank=rank).cells(shards, copies)} for rank in range(self.size)]
         holding = [[rank for rank in range(self.size) if shard in of_ranks[rank]] for shard in range(shards)]
         return [range(ranks[0], ranks[-1] + 1) for ranks in holding]

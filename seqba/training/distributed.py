@@ -92,7 +92,7 @@ def check_ranks(ranks: Ranks | None, grid: Grid, options: RunOptions) -> None:
             raise UserError("--broadcast-batches is for several processes: start them with torchrun, or leave it out")
     else:
         try:
-            ranks.cells(min(grid.shards_per_epoch), grid.copies)
+            ranks.check(min(grid.shards_per_epoch), grid.copies)
         except ValueError as error:
             raise UserError(f"{error} (--update-freq, --copies)") from None
 

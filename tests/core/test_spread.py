@@ -93,7 +93,7 @@ def test_cells_are_dealt_whole_and_evenly(shards: int, copies: int) -> None:
 
 def test_more_ranks_than_cells_are_refused() -> None:
     with pytest.raises(ValueError, match="7 ranks for 2 shards × 3 copies = 6 cells: take at most 6 ranks"):
-        Ranks(0, 7).cells(SHARDS, COPIES)
+        Ranks(0, 7).check(SHARDS, COPIES)
 
 
 @pytest.mark.parametrize(("shards", "copies", "size"), [(2, 3, 4), (1, 4, 3), (5, 1, 2), (3, 4, 12)])

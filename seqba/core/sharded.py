@@ -1,0 +1,195 @@
+"""Sharded parameters: each rank keeps its part of every weight, and a layer is whole only while it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from seqba.core.spread import Ranks
+
+# torch.distributed.fsdp and .tensor are imported where they are used: they take half a second, which only a run with
+# sharded parameters shall wait for.
+
+
+@runtime_checkable
+class Shardable(Protocol):
+    """What a module can do once `shard_parameters` was there (torch's `FSDPModule`)."""
+
+    def unshard(self) -> Any:
+        """Makes its own weights whole; all ranks must call it."""
+        ...
+
+    def reshard(self) -> None:
+        """Leaves this rank's part of them."""
+        ...
+
+    def set_reshard_after_forward(self, reshard_after_forward: bool, recurse: bool = True) -> None:
+        """Says whether they stay whole after a forward."""
+        ...
+
+
+class _Part(Protocol):
+    """What is asked of a sharded tensor (torch's `DTensor`)."""
+
+    device_mesh: Any
+    placements: Sequence[Any]
+
+    def to_local(self) -> Tensor: ...
+
+    def full_tensor(self) -> Tensor: ...
+
+
+def shard_parameters(
+    model: nn.Module,
+    ranks: Ranks,
+    device: torch.device,
+    *,
+    blocks: Iterable[nn.Module],
+    methods: Iterable[str] = (),
+) -> None:
+    """Leaves on each rank 1/R of every parameter of `model`, and of its gradient and its optimizer's state.
+
+    A block's weights are gathered from all ranks before its forward and before its backward, and given back after each;
+    what isn't in a block (embeddings) stays whole from the model's forward to the end of its backward. Gradients come
+    out of the backward added up over the ranks, in parts: `grid_gradient` and `merged_gradient` know that. Parameters
+    become `DTensor`s, cut along their first dimension; build the optimizer afterwards.
+
+    Every pass is a conversation of all ranks. So all must run as many, and each must go through the same blocks; those
+    that a forward doesn't reach have a gradient of zeros. Passes that a rank has fewer than others the merged gradient
+    makes up for, which needs the same plan on all ranks: `auto`, which measures, runs looped. A model that is tried
+    (validation) has to be called by all ranks equally often.
+
+    Args:
+        model: the same weights on each rank, on the device or on the CPU; modules keep their names and so their noise.
+        ranks: the processes.
+        device: where the parts shall be.
+        blocks: modules of it whose weights are gathered together, in any order; their weights aren't used outside of
+            their own forward, nor shared with others.
+        methods: names of the methods that are called on the model in place of its `forward`.
+
+    Raises:
+        ValueError: for a torch that can't do this yet.
+
+    Source: Zhao et al. 2023, "PyTorch FSDP"; Rajbhandari et al. 2020, "ZeRO", stage 3.
+    """
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+        raise ValueError(f"sharded parameters need a newer torch than {torch.__version__}: 2.13, for one, will do")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()  # FSDP knows no other layout (channels last)
+    group = cast(dist.ProcessGroup, dist.group.WORLD if ranks.group is None else ranks.group)
+    mesh = DeviceMesh.from_group(group, device.type)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    for part in _parts(model):
+        fsdp = cast(Any, part)
+        fsdp.set_gradient_divide_factor(1.0)  # a sum: there is one division, by the weight of the grid
+        fsdp.set_force_sum_reduction_for_comms(True)
+        fsdp.set_reduce_scatter_unused_params(True, recurse=False)
+        fsdp.set_custom_all_gather(_AllGather(ranks))
+        fsdp.set_custom_reduce_scatter(_ReduceScatter(ranks))
+    for name in methods:
+        register_fsdp_forward_method(model, name)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether `shard_parameters` was there."""
+    return isinstance(model, Shardable)
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this rank has of a sharded tensor, in the same memory; any other tensor itself."""
+    return cast(_Part, tensor).to_local().detach() if _is_part(tensor) else tensor
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A sharded tensor from the parts of all ranks, which all must call it; any other tensor itself."""
+    return cast(_Part, tensor).full_tensor().detach() if _is_part(tensor) else tensor
+
+
+def cut_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """This rank's part of a whole tensor that all ranks have, cut as `parameter` is; itself where that isn't cut."""
+    if not _is_part(parameter) or _is_part(tensor):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    like = cast(_Part, parameter)
+    moved = tensor.to(parameter.device)
+    return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def put_away(model: nn.Module) -> None:
+    """Gives back what the ranks have gathered of a sharded model; what comes next gathers the weights as they are then.
+
+    Needed where weights are changed between two forwards other than by an optimizer's step after a backward.
+    """
+    for part in _parts(model):
+        part.reshard()
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Inside, every rank has all weights of a sharded model, and may call it as often as it likes, without the others.
+
+    For decoding, which calls parts of a model many times. All ranks enter together; weights may not be changed inside.
+    """
+    parts = list(_parts(model))
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(part is not parts[0], recurse=False)  # all but the model itself
+            part.reshard()
+
+
+def _parts(model: nn.Module) -> Iterator[Shardable]:
+    return (module for module in model.modules() if isinstance(module, Shardable))
+
+
+def _is_part(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")
+
+
+@dataclass(frozen=True)
+class _Talk:
+    """How FSDP talks to the other ranks: whatever goes wrong there is the loss of one of them."""
+
+    ranks: Ranks
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+
+class _AllGather(_Talk):
+    def __call__(
+        self, output_tensor: Tensor, input_tensor: Tensor, group: dist.ProcessGroup, async_op: bool = False
+    ) -> dist.Work | None:
+        with self.ranks._talking():
+            work = dist.all_gather_single(output_tensor, input_tensor, group=group, async_op=async_op)
+        return cast("dist.Work | None", work)
+
+
+class _ReduceScatter(_Talk):
+    def __call__(
+        self,
+        output_tensor: Tensor,
+        input_tensor: Tensor,
+        group: dist.ProcessGroup,
+        op: Any,
+        async_op: bool = False,
+    ) -> dist.Work | None:
+        with self.ranks._talking():
+            work = dist.reduce_scatter_single(output_tensor, input_tensor, op=op, group=group, async_op=async_op)
+        return cast("dist.Work | None", work)

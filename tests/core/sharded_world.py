@@ -1,0 +1,180 @@
+"""A few processes that make the same updates with sharded parameters in groups of every size, and what they come to."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from spread_world import Shards
+from torch import Tensor, nn
+
+from seqba.core import (
+    Ranks,
+    cut_like,
+    finish_update,
+    grid_gradient,
+    is_sharded,
+    local_part,
+    merged_gradient,
+    put_away,
+    shard_parameters,
+    whole_tensor,
+    whole_weights,
+)
+from seqba.nn import Dropout, GhostBatchNorm2d
+
+SIZES = (2, 3, 4)
+UPDATES = ((2, 3), (2, 3), (1, 2), (2, 3), (1, 3))
+"""(S, M) of each update: even and uneven numbers of passes, and fewer cells than some of the groups have ranks."""
+
+
+class Block(nn.Module):
+    """Noise and batch statistics, and a matrix whose rows no number of ranks shares evenly."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 7, 3, padding=1, bias=False)
+        self.norm = GhostBatchNorm2d(7, 2)
+        self.dropout = Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.dropout(self.norm(self.conv(x)).tanh())
+        return hidden
+
+
+class Network(nn.Module):
+    """Two blocks, and a matrix that belongs to none and is read outside of the model's forward as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList([Block(1), Block(7)])
+        self.head = nn.Parameter(torch.randn(5, 7))
+        self.rare = nn.Parameter(torch.ones(1))
+
+    def features(self, x: Tensor, *, rare: bool) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        x = x.mean((2, 3))
+        return x * self.rare + self.head.sum() if rare else x + self.head.sum()
+
+
+def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float, dict[str, Tensor]]:
+    x, labels = batch
+    hidden = model.features(x, rare=int(labels.max()) == 1)  # type: ignore[operator] # of the first shard alone
+    losses = nn.functional.cross_entropy(hidden @ model.head.t(), labels, reduction="none")  # type: ignore[operator]
+    return losses.sum(), float(len(labels)), {"largest": losses.detach().sum() * 2}
+
+
+def mean_loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    total, weight, _ = loss_fn(model, batch)
+    return total / weight
+
+
+def network(ranks: Ranks | None) -> Network:
+    model = Network().double()
+    if ranks is not None:
+        shard_parameters(model, ranks, torch.device("cpu"), blocks=model.blocks, methods=["features"])
+    return model
+
+
+def train(ranks: Ranks | None, plan: Any) -> dict[str, Any]:
+    """A few updates: losses, weights, buffers and Adam's averages, and how much of them this rank has."""
+    model = network(ranks)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
+    steps = []
+    for update, (size, copies) in enumerate(UPDATES, start=1):
+        shards = Shards(update)
+        cells = (Ranks(0, 1) if ranks is None else ranks).cells(size, copies)
+        weight = float(sum(len(own) * (2 + 2 * number) for number, own in cells))
+        step = grid_gradient(
+            model, [shards[s] for s in range(size)], loss_fn, copies=copies, weight=weight, plan=plan, update=update,
+            ranks=ranks,
+        )  # fmt: skip
+        finish_update(model)
+        norm = nn.utils.get_total_norm(
+            [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        )
+        optimizer.step()
+        optimizer.zero_grad()
+        steps.append((step.loss, step.weight, step.extras["largest"], float(whole_tensor(norm))))
+    held = sum(local_part(parameter).numel() for parameter in model.parameters())
+    kept = sum(
+        local_part(value).numel() for state in optimizer.state.values() for value in state.values() if value.dim()
+    )
+    return {
+        "state": {name: whole_tensor(tensor) for name, tensor in model.state_dict().items()},
+        "averages": [whole_tensor(state["exp_avg"]) for state in optimizer.state.values()],
+        "steps": steps,
+        "held": held,
+        "kept": kept,
+    }
+
+
+def accumulate(ranks: Ranks | None) -> dict[str, Any]:
+    """Two batches added up before one step, with means for losses and the plan left to itself."""
+    model = network(ranks)
+    for number in range(2):
+        merged_gradient(model, Shards(1)[number], mean_loss_fn, copies=5, update=1, shard=number, ranks=ranks)
+    return {
+        name: whole_tensor(parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None
+    }
+
+
+def tried(ranks: Ranks | None) -> list[Tensor]:
+    """Outputs without noise: before and after the weights are changed by hand, and as often as each rank likes."""
+    model = network(ranks).eval()
+    x, _ = Shards(1)[0]
+    outputs = []
+    with torch.no_grad():
+        outputs.append(model.features(x, rare=True))
+        put_away(model)
+        for parameter in model.parameters():
+            local_part(parameter).mul_(2)
+        outputs.append(model.features(x, rare=True))
+        with whole_weights(model) if ranks is not None else nullcontext():
+            for _ in range(1 if ranks is None else 1 + ranks.rank):
+                last = model.features(x, rare=False) @ model.head.t()
+        outputs.append(last)
+        outputs.append(model.features(x, rare=False))
+    return outputs
+
+
+def taken_over(ranks: Ranks | None) -> bool:
+    """Whether whole tensors, cut, are the parts of the parameters that they came from."""
+    model = network(ranks)
+    assert is_sharded(model) == (ranks is not None)
+    return all(
+        torch.equal(local_part(cut_like(own, whole_tensor(own).clone())), local_part(own)) for own in model.parameters()
+    )
+
+
+def _process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=max(SIZES))
+    for size in SIZES:
+        group = dist.new_group(list(range(size)))
+        if rank >= size:
+            continue
+        ranks = Ranks.of(group)
+        results = {
+            "looped": train(ranks, "looped"),
+            "two": train(ranks, 2),
+            "accumulate": accumulate(ranks),
+            "tried": tried(ranks),
+            "taken over": taken_over(ranks),
+        }
+        torch.save(results, Path(folder) / f"{size}-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def run_all(folder: Path) -> None:
+    """Starts the processes, which leave their results as SIZE-RANK.pt."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    mp.start_processes(_process, args=(str(folder),), nprocs=max(SIZES), start_method="spawn")

@@ -1,0 +1,80 @@
+"""Sharded parameters: the gradients, weights and losses of one process, with real processes that each hold a part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from sharded_world import SIZES, accumulate, run_all, train, tried
+
+from seqba.core import Ranks
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("sharded")
+    run_all(folder)
+    return {
+        (size, rank): torch.load(folder / f"{size}-{rank}.pt", weights_only=True)
+        for size in SIZES
+        for rank in range(size)
+    }
+
+
+Results = dict[tuple[int, int], dict[str, Any]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", ["looped", "two"])
+def test_weights_statistics_losses_and_averages_are_those_of_one_process(results: Results, plan: str) -> None:
+    alone = train(None, "looped")
+    for (size, rank), result in results.items():
+        sharded = result[plan]
+        for name, expected in alone["state"].items():
+            torch.testing.assert_close(sharded["state"][name], expected, rtol=1e-10, atol=1e-12, msg=name)
+        for average, expected in zip(sharded["averages"], alone["averages"], strict=True):
+            torch.testing.assert_close(average, expected, rtol=1e-9, atol=1e-12)
+        for step, expected in zip(sharded["steps"], alone["steps"], strict=True):
+            assert step == pytest.approx(expected, rel=1e-10), (size, rank)
+
+
+@pytest.mark.slow
+def test_each_rank_has_its_part_of_weights_and_averages_and_all_are_there(results: Results) -> None:
+    alone = train(None, "looped")
+    for size in SIZES:
+        for what, share in (("held", 1), ("kept", 2)):
+            parts = [results[size, rank]["looped"][what] for rank in range(size)]
+            assert sum(parts) == alone[what] == share * alone["held"]
+            assert max(parts) <= alone[what] / size * 1.3  # sevens and fives in parts, and a parameter of one number
+
+
+@pytest.mark.slow
+def test_gradients_from_before_are_added_up_once(results: Results) -> None:
+    alone = accumulate(None)
+    for result in results.values():
+        assert result["accumulate"].keys() == alone.keys()
+        for name, expected in alone.items():
+            torch.testing.assert_close(result["accumulate"][name], expected, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.slow
+def test_what_is_tried_without_noise_sees_the_weights_as_they_are(results: Results) -> None:
+    for result in results.values():
+        for output, expected in zip(result["tried"], tried(None), strict=True):
+            torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_whole_tensor_is_cut_as_its_parameter_is(results: Results) -> None:
+    assert all(result["taken over"] for result in results.values())
+
+
+def test_ranks_beyond_the_cells_have_an_empty_range() -> None:
+    assert [Ranks(rank, 4).cells(1, 2) for rank in range(4)] == [
+        [(0, range(0))],
+        [(0, range(1))],
+        [(0, range(1, 1))],
+        [(0, range(1, 2))],
+    ]
+    assert [Ranks(rank, 3).cells(2, 1) for rank in range(3)] == [[(0, range(0))], [(0, range(1))], [(1, range(1))]]
