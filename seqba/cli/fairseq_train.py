@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _RANKS = "start the processes with torchrun; an update is --update-freq shards for the whole job, whatever the hardware"
+_SHARDED = "weights and optimizer state in parts on the processes are --shard-params; start them with torchrun"
 _HALF = "half precision is --bf16 here, which needs no loss scaling"
 _NO_PLUGINS = "models and tasks are imported from Python; use seqba.merged_gradient in a loop of your own"
 _LOADER = "batches are cut from a memory map in the main process, in about a millisecond each; leave it out"
@@ -35,7 +36,7 @@ UNSUPPORTED = {
     "--distributed-no-spawn": _RANKS,
     "--device-id": "choose the GPU with CUDA_VISIBLE_DEVICES",
     "--local_rank": _RANKS,
-    "--ddp-backend": _RANKS,
+    "--ddp-backend": f"{_RANKS}; for fully_sharded add --shard-params",
     "--ddp-comm-hook": _RANKS,
     "--bucket-cap-mb": _RANKS,
     "--find-unused-parameters": _RANKS,
@@ -43,7 +44,7 @@ UNSUPPORTED = {
     "--broadcast-buffers": _RANKS,
     "--pipeline-model-parallel": _RANKS,
     "--model-parallel-size": _RANKS,
-    "--zero-sharding": _RANKS,
+    "--zero-sharding": _SHARDED,
     "--cpu-offload": _MEMORY,
     "--checkpoint-activations": _MEMORY,
     "--empty-cache-freq": _MEMORY,
@@ -118,7 +119,10 @@ UNSUPPORTED = {
     "--combine-valid-subsets": "list them in --valid-subset",
     "--batch-size-cap": "use --max-tokens",
     "--skip-remainder-batch": "the last update of an epoch takes what is left",
-    "--not-fsdp-flatten-parameters": _RANKS,
+    "--not-fsdp-flatten-parameters": _SHARDED,
+    "--no-reshard-after-forward": _SHARDED,
+    "--fp32-reduce-scatter": _SHARDED,
+    "--use-sharded-state": "a checkpoint is one file, whatever the number of processes",
     "--suppress-crashes": "leave it out",
     "--seed-provided": "leave it out",
     "--config-dir": "options are given on the command line",

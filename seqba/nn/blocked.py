@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -62,6 +61,6 @@ def blocked(module: nn.Module) -> nn.Module:
     children = {name: child and blocked(child) for name, child in module._modules.items()}
     if all(child is module._modules[name] for name, child in children.items()):
         return module
-    twin = copy.copy(module)
-    twin._modules = children
+    twin = object.__new__(type(module))  # not `copy`, which a sharded module refuses
+    twin.__dict__ = {**module.__dict__, "_modules": children}
     return twin

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from seqba.core import local_part
 
 
 class NonMonotonicTrigger:
@@ -74,7 +77,8 @@ def begin_averaging(optimizer: torch.optim.Optimizer) -> torch.optim.ASGD:
 def swapped_weights(optimizer: torch.optim.Optimizer) -> Iterator[bool]:
     """Inside, parameters hold their averages, where the optimizer has any; afterwards they hold their own values again.
 
-    Tensors taken inside (a state_dict, say) go on holding the averages.
+    Tensors taken inside (a state_dict, say) go on holding the averages; but sharded parameters change places with their
+    averages in the memory of both, and what ranks have gathered of them must be put away before and after.
 
     Yields:
         Whether there are averages.
@@ -82,11 +86,24 @@ def swapped_weights(optimizer: torch.optim.Optimizer) -> Iterator[bool]:
     averages = {}
     if isinstance(optimizer, torch.optim.ASGD):
         averages = {parameter: state["ax"] for parameter, state in optimizer.state.items()}
-    raw = {parameter: parameter.data for parameter in averages}
-    for parameter, average in averages.items():
-        parameter.data = average
+    raw = {parameter: parameter.data for parameter in averages if local_part(parameter) is parameter}
+    parts = [
+        (local_part(parameter), local_part(average)) for parameter, average in averages.items() if parameter not in raw
+    ]
+    for parameter in raw:
+        parameter.data = averages[parameter]
+    _exchange(parts)
     try:
         yield bool(averages)
     finally:
         for parameter, values in raw.items():
             parameter.data = values
+        _exchange(parts)
+
+
+def _exchange(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        for one, other in pairs:
+            kept = one.clone()
+            one.copy_(other)
+            other.copy_(kept)

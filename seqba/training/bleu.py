@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from seqba.core import Ranks
+from seqba.core import Ranks, is_sharded, whole_weights
 from seqba.data.subwords import load_subwords
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
@@ -80,14 +81,18 @@ class BleuScorer:
     def __call__(self, model: nn.Module, subset: str, should_stop: Callable[[], bool]) -> dict[str, float]:
         """{"bleu": 0 to 100} of a model in evaluation mode; several ranks have a part of the sentences each.
 
+        They also gather all weights of a sharded model meanwhile: asking for layer after layer and token after token
+        would take longer than the search.
+
         Raises:
             Interrupted: as soon as `should_stop()`, on any rank.
         """
         rows = np.sort(self.task.validation(subset).batches.rows)
         try:
-            own = self._translate(
-                model, subset, rows if self.ranks is None else rows[self.ranks.rank :: self.ranks.size], should_stop
-            )
+            with whole_weights(model) if is_sharded(model) else nullcontext():
+                own = self._translate(
+                    model, subset, rows if self.ranks is None else rows[self.ranks.rank :: self.ranks.size], should_stop
+                )
         except Interrupted:
             own = None
         parts = [own] if self.ranks is None else self.ranks.gather(own)

@@ -20,6 +20,7 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 from torch import Tensor, nn
 
+from seqba.core import cut_like
 from seqba.data.files import atomic_write, open_file
 from seqba.errors import UserError
 from seqba.models.architectures import (
@@ -168,7 +169,7 @@ def load_model(
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
-    """Copies a checkpoint's weights into `model`.
+    """Copies a checkpoint's weights into `model`, whole or sharded.
 
     Raises:
         UserError: naming the first weight that is missing, surplus or of another shape.
@@ -185,7 +186,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path) -
     surplus = [name for name in given if name not in own]
     if surplus:
         raise UserError(f"checkpoint {path} has a weight {surplus[0]!r} that the model lacks: another architecture")
-    model.load_state_dict(given)
+    model.load_state_dict({name: cut_like(tensor, given[name]) for name, tensor in own.items()})
 
 
 def count_updates(state: Mapping[str, Any]) -> int:

@@ -90,6 +90,8 @@ def check_ranks(ranks: Ranks | None, grid: Grid, options: RunOptions) -> None:
     if ranks is None:
         if options.broadcast_batches:
             raise UserError("--broadcast-batches is for several processes: start them with torchrun, or leave it out")
+        if options.shard_params:
+            raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
     else:
         try:
             ranks.check(min(grid.shards_per_epoch), grid.copies)

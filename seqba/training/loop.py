@@ -288,8 +288,8 @@ class TrainingLoop:
 
     def _rescue(self) -> None:
         """Saves what was learned before an error of this rank ends the run, unless other ranks have a part of it."""
-        ranks = self.trainer.ranks
-        if ranks is None or (self.task.carried is None and is_first(ranks)):
+        ranks, parted = self.trainer.ranks, self.trainer.is_sharded or self.task.carried is not None
+        if ranks is None or (not parted and is_first(ranks)):
             self._save([])
 
     def _limit(self, epochs: int) -> str | None:

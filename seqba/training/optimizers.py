@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqba.core import local_part
 from seqba.training.averaging import NonMonotonicTrigger
 from seqba.training.options import OptimisationOptions
 
@@ -23,7 +24,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
     nt_asgd   the same without momentum, until `build_trigger`'s trigger fires (`seqba.training.averaging`).
 
     With --weight-decay-on weights, parameters of one dimension don't decay: biases, and the scales and shifts of norms.
-    A step reads and writes each weight once (fused), on the CPU as well.
+    A step reads and writes each weight once (fused), on the CPU as well; but torch's SGD can't do so with sharded ones.
 
     Source: Kingma & Ba 2015; Loshchilov & Hutter 2019 for Adam's decay; Merity et al. 2018 for NT-ASGD.
     """
@@ -36,7 +37,8 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
             eps=options.adam_eps,
             fused=True,
         )
-    return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, fused=True)
+    whole = all(local_part(parameter) is parameter for group in groups for parameter in group["params"])
+    return torch.optim.SGD(groups, lr=0.0, momentum=options.momentum, fused=whole, foreach=not whole)
 
 
 def _groups(parameters: list[nn.Parameter], options: OptimisationOptions) -> list[dict[str, Any]]:

@@ -132,6 +132,12 @@ class RunOptions:
         "under torchrun: of the processes that have copies of a batch one reads it and sends it to the others, instead "
         "of each reading it: for slow or far disks (not in fairseq)",
     )
+    shard_params: bool = option(
+        False,
+        "under torchrun: each process keeps a part of the weights, gradients and optimizer state, and gathers a layer "
+        "only while it computes (FSDP): for models beyond one device; --plan auto is looped then, and --eval-bleu "
+        "gathers all weights while it translates (not in fairseq)",
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from seqba import __version__
 from seqba.core import Ranks
@@ -30,6 +31,7 @@ from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
 from seqba.training.recipe import Recipe, RunnableTask, describe_task, open_task
 from seqba.training.schedules import build_schedule
+from seqba.training.sharding import shard_model
 from seqba.training.signals import StopSignal
 from seqba.training.state import find_start, origin, restore
 from seqba.training.trainer import Trainer, UpdateRules
@@ -131,7 +133,7 @@ def _build_trainer(
 ) -> Trainer[Any]:
     options = recipe.training
     torch.manual_seed(options.grid.seed)
-    model = build_model(constants["cfg"]["model"], constants["task_state"]).to(device)
+    model = _on_device(build_model(constants["cfg"]["model"], constants["task_state"]), options, device, ranks)
     sizes = constants["cfg"]["model"]["options"]
     width = sizes.get("encoder_embed_dim", sizes.get("decoder_embed_dim"))
     shards = options.grid.update_freq[0]
@@ -149,6 +151,15 @@ def _build_trainer(
     optimizer = build_optimizer(model.parameters(), options.optimisation)
     trigger = build_trigger(options.optimisation)
     return Trainer(task, model, optimizer, schedule, rules, trigger, ranks)
+
+
+def _on_device(model: nn.Module, options: TrainingOptions, device: torch.device, ranks: Ranks | None) -> nn.Module:
+    if not options.run.shard_params or ranks is None:
+        return model.to(device)
+    shard_model(model, ranks, device)
+    looped = "; --plan auto is looped then" if options.grid.plan == "auto" else ""
+    logger.info("weights, gradients and optimizer state in parts on %d ranks%s", ranks.size, looped)
+    return model
 
 
 def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], options: TrainingOptions) -> Progress:

@@ -11,9 +11,11 @@ from typing import Any
 from seqba.errors import UserError
 from seqba.options import flag_of
 from seqba.training.checkpoint import load_weights, read_checkpoint
+from seqba.training.distributed import is_first
 from seqba.training.folder import LAST
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress
+from seqba.training.sharding import whole_averages_of, whole_weights_of
 from seqba.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -133,7 +135,10 @@ def find_start(options: CheckpointOptions) -> Start | None:
 
 
 def capture(trainer: Trainer[Any], progress: Progress, constants: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's state: `constants` (cfg, task_state, origin), the weights, the optimizer, the position."""
+    """A checkpoint's state: `constants` (cfg, task_state, origin), the weights, the optimizer, the position.
+
+    All ranks must call it, each having a part; the first one's is whole.
+    """
     extra_state = {**progress.extra_state(), "trainer": trainer.state_dict(), "origin": constants["origin"]}
     history = {
         "criterion_name": constants["cfg"]["task"]["criterion"]["criterion"],
@@ -142,17 +147,29 @@ def capture(trainer: Trainer[Any], progress: Progress, constants: Mapping[str, A
         "num_updates": trainer.updates,
     }
     with trainer.averaged_weights() as averaged:
-        weights = trainer.model.state_dict()
+        weights = _weights(trainer)
     return {
         "args": None,
         "cfg": constants["cfg"],
         "model": weights,
-        "raw_model": trainer.model.state_dict() if averaged else None,
+        "raw_model": _weights(trainer) if averaged else None,
         "optimizer_history": [history],
         "task_state": constants["task_state"],
         "extra_state": extra_state,
-        "last_optimizer_state": trainer.optimizer.state_dict(),
+        "last_optimizer_state": _averages(trainer),
     }
+
+
+def _weights(trainer: Trainer[Any]) -> dict[str, Any]:
+    if not trainer.is_sharded:
+        return trainer.model.state_dict()
+    return whole_weights_of(trainer.model, keep=is_first(trainer.ranks))
+
+
+def _averages(trainer: Trainer[Any]) -> dict[str, Any]:
+    if not trainer.is_sharded:
+        return trainer.optimizer.state_dict()
+    return whole_averages_of(trainer.optimizer, keep=is_first(trainer.ranks))
 
 
 def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -> Progress:

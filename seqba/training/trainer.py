@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Ranks, finish_update, grid_gradient, parse_plan
+from seqba.core import Ranks, finish_update, grid_gradient, is_sharded, parse_plan, put_away, whole_tensor
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
 from seqba.training.device import to_device
 from seqba.training.optimizers import check_averages
 from seqba.training.schedules import Schedule
+from seqba.training.sharding import cut_averages
 
 Batch = TypeVar("Batch")
 
@@ -82,7 +83,7 @@ class Trainer(Generic[Batch]):
 
     Args:
         task: gives the loss and the weights.
-        model: on the device that it trains on.
+        model: on the device that it trains on; its parameters may be sharded over the ranks.
         optimizer: of the model's parameters; its learning rate is set before every step.
         schedule: learning rate of the 1-based update.
         rules: see `UpdateRules`.
@@ -178,9 +179,20 @@ class Trainer(Generic[Batch]):
             self.optimizer = begin_averaging(self.optimizer)
             logger.info("averaging the weights from update %d on", self.updates + 1)
 
-    def averaged_weights(self) -> AbstractContextManager[bool]:
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank has a part of the weights, and of what the optimizer keeps for them."""
+        return is_sharded(self.model)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[bool]:
         """Inside, the model has the averaged weights if there are any (`swapped_weights`), else those that train."""
-        return swapped_weights(self.optimizer)
+        put_away(self.model)
+        try:
+            with swapped_weights(self.optimizer) as averaged:
+                yield averaged
+        finally:
+            put_away(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the trigger, the carried state, and the plan's choice of copies per pass.
@@ -225,7 +237,8 @@ class Trainer(Generic[Batch]):
             self.trigger.load_state_dict(trigger)
             if self.trigger.has_fired:
                 self.optimizer = begin_averaging(self.optimizer)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        own = cut_averages(self.optimizer, state) if self.is_sharded else state
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": own})
         check_averages(self.optimizer)
 
     def own_shards(self, shards: int) -> list[int]:
@@ -249,7 +262,7 @@ class Trainer(Generic[Batch]):
 
     def _clip(self) -> float:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = whole_tensor(nn.utils.get_total_norm(gradients))
         if self.rules.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.rules.clip_norm, norm)
         return float(norm)

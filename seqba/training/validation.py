@@ -10,7 +10,7 @@ import torch
 from seqba.errors import UserError
 from seqba.tasks import Shards
 from seqba.training.device import to_device
-from seqba.training.distributed import is_unread, whose
+from seqba.training.distributed import is_unread, summed, whose
 from seqba.training.metrics import readable
 from seqba.training.trainer import Trainer
 
@@ -23,7 +23,8 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     """Means over a split, without noise.
 
     Of several ranks each takes every so-manieth batch, unless the batches of a split go on from each other: then each
-    takes them all. All have the same means, and all are interrupted if one is.
+    takes them all. All have the same means, and all are interrupted if one is. Where parameters are sharded, all go
+    from batch to batch together: one that has none left tries another for nothing, and they agree on whether to stop.
 
     Returns:
         loss: nats per weight (target token, sentence or image), with the label smoothing of training.
@@ -39,15 +40,19 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     first, step = (trainer.ranks.rank, trainer.ranks.size) if trainer.ranks is not None and is_divided else (0, 1)
     trainer.model.eval()
     with torch.no_grad():
-        for number in range(first, len(batches), step):
-            if should_stop():
-                sums["stopped"] = 1.0
+        for start in range(0, len(batches), step):
+            number = start + first
+            is_idle = number >= len(batches)
+            if is_idle and not trainer.is_sharded:
                 break
-            batch = _read(batches, number)
-            if is_unread(batch):
-                sums["unread"] = 1.0
+            batch = _read(batches, 0 if is_idle else number)
+            ends = _agreed(trainer, {"stopped": float(should_stop()), "unread": is_unread(batch)})
+            if any(ends.values()):
+                sums |= ends
                 break
             loss, weight, extras = trainer.loss(trainer.model, to_device(batch, trainer.device))
+            if is_idle:
+                break
             sums["weight"] += weight
             sums["count"] += trainer.task.count(batch)
             for name, value in {"loss": loss, **extras}.items():
@@ -69,6 +74,13 @@ def _read(batches: Shards[Any], number: int) -> Any:
         return batches[number]
     except UserError as error:
         return error
+
+
+def _agreed(trainer: Trainer[Any], ends: dict[str, float]) -> dict[str, float]:
+    """Reasons to end here: with sharded parameters those of any rank, as the others can't go on without it."""
+    if not trainer.is_sharded:
+        return ends
+    return dict(zip(ends, summed(trainer.ranks, [*ends.values()], trainer.device), strict=True))
 
 
 def _merged(sums: Sequence[Mapping[str, float]], *, is_divided: bool) -> dict[str, float]:

@@ -1,0 +1,86 @@
+"""Sharded parameters of this project's models: what is gathered together, and checkpoints that know nothing of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqba.core import Ranks, cut_like, shard_parameters, whole_tensor
+from seqba.errors import UserError
+from seqba.models.layers import Stream
+
+ENTRANCES = ("features", "window")
+"""Methods that the tasks' losses call in place of `forward`, by the models that have them."""
+
+
+def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
+    """Shards a model's parameters over the ranks: what it has in lists (layers, stages) is a block each.
+
+    Embeddings and the output, which may be one matrix, belong to no block.
+
+    Args:
+        model: the same on every rank, in the memory of the CPU: only parts of it come to the device.
+        ranks: the processes.
+        device: that this process computes on.
+
+    Raises:
+        UserError: for a torch that is too old.
+    """
+    blocks = [block for child in model.children() if isinstance(child, nn.ModuleList) for block in child]
+    for block in blocks:
+        block.register_forward_hook(_settle)
+    # Nothing here writes over what a block returned, which is what torch warns of.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    try:
+        shard_parameters(
+            model, ranks, device, blocks=blocks, methods=[name for name in ENTRANCES if hasattr(model, name)]
+        )
+    except ValueError as error:
+        raise UserError(f"--shard-params: {error}") from None
+
+
+def whole_weights_of(model: nn.Module, *, keep: bool) -> dict[str, Any]:
+    """The state_dict of a sharded model in whole tensors, in the memory of the CPU; all ranks must call it.
+
+    Names of one parameter have one tensor. Where `keep` is false (ranks that write nothing) there is none.
+    """
+    named = model.state_dict(keep_vars=True)
+    whole = {id(tensor): _whole(tensor, keep=keep) for tensor in named.values()}
+    return {name: whole[id(tensor)] for name, tensor in named.items()}
+
+
+def whole_averages_of(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
+    """The state_dict of a sharded model's optimizer likewise; all ranks must call it."""
+    state = optimizer.state_dict()
+    whole = {
+        number: {name: _whole(value, keep=keep) if isinstance(value, Tensor) else value for name, value in kept.items()}
+        for number, kept in state["state"].items()
+    }
+    return {**state, "state": whole}
+
+
+def cut_averages(optimizer: torch.optim.Optimizer, state: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Any]:
+    """The "state" of an optimizer's state_dict in whole tensors → this rank's parts, where parameters are sharded."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        number: {name: _cut(parameters[number], value) for name, value in kept.items()}
+        for number, kept in state.items()
+    }
+
+
+def _settle(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    """Applies a norm that was left to the next layer (`Stream`), where this layer's weights are away again."""
+    return Stream(output.settle()) if isinstance(output, Stream) else output
+
+
+def _whole(tensor: Tensor, *, keep: bool) -> Tensor | None:
+    whole = whole_tensor(tensor)
+    return whole.detach().cpu() if keep else None
+
+
+def _cut(parameter: Tensor, value: Any) -> Any:
+    return cut_like(parameter, value) if isinstance(value, Tensor) and value.shape == parameter.shape else value
