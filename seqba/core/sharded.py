@@ -123,7 +123,7 @@ def cut_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     like = cast(_Part, parameter)
-    moved = tensor.to(parameter.device)
+    moved = tensor.to(parameter.device).contiguous()
     return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
 
 

@@ -63,11 +63,15 @@ def whole_averages_of(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[s
     return {**state, "state": whole}
 
 
-def cut_averages(optimizer: torch.optim.Optimizer, state: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Any]:
-    """The "state" of an optimizer's state_dict in whole tensors → this rank's parts, where parameters are sharded."""
+def fit_averages(optimizer: torch.optim.Optimizer, state: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Any]:
+    """The "state" of an optimizer's state_dict in whole tensors → in parts where parameters are, laid out as they are.
+
+    The fused optimizers take it for granted that a weight and its averages lie alike in memory; but a run in parts
+    writes them row by row, where the weights of an image model have their channels last.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {
-        number: {name: _cut(parameters[number], value) for name, value in kept.items()}
+        number: {name: _fit(parameters[number], value) for name, value in kept.items()}
         for number, kept in state.items()
     }
 
@@ -78,9 +82,14 @@ def _settle(_module: nn.Module, _inputs: Any, output: Any) -> Any:
 
 
 def _whole(tensor: Tensor, *, keep: bool) -> Tensor | None:
-    whole = whole_tensor(tensor)
-    return whole.detach().cpu() if keep else None
+    whole = whole_tensor(tensor)  # which may lie in a larger memory, for parts of different sizes
+    return whole.cpu().clone() if keep else None
 
 
-def _cut(parameter: Tensor, value: Any) -> Any:
-    return cut_like(parameter, value) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+def _fit(parameter: Tensor, value: Any) -> Any:
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    fitting = cut_like(parameter, value)
+    if fitting is not value or value.stride() == parameter.stride():
+        return fitting
+    return value.new_empty_strided(value.shape, parameter.stride()).copy_(value)

@@ -19,7 +19,7 @@ from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapp
 from seqba.training.device import to_device
 from seqba.training.optimizers import check_averages
 from seqba.training.schedules import Schedule
-from seqba.training.sharding import cut_averages
+from seqba.training.sharding import fit_averages
 
 Batch = TypeVar("Batch")
 
@@ -237,8 +237,8 @@ class Trainer(Generic[Batch]):
             self.trigger.load_state_dict(trigger)
             if self.trigger.has_fired:
                 self.optimizer = begin_averaging(self.optimizer)
-        own = cut_averages(self.optimizer, state) if self.is_sharded else state
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": own})
+        fitting = fit_averages(self.optimizer, state)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": fitting})
         check_averages(self.optimizer)
 
     def own_shards(self, shards: int) -> list[int]:

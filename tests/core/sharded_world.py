@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from seqba.core import (
 from seqba.nn import Dropout, GhostBatchNorm2d
 
 SIZES = (2, 3, 4)
+TIMEOUT = timedelta(seconds=60)
+"""Ranks that don't make the same passes wait for each other."""
+
 UPDATES = ((2, 3), (2, 3), (1, 2), (2, 3), (1, 3))
 """(S, M) of each update: even and uneven numbers of passes, and fewer cells than some of the groups have ranks."""
 
@@ -156,7 +160,9 @@ def taken_over(ranks: Ranks | None) -> bool:
 
 def _process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=max(SIZES))
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=max(SIZES), timeout=TIMEOUT
+    )
     for size in SIZES:
         group = dist.new_group(list(range(size)))
         if rank >= size:

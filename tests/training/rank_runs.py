@@ -33,11 +33,28 @@ RUNS = {
 }
 """Data (a folder in FOLDER) and options. Small rates and gelu: where rounding turns a relu, the difference grows."""
 
+MORE_RUNS = {
+    "adam": [
+        *RUNS["transformer"],
+        *("--optimizer", "adam", "--lr", "0.002", "--adam-eps", "1e-3", "--encoder-normalize-before"),
+    ],
+    "averaged": [
+        *RUNS["awd_lstm"],
+        *("--lr", "40", "--nonmono", "0", "--validate-interval-updates", "1"),
+    ],
+    "short": [
+        *RUNS["resnet"],
+        *("--copies", "1", "--update-freq", "19"),
+    ],
+}
+"""Adam's averages (an epsilon above the rounding of gradients that are zero), those of NT-ASGD, and epochs whose last
+update is a single cell."""
+
 
 def train_all(folder: Path, updates: str, more: list[str], *, names: list[str], save: str) -> None:
     """Trains each of `names` on FOLDER/DATA into FOLDER/SAVE/NAME."""
     for name in names:
-        data, *options = RUNS[name]
+        data, *options = {**RUNS, **MORE_RUNS}[name]
         save_dir = folder / save / name
         log = ["--save-dir", str(save_dir), "--log-file", f"{save_dir}.jsonl", "--max-update", updates]
         status = run(main, [str(folder / data), *options, *COMMON, *log, *more])

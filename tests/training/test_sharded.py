@@ -1,42 +1,73 @@
-"""seqba-train --shard-params under torchrun: the run of one process, in parts; checkpoints don't know."""
+"""seqba-train --shard-params under torchrun: the run of one process, in parts; checkpoints don't know of them."""
 
 from __future__ import annotations
 
-import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from alphabet import write_alphabet
-from rank_runs import RUNS, train_all
+from rank_runs import MORE_RUNS, RUNS, train_all
 from reversal import write_reversal
-from test_distributed import distance, lines_of, state_of, torchrun
+from sharded_world import BATCHES, SIZE, CountingTask, run_all, validated
+from test_distributed import distance, lines_of, state_of, torchrun, wait_for
 from toy_images import write_coloured_cifar
 
 from seqba.errors import UserError
 from seqba.training.arms import Grid
+from seqba.training.checkpoint import read_checkpoint
 from seqba.training.distributed import check_ranks
 from seqba.training.folder import LAST
 from seqba.training.options import RunOptions
 
 UPDATES = 20
+BEGUN, ALL = 6, 12
+"""Updates of the runs that go on elsewhere: when, and how many they make in all."""
+
+RESUMED = [*MORE_RUNS, "resnet"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data of all tasks, and a run of each, alone and in parts on 2 and 3 ranks."""
+    """The data of all tasks, and a run of each: alone, and in parts on 2 and 3 ranks."""
     folder = tmp_path_factory.mktemp("sharded")
     write_reversal(folder / "reversal")
     write_alphabet(folder / "alphabet")
     write_coloured_cifar(folder / "pictures")
+    train_alone(folder, "1", UPDATES, list(RUNS))
+    train_in_parts(folder, 2, "2", UPDATES, list(RUNS))
+    train_in_parts(folder, 3, "3", UPDATES, list(RUNS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resumed(folder: Path) -> Path:
+    """Runs that go on as they began, and runs that begin in parts and go on alone, and the other way round."""
+    train_alone(folder, "alone", ALL, RESUMED)
+    train_alone(folder, "alone first", BEGUN, RESUMED)
+    train_in_parts(folder, 3, "alone first", ALL, RESUMED)
+    train_in_parts(folder, 2, "parts first", BEGUN, RESUMED)
+    train_alone(folder, "parts first", ALL, RESUMED)
+    return folder
+
+
+def train_alone(folder: Path, save: str, updates: int, names: list[str]) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    train_all(folder, str(UPDATES), [], names=list(RUNS), save="1")
+    train_all(folder, str(updates), [], names=names, save=save)
     torch.set_num_threads(threads)
-    for ranks in (2, 3):
-        finished = torchrun(folder, ranks, str(ranks), UPDATES, "--shard-params")
-        assert finished.returncode == 0, finished.stderr
-    return folder
+
+
+def train_in_parts(folder: Path, ranks: int, save: str, updates: int, names: list[str]) -> None:
+    options = ("--shard-params", "--broadcast-batches")
+    finished = torchrun(folder, ranks, save, updates, *options, names=",".join(names))
+    assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.slow
@@ -50,9 +81,100 @@ def test_weights_after_twenty_updates_are_those_of_one_process(folder: Path, ran
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("ranks", ["2", "3"])
 def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, ranks: str, name: str) -> None:
-    alone, several = (lines_of(folder, save, name) for save in ("1", ranks))
-    assert [line["event"] for line in alone] == [line["event"] for line in several]
-    for one, other in zip(alone, several, strict=True):
+    alone, parts = (lines_of(folder, save, name) for save in ("1", ranks))
+    assert [line["event"] for line in alone] == [line["event"] for line in parts]
+    for one, other in zip(alone, parts, strict=True):
         for key in ("loss", "nll", "ppl", "top1", "bleu", "grad_norm", "lr", "update", "epoch"):
             if key in one:
                 assert other[key] == pytest.approx(one[key], rel=2e-5), key
+        for key in one:
+            if key.startswith(("unique", "processed")) and not key.endswith("per_s"):
+                assert other[key] == one[key], key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("save", ["alone first", "parts first"])
+def test_a_run_begun_in_parts_goes_on_alone_and_the_other_way_round(resumed: Path, save: str, name: str) -> None:
+    alone, went_on = (state_of(resumed, where, name) for where in ("alone", save))
+    assert distance(alone["model"], went_on["model"]) < 1e-5
+    assert (alone["raw_model"] is None) == (went_on["raw_model"] is None) == (name != "averaged")
+    if name == "averaged":
+        assert distance(alone["raw_model"], went_on["raw_model"]) < 1e-5
+
+
+def averages_of(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """What the optimizer keeps, by weight and name."""
+    averages = state["last_optimizer_state"]["state"]
+    return {f"{number} {name}": value for number, kept in averages.items() for name, value in kept.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_checkpoint_written_in_parts_is_that_of_one_process(resumed: Path, name: str) -> None:
+    alone, parts = (state_of(resumed, save, name) for save in ("alone", "alone first"))
+    assert parts.keys() == alone.keys()
+    for one, other in ((alone["model"], parts["model"]), (averages_of(alone), averages_of(parts))):
+        assert one
+        assert distance(one, other) < 1e-4
+        for key, value in one.items():
+            assert (other[key].shape, other[key].dtype) == (value.shape, value.dtype)
+    sizes = [(resumed / save / name / LAST).stat().st_size for save in ("alone", "alone first")]
+    # Alone, averages that are the weights of the model are written once.
+    assert sizes[1] <= (4 / 3 if name == "averaged" else 1) * 1.02 * sizes[0] + 2000
+
+
+@pytest.mark.slow
+def test_ranks_validate_their_parts_of_a_split_and_stop_together(tmp_path: Path) -> None:
+    results = run_all(tmp_path)
+    for what, batches in (("whole", BATCHES), ("few", 2)):
+        expected = validated(None, batches)["means"]
+        for result in results:
+            assert result[what]["means"] == pytest.approx(expected, rel=1e-5)
+    own = [float(batch.values[0, 0]) for batch in CountingTask().batches]
+    assert results[1]["whole"]["seen"] == [own[1], own[4], own[6]]  # the last one for nothing
+    assert [result["stopped"] for result in results] == [
+        {"means": None, "seen": [own[rank]], "held": results[rank]["whole"]["held"]} for rank in range(SIZE)
+    ]
+    assert [sum(column) for column in zip(*(result["whole"]["held"] for result in results), strict=True)] == [
+        20, 5, 5, 1,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_who_loses_a_rank_in_the_middle_of_a_pass_says_so_in_one_line(folder: Path, tmp_path: Path) -> None:
+    data, *options = RUNS["resnet"]
+    start = "import sys; from seqba.cli.train import entry; sys.exit(entry())"
+    command = [sys.executable, "-c", start, str(folder / data), *options, "--cpu", "--shard-params"]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    ranks = []
+    for rank in range(2):
+        where = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        ranks.append(
+            subprocess.Popen(
+                [*command, "--save-dir", str(tmp_path), "--save-interval-updates", "1", "--distributed-timeout", "10"],
+                env={**os.environ, **where, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        wait_for(lambda: (tmp_path / LAST).exists())
+        ranks[1].send_signal(signal.SIGKILL)
+        _, told = ranks[0].communicate(timeout=100)
+    finally:
+        for process in ranks:
+            process.kill()
+            process.communicate()
+    assert ranks[0].returncode == 2
+    assert "Traceback" not in told
+    assert told.splitlines()[-1].startswith("error: rank 0: another rank has ended, or gave no answer within")
+    assert read_checkpoint(tmp_path / LAST)["extra_state"]["trainer"]["updates"] >= 1
+
+
+def test_one_process_alone_has_nothing_to_share() -> None:
+    with pytest.raises(UserError, match="--shard-params is for several processes: start them with torchrun"):
+        check_ranks(None, Grid((1,), 4), RunOptions(shard_params=True))
