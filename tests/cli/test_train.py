@@ -351,6 +351,11 @@ def test_another_grid_in_the_same_folder_is_refused(
     assert "--encoder-ffn-embed-dim" in complaint([*arguments, "--encoder-ffn-embed-dim", "64"], capsys)
 
 
+@pytest.mark.parametrize("flag", ["--ddp-backend", "--zero-sharding", "--no-reshard-after-forward"])
+def test_what_shards_parameters_elsewhere_names_our_option(flag: str) -> None:
+    assert "--shard-params" in UNSUPPORTED[flag]
+
+
 @pytest.mark.parametrize("flag", sorted(UNSUPPORTED))
 def test_fairseqs_other_options_are_refused_by_name(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     message = complaint(["data-bin", "--lr", "1", flag, "1"], capsys)

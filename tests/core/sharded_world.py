@@ -80,16 +80,16 @@ def mean_loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return total / weight
 
 
-def network(ranks: Ranks | None) -> Network:
+def network(ranks: Ranks | None, *, sharded: bool = True) -> Network:
     model = Network().double()
-    if ranks is not None:
+    if ranks is not None and sharded:
         shard_parameters(model, ranks, torch.device("cpu"), blocks=model.blocks, methods=["features"])
     return model
 
 
-def train(ranks: Ranks | None, plan: Any) -> dict[str, Any]:
+def train(ranks: Ranks | None, plan: Any, *, sharded: bool = True) -> dict[str, Any]:
     """A few updates: losses, weights, buffers and Adam's averages, and how much of them this rank has."""
-    model = network(ranks)
+    model = network(ranks, sharded=sharded)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
     steps = []
     for update, (size, copies) in enumerate(UPDATES, start=1):
@@ -164,13 +164,14 @@ def _process(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=max(SIZES), timeout=TIMEOUT
     )
     for size in SIZES:
-        group = dist.new_group(list(range(size)))
+        group = dist.new_group(list(range(size)), timeout=TIMEOUT)
         if rank >= size:
             continue
         ranks = Ranks.of(group)
         results = {
             "looped": train(ranks, "looped"),
             "two": train(ranks, 2),
+            "unsharded": train(ranks, "auto", sharded=False),
             "accumulate": accumulate(ranks),
             "tried": tried(ranks),
             "taken over": taken_over(ranks),

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqba.core import finish_update, grid_gradient, merged_gradient
+from seqba.core import Noise, finish_update, grid_gradient, merged_gradient, noise_context
+from seqba.core.finish import gathering_nothing
 from seqba.core.plan import Plan
+from seqba.nn import GhostBatchNorm2d
 
 
 class Counter(nn.Module):
@@ -98,3 +100,19 @@ def test_what_an_interrupted_update_gathered_is_forgotten() -> None:
     with pytest.raises(KeyboardInterrupt):
         merged_gradient(model, torch.ones(2, 1), interrupted, copies=3, plan="looped")
     assert model.told == [(2, False)]
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_pass_for_nothing_gathers_zeros_beside_what_was_gathered(before: int) -> None:
+    norms = nn.Sequential(GhostBatchNorm2d(3), GhostBatchNorm2d(3))
+    x = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    with noise_context(Noise(seed=1, update=1, shard=0, copies=[0])):
+        for _ in range(before):
+            norms(x)
+        earlier = [sums.clone() for module in norms for sums in module.gathered()]
+        with gathering_nothing(norms):
+            norms(x + 5)
+    now = [sums for module in norms for sums in module.gathered()]
+    assert len(now) == 2
+    for sums, expected in zip(now, earlier or [torch.zeros(3, 3)] * 2, strict=True):
+        assert torch.equal(sums, expected)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sharded_world import SIZES, accumulate, run_all, train, tried
 
-from seqba.core import Ranks
+from seqba.core import Ranks, merged_gradient
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ Results = dict[tuple[int, int], dict[str, Any]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", ["looped", "two"])
+@pytest.mark.parametrize("plan", ["looped", "two", "unsharded"])
 def test_weights_statistics_losses_and_averages_are_those_of_one_process(results: Results, plan: str) -> None:
     alone = train(None, "looped")
     for (size, rank), result in results.items():
@@ -78,3 +78,9 @@ def test_ranks_beyond_the_cells_have_an_empty_range() -> None:
         [(0, range(1, 2))],
     ]
     assert [Ranks(rank, 3).cells(2, 1) for rank in range(3)] == [[(0, range(0))], [(0, range(1))], [(1, range(1))]]
+
+
+def test_a_rank_without_a_copy_of_a_merged_gradient_is_refused() -> None:
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="3 ranks for 1 shards × 2 copies = 2 cells: take at most 2 ranks"):
+        merged_gradient(model, torch.ones(1, 1), lambda m, x: m(x).mean(), copies=2, ranks=Ranks(0, 3))

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,15 +16,17 @@ import torch
 from alphabet import write_alphabet
 from rank_runs import MORE_RUNS, RUNS, train_all
 from reversal import write_reversal
-from sharded_world import BATCHES, SIZE, CountingTask, run_all, validated
 from test_distributed import distance, lines_of, state_of, torchrun, wait_for
 from toy_images import write_coloured_cifar
+from validation_world import BATCHES, SIZE, CountingTask, run_all, validated
 
+from seqba.core import Ranks
 from seqba.errors import UserError
 from seqba.training.arms import Grid
 from seqba.training.checkpoint import read_checkpoint
 from seqba.training.distributed import check_ranks
 from seqba.training.folder import LAST
+from seqba.training.loop import TrainingLoop
 from seqba.training.options import RunOptions
 
 UPDATES = 20
@@ -178,3 +181,14 @@ def test_who_loses_a_rank_in_the_middle_of_a_pass_says_so_in_one_line(folder: Pa
 def test_one_process_alone_has_nothing_to_share() -> None:
     with pytest.raises(UserError, match="--shard-params is for several processes: start them with torchrun"):
         check_ranks(None, Grid((1,), 4), RunOptions(shard_params=True))
+
+
+@pytest.mark.parametrize(("rank", "sharded", "saves"), [(0, True, 0), (1, True, 0), (0, False, 1), (1, False, 0)])
+def test_nobody_saves_alone_what_all_have_parts_of(rank: int, sharded: bool, saves: int) -> None:
+    saved: list[list[str]] = []
+    loop = object.__new__(TrainingLoop)
+    loop.trainer = SimpleNamespace(ranks=Ranks(rank, 2), is_sharded=sharded)  # type: ignore[assignment]
+    loop.task = SimpleNamespace(carried=None)  # type: ignore[assignment]
+    loop._save = saved.append  # type: ignore[method-assign]
+    loop._rescue()
+    assert len(saved) == saves
