@@ -246,9 +246,9 @@ class _Grid:
         return sum(1 for shard, copies in cells for _ in self._passes(shard, copies))
 
     def _run_idle(self, cells: Sequence[tuple[int, range]], names: Mapping[int, str], sums: _Sums) -> None:
-        """A pass like others but for its outcome, which counts nowhere; what it carried, its cell's own pass replaces.
+        """A pass of this rank's first cell, or of another rank's, whose outcome counts nowhere.
 
-        It must come before the others.
+        It comes before the others: what it carries over, the cell's own pass carries over as well.
         """
         shard, copies = cells[0]
         noise = Noise(self.seed, self.update, self.first_shard + shard, range(copies.start, copies.start + 1), names)

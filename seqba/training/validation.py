@@ -42,14 +42,16 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     with torch.no_grad():
         for start in range(0, len(batches), step):
             number = start + first
-            if number >= len(batches) and not trainer.is_sharded:
+            is_idle = number >= len(batches)
+            if is_idle and not trainer.is_sharded:
                 break
-            batch = attempted(partial(batches.__getitem__, min(number, len(batches) - 1)))
-            sums["stopped"], sums["unread"] = _agreed(trainer, [float(should_stop()), is_unread(batch)])
-            if sums["stopped"] or sums["unread"]:
+            batch = attempted(partial(batches.__getitem__, 0 if is_idle else number))
+            ends = _agreed(trainer, {"stopped": float(should_stop()), "unread": is_unread(batch)})
+            if any(ends.values()):
+                sums |= ends
                 break
             loss, weight, extras = trainer.loss(trainer.model, to_device(batch, trainer.device))
-            if number >= len(batches):
+            if is_idle:
                 break
             sums["weight"] += weight
             sums["count"] += trainer.task.count(batch)
@@ -66,9 +68,11 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     return {"loss": mean_loss, **readable(means, trainer.task.unit)}
 
 
-def _agreed(trainer: Trainer[Any], told: Sequence[float]) -> Sequence[float]:
-    """Reasons to stop here: with sharded parameters those of any rank, as the others can't go on without it."""
-    return summed(trainer.ranks, told, trainer.device) if trainer.is_sharded else told
+def _agreed(trainer: Trainer[Any], ends: dict[str, float]) -> dict[str, float]:
+    """Reasons to end here: with sharded parameters those of any rank, as the others can't go on without it."""
+    if not trainer.is_sharded:
+        return ends
+    return dict(zip(ends, summed(trainer.ranks, [*ends.values()], trainer.device), strict=True))
 
 
 def _merged(sums: Sequence[Mapping[str, float]], *, is_divided: bool) -> dict[str, float]:
