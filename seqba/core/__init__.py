@@ -2,7 +2,7 @@
 
 from seqba.core.carry import Carry
 from seqba.core.finish import Finishing, finish_update
-from seqba.core.gradient import Step, grid_gradient, merged_gradient
+from seqba.core.gradient import grid_gradient, merged_gradient
 from seqba.core.noise import Noise, current_noise, noise_context
 from seqba.core.plan import Pass, Plan, parse_plan
 from seqba.core.replicate import replicate, replicating_collate
@@ -16,6 +16,7 @@ from seqba.core.sharded import (
     whole_weights,
 )
 from seqba.core.spread import Ranks, RanksLost
+from seqba.core.sums import Step
 
 __all__ = [
     "Carry",
