@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from seqba.core import (
     Ranks,
+    RanksLost,
     cut_like,
     finish_update,
     grid_gradient,
@@ -185,3 +186,32 @@ def run_all(folder: Path) -> None:
     """Starts the processes, which leave their results as SIZE-RANK.pt."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     mp.start_processes(_process, args=(str(folder),), nprocs=max(SIZES), start_method="spawn")
+
+
+def _lonely(rank: int, folder: str) -> None:
+    """The second process goes before a forward, and before a backward in which nothing is gathered any more."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=TIMEOUT)
+    ranks = Ranks.of()
+    told = []
+    x, _ = Shards(1)[0]
+    forward, backward = network(ranks), Network().double()
+    shard_parameters(backward, ranks, torch.device("cpu"), blocks=[], methods=["features"])
+    hidden = backward.features(x, rare=True)
+    if rank == 1:
+        os._exit(0)
+    for talk in (lambda: hidden.sum().backward(), lambda: forward.features(x, rare=True)):
+        try:
+            talk()
+        except RanksLost:
+            told.append(True)
+    torch.save(told, Path(folder) / "told.pt")
+    os._exit(0)
+
+
+def run_lonely(folder: Path) -> list[bool]:
+    """For each kind of message that goes to a rank that has gone: whether it was called lost."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    mp.start_processes(_lonely, args=(str(folder),), nprocs=2, start_method="spawn")
+    told: list[bool] = torch.load(folder / "told.pt", weights_only=True)
+    return told

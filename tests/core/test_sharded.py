@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from sharded_world import SIZES, accumulate, run_all, train, tried
+from sharded_world import SIZES, accumulate, run_all, run_lonely, train, tried
 
 from seqba.core import Ranks, merged_gradient
 
@@ -68,6 +69,11 @@ def test_what_is_tried_without_noise_sees_the_weights_as_they_are(results: Resul
 @pytest.mark.slow
 def test_a_whole_tensor_is_cut_as_its_parameter_is(results: Results) -> None:
     assert all(result["taken over"] for result in results.values())
+
+
+@pytest.mark.slow
+def test_a_rank_that_has_gone_is_called_lost_in_the_middle_of_a_pass(tmp_path: Path) -> None:
+    assert run_lonely(tmp_path) == [True, True]
 
 
 def test_ranks_beyond_the_cells_have_an_empty_range() -> None:

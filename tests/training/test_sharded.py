@@ -135,7 +135,7 @@ def test_ranks_validate_their_parts_of_a_split_and_stop_together(tmp_path: Path)
         for result in results:
             assert result[what]["means"] == pytest.approx(expected, rel=1e-5)
     own = [float(batch.values[0, 0]) for batch in CountingTask().batches]
-    assert results[1]["whole"]["seen"] == [own[1], own[4], own[6]]  # the last one for nothing
+    assert results[1]["whole"]["seen"] == [own[1], own[4], own[0]]  # the last one for nothing
     assert [result["stopped"] for result in results] == [
         {"means": None, "seen": [own[rank]], "held": results[rank]["whole"]["held"]} for rank in range(SIZE)
     ]
