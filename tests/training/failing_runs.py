@@ -135,7 +135,7 @@ def arm(failure: Failure, flag: Path) -> None:
     if rank != failure.rank:
         return
     if failure.phase == "data":
-        _before(Group, "load", failure, flag, lambda: _fail(failure, flag), training=None)
+        _before(Group, "_read", failure, flag, lambda: _fail(failure, flag), training=None)
     elif failure.phase == "forward":
         _before(Trainer, "loss", failure, flag, lambda: _fail(failure, flag))
     elif failure.phase == "validation" and failure.what == "unreadable":
@@ -250,7 +250,10 @@ def remember_loop() -> None:
 
     def instead(loop: TrainingLoop, stop: Any) -> Any:
         _LOOPS.append(loop)
-        return original(loop, stop)
+        try:
+            return original(loop, stop)
+        finally:
+            _LOOPS.clear()
 
     TrainingLoop.run = instead  # type: ignore[method-assign]
 
@@ -333,7 +336,11 @@ def be_a_rank(failure: dict[str, Any] | None, flag: Path, arguments: list[str]) 
     remember_loop()
     if failure is not None:
         arm(Failure(**failure), flag)
-    sys.exit(run(main, arguments))
+    status = run(main, arguments)
+    names = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
+    if any("gloo" in name for name in names):
+        sys.stderr.write(f"threads that outlive their group: {names}\n")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -198,9 +198,10 @@ def test_what_cannot_be_read_on_one_rank_ends_all_and_costs_no_update(
     saved: int | None,
     options: tuple[str, ...],
 ) -> None:
-    failure = Failure("unreadable", phase, rank, updates, disk_s=0.3)
+    # Torchrun's patience is shorter than a checkpoint takes: were one to leave before, the writer would be killed.
+    failure = Failure("unreadable", phase, rank, updates, disk_s=0.6)
     folder = tmp_path / "run"
-    ended = launch(folder, *options, failure=failure, grace_s=10)
+    ended = launch(folder, *options, failure=failure, grace_s=0.2)
     own, other = (ended.told[each].splitlines()[-1] for each in (rank, 1 - rank))
     assert own == f"error: rank {rank}: picture 7 can't be read"
     assert other.startswith(f"error: rank {1 - rank}: another rank can't read what it needs, and says why")
@@ -251,4 +252,5 @@ def test_torchrun_brings_back_a_run_whose_rank_was_killed(launch: Launcher, stra
     assert agent.returncode == 0, agent.stderr
     assert agent.stderr.count(f"going on from {folder / LAST}: update 4, ") == 1
     assert "find each other" not in agent.stderr
+    assert "outlive" not in agent.stderr  # a thread of gloo's that is there at Python's end may abort it
     assert_same_weights(folder, straight)

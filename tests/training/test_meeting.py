@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from torch.distributed import HashStore, Store
+from torch.distributed import HashStore, Store, TCPStore
 
 from seqba.training.meeting import agree, meet
 
@@ -38,6 +38,20 @@ def test_the_first_rank_is_not_misled_by_what_the_dead_left() -> None:
     with pytest.raises(TimeoutError, match="rank 1 has not come"):
         agree(store, 0, 3, timeout_s=0)
     assert len(set(names_of_a_start(store))) == 1
+
+
+def test_under_torchrun_a_start_finds_nothing_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = TCPStore("localhost", 0, is_master=True)
+    where = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "localhost", "MASTER_PORT": kept.port}
+    for name, value in {**where, "TORCHELASTIC_USE_AGENT_STORE": True}.items():
+        monkeypatch.setenv(name, str(value))
+    first, second = meet(20), meet(20)
+    assert first is not None
+    assert second is not None
+    assert first[1:] == second[1:] == (0, 1)
+    first[0].set("address", "of the dead")
+    assert first[0].check(["address"])
+    assert not second[0].check(["address"])
 
 
 def test_processes_that_have_a_store_of_their_own_need_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
