@@ -187,7 +187,6 @@ class Trainer(Generic[Batch]):
     @contextmanager
     def averaged_weights(self) -> Iterator[bool]:
         """Inside, the model has the averaged weights if there are any (`swapped_weights`), else those that train."""
-        put_away(self.model)
         try:
             with swapped_weights(self.optimizer) as averaged:
                 yield averaged

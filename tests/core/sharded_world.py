@@ -147,6 +147,8 @@ def tried(ranks: Ranks | None) -> list[Tensor]:
                 last = model.features(x, rare=False) @ model.head.t()
         outputs.append(last)
         outputs.append(model.features(x, rare=False))
+    block = model.blocks[0].get_parameter("conv.weight")
+    assert ranks is None or local_part(block) is not block  # only inside of its own forward it is whole
     return outputs
 
 

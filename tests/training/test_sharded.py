@@ -122,9 +122,13 @@ def test_a_checkpoint_written_in_parts_is_that_of_one_process(resumed: Path, nam
         assert distance(one, other) < 1e-4
         for key, value in one.items():
             assert (other[key].shape, other[key].dtype) == (value.shape, value.dtype)
+    storages = [
+        len({tensor.untyped_storage().data_ptr() for tensor in state["model"].values()}) for state in (alone, parts)
+    ]
+    assert storages[0] == storages[1]  # an embedding that is the output as well is written once
     sizes = [(resumed / save / name / LAST).stat().st_size for save in ("alone", "alone first")]
     # Alone, averages that are the weights of the model are written once.
-    assert sizes[1] <= (4 / 3 if name == "averaged" else 1) * 1.02 * sizes[0] + 2000
+    assert sizes[1] <= (4 / 3 if name == "averaged" else 1) * 1.005 * sizes[0] + 2000
 
 
 @pytest.mark.slow
