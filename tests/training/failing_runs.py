@@ -54,7 +54,7 @@ class Failure:
         rank: of the process in which it happens.
         updates: that have been made by then.
         to_agent: whether it is torchrun's own process that gets the signal.
-        disk_s: seconds that each checkpoint takes to be written.
+        disk_s: seconds that a checkpoint takes to be written from then on.
     """
 
     what: str
@@ -127,8 +127,8 @@ class Launcher:
 def arm(failure: Failure, flag: Path) -> None:
     """Puts a failure into this process, if it is the one; `flag` is a file that says that it has happened."""
     rank = int(os.environ["RANK"])
-    if failure.disk_s:
-        _slow_writing(failure.disk_s)
+    if failure.disk_s and not flag.exists():
+        _slow_writing(failure.disk_s, flag)
     if failure.phase == "all-reduce" and rank != failure.rank:
         _before(Ranks, "add_up", failure, flag, lambda: time.sleep(1))  # so that it comes while the other waits here
         return
@@ -214,14 +214,14 @@ def _in_the_middle_of_writing(failure: Failure, flag: Path) -> None:
     seqba.training.checkpoint.atomic_write = instead  # type: ignore[assignment]
 
 
-def _slow_writing(seconds: float) -> None:
+def _slow_writing(seconds: float, flag: Path) -> None:
     original = seqba.training.checkpoint.atomic_write
 
     @contextmanager
     def instead(path: Path) -> Iterator[BinaryIO]:
         with original(path) as file:
             yield file
-            time.sleep(seconds)
+            time.sleep(seconds if flag.exists() else 0)
 
     seqba.training.checkpoint.atomic_write = instead
 
