@@ -121,7 +121,7 @@ def finish(children: list[int]) -> None:
 def torment(data: str, folder: Path, kills: int, seed: int, updates: str, ranks: int) -> dict[str, Any]:
     """Kills the run at random moments, looks at every checkpoint each time, then lets it come to its end.
 
-    Lives are up to two and a half times as long as the first one, which ends with its first checkpoint: whatever the
+    Lives are up to twice as long as the first one, which ends with its first checkpoint: whatever the
     machine, some end before they did anything and some get on. Of several ranks any one is killed, or all.
 
     Returns:
@@ -137,7 +137,7 @@ def torment(data: str, folder: Path, kills: int, seed: int, updates: str, ranks:
     moments = random.Random(seed)  # noqa: S311
     for _ in range(kills):
         children = begin(data, folder, updates, ranks, watch)
-        time.sleep(moments.uniform(0, 2.5 * first_s))
+        time.sleep(moments.uniform(0, 2 * first_s))
         victims = moments.choice([[rank] for rank in range(ranks)] + [list(range(ranks))])
         phases[watch.phase(victims[0])] += 1
         kill(children, victims)

@@ -16,7 +16,7 @@ from seqba.training.folder import LAST
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "kills", "updates"), [(1, 50, 400), (2, 10, 120)])
+@pytest.mark.parametrize(("ranks", "kills", "updates"), [(1, 50, 500), (2, 10, 200)])
 def test_kills_change_no_bit(alphabet: Path, tmp_path: Path, ranks: int, kills: int, updates: int) -> None:
     script, seed = Path(__file__).with_name("chaos_runs.py"), 1
     tormented = subprocess.run(
