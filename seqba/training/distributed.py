@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,8 @@ from seqba.training.arms import Grid
 from seqba.training.device import in_own_memory
 from seqba.training.meeting import meet
 from seqba.training.options import LogOptions, RunOptions
+
+Value = TypeVar("Value")
 
 
 def is_first(ranks: Ranks | None) -> bool:
@@ -159,6 +161,11 @@ def summed(ranks: Ranks | None, numbers: Sequence[float], device: torch.device) 
     ranks.add_up([told])
     values: list[float] = told.tolist()
     return values
+
+
+def gathered_from(ranks: Ranks | None, value: Value) -> list[Value]:
+    """What each rank has, in their order; all ranks must call it."""
+    return [value] if ranks is None else ranks.gather(value)
 
 
 def attempted(read: Callable[[], Any]) -> Any:

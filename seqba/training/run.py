@@ -21,7 +21,14 @@ from seqba.training.arms import Grid, derive_grid
 from seqba.training.bleu import BleuScorer
 from seqba.training.checkpoint import build_model, plain_options
 from seqba.training.device import choose_device
-from seqba.training.distributed import BatchBroadcast, check_ranks, is_first, joined_ranks, quiet_but_first
+from seqba.training.distributed import (
+    BatchBroadcast,
+    check_ranks,
+    gathered_from,
+    is_first,
+    joined_ranks,
+    quiet_but_first,
+)
 from seqba.training.folder import LAST, CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.loop import Groups, TrainingLoop
@@ -202,7 +209,12 @@ def _farewell(limit: str | None, stop: StopSignal, trainer: Trainer[Any], folder
     if limit is not None:
         logger.info("done after update %d: %s", trainer.updates, limit)
         return 0
-    received = stop.received or signal.SIGTERM  # another rank's
+    name = stop.received.name if stop.received is not None else None
+    heard = {rank: name for rank, name in enumerate(gathered_from(trainer.ranks, name)) if name is not None}
+    received = signal.Signals[next(iter(heard.values()))]
+    where = "" if trainer.ranks is None else f" to rank {', '.join(map(str, heard))}"
     kept = "nothing kept (--no-save)" if folder.options.no_save else f"{folder.path / LAST} written"
-    logger.info("stopped by %s after update %d, %s; the same command goes on", received.name, trainer.updates, kept)
+    logger.info(
+        "stopped by %s%s after update %d, %s; the same command goes on", received.name, where, trainer.updates, kept
+    )
     return 128 + received

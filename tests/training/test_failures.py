@@ -85,7 +85,7 @@ def test_sigterm_in_any_phase_on_any_rank_stops_all_with_a_checkpoint(
     ended = launch(folder, failure=failure)
     assert ended.statuses == [143, 143]
     stopped_at = updates_of(folder)
-    assert ended.told[0].splitlines()[-1].startswith(f"stopped by SIGTERM after update {stopped_at}, ")
+    assert ended.told[0].splitlines()[-1].startswith(f"stopped by SIGTERM to rank {rank} after update {stopped_at}, ")
     assert ended.told[1] == ""
     assert 8 <= stopped_at <= 10  # what was begun is brought to its end, and no more
     assert_goes_on(launch, folder, straight, failure)
@@ -239,7 +239,7 @@ def test_sigterm_to_torchrun_stops_all_with_a_checkpoint(launch: Launcher, strai
     agent = torchrun(launch, folder, failure, "--max-restarts", "2")
     assert agent.returncode != 0
     stopped_at = updates_of(folder)
-    assert f"stopped by SIGTERM after update {stopped_at}, " in agent.stderr
+    assert f"stopped by SIGTERM to rank 0, 1 after update {stopped_at}, " in agent.stderr
     assert "forcefully" not in agent.stderr  # no rank had to be killed
     assert "going on" not in agent.stderr  # nor was one started again
     assert_goes_on(launch, folder, straight, failure)
