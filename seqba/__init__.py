@@ -11,6 +11,8 @@ from seqba.core import (
     parse_plan,
     replicate,
     replicating_collate,
+    shard_parameters,
+    whole_tensor,
 )
 
 __version__ = "0.1.0"
@@ -27,4 +29,6 @@ __all__ = [
     "parse_plan",
     "replicate",
     "replicating_collate",
+    "shard_parameters",
+    "whole_tensor",
 ]

@@ -81,7 +81,7 @@ def shard_parameters(
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-    if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
+    if not (hasattr(FSDPModule, "set_reduce_scatter_unused_params") and hasattr(dist, "reduce_scatter_single")):
         raise ValueError(f"sharded parameters need a newer torch than {torch.__version__}: 2.13, for one, will do")
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # FSDP knows no other layout (channels last)
