@@ -15,7 +15,7 @@ HAS_ONEDNN = (
 """Whether torch was built with oneDNN and offers its linear layer as an operator."""
 
 
-STRIP = 200
+STRIP = 512
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
