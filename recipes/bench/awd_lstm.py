@@ -17,7 +17,8 @@ rate of a single float32 product of the model's own shapes in the same run. "x p
 speed over plain's in the same round, "x looped" likewise, "memory" the peak of the process over plain's.
 
 Reached on two AVX-512 cores of an AMD EPYC, nothing else running: 1.27x plain at M = 1 (0.79 of the GEMM rate) and
-1.20x at M = 10 with noise per copy (0.83, with 0.27 of the memory); stacking gains no time on a CPU (0.98 to 1.02x looped).
+1.20x at M = 10 with noise per copy (0.83, with 0.27 of the memory); stacking gains no time on a CPU (0.98 to 1.02x
+looped).
 On a GPU (--device cuda) stacked copies should be several times as fast as looped ones, whose small products leave it
 idle; not measured yet.
 """
