@@ -15,7 +15,7 @@ from seqba.core.sharded import (
     whole_tensor,
     whole_weights,
 )
-from seqba.core.spread import Ranks, RanksLost
+from seqba.core.spread import Ranks, RanksLost, talking
 from seqba.core.sums import Step
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "replicate",
     "replicating_collate",
     "shard_parameters",
+    "talking",
     "whole_tensor",
     "whole_weights",
 ]

@@ -94,7 +94,7 @@ class Carry:
         """
         kept = self._kept
         if ranks is not None:
-            own = {cell: tuple(part.cpu() for part in kept[cell]) for cell in self._latest}
+            own = {cell: tuple(part.cpu() for part in kept[cell]) for cell in self._latest if cell in kept}
             kept = {cell: state for each in ranks.gather(own) for cell, state in each.items()}
         shards = sorted({shard for shard, _ in kept})
         of_shards = [[kept[cell] for cell in sorted(kept) if cell[0] == shard] for shard in shards]

@@ -17,7 +17,7 @@ from seqba.core.finish import finish_update, gathering_nothing
 from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Pass, Plan, PlanLike, SavedBytes, parse_plan
 from seqba.core.replicate import replicate
-from seqba.core.sharded import is_sharded, local_part
+from seqba.core.sharded import check_sharding, is_sharded, local_part
 from seqba.core.spread import GradientExchange, Ranks
 from seqba.core.sums import Loss, Step, Sums, trained
 
@@ -42,8 +42,9 @@ def merged_gradient(
         .grad += 1/Σw · Σ_m ∇ loss_m        (m = 1..M, each copy through its own noise)
 
     Args:
-        model: any module. Ordinary dropout draws per row, hence per copy, from the global generator; seqba's own
-            modules draw keyed noise, so that the gradient doesn't depend on the plan.
+        model: any module. Ordinary dropout draws per row, hence per copy, from the global generator (with `ranks` from
+            one that each pass seeds); seqba's own modules draw keyed noise, so that the gradient doesn't depend on the
+            plan.
         batch: nested tensors with B rows on dimension 0 (see `replicate`).
         loss_fn: `loss_fn(model, batch)` → the mean over rows (0-dim tensor), or (sum, weight), or (sum, weight, further
             sums to report). A weight may not depend on the noise.
@@ -149,6 +150,7 @@ class _Grid:
     def run(self, weight: float | None) -> Step:
         if self.copies < 1:
             raise ValueError(f"copies is {self.copies}; it must be at least 1")
+        check_sharding(self.model, self.ranks)
         cells = self._cells()
         if self.ranks is None:
             return self._attempts(cells, weight).step(self.notes)
@@ -232,7 +234,7 @@ class _Grid:
         """
         shard, copies = cells[0]
         noise = Noise(self.seed, self.update, self.first_shard + shard, range(copies.start, copies.start + 1), names)
-        with gathering_nothing(self.model), noise_context(noise):
+        with gathering_nothing(self.model), noise_context(noise), noise.ordinary():
             nothing = sums.add_nothing(self.loss_fn(self.model, self.shards[shard]))
             noise.begin_backward()
             nothing.backward()  # type: ignore[no-untyped-call]
@@ -240,7 +242,7 @@ class _Grid:
     def _run_pass(self, pass_: Pass, batch: Any, noise: Noise, sums: Sums) -> None:
         saved = SavedBytes(self.model) if self.plan.needs_measuring(self.copies) else None
         try:
-            with noise_context(noise):
+            with noise_context(noise), noise.ordinary() if self.ranks else nullcontext():
                 with saved.counting() if saved else nullcontext():
                     loss = self.loss_fn(self.model, replicate(batch, len(pass_.copies)))
                 scaled = sums.add(loss, len(pass_.copies))

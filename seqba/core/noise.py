@@ -121,6 +121,16 @@ class Noise:
         for copy in (ALL_COPIES,) if shared else self.copies:
             yield generator.manual_seed(_mix(self.seed, self.update, self.shard, copy, site))
 
+    @contextmanager
+    def ordinary(self) -> Iterator[None]:
+        """Inside, torch's own generators are seeded by this pass; afterwards they go on as if nothing had been drawn.
+
+        For ordinary dropout on several ranks, which may have seeded their generators alike.
+        """
+        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            torch.manual_seed(_mix(self.seed, self.update, self.shard, self.copies[0], _digest("ordinary noise")))
+            yield
+
     def begin_backward(self) -> None:
         """Starts the numbering of calls again, for layers that are recomputed during the backward."""
         self._calls.clear()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from seqba.core.spread import Ranks
+from seqba.core.spread import Ranks, talking
 
 # torch.distributed.fsdp and .tensor are imported where they are used: they take half a second, which only a run with
 # sharded parameters shall wait for.
+
+_MARK = "_seqba_shards_over"
 
 
 @runtime_checkable
@@ -95,15 +96,30 @@ def shard_parameters(
         fsdp.set_gradient_divide_factor(1.0)  # a sum: there is one division, by the weight of the grid
         fsdp.set_force_sum_reduction_for_comms(True)
         fsdp.set_reduce_scatter_unused_params(True, recurse=False)
-        fsdp.set_custom_all_gather(_AllGather(ranks))
-        fsdp.set_custom_reduce_scatter(_ReduceScatter(ranks))
+        fsdp.set_custom_all_gather(_AllGather())
+        fsdp.set_custom_reduce_scatter(_ReduceScatter())
     for name in methods:
         register_fsdp_forward_method(model, name)
+    setattr(model, _MARK, ranks)
 
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether `shard_parameters` was there."""
-    return isinstance(model, Shardable)
+    return isinstance(getattr(model, _MARK, None), Ranks)
+
+
+def check_sharding(model: nn.Module, ranks: Ranks | None) -> None:
+    """Refuses what would come out too large or too small by the number of ranks, unnoticed.
+
+    Raises:
+        ValueError: for a model of `shard_parameters` without ranks, or one that somebody else's FSDP takes means of.
+    """
+    if ranks is None and is_sharded(model):
+        raise ValueError("the parameters are sharded, and their gradients added up over the ranks: pass ranks=")
+    if ranks is not None and isinstance(model, Shardable) and not is_sharded(model):
+        raise ValueError(
+            "fully_shard takes means over the ranks, which ranks= would divide again: take shard_parameters"
+        )
 
 
 def local_part(tensor: Tensor) -> Tensor:
@@ -113,7 +129,10 @@ def local_part(tensor: Tensor) -> Tensor:
 
 def whole_tensor(tensor: Tensor) -> Tensor:
     """A sharded tensor from the parts of all ranks, which all must call it; any other tensor itself."""
-    return cast(_Part, tensor).full_tensor().detach() if _is_part(tensor) else tensor
+    if not _is_part(tensor):
+        return tensor
+    with talking():
+        return cast(_Part, tensor).full_tensor().detach()
 
 
 def cut_like(parameter: Tensor, tensor: Tensor) -> Tensor:
@@ -144,7 +163,8 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     """
     parts = list(_parts(model))
     for part in parts:
-        part.unshard()
+        with talking():
+            part.unshard()
         part.set_reshard_after_forward(False, recurse=False)
     try:
         yield
@@ -162,11 +182,8 @@ def _is_part(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
-@dataclass(frozen=True)
 class _Talk:
     """How FSDP talks to the other ranks: whatever goes wrong there is the loss of one of them."""
-
-    ranks: Ranks
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
@@ -176,7 +193,7 @@ class _AllGather(_Talk):
     def __call__(
         self, output_tensor: Tensor, input_tensor: Tensor, group: dist.ProcessGroup, async_op: bool = False
     ) -> dist.Work | None:
-        with self.ranks._talking():
+        with talking():
             work = dist.all_gather_single(output_tensor, input_tensor, group=group, async_op=async_op)
         return cast("dist.Work | None", work)
 
@@ -190,6 +207,6 @@ class _ReduceScatter(_Talk):
         op: Any,
         async_op: bool = False,
     ) -> dist.Work | None:
-        with self.ranks._talking():
+        with talking():
             work = dist.reduce_scatter_single(output_tensor, input_tensor, op=op, group=group, async_op=async_op)
         return cast("dist.Work | None", work)

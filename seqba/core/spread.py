@@ -99,12 +99,12 @@ class Ranks:
     def send(self, tensors: list[Tensor]) -> Message:
         """Puts one message of `add_up` on its way."""
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with self._talking():
+        with talking():
             return Message(tensors, flat, dist.all_reduce(flat, group=self.group, async_op=True))
 
     def receive(self, message: Message) -> None:
         """Waits until a message has been added up by all, and writes the sums over its tensors."""
-        with self._talking():
+        with talking():
             if message.work is not None:
                 message.work.wait()
         sizes = [tensor.numel() for tensor in message.tensors]
@@ -114,24 +114,29 @@ class Ranks:
     def gather(self, value: Value) -> list[Value]:
         """What each rank has, in the order of the ranks, on all of them; small things, which are pickled on the way."""
         values: list[Value | None] = [None] * self.size
-        with self._talking():
+        with talking():
             dist.all_gather_object(values, value, group=self.group)
         return cast("list[Value]", values)
 
     def broadcast(self, value: Value | None) -> Value:
         """What the first rank has, on all of them: any value that can be pickled; what the others give is ignored."""
         values = [value]
-        with self._talking():
+        with talking():
             dist.broadcast_object_list(values, group=self.group, group_src=0)
         return cast(Value, values[0])
 
-    @contextmanager
-    def _talking(self) -> Iterator[None]:
-        """Inside, whatever goes wrong is the loss of the others: torch has no type of its own for it."""
-        try:
-            yield
-        except RuntimeError as error:
-            raise RanksLost(str(error).partition("\n")[0]) from error
+
+@contextmanager
+def talking() -> Iterator[None]:
+    """Inside, whatever goes wrong is the loss of the others: torch has no type of its own for it.
+
+    Raises:
+        RanksLost: in place of any `RuntimeError`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise RanksLost(str(error).partition("\n")[0]) from error
 
 
 @dataclass(frozen=True)

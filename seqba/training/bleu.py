@@ -25,6 +25,7 @@ from seqba.errors import UserError
 from seqba.evaluation.bleu import tokenised_bleu
 from seqba.options import check_options, option
 from seqba.tasks.translation import Translation
+from seqba.training.distributed import gathered_from, whose
 from seqba.training.validation import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -86,17 +87,21 @@ class BleuScorer:
 
         Raises:
             Interrupted: as soon as `should_stop()`, on any rank.
+            UserError: if a sentence can't be translated, here or on another rank.
         """
+        own: tuple[list[str], list[str]] | Exception
         rows = np.sort(self.task.validation(subset).batches.rows)
         try:
             with whole_weights(model) if is_sharded(model) else nullcontext():
                 own = self._translate(
                     model, subset, rows if self.ranks is None else rows[self.ranks.rank :: self.ranks.size], should_stop
                 )
-        except Interrupted:
-            own = None
-        parts = [own] if self.ranks is None else self.ranks.gather(own)
-        translated = [part for part in parts if part is not None]
+        except (Interrupted, UserError) as error:
+            own = error
+        parts = gathered_from(self.ranks, own)
+        if any(isinstance(part, UserError) for part in parts):
+            raise whose(own)
+        translated = [part for part in parts if isinstance(part, tuple)]
         if len(translated) < len(parts):
             raise Interrupted
         hypotheses, references = ([text for part in translated for text in part[side]] for side in (0, 1))

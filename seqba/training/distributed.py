@@ -17,7 +17,7 @@ import torch.distributed as dist
 # is made, it would never be taken down.
 import torch.distributed.nn
 
-from seqba.core import Ranks, RanksLost
+from seqba.core import Ranks, RanksLost, talking
 from seqba.errors import UserError
 from seqba.training.arms import Grid
 from seqba.training.device import in_own_memory
@@ -134,7 +134,8 @@ class BatchBroadcast:
         holders = self.ranks.holders(shards, self.copies)
         for sharing in holders:
             if sharing not in self._groups:  # batches lie in the memory of the CPU, whatever trains
-                group = dist.new_group(list(sharing), timedelta(seconds=self.timeout_s), "gloo")
+                with talking():
+                    group = dist.new_group(list(sharing), timedelta(seconds=self.timeout_s), "gloo")
                 self._groups[sharing] = group if self.ranks.rank in sharing else None
         own = [number for number in range(shards) if self.ranks.rank in holders[number]]
         batches = {number: self._shared(holders[number], number, read) for number in own}

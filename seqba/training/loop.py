@@ -102,7 +102,8 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         """Starts the clock of the run."""
-        self._started = time.monotonic() - self.progress.elapsed_s
+        self._began_at_s = self.progress.elapsed_s
+        self._started = time.monotonic() - self._began_at_s
         self._agreed: Mapping[str, float] | None = None if self.trainer.ranks is None else {}
         self._unread = 0.0  # how many ranks can't read what the coming update needs of them
 
@@ -232,7 +233,7 @@ class TrainingLoop:
         """Seconds of training; with several ranks the mean of their clocks at the latest update, which all know."""
         if self._agreed is None:
             return time.monotonic() - self._started
-        return self._agreed["elapsed_s"] / self._agreed["ranks"] if self._agreed else self.progress.elapsed_s
+        return self._agreed["elapsed_s"] / self._agreed["ranks"] if "ranks" in self._agreed else self._began_at_s
 
     def _every(self, updates: int) -> bool:
         """Whether the update just made is one of every so many (0 = never); a skipped one made no step."""

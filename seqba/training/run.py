@@ -94,9 +94,9 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Ranks | None
     try:
         with StopSignal() as stop:
             limit = loop.run(stop)
+            return _farewell(limit, stop, trainer, folder)
     finally:
         log.close()
-    return _farewell(limit, stop, trainer, folder)
 
 
 METRICS_OF = {
@@ -206,11 +206,12 @@ def _write_run(folder: CheckpointFolder, constants: Mapping[str, Any], grid: Gri
 
 
 def _farewell(limit: str | None, stop: StopSignal, trainer: Trainer[Any], folder: CheckpointFolder) -> int:
+    """The last line, when rank 0 has written everything: before that, no rank may leave or be ended by a signal."""
+    name = stop.received.name if stop.received is not None else None
+    heard = {rank: name for rank, name in enumerate(gathered_from(trainer.ranks, name)) if name is not None}
     if limit is not None:
         logger.info("done after update %d: %s", trainer.updates, limit)
         return 0
-    name = stop.received.name if stop.received is not None else None
-    heard = {rank: name for rank, name in enumerate(gathered_from(trainer.ranks, name)) if name is not None}
     received = signal.Signals[next(iter(heard.values()))]
     where = "" if trainer.ranks is None else f" to rank {', '.join(map(str, heard))}"
     kept = "nothing kept (--no-save)" if folder.options.no_save else f"{folder.path / LAST} written"

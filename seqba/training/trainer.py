@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Ranks, finish_update, grid_gradient, is_sharded, parse_plan, put_away, whole_tensor
+from seqba.core import Ranks, finish_update, grid_gradient, is_sharded, parse_plan, put_away, talking, whole_tensor
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
@@ -261,7 +261,8 @@ class Trainer(Generic[Batch]):
 
     def _clip(self) -> float:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = whole_tensor(nn.utils.get_total_norm(gradients))
+        with talking() if self.is_sharded else nullcontext():
+            norm = whole_tensor(nn.utils.get_total_norm(gradients))
         if self.rules.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.rules.clip_norm, norm)
         return float(norm)

@@ -108,6 +108,21 @@ def accumulate(ranks: Ranks | None) -> dict[str, Any]:
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+def ordinary_masks(ranks: Ranks | None) -> dict[str, Any]:
+    """What torch's own dropout leaves of ones, of each copy that runs here, and whether its generator is as it was."""
+    torch.manual_seed(0)  # as people do on every rank, to have the same weights
+    model, masks = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.5)), []
+    before = torch.get_rng_state()
+
+    def loss(model: nn.Module, ones: Tensor) -> Tensor:
+        dropped: Tensor = model[1](ones)  # type: ignore[index]
+        masks.append(dropped.flatten().tolist())
+        return (dropped * model[0].weight).mean()  # type: ignore[index]
+
+    merged_gradient(model, torch.ones(64, 1), loss, copies=4, plan="looped", ranks=ranks)
+    return {"masks": masks, "untouched": torch.equal(before, torch.get_rng_state())}
+
+
 def _process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=max(SIZES))
@@ -120,6 +135,7 @@ def _process(rank: int, folder: str) -> None:
             "train": train(ranks, "looped"),
             "stacked": train(ranks, "stacked"),
             "accumulate": accumulate(ranks),
+            "ordinary": ordinary_masks(ranks),
         }
         with patch("seqba.core.spread.BUCKET_BYTES", 100):  # several messages
             results["late"] = train(ranks, "looped")

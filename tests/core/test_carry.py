@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -154,3 +156,23 @@ def test_copies_without_a_state_among_others_are_refused() -> None:
 def test_rows_that_are_not_those_of_so_many_copies_are_refused() -> None:
     with pytest.raises(ValueError, match="shard 0 isn't that of 2 copies"):
         seqba.Carry().load_state_dict({"shards": [[torch.ones(3, 1)]]}, copies=2, device=CPU)
+
+
+class Alone(seqba.Ranks):
+    """The only rank there is."""
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+def test_states_forgotten_in_an_update_that_was_thrown_away_are_missing_on_ranks_too() -> None:
+    carry = seqba.Carry()
+    with noise_context(Noise(1, 1, 0, [0, 1])):
+        carry.write([torch.ones(4, 2)])
+    carry.commit()
+    assert len(carry.state_dict(Alone(0, 1))["shards"]) == 1
+    with noise_context(Noise(1, 2, 0, [0, 1])):
+        carry.forget()
+        carry.write([torch.ones(4, 2)])
+    carry.discard()
+    assert carry.state_dict(Alone(0, 1)) == carry.state_dict() == {"shards": []}

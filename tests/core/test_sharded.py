@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from sharded_world import SIZES, accumulate, run_all, run_lonely, train, tried
+from torch import nn
 
 from seqba.core import Ranks, merged_gradient
 
@@ -24,6 +25,26 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], d
 
 
 Results = dict[tuple[int, int], dict[str, Any]]
+
+
+class Foreign(nn.Linear):
+    """As torch's fully_shard leaves a module."""
+
+    def unshard(self) -> None: ...
+
+    def reshard(self) -> None: ...
+
+    def set_reshard_after_forward(self, reshard_after_forward: bool, recurse: bool = True) -> None: ...
+
+
+def test_gradients_that_would_be_too_large_or_too_small_are_refused() -> None:
+    ones = torch.ones(1, 1)
+    own, foreign = nn.Linear(1, 1), Foreign(1, 1)
+    setattr(own, "_seqba_shards_over", Ranks(0, 2))  # noqa: B010 - what shard_parameters leaves
+    with pytest.raises(ValueError, match="pass ranks="):
+        merged_gradient(own, ones, lambda model, x: model(x).mean(), copies=2)
+    with pytest.raises(ValueError, match="take shard_parameters"):
+        merged_gradient(foreign, ones, lambda model, x: model(x).mean(), copies=2, ranks=Ranks(0, 2))
 
 
 @pytest.mark.slow

@@ -78,6 +78,15 @@ def test_gradients_from_before_are_added_up_once(results: Results) -> None:
                 torch.testing.assert_close(result["accumulate"][name], expected, rtol=1e-10, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
+def test_copies_differ_by_ordinary_dropout_too_where_all_ranks_have_seeded_alike(results: Results) -> None:
+    for size in SIZES:
+        of_ranks = [results[size, rank]["ordinary"] for rank in range(size)]
+        masks = [tuple(mask) for result in of_ranks for mask in result["masks"]]
+        assert len(set(masks)) == len(masks) == 4
+        assert all(result["untouched"] for result in of_ranks)
+
+
 @pytest.mark.parametrize("shards", [1, 2, 5])
 @pytest.mark.parametrize("copies", [1, 3, 4])
 def test_cells_are_dealt_whole_and_evenly(shards: int, copies: int) -> None:

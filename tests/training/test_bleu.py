@@ -95,9 +95,19 @@ def test_a_stop_on_one_rank_stops_the_translation_on_all(task: Translation) -> N
     said: list[Any] = []
     with pytest.raises(Interrupted):
         BleuScorer(task, options, InTurn(0, 2, said=said))(Reverser(), "valid", lambda: True)
-    assert said == [None]
+    assert [type(what) for what in said] == [Interrupted]
     with pytest.raises(Interrupted):
         BleuScorer(task, options, InTurn(1, 2, said=said))(Reverser(), "valid", lambda: False)
+
+
+def test_what_one_rank_cannot_translate_ends_all_with_one_line_each(task: Translation) -> None:
+    options = BleuOptions(eval_bleu=True, eval_bleu_args='{"beam": 1, "min_len": 500}')
+    said: list[Any] = []
+    with pytest.raises(UserError, match="min-len"):
+        BleuScorer(task, options, InTurn(0, 2, said=said))(Reverser(), "valid", lambda: False)
+    well = BleuOptions(eval_bleu=True, eval_bleu_args='{"beam": 1, "max_len_a": 1.5}')
+    with pytest.raises(UserError, match="another rank"):
+        BleuScorer(task, well, InTurn(1, 2, said=said))(Reverser(), "valid", lambda: False)
 
 
 def test_the_temperature_of_a_sampling_validation_counts(task: Translation) -> None:
