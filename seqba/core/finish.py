@@ -36,6 +36,12 @@ def finish_update(model: nn.Module, *, keep: bool = True) -> None:
         module.finish_update(keep=keep)
 
 
+def gathered(model: nn.Module) -> Iterator[Tensor]:
+    """What the modules of a model have gathered in the passes of this rank, to be added up over all of them."""
+    for module in _finishing(model):
+        yield from module.gathered()
+
+
 @contextmanager
 def gathering_nothing(model: nn.Module) -> Iterator[None]:
     """Inside, modules gather as they do in any pass; afterwards it counts as zeros, added to what was there before.

@@ -159,7 +159,8 @@ def put_away(model: nn.Module) -> None:
 def whole_weights(model: nn.Module) -> Iterator[None]:
     """Inside, every rank has all weights of a sharded model, and may call it as often as it likes, without the others.
 
-    For decoding, which calls parts of a model many times. All ranks enter together; weights may not be changed inside.
+    For decoding, which calls parts of a model many times. A model that isn't sharded stays
+    as it is. All ranks enter together; weights may not be changed inside.
     """
     parts = list(_parts(model))
     for part in parts:

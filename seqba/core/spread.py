@@ -9,9 +9,7 @@ from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-
-from seqba.core.finish import Finishing
+from torch import Tensor
 
 Value = TypeVar("Value")
 
@@ -216,13 +214,6 @@ class GradientExchange:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
         self._messages.append(self._ranks.send(gradients))
-
-
-def gathered(model: nn.Module) -> Iterator[Tensor]:
-    """What the modules of a model have gathered in the passes of this rank, to be added up over all of them."""
-    for module in model.modules():
-        if isinstance(module, Finishing):
-            yield from module.gathered()
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:

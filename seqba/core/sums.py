@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from seqba.core.finish import gathered
 from seqba.core.sharded import local_part
-from seqba.core.spread import GradientExchange, Ranks, gathered
+from seqba.core.spread import GradientExchange, Ranks
 
 Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from seqba.core import Ranks, is_sharded, whole_weights
+from seqba.core import Ranks, whole_weights
 from seqba.data.subwords import load_subwords
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
@@ -92,7 +91,7 @@ class BleuScorer:
         own: tuple[list[str], list[str]] | Exception
         rows = np.sort(self.task.validation(subset).batches.rows)
         try:
-            with whole_weights(model) if is_sharded(model) else nullcontext():
+            with whole_weights(model):
                 own = self._translate(
                     model, subset, rows if self.ranks is None else rows[self.ranks.rank :: self.ranks.size], should_stop
                 )
