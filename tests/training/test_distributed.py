@@ -214,9 +214,14 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_update(folder: Path) -> N
 def test_who_loses_a_rank_says_so_in_one_line_and_keeps_the_last_checkpoint(
     folder: Path, tmp_path: Path, loss: signal.Signals
 ) -> None:
-    data, *options = RUNS["awd_lstm"]
+    lose_a_rank(folder, "awd_lstm", tmp_path, loss, "--log-interval", "1")
+
+
+def lose_a_rank(folder: Path, name: str, save_dir: Path, loss: signal.Signals, *more: str) -> None:
+    """Sends a signal to the second of two ranks once there is a checkpoint, and looks at what the first one says."""
+    data, *options = RUNS[name]
     start = "import sys; from seqba.cli.train import entry; sys.exit(entry())"
-    command = [sys.executable, "-c", start, str(folder / data), *options, "--cpu", "--log-interval", "1"]
+    command = [sys.executable, "-c", start, str(folder / data), *options, "--cpu", *more]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -225,7 +230,7 @@ def test_who_loses_a_rank_says_so_in_one_line_and_keeps_the_last_checkpoint(
         where = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
         ranks.append(
             subprocess.Popen(
-                [*command, "--save-dir", str(tmp_path), "--save-interval-updates", "1", "--distributed-timeout", "10"],
+                [*command, "--save-dir", str(save_dir), "--save-interval-updates", "1", "--distributed-timeout", "10"],
                 env={**os.environ, **where, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -233,7 +238,7 @@ def test_who_loses_a_rank_says_so_in_one_line_and_keeps_the_last_checkpoint(
             )
         )
     try:
-        wait_for(lambda: (tmp_path / LAST).exists())
+        wait_for(lambda: (save_dir / LAST).exists())
         ranks[1].send_signal(loss)
         _, told = ranks[0].communicate(timeout=100)
     finally:
@@ -243,7 +248,7 @@ def test_who_loses_a_rank_says_so_in_one_line_and_keeps_the_last_checkpoint(
     assert ranks[0].returncode == 2
     assert "Traceback" not in told
     assert told.splitlines()[-1].startswith("error: rank 0: another rank has ended, or gave no answer within")
-    assert read_checkpoint(tmp_path / LAST)["extra_state"]["trainer"]["updates"] >= 1
+    assert read_checkpoint(save_dir / LAST)["extra_state"]["trainer"]["updates"] >= 1
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +12,13 @@ import torch
 from alphabet import write_alphabet
 from rank_runs import MORE_RUNS, RUNS, train_all
 from reversal import write_reversal
-from test_distributed import distance, lines_of, state_of, torchrun, wait_for
+from test_distributed import distance, lines_of, lose_a_rank, state_of, torchrun
 from toy_images import write_coloured_cifar
 from validation_world import BATCHES, SIZE, CountingTask, run_all, validated
 
 from seqba.core import Ranks
 from seqba.errors import UserError
 from seqba.training.arms import Grid
-from seqba.training.checkpoint import read_checkpoint
 from seqba.training.distributed import check_ranks
 from seqba.training.folder import LAST
 from seqba.training.loop import TrainingLoop
@@ -150,36 +145,7 @@ def test_ranks_validate_their_parts_of_a_split_and_stop_together(tmp_path: Path)
 
 @pytest.mark.slow
 def test_who_loses_a_rank_in_the_middle_of_a_pass_says_so_in_one_line(folder: Path, tmp_path: Path) -> None:
-    data, *options = RUNS["resnet"]
-    start = "import sys; from seqba.cli.train import entry; sys.exit(entry())"
-    command = [sys.executable, "-c", start, str(folder / data), *options, "--cpu", "--shard-params"]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    ranks = []
-    for rank in range(2):
-        where = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-        ranks.append(
-            subprocess.Popen(
-                [*command, "--save-dir", str(tmp_path), "--save-interval-updates", "1", "--distributed-timeout", "10"],
-                env={**os.environ, **where, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    try:
-        wait_for(lambda: (tmp_path / LAST).exists())
-        ranks[1].send_signal(signal.SIGKILL)
-        _, told = ranks[0].communicate(timeout=100)
-    finally:
-        for process in ranks:
-            process.kill()
-            process.communicate()
-    assert ranks[0].returncode == 2
-    assert "Traceback" not in told
-    assert told.splitlines()[-1].startswith("error: rank 0: another rank has ended, or gave no answer within")
-    assert read_checkpoint(tmp_path / LAST)["extra_state"]["trainer"]["updates"] >= 1
+    lose_a_rank(folder, "resnet", tmp_path, signal.SIGKILL, "--shard-params")
 
 
 def test_one_process_alone_has_nothing_to_share() -> None:
