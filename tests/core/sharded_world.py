@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from rank_groups import TIMEOUT
 from spread_world import Shards
 from torch import Tensor, nn
 
@@ -31,7 +31,6 @@ from seqba.core import (
 from seqba.nn import Dropout, GhostBatchNorm2d
 
 SIZES = (2, 3, 4)
-TIMEOUT = timedelta(seconds=60)
 """Ranks that don't make the same passes wait for each other."""
 
 UPDATES = ((2, 3), (2, 3), (1, 2), (2, 3), (1, 3))
@@ -161,33 +160,16 @@ def taken_over(ranks: Ranks | None) -> bool:
     )
 
 
-def _process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=max(SIZES), timeout=TIMEOUT
-    )
-    for size in SIZES:
-        group = dist.new_group(list(range(size)), timeout=TIMEOUT)
-        if rank >= size:
-            continue
-        ranks = Ranks.of(group)
-        results = {
-            "looped": train(ranks, "looped"),
-            "two": train(ranks, 2),
-            "unsharded": train(ranks, "auto", sharded=False),
-            "accumulate": accumulate(ranks),
-            "tried": tried(ranks),
-            "taken over": taken_over(ranks),
-        }
-        torch.save(results, Path(folder) / f"{size}-{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def run_all(folder: Path) -> None:
-    """Starts the processes, which leave their results as SIZE-RANK.pt."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.start_processes(_process, args=(str(folder),), nprocs=max(SIZES), start_method="spawn")
+def everything(ranks: Ranks) -> dict[str, Any]:
+    """What each of the tests looks at."""
+    return {
+        "looped": train(ranks, "looped"),
+        "two": train(ranks, 2),
+        "unsharded": train(ranks, "auto", sharded=False),
+        "accumulate": accumulate(ranks),
+        "tried": tried(ranks),
+        "taken over": taken_over(ranks),
+    }
 
 
 def _lonely(rank: int, folder: str) -> None:

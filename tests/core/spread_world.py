@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from seqba.core import Ranks, finish_update, grid_gradient, merged_gradient
@@ -123,29 +119,15 @@ def ordinary_masks(ranks: Ranks | None) -> dict[str, Any]:
     return {"masks": masks, "untouched": torch.equal(before, torch.get_rng_state())}
 
 
-def _process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=max(SIZES))
-    for size in SIZES:
-        group = dist.new_group(list(range(size)))
-        if rank >= size:
-            continue
-        ranks = Ranks.of(group)
-        results = {
-            "train": train(ranks, "looped"),
-            "stacked": train(ranks, "stacked"),
-            "accumulate": accumulate(ranks),
-            "ordinary": ordinary_masks(ranks),
-        }
-        with patch("seqba.core.spread.BUCKET_BYTES", 100):  # several messages
-            results["late"] = train(ranks, "looped")
-            results["early"] = train(replace(ranks, overlap=True), "looped")
-        torch.save(results, Path(folder) / f"{size}-{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def run_all(folder: Path) -> None:
-    """Starts the processes, which leave their results as SIZE-RANK.pt."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.start_processes(_process, args=(str(folder),), nprocs=max(SIZES), start_method="spawn")
+def everything(ranks: Ranks) -> dict[str, Any]:
+    """What each of the tests looks at."""
+    results = {
+        "train": train(ranks, "looped"),
+        "stacked": train(ranks, "stacked"),
+        "accumulate": accumulate(ranks),
+        "ordinary": ordinary_masks(ranks),
+    }
+    with patch("seqba.core.spread.BUCKET_BYTES", 100):  # several messages
+        results["late"] = train(ranks, "looped")
+        results["early"] = train(replace(ranks, overlap=True), "looped")
+    return results

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from sharded_world import SIZES, accumulate, run_all, run_lonely, train, tried
+from rank_groups import Results, run_groups
+from sharded_world import SIZES, accumulate, everything, run_lonely, train, tried
 from torch import nn
 
 from seqba.core import Ranks, merged_gradient
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("sharded")
-    run_all(folder)
-    return {
-        (size, rank): torch.load(folder / f"{size}-{rank}.pt", weights_only=True)
-        for size in SIZES
-        for rank in range(size)
-    }
-
-
-Results = dict[tuple[int, int], dict[str, Any]]
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return run_groups(everything, SIZES, tmp_path_factory.mktemp("sharded"))
 
 
 class Foreign(nn.Linear):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
-from spread_world import COPIES, SHARDS, SIZES, accumulate, run_all, train
+from rank_groups import Results, run_groups
+from spread_world import COPIES, SHARDS, SIZES, accumulate, everything, train
 from torch import Tensor
 
 from seqba.core import Ranks
@@ -15,17 +15,8 @@ from seqba.core.spread import GradientExchange, Message
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    run_all(folder)
-    return {
-        (size, rank): torch.load(folder / f"{size}-{rank}.pt", weights_only=True)
-        for size in SIZES
-        for rank in range(size)
-    }
-
-
-Results = dict[tuple[int, int], dict[str, Any]]
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return run_groups(everything, SIZES, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.slow

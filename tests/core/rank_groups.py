@@ -1,0 +1,44 @@
+"""Real processes in groups of every size, for what must come out the same in all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from seqba.core import Ranks
+
+TIMEOUT = timedelta(seconds=60)
+
+Work = Callable[[Ranks], dict[str, Any]]
+Results = dict[tuple[int, int], dict[str, Any]]
+
+
+def run_groups(work: Work, sizes: Sequence[int], folder: Path) -> Results:
+    """(Size of a group, rank) → what `work`, a function of a module, came to there."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    mp.start_processes(_process, args=(work, tuple(sizes), str(folder)), nprocs=max(sizes), start_method="spawn")
+    return {
+        (size, rank): torch.load(folder / f"{size}-{rank}.pt", weights_only=True)
+        for size in sizes
+        for rank in range(size)
+    }
+
+
+def _process(rank: int, work: Work, sizes: Sequence[int], folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=max(sizes), timeout=TIMEOUT
+    )
+    for size in sizes:
+        group = dist.new_group(list(range(size)), timeout=TIMEOUT)
+        if rank < size:
+            torch.save(work(Ranks.of(group)), Path(folder) / f"{size}-{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
