@@ -25,6 +25,12 @@ LEVELS = 1 << 16
 ALL_COPIES = -1
 """Stands for the copy in the key of a draw that all copies of a shard share."""
 
+KEY_VERSION = 1
+"""Which function of the key the draws are; grows with every change that draws other numbers from the same key.
+
+It is written into checkpoints, so that no run goes on under other masks unnoticed; one without it is of version 1.
+"""
+
 _WORD = (1 << 64) - 1
 
 
