@@ -236,7 +236,6 @@ class _Grid:
         noise = Noise(self.seed, self.update, self.first_shard + shard, range(copies.start, copies.start + 1), names)
         with gathering_nothing(self.model), noise_context(noise), noise.ordinary():
             nothing = sums.add_nothing(self.loss_fn(self.model, self.shards[shard]))
-            noise.begin_backward()
             nothing.backward()  # type: ignore[no-untyped-call]
 
     def _run_pass(self, pass_: Pass, batch: Any, noise: Noise, sums: Sums) -> None:
@@ -248,7 +247,6 @@ class _Grid:
                 scaled = sums.add(loss, len(pass_.copies))
                 if saved:
                     self.plan.measured(saved.total, scaled.device)
-                noise.begin_backward()
                 scaled.backward()  # type: ignore[no-untyped-call]
         except torch.OutOfMemoryError as error:
             if not self.plan.shrink(pass_):
