@@ -76,7 +76,7 @@ def test_names_of_sums_and_notes_are_free() -> None:
     assert report.notes == dict.fromkeys(names, 5.0)
     for name in ("loss", "weight", "unique", "processed"):
         assert getattr(report, name) == getattr(expected, name)
-    assert report.means == {**expected.means, **dict.fromkeys(names, 3.0)}  # 24 for each 4 rows of two tokens
+    assert report.means == {**expected.means, **dict.fromkeys(names, 1.0)}  # 24 for 3 copies of 4 rows of two tokens
 
 
 def test_the_noise_is_keyed_by_the_update() -> None:
