@@ -50,6 +50,10 @@ case "$size" in
     *) seqba_fail "--size is tiny, small or base, not '$size'" ;;
 esac
 seqba_choose_arms "$arm"
+seqba_count --copies "$copies"
+seqba_count --updates "$updates"
+seqba_count --max-tokens "$max_tokens"
+seqba_count --vocab "$vocab"
 
 seqba_environment
 

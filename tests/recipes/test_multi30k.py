@@ -35,6 +35,15 @@ def test_a_wrong_arm_is_one_line(recipe) -> None:
     assert finished.stderr == "error: --arm is baseline, fixed-samples, ba or all, not 'both'\n"
 
 
+@pytest.mark.parametrize("option", ["--copies", "--updates", "--max-tokens", "--vocab"])
+def test_a_number_that_is_none_is_one_line(recipe, option: str) -> None:
+    finished = recipe("multi30k.sh", option, "many")
+    assert (finished.returncode, finished.stderr) == (
+        2,
+        f"error: {option} takes a whole number from 1 on, not 'many'\n",
+    )
+
+
 def test_text_that_is_not_there_is_one_line(recipe, tmp_path: Path) -> None:
     finished = recipe("multi30k.sh", "--from", tmp_path, "--out", tmp_path / "out")
     assert finished.returncode == 2
