@@ -16,7 +16,6 @@ from seqba import __version__
 from seqba.core import Ranks
 from seqba.data.files import atomic_text
 from seqba.errors import UserError
-from seqba.options import flag_of
 from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
@@ -229,9 +228,10 @@ def _write_run(
         "parameters": parameters,
         "task_state": constants["task_state"],
     }
-    told = ", ".join(f"{flag_of(name)} {size}" for name, size in resolved["shard"].items() if size is not None)
+    sizes = {"tokens": batches.max_tokens, "rows": batches.batch_size}
+    told = " and ".join(f"{size} {unit}" for unit, size in sizes.items() if size is not None)
     logger.info(
-        "%d parameters; %s shards (%s) × %d copies per update", parameters, grid.shards_per_epoch, told, grid.copies
+        "%d parameters; %s shards of %s × %d copies per update", parameters, grid.shards_per_epoch, told, grid.copies
     )
     if not folder.options.no_save:
         with atomic_text(folder.path / "run.json") as file:
