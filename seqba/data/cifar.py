@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seqba.data.files import open_file, read_text
+from seqba.data.files import open_file, read_lines
 from seqba.data.image_batch import ImageBatch, Pixels, Rows, check_rows
 from seqba.errors import UserError
 
@@ -160,7 +160,7 @@ def find_cifar(folder: Path) -> tuple[Path, Layout] | None:
 
 def _read_names(path: Path, count: int) -> list[str]:
     """The class names; the official file of CIFAR-10 ends with an empty line."""
-    names = [line.strip() for line in read_text(path, "class names", AGAIN).split("\n") if line.strip()]
+    names = [line.strip() for line in read_lines(path, "class names", AGAIN) if line.strip()]
     if len(names) != count:
         raise UserError(f"class names {path}: {len(names)} names, not {count}; {AGAIN}")
     return names
