@@ -65,11 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = _chosen([Path(name) for name in namespace.inputs], options)
     output = Path(str(options.output))
     if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+        raise UserError(f"--output {options.output}: there is no folder {output.parent}; make it first")
     states = _States(paths)
     weights = average_weights(states)
     write_checkpoint(output, {**states.first, "model": weights})
-    print(f"Averaged {len(paths)} checkpoint(s) into {output}: {', '.join(path.name for path in paths)}")
+    print(f"Averaged {len(paths)} checkpoint(s) into {options.output}: {', '.join(path.name for path in paths)}")
     return 0
 
 

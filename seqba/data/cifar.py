@@ -17,7 +17,7 @@ import torch
 
 from seqba.data.files import open_file, read_lines
 from seqba.data.image_batch import ImageBatch, Pixels, Rows, check_rows
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 
 SIDE = 32
 PIXEL_BYTES = 3 * SIDE * SIDE
@@ -99,8 +99,9 @@ class Cifar:
     def __init__(self, folder: Path, split: str, layout: Layout) -> None:
         if split not in ("train", "test"):
             raise UserError(
-                f"{layout.title} has no split {split!r}; its pictures are train and test: --valid-subset test reports "
-                "on the test pictures, as the paper does; --hold-out N keeps N training pictures apart as held-out"
+                f"{layout.title} has no split {quoted(split)}; its pictures are train and test: --valid-subset test "
+                "reports on the test pictures, as the paper does; --hold-out N keeps N training pictures apart as "
+                "held-out"
             )
         self.name = f"{layout.title} {split} ({folder})"
         self.classes: Sequence[str] = _read_names(folder / layout.names, layout.kinds[-1])

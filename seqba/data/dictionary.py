@@ -123,8 +123,8 @@ class Dictionary:
             symbol, count, overwrite = _parse_line(line, f"dictionary {path}, line {number}")
             if symbol in seen and not overwrite:
                 raise UserError(
-                    f"dictionary {path}, line {number}: {quoted(symbol)} is there twice; remove one, or end the line with "
-                    f"{OVERWRITE} to let it replace the earlier one"
+                    f"dictionary {path}, line {number}: {quoted(symbol)} is there twice; remove one, or end the line "
+                    f"with {OVERWRITE} to let it replace the earlier one"
                 )
             seen.add(symbol)
             words.append((symbol, count))
@@ -157,6 +157,4 @@ def _parse_line(line: str, where: str) -> tuple[str, int, bool]:
         symbol, count = fields
         return symbol, int(count), overwrite
     except ValueError:
-        raise UserError(
-            f"{where}: {quoted(line[:60])} is not '<symbol> <count>'; is this a dictionary?"
-        ) from None
+        raise UserError(f"{where}: {quoted(line[:60])} is not '<symbol> <count>'; is this a dictionary?") from None

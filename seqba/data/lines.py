@@ -1,8 +1,8 @@
-"""Bytes → lines, by one rule for every command: what ends a line, what a byte order mark is, which bytes are no text.
+r"""Bytes → lines, by one rule for every command: what ends a line, what a byte order mark is, which bytes are no text.
 
-A line ends with `\\n`, `\\r\\n` or `\\r`, as in Python's text mode and so in fairseq; nothing else ends one (U+2028, U+0085,
-form feeds and the like are whitespace within a line). What follows the last line end is a line unless it is empty. A
-UTF-8 byte order mark at the beginning is no part of the text: it is read over.
+A line ends with `\n`, `\r\n` or `\r`, as in Python's text mode and so in fairseq; nothing else ends one (U+2028,
+U+0085, form feeds and the like are whitespace within a line). What follows the last line end is a line unless it is
+empty. A UTF-8 byte order mark at the beginning is no part of the text: it is read over.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""File names that are not UTF-8. Python holds their bytes as lone surrogates, which no encoding writes by itself.
+r"""File names that are not UTF-8. Python holds their bytes as lone surrogates, which no encoding writes by itself.
 
 Two handlers of encoding errors, for `open(errors=…)`: to streams such a name goes as it was given, byte for byte; into
-text files, which stay UTF-8, with `\\xe9` for the byte E9, as `$'…'` in a shell takes it.
+text files, which stay UTF-8, with `\xe9` for the byte E9, as `$'…'` in a shell takes it.
 """
 
 from __future__ import annotations

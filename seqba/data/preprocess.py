@@ -122,28 +122,21 @@ def _check_texts(options: PreprocessOptions) -> None:
             f"{options.destdir} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "
             "or choose another --destdir"
         )
-    counts = {
-        (split, language): _count(path)
-        for language in options.languages
-        for split, path in options.texts(language).items()
-    }
+    # All are read before any is compared: that one of them is no text explains whatever else is wrong with it.
+    counts = {text: count_lines(text) for language in options.languages for text in options.texts(language).values()}
+    for text, count in counts.items():
+        if not count:
+            raise UserError(f"text {text} is empty; check the prefix and the language")
     if options.only_source:
         return
-    for split, path in options.texts(options.source_lang).items():
+    for split, text in options.texts(options.source_lang).items():
         other = options.texts(options.target_lang)[split]
-        here, there = counts[split, options.source_lang], counts[split, options.target_lang]
+        here, there = counts[text], counts[other]
         if here != there:
             raise UserError(
-                f"{path} has {here} lines and {other} has {there}: line i of one must translate line i of the other; "
+                f"{text} has {here} lines and {other} has {there}: line i of one must translate line i of the other; "
                 "mend the texts (a carriage return inside a line ends it)"
             )
-
-
-def _count(path: str) -> int:
-    count = count_lines(path)
-    if not count:
-        raise UserError(f"text {path} is empty; check the prefix and the language")
-    return count
 
 
 def _make_subwords(options: PreprocessOptions, stage: Path) -> Subwords | None:

@@ -83,7 +83,7 @@ class _LineEnds:
     last: bytes = b""
 
     def add(self, block: bytes) -> None:
-        """Adds the next block; a `\\r\\n` may be cut in two by the blocks."""
+        r"""Adds the next block; a `\r\n` may be cut in two by the blocks."""
         self.count += count_line_ends(block) - (self.last == b"\r" and block.startswith(b"\n"))
         self.last = block[-1:] or self.last
 

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
+from seqba.data.names import ESCAPED
 from seqba.errors import UserError
 from seqba.tasks import Unit
 from seqba.training.memory import peak_memory_mb
@@ -185,7 +186,7 @@ def _open_log(path: str | None) -> TextIO | None:
         return None
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "a", encoding="utf-8")
+        return open(path, "a", encoding="utf-8", errors=ESCAPED)
     except OSError as error:
         raise UserError(f"--log-file {path} can't be written to: {error.strerror}") from None
 

@@ -88,7 +88,7 @@ def read_as_fairseq_does(text: str) -> dict[str, tuple[int, int]]:
     [
         "a -0\nb -1\n",
         "a +3\nb 1_000\nc 0007\nd -12345678901234567890123\n",
-        "a ٣\nb ３\nc \t4\n",
+        "a \u0663\nb \uff13\nc \t4\n",
         "two words -5\n# 3\n3 3\n  2\n",
         "a -2\nb -1\na -7 #fairseq:overwrite\n<s> -1 #fairseq:overwrite\n",
         " 4\na -1\n",

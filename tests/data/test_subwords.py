@@ -65,7 +65,26 @@ def test_bytes_are_decoded_as_sentencepiece_does(byte_fallback: Subwords, line: 
 def test_any_sequence_of_bytes_is_decoded_as_sentencepiece_does(byte_fallback: Subwords) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_proto=byte_fallback.model)
     chance = np.random.default_rng(3)
-    starts = [0xE2, 0x98, 0x83, 0xF0, 0x9F, 0xC3, 0xA9, 0xED, 0xA0, 0x80, 0xF4, 0x90, 0xFF, 0xC0, 0x41, 0xEF, 0xBF, 0xBD]
+    starts = [
+        0xE2,
+        0x98,
+        0x83,
+        0xF0,
+        0x9F,
+        0xC3,
+        0xA9,
+        0xED,
+        0xA0,
+        0x80,
+        0xF4,
+        0x90,
+        0xFF,
+        0xC0,
+        0x41,
+        0xEF,
+        0xBF,
+        0xBD,
+    ]
     texts = ["▁the", "a", "▁", "▁small"]
     for _ in range(300):
         pieces = ["a"]
