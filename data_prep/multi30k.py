@@ -22,6 +22,7 @@ from unpacking import find, opened
 
 from seqba.cli.arguments import Parser
 from seqba.data.files import atomic_write
+from seqba.data.text import count_lines
 from seqba.errors import UserError
 
 BASE_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -62,9 +63,9 @@ def check_pairs(source: Path, target: Path) -> None:
     """Checks that two files have the same number of lines, and some.
 
     Raises:
-        UserError: when they do not.
+        UserError: when they do not, or one of them is no text.
     """
-    lines = {path: path.read_bytes().count(b"\n") for path in (source, target)}
+    lines = {path: count_lines(path) for path in (source, target)}
     if lines[source] != lines[target] or not lines[source]:
         raise UserError(
             f"{source} has {lines[source]} lines and {target} has {lines[target]}: they are not translations of each "

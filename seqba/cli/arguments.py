@@ -17,6 +17,7 @@ from seqba.errors import UserError, quoted
 from seqba.options import check_options, flag_of
 
 Options = TypeVar("Options")
+NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
@@ -49,6 +50,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.unsupported = dict(unsupported or {})
+        self._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own takes -1e-3 for a flag
         self._declared: dict[str, tuple[argparse.Action, dataclasses.Field[Any], Any]] = {}
         self._typed: dict[str, str] = {}
 

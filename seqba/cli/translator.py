@@ -185,7 +185,7 @@ def _read_overrides(text: str) -> Mapping[str, Any]:
     known = {name: plain_type(kind) for name, kind in typing.get_type_hints(TransformerOptions).items()}
     for name, value in overrides.items():
         if name not in known:
-            raise UserError(f"--model-overrides: a model has no field {name!r}; it has: {', '.join(known)}")
+            raise UserError(f"--model-overrides: a model has no field {quoted(str(name))}; it has: {', '.join(known)}")
         if type(value) is not known[name] and (known[name], type(value)) != (float, int):
             raise UserError(f"--model-overrides: {name!r} is {value!r}; it must be a {known[name].__name__}")
     check_options(TransformerOptions(**overrides))

@@ -1,13 +1,13 @@
 r"""File names that are not UTF-8. Python holds their bytes as lone surrogates, which no encoding writes by itself.
 
 Two handlers of encoding errors, for `open(errors=…)`: to streams such a name goes as it was given, byte for byte; into
-text files, which stay UTF-8, with `\xe9` for the byte E9, as `$'…'` in a shell takes it.
+text files, which stay UTF-8, with `\xe9` for the byte E9, as `$'…'` in a shell takes it. Where the locale is ASCII,
+names that are UTF-8 come as such bytes too; they are written as what they are.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
 
 AS_GIVEN = "seqba.as_given"
 ESCAPED = "seqba.escaped"
@@ -18,16 +18,25 @@ def name_bytes(name: str) -> bytes:
     return name.encode("utf-8", AS_GIVEN)
 
 
-def _handler(write_byte: Callable[[int], bytes]) -> Callable[[UnicodeError], tuple[bytes, int]]:
-    def handle(error: UnicodeError) -> tuple[bytes, int]:
-        if not isinstance(error, UnicodeEncodeError):
-            raise error
-        codes = map(ord, error.object[error.start : error.end])
-        written = [write_byte(code - 0xDC00) if 0xDC80 <= code <= 0xDCFF else b"\\u%04x" % code for code in codes]
-        return b"".join(written), error.end
-
-    return handle
+def name_text(name: str) -> str:
+    """A name that any program takes as text, its undecodable bytes escaped."""
+    return name.encode("utf-8", ESCAPED).decode("utf-8")
 
 
-codecs.register_error(AS_GIVEN, _handler(lambda byte: bytes([byte])))
-codecs.register_error(ESCAPED, _handler(lambda byte: b"\\x%02x" % byte))
+def _write_as_given(error: UnicodeError) -> tuple[bytes, int]:
+    r"""Lone surrogates → the bytes that they stand for; others, which stand for none, → `\ud800`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    codes = map(ord, error.object[error.start : error.end])
+    written = (bytes([code - 0xDC00]) if 0xDC80 <= code <= 0xDCFF else b"\\u%04x" % code for code in codes)
+    return b"".join(written), error.end
+
+
+def _write_escaped(error: UnicodeError) -> tuple[bytes, int]:
+    """The same with every byte escaped that is not UTF-8."""
+    data, end = _write_as_given(error)
+    return data.decode("utf-8", "backslashreplace").encode("utf-8"), end
+
+
+codecs.register_error(AS_GIVEN, _write_as_given)
+codecs.register_error(ESCAPED, _write_escaped)

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
-from seqba.data.names import ESCAPED
+from seqba.data.names import ESCAPED, name_text
 from seqba.errors import UserError
 from seqba.tasks import Unit
 from seqba.training.memory import peak_memory_mb
@@ -106,7 +106,7 @@ class TrainingLog:
         """Tells a validation's metrics and the best so far."""
         line = {"event": "valid", "subset": subset, "epoch": progress.epoch, "update": update, **metrics}
         self._tell({**line, "best": progress.best, "unit": "nats"})
-        self._write_board(f"valid/{subset}", metrics, update)
+        self._write_board(f"valid/{name_text(subset)}", metrics, update)
 
     def close(self) -> None:
         """Tells of updates since the last line, and ends the bar and the files."""
@@ -200,6 +200,8 @@ def _open_board(folder: str | None) -> Any:
         raise UserError(
             "--tensorboard-logdir needs a package that isn't installed: pip install tensorboard (seqba[tensorboard])"
         ) from None
+    if folder != name_text(folder):
+        raise UserError(f"--tensorboard-logdir {folder}: TensorBoard takes names in UTF-8 alone; choose another one")
     return board.SummaryWriter(folder)
 
 
