@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,6 @@ from seqba.options import check_options, flag_of
 
 Options = TypeVar("Options")
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-ESCAPED_BYTE = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
 class Given(argparse.Namespace):
@@ -30,10 +30,6 @@ class Given(argparse.Namespace):
 
     __slots__ = ("typed",)
     typed: dict[str, str]
-
-    def __init__(self, typed: dict[str, str]) -> None:
-        super().__init__()
-        self.typed = typed
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,10 +49,12 @@ class Parser(argparse.ArgumentParser):
         self._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own takes -1e-3 for a flag
         self._declared: dict[str, tuple[argparse.Action, dataclasses.Field[Any], Any]] = {}
         self._typed: dict[str, str] = {}
+        self._arguments: list[str] = []
 
     def error(self, message: str) -> NoReturn:
-        """Raises the message as a `UserError`, in which argparse has escaped the bytes of what isn't UTF-8."""
-        message = ESCAPED_BYTE.sub(lambda match: chr(0xDC00 + int(match[1], 16)), message)
+        """Raises the message as a `UserError`; what argparse quotes of the command line is shown as it was given."""
+        for text in self._arguments:
+            message = message.replace(repr(text), quoted(text))
         raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
 
     def add_options(self, options: type, title: str) -> None:
@@ -87,7 +85,10 @@ class Parser(argparse.ArgumentParser):
             UserError: for a mistake on the command line.
         """
         self._typed.clear()
-        namespace, unknown = self.parse_known_args(arguments, Given(self._typed))
+        given = sys.argv[1:] if arguments is None else arguments
+        self._arguments = [part for text in given for part in (text, text.partition("=")[2])]
+        namespace, unknown = self.parse_known_args(arguments, Given())
+        namespace.typed = dict(self._typed)
         if unknown:
             self._refuse(unknown[0])
         return namespace

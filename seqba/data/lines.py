@@ -52,26 +52,27 @@ def count_line_ends(data: bytes) -> int:
     return count + data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else count
 
 
-def decode_text(data: bytes, where: str, *, line: int = 1, begins: bool = True) -> str:
+def decode_text(data: bytes, where: str, *, line: int = 1, head: bytes | None = None) -> str:
     """UTF-8 → text, without the byte order mark at its beginning.
 
     Args:
         data: the bytes, which hold whole lines.
         where: their file, for messages.
         line: number of the first line, from 1.
-        begins: whether the file begins here.
+        head: what the file begins with; None if it begins with `data`.
 
     Raises:
         UserError: for what is no text; or naming the first line that is not UTF-8.
     """
-    if begins:
-        check_is_text(data[:HEAD_BYTES], where)
+    if head is None:
+        head = data[:HEAD_BYTES]
+        check_is_text(head, where)
         data = data.removeprefix(BYTE_ORDER_MARK)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         number = line + count_line_ends(data[: error.start])
-        raise not_utf8(where, number, data[error.start], data[:HEAD_BYTES] if begins else b"") from None
+        raise not_utf8(where, number, data[error.start], head) from None
 
 
 def iterate_lines(stream: Iterable[bytes], where: str) -> Iterator[str]:
@@ -80,11 +81,12 @@ def iterate_lines(stream: Iterable[bytes], where: str) -> Iterator[str]:
     Raises:
         UserError: as `decode_text`.
     """
-    number = 0
-    for index, data in enumerate(stream):  # up to the next \n
-        for line in split_lines(decode_text(data, where, line=number + 1, begins=index == 0)):
-            number += 1
-            yield line
+    number, head = 0, None
+    for data in stream:  # up to the next \n
+        lines = split_lines(decode_text(data, where, line=number + 1, head=head))
+        yield from lines
+        number += len(lines)
+        head = data[:HEAD_BYTES] if head is None else head
 
 
 def check_is_text(head: bytes, where: str) -> None:

@@ -49,12 +49,14 @@ class Piece:
         with open_file(self.path, "text", REMEDY) as file:
             file.seek(self.start)
             data = file.read(self.end - self.start)
+        where = f"text {self.path}"
+        if self.start == 0:
+            return split_lines(decode_text(data, where))
         try:
-            text = data.removeprefix(BYTE_ORDER_MARK if self.start == 0 else b"").decode("utf-8")
-        except UnicodeDecodeError:
-            before = _count_line_ends(self.path, self.start)
-            text = decode_text(data, f"text {self.path}", line=before + 1, begins=self.start == 0)
-        return split_lines(text)
+            return split_lines(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            line = _count_line_ends(self.path, self.start + error.start) + 1
+            raise not_utf8(where, line, data[error.start]) from None
 
 
 def split_text(path: str | Path, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
