@@ -13,7 +13,6 @@ been tried against local servers only.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from unpacking import find, opened
 
 from seqba.cli.arguments import Parser
 from seqba.data.files import atomic_write
+from seqba.data.lines import decode_text
 from seqba.data.text import count_lines
 from seqba.errors import UserError
 
@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = fetch(Source(f"{BASE_URL}/{name}.gz", digest), options.to / "download")
         options.to.mkdir(parents=True, exist_ok=True)
         with opened(found) as source, atomic_write(target) as stream:
-            shutil.copyfileobj(source, stream)
+            text = source.read()
+            decode_text(text, str(found))  # or refuses it
+            stream.write(text)
     for split in SPLITS:
         check_pairs(options.to / f"{split}.en", options.to / f"{split}.de")
     return 0

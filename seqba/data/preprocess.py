@@ -57,7 +57,8 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
             where possible.
     """
     check_consistency(options)
-    _check_texts(options)
+    _check_destination(options)
+    _check_files(options)
     lines: list[str] = []
 
     def note(line: str) -> None:
@@ -106,8 +107,8 @@ def encode_piece(piece: Piece, dictionary: Dictionary, subwords: Subwords | None
     return Encoded(ids, np.array(sizes, dtype=np.int32), unknown)
 
 
-def _check_texts(options: PreprocessOptions) -> None:
-    """Refuses missing and empty texts, sides of different length, and results that are there already."""
+def _check_destination(options: PreprocessOptions) -> None:
+    """Refuses results that are there already."""
     destination = Path(options.destdir)
     given = dict(zip(options.languages, (options.srcdict, options.tgtdict), strict=False))
     for language, dictionary in given.items():
@@ -122,7 +123,14 @@ def _check_texts(options: PreprocessOptions) -> None:
             f"{options.destdir} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "
             "or choose another --destdir"
         )
-    # All are read before any is compared: that one of them is no text explains whatever else is wrong with it.
+
+
+def _check_files(options: PreprocessOptions) -> None:
+    """Refuses files that are missing, empty or not what they are given for, and then sides of different length."""
+    for path in filter(None, (options.srcdict, options.tgtdict)):
+        Dictionary.load(path)
+    if options.sentencepiece_model is not None:
+        read_subwords(options.sentencepiece_model)
     counts = {text: count_lines(text) for language in options.languages for text in options.texts(language).values()}
     for text, count in counts.items():
         if not count:

@@ -192,8 +192,8 @@ def test_names_that_are_not_utf8(token_world: World, tmp_path: Path, capfdbinary
     made = f"{folder}/bin"
     commands: list[tuple[Main, Sequence[str]]] = [
         (preprocess, ["-s", "en", "-t", "de", "--trainpref", prefix, "--validpref", prefix, "--destdir", made]),
-        (train, [made, "--save-dir", f"{folder}/save", "--arch", "transformer_tiny", "--max-tokens", "50", "--lr", "0.1",
-                 "--max-update", "1", "--cpu", "--log-file", f"{folder}/log", "--lr-scheduler", "fixed"]),
+        (train, [made, "--save-dir", f"{folder}/save", "--arch", "transformer_tiny", "--max-tokens", "50",
+                 "--lr", "0.1", "--max-update", "1", "--cpu", "--log-file", f"{folder}/log"]),
         (average, ["--inputs", str(checkpoint), "--output", f"{folder}/mean.pt"]),
         (generate, [str(token_world.data), "--path", str(checkpoint), *BRIEF, "--results-path", f"{folder}/res"]),
         (interact, [str(token_world.data), "--path", str(checkpoint), *BRIEF, "--input", str(text)]),
