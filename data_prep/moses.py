@@ -9,17 +9,19 @@ runs; the Perl scripts want a clone and a Perl. Lengths are cut as by Moses' cle
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from fetching import main_entry, refuse
 
 from seqba.cli.arguments import Parser
-from seqba.data.files import atomic_text, atomic_write
+from seqba.data.files import atomic_text, atomic_write, read_lines
+from seqba.data.lines import iterate_lines
 from seqba.errors import UserError
 
 try:
@@ -56,7 +58,7 @@ def apply_bpe(lines: list[str], *, codes: Path) -> list[str]:
 def transform_file(source: Path, target: Path, transform: Transform, *, workers: int) -> None:
     """Writes every line of a file transformed, in order, on several processes; whole or not at all."""
     with open(source, "rb") as lines, atomic_write(target) as stream, multiprocessing.Pool(workers) as pool:
-        for chunk in pool.imap(transform, _chunks(lines)):
+        for chunk in pool.imap(transform, _chunks(iterate_lines(lines, str(source)))):
             stream.writelines(line.encode("utf-8") + b"\n" for line in chunk)
 
 
@@ -76,12 +78,13 @@ def clean_pairs(
     """
     kept = read = 0
     with (
-        open(sources[0], encoding="utf-8", newline="\n") as first,
-        open(sources[1], encoding="utf-8", newline="\n") as second,
+        open(sources[0], "rb") as first,
+        open(sources[1], "rb") as second,
         atomic_write(targets[0]) as first_out,
         atomic_write(targets[1]) as second_out,
     ):
-        for pair in itertools.zip_longest(first, second):
+        files = zip((first, second), sources, strict=True)
+        for pair in itertools.zip_longest(*(iterate_lines(file, str(path)) for file, path in files)):
             if None in pair:
                 raise UserError(
                     f"{sources[0]} and {sources[1]} differ in their number of lines; remove both, run again"
@@ -100,7 +103,7 @@ def clean_pairs(
 def learn_joint_bpe(sources: Sequence[Path], codes: Path, *, merges: int) -> None:
     """Learns one list of BPE merges from the text of both languages together (subword-nmt)."""
     with ExitStack() as stack:
-        texts = [stack.enter_context(open(path, encoding="utf-8", newline="\n")) for path in sources]
+        texts = [iterate_lines(stack.enter_context(open(path, "rb")), str(path)) for path in sources]
         learn_bpe(itertools.chain(*texts), stack.enter_context(atomic_text(codes)), merges)
 
 
@@ -113,9 +116,8 @@ def _short_words(sides: list[list[str]]) -> bool:
     return all(len(word) <= LONGEST_WORD for side in sides for word in side)
 
 
-def _chunks(lines: Iterable[bytes]) -> Iterator[list[str]]:
-    stripped = (line.decode("utf-8", errors="replace").rstrip("\r\n") for line in lines)
-    while chunk := list(itertools.islice(stripped, CHUNK_LINES)):
+def _chunks(lines: Iterator[str]) -> Iterator[list[str]]:
+    while chunk := list(itertools.islice(lines, CHUNK_LINES)):
         yield chunk
 
 
@@ -132,8 +134,7 @@ def _detokenizer(language: str) -> MosesDetokenizer:
 
 @functools.cache
 def _bpe(codes: Path) -> BPE:
-    with open(codes, encoding="utf-8") as stream:
-        return BPE(stream)
+    return BPE(io.StringIO("".join(f"{line}\n" for line in read_lines(codes, "BPE merges"))))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lang", required=True, metavar="XX", help="language code")
     options = parser.parse(arguments)
     transform = tokenize if options.what == "tokenize" else detokenize
-    for chunk in _chunks(sys.stdin.buffer):
+    for chunk in _chunks(iterate_lines(sys.stdin.buffer, "standard input")):
         for line in transform(chunk, language=options.lang):
             sys.stdout.buffer.write(line.encode("utf-8") + b"\n")
     sys.stdout.flush()

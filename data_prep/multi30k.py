@@ -13,7 +13,6 @@ been tried against local servers only.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from unpacking import find, opened
 
 from seqba.cli.arguments import Parser
 from seqba.data.files import atomic_write
+from seqba.data.lines import decode_text
+from seqba.data.text import count_lines
 from seqba.errors import UserError
 
 BASE_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
@@ -52,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = fetch(Source(f"{BASE_URL}/{name}.gz", digest), options.to / "download")
         options.to.mkdir(parents=True, exist_ok=True)
         with opened(found) as source, atomic_write(target) as stream:
-            shutil.copyfileobj(source, stream)
+            text = source.read()
+            decode_text(text, str(found))  # or refuses it
+            stream.write(text)
     for split in SPLITS:
         check_pairs(options.to / f"{split}.en", options.to / f"{split}.de")
     return 0
@@ -62,9 +65,9 @@ def check_pairs(source: Path, target: Path) -> None:
     """Checks that two files have the same number of lines, and some.
 
     Raises:
-        UserError: when they do not.
+        UserError: when they do not, or one of them is no text.
     """
-    lines = {path: path.read_bytes().count(b"\n") for path in (source, target)}
+    lines = {path: count_lines(path) for path in (source, target)}
     if lines[source] != lines[target] or not lines[source]:
         raise UserError(
             f"{source} has {lines[source]} lines and {target} has {lines[target]}: they are not translations of each "

@@ -26,7 +26,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,8 @@ from unpacking import opened
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.data.files import atomic_write
+from seqba.data.lines import BYTE_ORDER_MARK, HEAD_BYTES, check_is_text
+from seqba.data.text import count_lines
 from seqba.errors import UserError
 from seqba.options import option
 
@@ -140,23 +142,27 @@ def assemble(to: Path, source: Path | None) -> None:
 def lines_of(archive: Source, member: str, downloads: Path, source: Path | None) -> Iterator[bytes]:
     """The sentences of one file of an archive: a plain file in the user's folder, or from the archive itself.
 
+    A line of the published files ends with a newline; a carriage return within it, which ends a line wherever the text
+    is read afterwards, becomes a space. A byte order mark is left out.
+
     Sentences of .sgm files are taken as they stand between their tags, as by Moses' input-from-sgm.perl.
 
     Raises:
-        UserError: when the file is nowhere, or the archive is damaged.
+        UserError: when the file is nowhere or no text, or the archive is damaged.
     """
     if source is not None:
         for plain in (source / member, source / Path(member).name):
             if plain.is_file():
                 with open(plain, "rb") as stream:
-                    yield from _sentences(stream, member)
+                    yield from _sentences(stream, member, str(plain))
                 return
         if not (source / archive.name).is_file():
             raise UserError(
                 f"{source}: neither {Path(member).name} nor {archive.name} is there ({archive.url} has both)"
             )
-    with opened(_archive(archive, downloads, source), member) as stream:
-        yield from _sentences(stream, member)
+    path = _archive(archive, downloads, source)
+    with opened(path, member) as stream:
+        yield from _sentences(stream, member, f"{path} ({member})")
 
 
 def tokenize(to: Path, options: PreparationOptions) -> None:
@@ -207,28 +213,30 @@ def _archive(archive: Source, downloads: Path, source: Path | None) -> Path:
     return source / archive.name
 
 
-def _sentences(stream: Iterator[bytes], member: str) -> Iterator[bytes]:
-    if not member.endswith(".sgm"):
-        yield from (line.rstrip(b"\r\n") for line in stream)
-        return
-    for line in stream:
-        if found := SEGMENT.search(line):
-            yield found.group(1).strip()
+def _sentences(stream: Iterable[bytes], member: str, where: str) -> Iterator[bytes]:
+    damaged = 0
+    for number, line in enumerate(stream):
+        if number == 0:
+            check_is_text(line[:HEAD_BYTES], where)
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        text = line.decode("utf-8", errors="replace").encode("utf-8")
+        damaged += text != line
+        if not member.endswith(".sgm"):
+            yield text.rstrip(b"\r\n").replace(b"\r", b" ")
+        elif found := SEGMENT.search(text):
+            yield found.group(1).strip().replace(b"\r", b" ")
+    if damaged:
+        _say(f"note: {where}: {damaged:,} lines hold bytes that are not UTF-8; U+FFFD stands for them")
 
 
 def _check_pairs(prefix: Path) -> None:
     paths = [prefix.with_name(f"{prefix.name}.{language}") for language in LANGUAGES]
-    counts = [_count_lines(path) for path in paths]
+    counts = [count_lines(path) for path in paths]
     if counts[0] != counts[1] or not counts[0]:
         raise UserError(
             f"{paths[0]} has {counts[0]} lines and {paths[1]} has {counts[1]}: not translations of each other, line "
             "by line; look at the parts, remove both and run again"
         )
-
-
-def _count_lines(path: Path) -> int:
-    with open(path, "rb") as stream:
-        return sum(1 for _ in stream)
 
 
 def _say(line: str) -> None:

@@ -16,7 +16,8 @@ from fetching import Source, fetch, verify
 from unpacking import find, opened
 
 from seqba.cli.arguments import Parser
-from seqba.data.files import atomic_write, not_utf8
+from seqba.data.files import atomic_write
+from seqba.data.lines import iterate_lines
 from seqba.errors import UserError
 
 
@@ -89,15 +90,10 @@ def _write(lines: IO[bytes], target: Path, found: Path) -> None:
     Raises:
         UserError: when it is empty or not UTF-8.
     """
-    number = 0
     with atomic_write(target) as stream:
-        for number, line in enumerate(lines, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(not_utf8(f"{found} ({target.name})", number, line[error.start])) from None
-            stream.write(line.strip() + b"\n")
-        if not number:
+        for line in iterate_lines(lines, f"{found} ({target.name})"):
+            stream.write(line.encode("utf-8").strip() + b"\n")
+        if not stream.tell():
             raise UserError(f"{found} ({target.name}): there is no line in it; fetch it again")
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_LINE_BREAKS = re.compile(r"\s*[\r\n]\s*")
+
 
 class UserError(Exception):
     """A mistake or a bad file, told in one line: what is wrong, where, and what to do.
@@ -10,4 +14,14 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks; blanks within its lines, a path's say, stay as they are."""
+    return _LINE_BREAKS.sub(" ", message.strip())
+
+
+def quoted(text: str) -> str:
+    """What a user gave, between quotes and as it was given: `repr` would escape blanks and bytes that are not UTF-8."""
+    return f"'{text}'"

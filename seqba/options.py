@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 
 LARGEST = 2**31 - 1
 """The most that a whole number may be where its option names no other maximum."""
@@ -64,28 +64,40 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def check_options(options: Any) -> None:
+def number_text(number: float) -> str:
+    """A number with all its digits, as one would type it: 1.0 → `1`, 3000000 → `3000000`, 0.1 → `0.1`."""
+    return repr(number).removesuffix(".0")
+
+
+def check_options(options: Any, typed: Mapping[str, str] | None = None) -> None:
     """Checks every field of an options dataclass against its declared range.
+
+    Args:
+        options: the dataclass.
+        typed: field → what stood on the command line, to be shown as it was given: `1e-3`, not 0.001.
 
     Raises:
         UserError: naming the flag, the value and the range.
     """
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        for number in value if isinstance(value, tuple) else (value,):
-            _check_range(flag_of(field.name), number, field.metadata)
+        several = isinstance(value, tuple)
+        told = None if several else (typed or {}).get(field.name)
+        for number in value if several else (value,):
+            _check_range(flag_of(field.name), number, field.metadata, told)
 
 
-def _check_range(flag: str, value: Any, metadata: Any) -> None:
+def _check_range(flag: str, value: Any, metadata: Any, told: str | None) -> None:
     choices = metadata.get("choices")
     if choices is not None and value is not None and value not in choices:
-        raise UserError(f"{flag} is {value!r}; choose one of: {', '.join(choices)}")
+        raise UserError(f"{flag} is {quoted(value)}; choose one of: {', '.join(choices)}")
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
+    told = number_text(value) if told is None else told
     if not math.isfinite(value):
-        raise UserError(f"{flag} is {value}; it must be a finite number")
+        raise UserError(f"{flag} is {told}; it must be a finite number")
     if isinstance(value, int) and metadata.get("maximum") is None and value > LARGEST:
-        raise UserError(f"{flag} is {value}; it must be at most {LARGEST}")
+        raise UserError(f"{flag} is {told}; it must be at most {LARGEST}")
     bounds = {
         "minimum": ("at least", operator.ge),
         "above": ("greater than", operator.gt),
@@ -95,4 +107,4 @@ def _check_range(flag: str, value: Any, metadata: Any) -> None:
     for key, (words, holds) in bounds.items():
         bound = metadata.get(key)
         if bound is not None and not holds(value, bound):
-            raise UserError(f"{flag} is {value:g}; it must be {words} {bound:g}")
+            raise UserError(f"{flag} is {told}; it must be {words} {number_text(bound)}")

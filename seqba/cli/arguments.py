@@ -6,15 +6,30 @@ import argparse
 import ast
 import dataclasses
 import difflib
+import functools
+import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 from seqba.options import check_options, flag_of
 
 Options = TypeVar("Options")
+NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+
+
+class Given(argparse.Namespace):
+    """A parsed command line; its `vars` are the options that were given.
+
+    Attributes:
+        typed: option → its text on the command line, of those that aren't taken as text.
+    """
+
+    __slots__ = ("typed",)
+    typed: dict[str, str]
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,10 +46,15 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
         self.unsupported = dict(unsupported or {})
+        self._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own takes -1e-3 for a flag
         self._declared: dict[str, tuple[argparse.Action, dataclasses.Field[Any], Any]] = {}
+        self._typed: dict[str, str] = {}
+        self._arguments: list[str] = []
 
     def error(self, message: str) -> NoReturn:
-        """Raises the message as a `UserError`."""
+        """Raises the message as a `UserError`; what argparse quotes of the command line is shown as it was given."""
+        for text in self._arguments:
+            message = message.replace(repr(text), quoted(text))
         raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
 
     def add_options(self, options: type, title: str) -> None:
@@ -56,7 +76,7 @@ class Parser(argparse.ArgumentParser):
                 if field.default != first.default:
                     action.help = f"{action.help}; of {title}{_default_of(field) or ' (no default)'}"
             else:
-                self._declared[field.name] = (_add_flag(group, field, kind), field, kind)
+                self._declared[field.name] = (_add_flag(group, field, kind, self._typed), field, kind)
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
         """Parses a command line; unknown flags are errors that name the nearest known one.
@@ -64,7 +84,11 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: for a mistake on the command line.
         """
-        namespace, unknown = self.parse_known_args(arguments)
+        self._typed.clear()
+        given = sys.argv[1:] if arguments is None else arguments
+        self._arguments = [part for text in given for part in (text, text.partition("=")[2])]
+        namespace, unknown = self.parse_known_args(arguments, Given())
+        namespace.typed = dict(self._typed)
         if unknown:
             self._refuse(unknown[0])
         return namespace
@@ -76,7 +100,7 @@ class Parser(argparse.ArgumentParser):
         known = [string for action in self._actions for string in action.option_strings]
         near = difflib.get_close_matches(flag, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{self.prog}: unknown argument {argument!r}{hint} (see {self.prog} --help)")
+        raise UserError(f"{self.prog}: unknown argument {quoted(argument)}{hint} (see {self.prog} --help)")
 
 
 def read_options(namespace: argparse.Namespace, options: type[Options]) -> Options:
@@ -87,7 +111,7 @@ def read_options(namespace: argparse.Namespace, options: type[Options]) -> Optio
     """
     names = [field.name for field in dataclasses.fields(typing.cast(Any, options))]
     built = options(**{name: getattr(namespace, name) for name in names if hasattr(namespace, name)})
-    check_options(built)
+    check_options(built, namespace.typed if isinstance(namespace, Given) else None)
     return built
 
 
@@ -108,7 +132,9 @@ def _default_of(field: dataclasses.Field[Any]) -> str:
     return "" if default is None or default is False else f" (default: {default})".replace("%", "%%")
 
 
-def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], annotation: Any) -> argparse.Action:
+def _add_flag(
+    group: argparse._ArgumentGroup, field: dataclasses.Field[Any], annotation: Any, typed: dict[str, str]
+) -> argparse.Action:
     metadata = field.metadata
     aliases = [alias if alias.startswith("-") else "--" + alias for alias in metadata["aliases"]]
     flags = [*(alias for alias in aliases if len(alias) == 2), flag_of(field.name), *(a for a in aliases if len(a) > 2)]
@@ -119,7 +145,9 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ann
     return group.add_argument(
         *flags,
         dest=field.name,
-        type=_list_of(typing.get_args(kind)[0]) if typing.get_origin(kind) is tuple else kind,
+        type=_list_of(typing.get_args(kind)[0])
+        if typing.get_origin(kind) is tuple
+        else _noting(kind, field.name, typed),
         default=argparse.SUPPRESS,
         choices=metadata["choices"],
         nargs=None if metadata["bare"] is None else "?",
@@ -127,6 +155,20 @@ def _add_flag(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], ann
         metavar=metadata["metavar"] or (None if metadata["choices"] else _metavar(kind)),
         help=text,
     )
+
+
+def _noting(kind: Any, name: str, typed: dict[str, str]) -> Any:
+    """A number's type, which takes note of the text as well."""
+    if kind is str:
+        return kind
+
+    @functools.wraps(kind, updated=())
+    def convert(text: str) -> Any:
+        value = kind(text)
+        typed[name] = text
+        return value
+
+    return convert
 
 
 def plain_type(annotation: Any) -> Any:
@@ -152,6 +194,6 @@ def _list_of(kind: type) -> Callable[[str], tuple[Any, ...]]:
             return numbers
         except (ValueError, SyntaxError, TypeError, OverflowError):
             words = "whole numbers like 4 or 1,2" if kind is int else "numbers like 0.9,0.98"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a list of {words}") from None
+            raise argparse.ArgumentTypeError(f"{quoted(text)} is not a list of {words}") from None
 
     return parse

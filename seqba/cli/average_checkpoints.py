@@ -62,21 +62,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_options(AverageOptions, "what is averaged")
     namespace = parser.parse(arguments)
     options = read_options(namespace, AverageOptions)
-    paths = _chosen([Path(name) for name in namespace.inputs], options)
+    paths = _chosen(namespace.inputs, options)
     output = Path(str(options.output))
     if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {output}: there is no folder {output.parent}; make it first")
+        raise UserError(f"--output {options.output}: there is no folder {output.parent}; make it first")
     states = _States(paths)
     weights = average_weights(states)
     write_checkpoint(output, {**states.first, "model": weights})
-    print(f"Averaged {len(paths)} checkpoint(s) into {output}: {', '.join(path.name for path in paths)}")
+    print(f"Averaged {len(paths)} checkpoint(s) into {options.output}: {', '.join(Path(path).name for path in paths)}")
     return 0
 
 
 class _States:
     """Reads checkpoints one by one and keeps all of the first but what belongs to its raw weights."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: Sequence[str | Path]) -> None:
         self.paths = paths
         self.first: dict[str, Any] = {}
 
@@ -96,7 +96,7 @@ class _States:
             yield str(path), state["model"]
 
 
-def _chosen(inputs: list[Path], options: AverageOptions) -> list[Path]:
+def _chosen(inputs: list[str], options: AverageOptions) -> Sequence[str | Path]:
     """The files to average: the given ones, or those of the folder that the options ask for, best or latest first."""
     if options.num_epoch_checkpoints is not None:
         return _latest(_folder(inputs), EPOCH_NAME, options.num_epoch_checkpoints, options.checkpoint_upper_bound)
@@ -104,16 +104,16 @@ def _chosen(inputs: list[Path], options: AverageOptions) -> list[Path]:
         return _latest(_folder(inputs), INTERVAL_NAME, options.num_update_checkpoints, options.checkpoint_upper_bound)
     if options.num_best_checkpoints is not None:
         return _best(inputs, options.num_best_checkpoints)
-    folders = [path for path in inputs if path.is_dir()]
+    folders = [name for name in inputs if Path(name).is_dir()]
     if folders:
         raise UserError(f"{folders[0]} is a folder: add --num-epoch-checkpoints N (or -update-, or -best-)")
     return inputs
 
 
-def _folder(inputs: list[Path]) -> Path:
-    if len(inputs) != 1 or not inputs[0].is_dir():
-        raise UserError(f"--inputs takes one folder here, not {', '.join(map(str, inputs))}")
-    return inputs[0]
+def _folder(inputs: list[str]) -> Path:
+    if len(inputs) != 1 or not Path(inputs[0]).is_dir():
+        raise UserError(f"--inputs takes one folder here, not {', '.join(inputs)}")
+    return Path(inputs[0])
 
 
 def _latest(folder: Path, pattern: re.Pattern[str], count: int, bound: int | None) -> list[Path]:
@@ -122,16 +122,17 @@ def _latest(folder: Path, pattern: re.Pattern[str], count: int, bound: int | Non
     return _enough([path for _, path in allowed], count, folder)
 
 
-def _best(inputs: list[Path], count: int) -> list[Path]:
+def _best(inputs: list[str], count: int) -> list[Path]:
     """The best of a folder, or of the given files (as in fairseq): by the metric's own sense of better."""
-    paths = list(inputs[0].iterdir()) if len(inputs) == 1 and inputs[0].is_dir() else inputs
+    given = [Path(name) for name in inputs]
+    paths = list(given[0].iterdir()) if len(given) == 1 and given[0].is_dir() else given
     valued = [(match[1], float(match[2]), path) for path in paths if (match := BEST_NAME.fullmatch(path.name))]
     metrics = sorted({metric for metric, _, _ in valued})
     if len(metrics) > 1:
         raise UserError(f"the checkpoints are the best by different metrics ({', '.join(metrics)}): list files of one")
     sign = -1 if metrics and metrics[0] in RISING_METRICS else 1
     ranked = sorted(valued, key=lambda entry: (sign * entry[1], entry[2].name))
-    return _enough([path for _, _, path in ranked], count, inputs[0])
+    return _enough([path for _, _, path in ranked], count, given[0])
 
 
 def _enough(paths: list[Path], count: int, folder: Path) -> list[Path]:

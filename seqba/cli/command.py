@@ -15,7 +15,8 @@ from typing import NoReturn
 import torch
 
 from seqba.core import RanksLost
-from seqba.errors import UserError
+from seqba.data.names import AS_GIVEN
+from seqba.errors import UserError, one_line
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -65,13 +66,16 @@ def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Gives a closed standard stream a place to go, and all of them UTF-8, as every file here is."""
+    """Gives a closed standard stream a place to go, and all of them UTF-8, as every file here is.
+
+    A file name that isn't UTF-8 goes out as it came in, byte for byte.
+    """
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - lives as long as the process
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+            stream.reconfigure(encoding="utf-8", errors=AS_GIVEN)
 
 
 def _describe(error: OSError) -> str:
@@ -84,5 +88,5 @@ def _describe(error: OSError) -> str:
 def _complain(line: str) -> int:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     where = f"rank {os.environ.get('RANK', '?')}: " if several else ""
-    print(f"error: {where}{' '.join(line.split())}", file=sys.stderr)
+    print(f"error: {where}{one_line(line)}", file=sys.stderr)
     return 2

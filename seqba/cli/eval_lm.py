@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = read_options(namespace, EvalOptions)
     keep_freed_memory()
     loaded = load_model(str(options.path), choose_device(cpu=options.cpu), task=options.task)
-    dictionary = _open_dictionary(Path(namespace.data), loaded, options)
+    dictionary = _open_dictionary(namespace.data, loaded, options)
     corpus = open_monolingual(namespace.data, options.gen_subset, dictionary)
     start = time.perf_counter()
     tally = _score(_scorer(loaded, corpus, options, vars(namespace)), corpus.tokens, dictionary, options)
@@ -140,9 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _open_dictionary(folder: Path, loaded: LoadedModel, options: EvalOptions) -> Dictionary:
+def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalOptions) -> Dictionary:
     """The data-bin's dictionary, if it is the model's: another one would give its ids another meaning."""
-    if not folder.is_dir():
+    if not Path(folder).is_dir():
         raise UserError(f"there is no data-bin {folder}: give the folder that the model was trained on")
     dictionary = open_dictionary(folder)
     if loaded.task_state.get("dictionary_sha256") != dictionary_digest(dictionary):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -276,9 +277,8 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
     if options.results_path is None:
         yield sys.stdout
         return
-    folder = Path(options.results_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_text(folder / f"generate-{options.gen_subset}.txt") as file:
+    os.makedirs(options.results_path, exist_ok=True)
+    with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}.txt") as file:
         yield file
 
 

@@ -18,7 +18,8 @@ from seqba.cli.output import print_hypotheses
 from seqba.cli.translator import UNSUPPORTED, Translator, add_translator_flags, read_translator
 from seqba.data.batching import plan_batches
 from seqba.data.dictionary import Dictionary
-from seqba.data.files import not_utf8, open_file
+from seqba.data.files import open_file
+from seqba.data.lines import iterate_lines
 from seqba.decoding.beam import beam_search
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
@@ -112,8 +113,9 @@ def _buffers(file: BinaryIO, translator: Translator, options: InteractiveOptions
     longest = translator.max_source_positions
     if options.max_tokens is not None:
         longest = min(longest, options.max_tokens)
-    for number, data in enumerate(file):
-        line = _Line(number, _encode(data, number, translator, options.input))
+    where = "standard input" if options.input == "-" else f"input {options.input}"
+    for number, text in enumerate(iterate_lines(file, where)):
+        line = _Line(number, _encode(text, translator))
         waiting += 1
         if len(line.ids) <= longest:
             buffer.append(line)
@@ -128,12 +130,8 @@ def _buffers(file: BinaryIO, translator: Translator, options: InteractiveOptions
     yield buffer
 
 
-def _encode(data: bytes, number: int, translator: Translator, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    try:
-        text = data.decode("utf-8").strip()
-    except UnicodeDecodeError as error:
-        where = "standard input" if name == "-" else f"input {name}"
-        raise UserError(not_utf8(where, number + 1, data[error.start])) from None
+def _encode(text: str, translator: Translator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    text = text.strip()
     form = translator.source
     ids = form.dictionary.encode(form.subwords.encode(text) if form.subwords is not None else text.split())
     # A word that is spelt like padding is as unknown here as it is in a corpus.
@@ -165,7 +163,7 @@ def _translate(lines: list[_Line], translator: Translator, search: SearchOptions
         found.update({line.number: (own, seconds) for line, own in zip(batch, hypotheses, strict=True)})
     for line in lines:
         hypotheses_of_line, seconds = found[line.number]
-        print(f"S-{line.number}\t{translator.source.tokens(line.ids)}")
+        print(f"S-{line.number}\t{translator.source.shown(line.ids)}")
         print(f"W-{line.number}\t{seconds:.3f}\tseconds")
         print_hypotheses(line.number, hypotheses_of_line[: search.nbest], translator.target, sys.stdout)
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.data.files import not_utf8, read_text
+from seqba.data.files import read_lines
+from seqba.data.lines import decode_text, split_lines
 from seqba.errors import UserError
 from seqba.evaluation.bleu import (
     TOKENIZERS,
@@ -121,16 +122,8 @@ def _print_corpus(hypotheses: list[str], references: list[str], options: ScoreOp
 
 def _read_lines(name: str, what: str) -> list[str]:
     if name != "-":
-        text = read_text(name, what)
-    else:
-        data = sys.stdin.buffer.read()
-        try:
-            text = data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise UserError(not_utf8("standard input", line, data[error.start])) from None
-    lines = text.split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+        return read_lines(name, what)
+    return split_lines(decode_text(sys.stdin.buffer.read(), "standard input"))
 
 
 def _name(file: str) -> str:

@@ -18,7 +18,7 @@ from seqba.data.subwords import load_subwords
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.text import TextForm
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.options import check_options, option
@@ -150,7 +150,7 @@ def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOp
     languages = _languages(options, loaded[0].task_state)
     folder = Path(namespace.data)
     if not folder.is_dir():
-        raise UserError(f"there is no data-bin {folder}: give the folder that the model was trained on")
+        raise UserError(f"there is no data-bin {namespace.data}: give the folder that the model was trained on")
     dictionaries = [Dictionary.load(folder / f"dict.{language}.txt") for language in languages]
     for path, model in zip(paths, loaded, strict=True):
         _check_belongs(path, model.task_state, languages, dictionaries, folder)
@@ -177,13 +177,15 @@ def _read_overrides(text: str) -> Mapping[str, Any]:
     try:
         overrides = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise UserError(f"--model-overrides {text[:60]!r} is not a Python dict of plain values; {example}") from None
+        raise UserError(
+            f"--model-overrides {quoted(text[:60])} is not a Python dict of plain values; {example}"
+        ) from None
     if not isinstance(overrides, dict):
         raise UserError(f"--model-overrides is a {type(overrides).__name__}, not a dict; {example}")
     known = {name: plain_type(kind) for name, kind in typing.get_type_hints(TransformerOptions).items()}
     for name, value in overrides.items():
         if name not in known:
-            raise UserError(f"--model-overrides: a model has no field {name!r}; it has: {', '.join(known)}")
+            raise UserError(f"--model-overrides: a model has no field {quoted(str(name))}; it has: {', '.join(known)}")
         if type(value) is not known[name] and (known[name], type(value)) != (float, int):
             raise UserError(f"--model-overrides: {name!r} is {value!r}; it must be a {known[name].__name__}")
     check_options(TransformerOptions(**overrides))

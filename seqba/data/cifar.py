@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seqba.data.files import open_file, read_text
+from seqba.data.files import open_file, read_lines
 from seqba.data.image_batch import ImageBatch, Pixels, Rows, check_rows
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 
 SIDE = 32
 PIXEL_BYTES = 3 * SIDE * SIDE
@@ -99,8 +99,9 @@ class Cifar:
     def __init__(self, folder: Path, split: str, layout: Layout) -> None:
         if split not in ("train", "test"):
             raise UserError(
-                f"{layout.title} has no split {split!r}; its pictures are train and test: --valid-subset test reports "
-                "on the test pictures, as the paper does; --hold-out N keeps N training pictures apart as held-out"
+                f"{layout.title} has no split {quoted(split)}; its pictures are train and test: --valid-subset test "
+                "reports on the test pictures, as the paper does; --hold-out N keeps N training pictures apart as "
+                "held-out"
             )
         self.name = f"{layout.title} {split} ({folder})"
         self.classes: Sequence[str] = _read_names(folder / layout.names, layout.kinds[-1])
@@ -160,7 +161,7 @@ def find_cifar(folder: Path) -> tuple[Path, Layout] | None:
 
 def _read_names(path: Path, count: int) -> list[str]:
     """The class names; the official file of CIFAR-10 ends with an empty line."""
-    names = [line.strip() for line in read_text(path, "class names", AGAIN).split("\n") if line.strip()]
+    names = [line.strip() for line in read_lines(path, "class names", AGAIN) if line.strip()]
     if len(names) != count:
         raise UserError(f"class names {path}: {len(names)} names, not {count}; {AGAIN}")
     return names

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from seqba.data.files import atomic_text, read_text
-from seqba.errors import UserError
+from seqba.data.files import atomic_text, read_lines
+from seqba.errors import UserError, quoted
 
 OVERWRITE = "#fairseq:overwrite"
 REMEDY = "check the folder and the language, or make it with seqba-preprocess"
@@ -109,12 +109,12 @@ class Dictionary:
     def load(cls, path: str | Path) -> Dictionary:
         """Reads `symbol count` lines, with fairseq's `#fairseq:overwrite` flag where there is one.
 
+        As in fairseq, a count may be negative: nothing but the order of a dictionary that is made depends on counts.
+
         Raises:
             UserError: for a missing, empty or malformed file, or a symbol given twice without the flag.
         """
-        lines = read_text(path, "dictionary", REMEDY).split("\n")
-        if lines[-1] == "":
-            lines.pop()
+        lines = read_lines(path, "dictionary", REMEDY)
         if not lines:
             raise UserError(f"dictionary {path} is empty; {REMEDY}")
         seen = set(cls.specials)
@@ -123,8 +123,8 @@ class Dictionary:
             symbol, count, overwrite = _parse_line(line, f"dictionary {path}, line {number}")
             if symbol in seen and not overwrite:
                 raise UserError(
-                    f"dictionary {path}, line {number}: {symbol!r} is there twice; remove one, or end the line with "
-                    f"{OVERWRITE} to let it replace the earlier one"
+                    f"dictionary {path}, line {number}: {quoted(symbol)} is there twice; remove one, or end the line "
+                    f"with {OVERWRITE} to let it replace the earlier one"
                 )
             seen.add(symbol)
             words.append((symbol, count))
@@ -145,10 +145,16 @@ def dictionary_digest(dictionary: Dictionary) -> str:
 
 
 def _parse_line(line: str, where: str) -> tuple[str, int, bool]:
+    """Symbol, count and whether it may replace an earlier one, as fairseq's `Dictionary.add_from_file` reads them.
+
+    A count is whatever `int()` reads: `-1`, `+3` and `1_000` as well.
+    """
     fields = line.rstrip().rsplit(" ", 1)
     overwrite = len(fields) == 2 and fields[1] == OVERWRITE
     if overwrite:
         fields = fields[0].rsplit(" ", 1)
-    if len(fields) != 2 or not fields[0] or not fields[1].isascii() or not fields[1].isdigit() or len(fields[1]) > 18:
-        raise UserError(f"{where}: {line[:60]!r} is not '<symbol> <count>'; is this a dictionary?")
-    return fields[0], int(fields[1]), overwrite
+    try:
+        symbol, count = fields
+        return symbol, int(count), overwrite
+    except ValueError:
+        raise UserError(f"{where}: {quoted(line[:60])} is not '<symbol> <count>'; is this a dictionary?") from None

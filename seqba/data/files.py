@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from seqba.data.lines import decode_text, split_lines
+from seqba.data.names import ESCAPED
 from seqba.errors import UserError
 
 
@@ -51,9 +53,9 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_text(path: str | Path) -> Iterator[TextIO]:
-    """As `atomic_write`, for UTF-8 text with plain newlines on every system."""
+    """As `atomic_write`, for UTF-8 text with plain newlines on every system; names that aren't UTF-8 are escaped."""
     with atomic_write(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+        text = io.TextIOWrapper(file, encoding="utf-8", errors=ESCAPED, newline="\n")
         yield text
         text.flush()
         text.detach()  # the binary file is synced and closed by atomic_write
@@ -70,9 +72,8 @@ def open_file(path: str | Path, what: str, remedy: str = "check the path") -> Bi
     Raises:
         UserError: if the file is missing, is a folder or may not be read.
     """
-    path = Path(path)
     try:
-        return path.open("rb")
+        return open(path, "rb")
     except FileNotFoundError:
         raise UserError(f"{what} {path} does not exist; {remedy}") from None
     except IsADirectoryError:
@@ -81,25 +82,14 @@ def open_file(path: str | Path, what: str, remedy: str = "check the path") -> Bi
         raise UserError(f"{what} {path} cannot be read: {error.strerror}; check its permissions") from None
 
 
-def read_text(path: str | Path, what: str, remedy: str = "check the path") -> str:
-    """Reads a whole UTF-8 file; every kind of line end becomes a newline, as in Python's text mode.
+def read_lines(path: str | Path, what: str, remedy: str = "check the path") -> list[str]:
+    """The lines of a whole UTF-8 file, without their ends (see `seqba.data.lines`).
 
     Raises:
-        UserError: if the file is missing, unreadable or not UTF-8; the message names the first bad line.
+        UserError: if the file is missing, unreadable or not text; the message names the first bad line.
     """
     with open_file(path, what, remedy) as file:
-        data = file.read()
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(not_utf8(f"{what} {path}", line, data[error.start])) from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def not_utf8(where: str, line: int, byte: int) -> str:
-    """The message for text that is not UTF-8."""
-    return f"{where}, line {line}: byte 0x{byte:02x} is not UTF-8; convert the file (iconv -t utf-8) or mend the line"
+        return split_lines(decode_text(file.read(), f"{what} {path}"))
 
 
 def _sync_folder(folder: Path) -> None:

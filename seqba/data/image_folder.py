@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from seqba.data.image_batch import ImageBatch, Rows, check_rows, pack
 from seqba.data.image_decoding import SUFFIXES, decode, load_pillow
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 
 NAMED = 10
 LABELS_FROM = "train"
@@ -114,7 +114,7 @@ def _find_classes(folder: Path, split: str) -> list[str]:
         needed = f", whose classes number the labels ({folder / split}/CLASS/…)" if split == LABELS_FROM else ""
         have = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         listed = ", ".join(have[:NAMED]) + (", …" if len(have) > NAMED else "")
-        raise UserError(f"{folder} has no split {split!r}{needed}; its folders are: {listed or 'none'}")
+        raise UserError(f"{folder} has no split {quoted(split)}{needed}; its folders are: {listed or 'none'}")
     classes = sorted(entry.name for entry in os.scandir(folder / split) if entry.is_dir() and entry.name[0] != ".")
     if not classes:
         raise UserError(f"{folder / split} holds no class folders: pictures lie in {folder / split}/CLASS/")

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from seqba.data.cifar import Cifar, find_cifar
 from seqba.data.image_batch import ImageBatch, ImageSource, Rows
 from seqba.data.image_folder import ImageFolder
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 
 __all__ = ["ImageBatch", "ImageBatches", "ImageSource", "open_images"]
 
@@ -37,13 +37,15 @@ def open_images(folder: str | Path, split: str, *, decode_size: int) -> ImageSou
     Raises:
         UserError: for a folder or a split that isn't there, or files that can't be used.
     """
-    folder = Path(folder)
+    given, folder = folder, Path(folder)
     if not folder.is_dir():
         raise UserError(
-            f"there is no folder {folder} with pictures: check the path, or make it (see data_prep/README.md)"
+            f"there is no folder {given} with pictures: check the path, or make it (see data_prep/README.md)"
         )
     if not split or split in (".", "..") or "/" in split or "\\" in split or "\0" in split:
-        raise UserError(f"{split!r} is not the name of a split: it must be the name of a subfolder, without separators")
+        raise UserError(
+            f"{quoted(split)} is not the name of a split: it must be the name of a subfolder, without separators"
+        )
     cifar = find_cifar(folder)
     if cifar is not None:
         return Cifar(cifar[0], split, cifar[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -56,14 +57,15 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
             where possible.
     """
     check_consistency(options)
-    _check_texts(options)
+    _check_destination(options)
+    _check_files(options)
     lines: list[str] = []
 
     def note(line: str) -> None:
         lines.append(line)
         report(line)
 
-    with _staged(Path(options.destdir)) as (stage, destination), Workers(options.workers) as workers:
+    with _staged(options.destdir) as stage, Workers(options.workers) as workers:
         note(str(options))
         subwords = _make_subwords(options, stage)
         dictionaries = _make_dictionaries(options, subwords, workers, progress)
@@ -76,8 +78,8 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
                     prefix = stage / options.corpus_name(split, language)
                     binarise = functools.partial(encode_piece, dictionary=dictionary, subwords=subwords)
                     note(f"[{language}] {_binarise(path, prefix, binarise, len(dictionary), workers, progress)}")
-        note(f"Wrote preprocessed data to {destination}")
-        _extend_log(destination / LOG_NAME, stage / LOG_NAME, lines)
+        note(f"Wrote preprocessed data to {options.destdir}")
+        _extend_log(Path(options.destdir) / LOG_NAME, stage / LOG_NAME, lines)
 
 
 def count_piece(piece: Piece, subwords: Subwords | None) -> Counter[str]:
@@ -105,8 +107,8 @@ def encode_piece(piece: Piece, dictionary: Dictionary, subwords: Subwords | None
     return Encoded(ids, np.array(sizes, dtype=np.int32), unknown)
 
 
-def _check_texts(options: PreprocessOptions) -> None:
-    """Refuses missing and empty texts, sides of different length, and results that are there already."""
+def _check_destination(options: PreprocessOptions) -> None:
+    """Refuses results that are there already."""
     destination = Path(options.destdir)
     given = dict(zip(options.languages, (options.srcdict, options.tgtdict), strict=False))
     for language, dictionary in given.items():
@@ -118,31 +120,31 @@ def _check_texts(options: PreprocessOptions) -> None:
             )
     if (destination / MODEL_NAME).exists() and not options.has_subwords:
         raise UserError(
-            f"{destination} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "
+            f"{options.destdir} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "
             "or choose another --destdir"
         )
-    counts = {
-        (split, language): _count(path)
-        for language in options.languages
-        for split, path in options.texts(language).items()
-    }
+
+
+def _check_files(options: PreprocessOptions) -> None:
+    """Refuses files that are missing, empty or not what they are given for, and then sides of different length."""
+    for path in filter(None, (options.srcdict, options.tgtdict)):
+        Dictionary.load(path)
+    if options.sentencepiece_model is not None:
+        read_subwords(options.sentencepiece_model)
+    counts = {text: count_lines(text) for language in options.languages for text in options.texts(language).values()}
+    for text, count in counts.items():
+        if not count:
+            raise UserError(f"text {text} is empty; check the prefix and the language")
     if options.only_source:
         return
-    for split, path in options.texts(options.source_lang).items():
+    for split, text in options.texts(options.source_lang).items():
         other = options.texts(options.target_lang)[split]
-        here, there = counts[split, options.source_lang], counts[split, options.target_lang]
+        here, there = counts[text], counts[other]
         if here != there:
             raise UserError(
-                f"{path} has {here} lines and {other} has {there}: line i of one must translate line i of the other; "
+                f"{text} has {here} lines and {other} has {there}: line i of one must translate line i of the other; "
                 "mend the texts (a carriage return inside a line ends it)"
             )
-
-
-def _count(path: Path) -> int:
-    count = count_lines(path)
-    if not count:
-        raise UserError(f"text {path} is empty; check the prefix and the language")
-    return count
 
 
 def _make_subwords(options: PreprocessOptions, stage: Path) -> Subwords | None:
@@ -160,7 +162,7 @@ def _make_subwords(options: PreprocessOptions, stage: Path) -> Subwords | None:
     return subwords
 
 
-def _sample_lines(paths: Iterable[Path]) -> Iterator[str]:
+def _sample_lines(paths: Iterable[str]) -> Iterator[str]:
     paths = list(paths)
     stride = -(-sum(map(count_lines, paths)) // MOST_SUBWORD_LINES)
     lines = (line for path in paths for piece in split_text(path) for line in piece.lines())
@@ -192,10 +194,10 @@ def _make_dictionaries(
     return dictionaries
 
 
-def _count_tokens(texts: list[Path], subwords: Subwords | None, workers: Workers, progress: Progress) -> Counter[str]:
+def _count_tokens(texts: list[str], subwords: Subwords | None, workers: Workers, progress: Progress) -> Counter[str]:
     pieces = [piece for path in texts for piece in split_text(path)]
     advance = progress(
-        "counting " + ", ".join(path.name for path in texts), sum(piece.end - piece.start for piece in pieces)
+        "counting " + ", ".join(map(os.path.basename, texts)), sum(piece.end - piece.start for piece in pieces)
     )
     counts: Counter[str] = Counter()
     for piece, found in workers.map(functools.partial(count_piece, subwords=subwords), pieces):
@@ -205,7 +207,7 @@ def _count_tokens(texts: list[Path], subwords: Subwords | None, workers: Workers
 
 
 def _binarise(
-    path: Path,
+    path: str,
     prefix: Path,
     encode: Callable[[Piece], Encoded],
     vocabulary_size: int,
@@ -214,7 +216,7 @@ def _binarise(
 ) -> str:
     """Writes one side of a split and returns fairseq's line about it."""
     pieces = split_text(path)
-    advance = progress(f"encoding {path.name}", pieces[-1].end)
+    advance = progress(f"encoding {os.path.basename(path)}", pieces[-1].end)
     sentences = tokens = unknown = 0
     with IndexedWriter(prefix, vocabulary_size) as writer:
         for piece, encoded in workers.map(encode, pieces):
@@ -233,16 +235,17 @@ def _tokens(piece: Piece, subwords: Subwords | None) -> Iterable[list[str]]:
 
 
 @contextmanager
-def _staged(destination: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields a folder inside `destination` whose files move there if the block succeeds and vanish if it does not."""
+def _staged(destdir: str) -> Iterator[Path]:
+    """Yields a folder inside `destdir` whose files move there if the block succeeds and vanish if it does not."""
+    destination = Path(destdir)
     created = not destination.exists()
     try:
         destination.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=".preprocess-", dir=destination))
     except OSError as error:
-        raise UserError(f"--destdir {destination} cannot be written: {error.strerror}; choose another one") from None
+        raise UserError(f"--destdir {destdir} cannot be written: {error.strerror}; choose another one") from None
     try:
-        yield stage, destination
+        yield stage
         # Dictionaries last: once they are there, a second run refuses to start.
         for path in sorted(stage.iterdir(), key=lambda path: path.name.startswith("dict.")):
             path.replace(destination / path.name)
@@ -255,6 +258,7 @@ def _staged(destination: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _extend_log(old: Path, new: Path, lines: list[str]) -> None:
-    earlier = old.read_text(encoding="utf-8", errors="replace") if old.exists() else ""
     with atomic_text(new) as file:
-        file.write(earlier + "".join(f"{line}\n" for line in lines))
+        if old.exists():
+            file.write(old.read_text(encoding="utf-8", errors="surrogateescape"))
+        file.writelines(f"{line}\n" for line in lines)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 from seqba.options import option
 
 
@@ -52,15 +51,15 @@ class PreprocessOptions:
         given = self.srcdict is not None or self.tgtdict is not None
         return not self.only_source and (self.joined_dictionary or (self.has_subwords and not given))
 
-    def texts(self, language: str | None) -> dict[str, Path]:
+    def texts(self, language: str | None) -> dict[str, str]:
         """Every split's name and text file: {"train": …, "valid": …, "valid1": …}."""
         found = {}
         for split, prefixes in (("train", self.trainpref), ("valid", self.validpref), ("test", self.testpref)):
             for number, prefix in enumerate(prefixes.split(",") if prefixes else ()):
-                found[split + (str(number) if number else "")] = Path(with_suffix(prefix, language))
+                found[split + (str(number) if number else "")] = with_suffix(prefix, language)
         return found
 
-    def training_texts(self, language: str | None) -> list[Path]:
+    def training_texts(self, language: str | None) -> list[str]:
         """The text files that dictionaries and subwords are made from."""
         return [path for split, path in self.texts(language).items() if split.startswith("train")]
 
@@ -88,7 +87,7 @@ def check_consistency(options: PreprocessOptions) -> None:
         "give --source-lang and --target-lang, or --only-source for the text of a language model": (
             not options.only_source and (source is None or target is None)
         ),
-        f"--source-lang and --target-lang are both {source!r}": not options.only_source and source == target,
+        f"--source-lang and --target-lang are both {quoted(str(source))}": not options.only_source and source == target,
         "--only-source has no target side: leave out --tgtdict, --thresholdtgt, --nwordstgt, --joined-dictionary": (
             options.only_source
             and (options.tgtdict, options.thresholdtgt, options.nwordstgt, options.joined_dictionary)

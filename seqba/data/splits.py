@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import IndexedCorpus, ids_path
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 
 NAMED_ROWS = 10
 NO_TARGET = "None"
@@ -23,13 +23,13 @@ def data_folders(data: str) -> list[Path]:
     Raises:
         UserError: if there are none, or one of them is missing.
     """
-    folders = [Path(folder) for folder in data.split(":") if folder]
-    if not folders:
+    given = [folder for folder in data.split(":") if folder]
+    if not given:
         raise UserError("no data-bin is given: make one with seqba-preprocess")
-    for folder in folders:
-        if not folder.is_dir():
+    for folder in given:
+        if not Path(folder).is_dir():
             raise UserError(f"there is no data-bin {folder}: make it with seqba-preprocess --destdir {folder}")
-    return folders
+    return [Path(folder) for folder in given]
 
 
 def language_pairs(folder: Path) -> set[str]:
@@ -61,7 +61,7 @@ def missing_split(folder: Path, split: str, of: str, file: str) -> UserError:
     """The error for a split that isn't there, which names those that are."""
     have = sorted({parts[0] for parts in _corpora(folder)})
     listed = f"it has: {', '.join(have)}" if have else "run seqba-preprocess"
-    return UserError(f"data folder {folder} has no split {split!r}{of} ({file}); {listed}")
+    return UserError(f"data folder {folder} has no split {quoted(split)}{of} ({file}); {listed}")
 
 
 def check_sentences(corpus: IndexedCorpus) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -14,6 +16,7 @@ from seqba.errors import UserError
 MODEL_NAME = "sentencepiece.model"
 VOCABULARY_NAME = "sentencepiece.vocab"
 WORD_START = "\u2581"  # SentencePiece writes a space as this: "▁"
+BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
 class Subwords:
@@ -34,6 +37,8 @@ class Subwords:
             self._processor.LoadFromSerializedProto(model)
         except RuntimeError:
             raise UserError(f"{where} is not a SentencePiece model; preprocess again with --sentencepiece") from None
+        ids = range(len(self))
+        self._bytes = frozenset(self._processor.IdToPiece(i) for i in ids if self._processor.IsByte(i))
 
     def __len__(self) -> int:
         """Number of pieces, the special ones included."""
@@ -53,8 +58,16 @@ class Subwords:
         return pieces
 
     def decode(self, tokens: Iterable[str]) -> str:
-        """Plain text of the pieces; an `<unk>` among them stays visible."""
-        return remove_bpe(" ".join(tokens), "sentencepiece")
+        """Plain text of the pieces, as one line; an `<unk>` among them stays visible.
+
+        The pieces of a model with byte fallback spell the bytes of a character; a model without one has no such
+        pieces, and there `<0xE2>` is text like any other.
+        """
+        return join_pieces(tokens, self._bytes.__contains__)
+
+    def spell(self, tokens: Iterable[str]) -> list[str]:
+        """The pieces, those that are bytes put together into the characters that they spell."""
+        return [piece for piece, _ in _spelt(tokens, self._bytes.__contains__)]
 
     def vocabulary(self) -> str:
         """The pieces and their scores, one `piece<TAB>score` a line, as SentencePiece's own `.vocab` files."""
@@ -114,17 +127,57 @@ def train_subwords(lines: Iterable[str], size: int) -> Subwords:
     return Subwords(model.getvalue())
 
 
+def join_pieces(pieces: Iterable[str], is_byte: Callable[[str], object] = BYTE_PIECE.fullmatch) -> str:
+    """SentencePiece's pieces → plain text, as one line.
+
+    Bytes are decoded as SentencePiece's `DecodePieces` does: each one that is no UTF-8 becomes U+FFFD. Bytes that are a
+    line end become a space, since a sentence is a line in whatever reads it next.
+
+    Args:
+        pieces: `▁` stands for a space.
+        is_byte: whether a piece spells a byte. Where the model isn't known, every `<0xE2>` does: pieces of that form
+            are those of byte fallback.
+    """
+    spelt = _spelt(pieces, is_byte)
+    return "".join(text if from_bytes else text.replace(WORD_START, " ") for text, from_bytes in spelt).strip()
+
+
+def _spelt(pieces: Iterable[str], is_byte: Callable[[str], object]) -> Iterator[tuple[str, bool]]:
+    """Every piece, or the characters that a run of bytes spells, and whether it is of bytes."""
+    for from_bytes, run in itertools.groupby(pieces, lambda piece: bool(is_byte(piece))):
+        if from_bytes:
+            yield _decode_bytes(bytes(int(piece[3:5], 16) for piece in run)), True
+        else:
+            yield from ((piece, False) for piece in run)
+
+
+def _decode_bytes(data: bytes) -> str:
+    """UTF-8 → text of one line; Python's own "replace" takes several wrong bytes for one U+FFFD."""
+    text = ""
+    while data:
+        try:
+            text, data = text + data.decode("utf-8"), b""
+        except UnicodeDecodeError as error:
+            text += data[: error.start].decode("utf-8") + "\ufffd"
+            data = data[error.start + 1 :]
+    return text.replace("\n", " ").replace("\r", " ")
+
+
 def remove_bpe(text: str, symbol: str | None) -> str:
     """Joins subwords back into words, as fairseq's `--remove-bpe`/`--post-process` does.
+
+    Unlike there, "sentencepiece" decodes the pieces of byte fallback too (see `join_pieces`).
 
     Args:
         text: tokens separated by spaces.
         symbol: "subword_nmt", "@@ " or "@@" (fairseq's default), "sentencepiece", "wordpiece", "letter", "_EOW",
             "none" or None for nothing to do; any other string is a joint to remove, like "@@ ".
     """
-    spaces = {"sentencepiece": WORD_START, "wordpiece": "_", "letter": "|", "_EOW": "_EOW"}
+    spaces = {"wordpiece": "_", "letter": "|", "_EOW": "_EOW"}
     if symbol is None or symbol == "none":
         return text
+    if symbol == "sentencepiece":
+        return join_pieces(text.split(" "))
     if symbol in spaces:
         return text.replace(" ", "").replace(spaces[symbol], " ").strip()
     joint = "@@ " if symbol in ("subword_nmt", "@@") else symbol

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import multiprocessing
 import signal
@@ -13,7 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from seqba.data.files import not_utf8, open_file
+from seqba.data.files import open_file
+from seqba.data.lines import (
+    BYTE_ORDER_MARK,
+    HEAD_BYTES,
+    check_is_text,
+    count_line_ends,
+    decode_text,
+    not_utf8,
+    split_lines,
+)
 from seqba.errors import UserError
 
 PIECE_BYTES = 1 << 22
@@ -26,12 +36,12 @@ Result = TypeVar("Result")
 class Piece:
     """Whole lines of a text file: its bytes from `start` up to `end`."""
 
-    path: Path
+    path: str | Path
     start: int
     end: int
 
     def lines(self) -> list[str]:
-        """The lines, without their ends, which may be those of Unix, Windows or old Macs (as Python's text mode).
+        """The lines, without their ends (see `seqba.data.lines`).
 
         Raises:
             UserError: if the bytes are not UTF-8; the message names the line.
@@ -39,15 +49,14 @@ class Piece:
         with open_file(self.path, "text", REMEDY) as file:
             file.seek(self.start)
             data = file.read(self.end - self.start)
+        where = f"text {self.path}"
+        if self.start == 0:
+            return split_lines(decode_text(data, where))
         try:
-            text = data.decode("utf-8")
+            return split_lines(data.decode("utf-8"))
         except UnicodeDecodeError as error:
-            number = count_lines(self.path, self.start + error.start)
-            raise UserError(not_utf8(f"text {self.path}", number + 1, data[error.start])) from None
-        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        if lines[-1] == "":  # what follows the last line's end is not a line
-            lines.pop()
-        return lines
+            line = _count_line_ends(self.path, self.start + error.start) + 1
+            raise not_utf8(where, line, data[error.start]) from None
 
 
 def split_text(path: str | Path, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
@@ -58,7 +67,6 @@ def split_text(path: str | Path, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
     Raises:
         UserError: if the file cannot be read.
     """
-    path = Path(path)
     with open_file(path, "text", REMEDY) as file:
         size = file.seek(0, 2)
         cuts = [0]
@@ -69,23 +77,51 @@ def split_text(path: str | Path, piece_bytes: int = PIECE_BYTES) -> list[Piece]:
     return [Piece(path, start, end) for start, end in itertools.pairwise(cuts)]
 
 
-def count_lines(path: str | Path, end: int | None = None) -> int:
-    """Number of lines as `Piece.lines` sees them; with `end`, how many line ends are complete before that byte.
+@dataclass
+class _LineEnds:
+    """Line ends of a file that comes in blocks."""
+
+    count: int = 0
+    last: bytes = b""
+
+    def add(self, block: bytes) -> None:
+        r"""Adds the next block; a `\r\n` may be cut in two by the blocks."""
+        self.count += count_line_ends(block) - (self.last == b"\r" and block.startswith(b"\n"))
+        self.last = block[-1:] or self.last
+
+
+def count_lines(path: str | Path) -> int:
+    """Number of lines as `Piece.lines` sees them; everything is read, and must be text.
 
     Raises:
-        UserError: if the file cannot be read.
+        UserError: if the file cannot be read or is not UTF-8 text.
     """
-    count, done, last = 0, 0, b""
+    ends = _LineEnds()
+    decoder = codecs.getincrementaldecoder("utf-8")()
     with open_file(path, "text", REMEDY) as file:
-        while block := file.read(PIECE_BYTES if end is None else min(PIECE_BYTES, end - done)):
-            count += block.count(b"\n")
-            if b"\r" in block:
-                count += block.count(b"\r") - block.count(b"\r\n")
-            if last == b"\r" and block.startswith(b"\n"):
-                count -= 1  # one line end, cut in two by the blocks
-            done += len(block)
-            last = block[-1:]
-    return count + (end is None and last not in (b"", b"\n", b"\r"))
+        head = file.read(HEAD_BYTES)
+        check_is_text(head, f"text {path}")
+        file.seek(len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0)
+        more = True
+        while more:
+            block = file.read(PIECE_BYTES)
+            more = len(block) > 0
+            try:
+                decoder.decode(block, final=not more)
+            except UnicodeDecodeError as error:
+                line = _count_line_ends(path, file.tell() - len(error.object) + error.start) + 1
+                raise not_utf8(f"text {path}", line, error.object[error.start], head) from None
+            ends.add(block)
+    return ends.count + (ends.last not in (b"", b"\n", b"\r"))
+
+
+def _count_line_ends(path: str | Path, stop: int) -> int:
+    """How many line ends a file has before byte `stop`."""
+    ends = _LineEnds()
+    with open_file(path, "text", REMEDY) as file:
+        while block := file.read(min(PIECE_BYTES, stop - file.tell())):
+            ends.add(block)
+    return ends.count
 
 
 def _leave_ctrl_c_alone() -> None:

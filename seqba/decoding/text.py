@@ -43,7 +43,16 @@ class TextForm:
         if reference:
             unknown = self.dictionary.symbols[Dictionary.unk]
             symbols = [f"<{symbol}>" if symbol == unknown else symbol for symbol in symbols]
+        if self.subwords is not None and self.post_process == "sentencepiece":
+            return self.subwords.decode(symbols)
         return remove_bpe(" ".join(symbols), self.post_process)
+
+    def shown(self, ids: Iterable[int]) -> str:
+        """The same, with the characters that bytes spell in their place (the S- line of seqba-interactive)."""
+        text = self.tokens(ids)
+        if self.subwords is None or self.post_process is not None:
+            return text
+        return " ".join(self.subwords.spell(text.split(" ")))
 
     def plain(self, ids: Iterable[int], *, reference: bool = False) -> str:
         """The same as plain text where the data-bin has its SentencePiece model (fairseq's D- line)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.classifier import ImageClassifier
 from seqba.models.image_networks import NETWORKS, build_network
@@ -88,7 +88,7 @@ def architecture(arch: str, family: Family) -> Architecture:
     found = ARCHITECTURES.get(arch)
     if found is None or found.family != family:
         names = [name for name, other in ARCHITECTURES.items() if other.family == family]
-        raise UserError(f"--arch is {arch!r}; choose one of: {', '.join(names)}")
+        raise UserError(f"--arch is {quoted(arch)}; choose one of: {', '.join(names)}")
     return found
 
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from seqba.core import Carry
 from seqba.data.batching import permutation
 from seqba.data.images import ImageBatch, ImageBatches, ImageSource, open_images
+from seqba.data.names import name_bytes
 from seqba.errors import UserError
 from seqba.nn import Mixing, Mixup, count_right
-from seqba.options import option
+from seqba.options import number_text, option
 from seqba.tasks import Unit
 from seqba.tasks.image_views import ViewOptions, evaluation_view, training_view
 from seqba.tasks.options import BatchOptions, CriterionOptions
@@ -98,7 +99,7 @@ class ImageClassification:
         self.smoothing = criterion.label_smoothing
         self.seed = seed
         self.carried: Carry | None = None
-        self._training = open_images(self.folder, batches.train_subset, decode_size=options.decode_size)
+        self._training = open_images(data, batches.train_subset, decode_size=options.decode_size)
         self.classes = list(self._training.classes)
         _check_classes(self._training.name, len(self.classes), self.smoothing)
         self.image_size = _image_size(self._training, options)
@@ -199,7 +200,7 @@ class ImageClassification:
 
 def classes_digest(classes: Sequence[str]) -> str:
     """What names the classes and their order: other ones would give the labels another meaning."""
-    return hashlib.sha256("\0".join(classes).encode()).hexdigest()
+    return hashlib.sha256(name_bytes("\0".join(classes))).hexdigest()
 
 
 def open_split(
@@ -235,8 +236,8 @@ def _check_classes(name: str, classes: int, smoothing: float) -> None:
         raise UserError(f"{name} has pictures of one class, of which nothing can be learned: give it a second one")
     if smoothing * classes > classes - 1:
         raise UserError(
-            f"--label-smoothing {smoothing:g} would make the label of a picture the least likely of {classes} classes: "
-            f"give less than {1 - 1 / classes:.3g}"
+            f"--label-smoothing {number_text(smoothing)} would make the label of a picture the least likely of "
+            f"{classes} classes: give less than {1 - 1 / classes:.3g}"
         )
 
 

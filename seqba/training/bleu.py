@@ -20,7 +20,7 @@ from seqba.decoding.options import SearchOptions
 from seqba.decoding.step_model import StepModel
 from seqba.decoding.text import TextForm
 from seqba.decoding.translation import MAX_TOKENS, translate_corpus
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 from seqba.evaluation.bleu import tokenised_bleu
 from seqba.options import check_options, option
 from seqba.tasks.translation import Translation
@@ -155,9 +155,10 @@ def _search_options(text: str) -> SearchOptions:
         raise UserError("--eval-bleu-args is no JSON object; write it like '{\"beam\": 4}'")
     for name, value in values.items():
         if name not in known:
-            raise UserError(f"--eval-bleu-args: a search has no option {name!r}; it has: {', '.join(known)}")
+            raise UserError(f"--eval-bleu-args: a search has no option {quoted(name)}; it has: {', '.join(known)}")
         if not _is_like(value, known[name].default):
-            raise UserError(f"--eval-bleu-args: {name} is {value!r}; it must be like {known[name].default!r}")
+            given = quoted(value) if isinstance(value, str) else repr(value)
+            raise UserError(f"--eval-bleu-args: {name} is {given}; it must be like {known[name].default!r}")
     options = SearchOptions(**values)
     check_options(options)
     return options

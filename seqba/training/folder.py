@@ -44,7 +44,7 @@ class CheckpointFolder:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UserError(f"--save-dir {self.path} can't be written to: {error.strerror}") from None
+            raise UserError(f"--save-dir {self.options.save_dir} can't be written to: {error.strerror}") from None
 
     def save(self, state: Mapping[str, Any], names: list[str]) -> None:
         """Writes one state under several names, `checkpoint_last.pt` as the last of them.

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
+from seqba.data.names import ESCAPED, name_text
 from seqba.errors import UserError
 from seqba.tasks import Unit
 from seqba.training.memory import peak_memory_mb
@@ -100,7 +101,7 @@ class TrainingLog:
         """Tells a validation's metrics and the best so far."""
         line = {"event": "valid", "subset": subset, "epoch": progress.epoch, "update": update, **metrics}
         self._tell({**line, "best": progress.best, "unit": "nats"})
-        self._write_board(f"valid/{subset}", metrics, update)
+        self._write_board(f"valid/{name_text(subset)}", metrics, update)
 
     def close(self) -> None:
         """Tells of updates since the last line, and ends the bar and the files."""
@@ -180,7 +181,7 @@ def _open_log(path: str | None) -> TextIO | None:
         return None
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "a", encoding="utf-8")
+        return open(path, "a", encoding="utf-8", errors=ESCAPED)
     except OSError as error:
         raise UserError(f"--log-file {path} can't be written to: {error.strerror}") from None
 
@@ -188,6 +189,8 @@ def _open_log(path: str | None) -> TextIO | None:
 def _open_board(folder: str | None) -> Any:
     if folder is None:
         return None
+    if folder != name_text(folder):
+        raise UserError(f"--tensorboard-logdir {folder}: TensorBoard takes names in UTF-8 alone; choose another one")
     try:
         board = importlib.import_module("torch.utils.tensorboard")
     except ImportError:

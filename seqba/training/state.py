@@ -89,7 +89,7 @@ class Start:
         resets: what is not taken from it.
     """
 
-    path: Path
+    path: str | Path
     state: dict[str, Any]
     resets: Resets
 
@@ -126,11 +126,11 @@ def find_start(options: CheckpointOptions) -> Start | None:
         if names_default:
             return Start(last, state, _resets(options))
     if options.finetune_from_model is not None:
-        path = Path(options.finetune_from_model)
+        path = options.finetune_from_model
         return Start(path, read_checkpoint(path), Resets(True, True, True, True))
     if names_default:
         return None
-    path = Path(options.restore_file)
+    path = options.restore_file
     return Start(path, read_checkpoint(path), _resets(options))
 
 

@@ -211,7 +211,7 @@ def test_half_precision(plain_world: World, capsys: pytest.CaptureFixture[str]) 
         (["--min-len", "90"], "--min-len 90 is more than"),
         (["--temperature", "0"], "--temperature is 0; it must be greater than 0"),
         (["--lenpen", "nan"], "--lenpen is nan; it must be a finite number"),
-        (["--beam", "3000000"], "--beam is 3e+06; it must be at most 1000"),
+        (["--beam", "3000000"], "--beam is 3000000; it must be at most 1000"),
         (["--unnormalized", "--lenpen", "0.6"], "--unnormalized ranks without a length penalty"),
         (["--sampling", "--nbest", "5", "--sampling-topp", "0"], "--sampling-topp above 0"),
         (["--lenpen-form", "marian"], "gnmt"),

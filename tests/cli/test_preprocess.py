@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import resource
 import subprocess
@@ -196,7 +197,10 @@ BAD_TEXTS: dict[str, tuple[str | bytes, str | bytes, str]] = {
     ),
     "carriage return": ("a\nb\rb\n", "x\ny\n", "train.en has 3 lines and {0}/train.de has 2"),
     "latin-1": (ENGLISH, b"x\nGr\xfc\xdfe\nz\n", "train.de, line 2: byte 0xfc is not UTF-8; convert the file"),
-    "utf-16": ("a\nb\n".encode("utf-16"), "x\ny\nz\n", "train.en, line 1: byte 0xff is not UTF-8"),
+    "utf-16": ("a\nb\n".encode("utf-16"), "x\ny\nz\n", "train.en is UTF-16 text, not UTF-8 text: convert it"),
+    "gzip": (gzip.compress(ENGLISH.encode()), "x\ny\nz\n", "train.en is a gzip file, not UTF-8 text: unpack it first"),
+    "one side a picture": ("", b"\x89PNG\r\n\x1a\n", "train.de is a PNG picture, not UTF-8 text"),
+    "latin-1 at the end": ("a\n" * 9, b"x\n" * 7 + b"\xfc\n", "train.de, line 8: byte 0xfc is not UTF-8"),
 }
 
 

@@ -66,6 +66,67 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert loaded.counts == dictionary.counts
 
 
+def read_as_fairseq_does(text: str) -> dict[str, tuple[int, int]]:
+    """Symbol → (id, count) by the lines of fairseq's `Dictionary.add_from_file` and `add_symbol`."""
+    symbols: list[str] = ["<s>", "<pad>", "</s>", "<unk>"]
+    counts, indices = [1, 1, 1, 1], {symbol: index for index, symbol in enumerate(symbols)}
+    for full in text.splitlines():
+        line, field = full.rstrip().rsplit(" ", 1)
+        overwrite = field == "#fairseq:overwrite"
+        if overwrite:
+            line, field = line.rsplit(" ", 1)
+        count = int(field)
+        assert line not in indices or overwrite
+        indices[line] = len(symbols)
+        symbols.append(line)
+        counts.append(count)
+    return {symbol: (index, counts[index]) for symbol, index in indices.items()}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a -0\nb -1\n",
+        "a +3\nb 1_000\nc 0007\nd -12345678901234567890123\n",
+        "a \u0663\nb \uff13\nc \t4\n",
+        "two words -5\n# 3\n3 3\n  2\n",
+        "a -2\nb -1\na -7 #fairseq:overwrite\n<s> -1 #fairseq:overwrite\n",
+        " 4\na -1\n",
+    ],
+)
+def test_counts_are_read_as_fairseq_reads_them(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dict.txt").write_text(text, encoding="utf-8")
+    dictionary = Dictionary.load(tmp_path / "dict.txt")
+    expected = read_as_fairseq_does(text)
+    found = {symbol: dictionary.index(symbol) for symbol in expected}
+    assert {symbol: (index, dictionary.counts[index]) for symbol, index in found.items()} == {
+        "<s>": (0, 1),
+        "<pad>": (1, 1),
+        "</s>": (2, 1),
+        "<unk>": (3, 1),
+        **expected,
+    }
+    dictionary.save(tmp_path / "again.txt")
+    again = Dictionary.load(tmp_path / "again.txt")
+    assert (again, again.counts) == (dictionary, dictionary.counts)
+    again.save(tmp_path / "third.txt")
+    assert (tmp_path / "third.txt").read_bytes() == (tmp_path / "again.txt").read_bytes()
+
+
+def test_what_is_written_canonically_comes_out_byte_for_byte(tmp_path: Path) -> None:
+    content = "größe -3\n▁the 0\na 7\n\u2028x -1\na -7 #fairseq:overwrite\n".encode()
+    (tmp_path / "dict.txt").write_bytes(content)
+    Dictionary.load(tmp_path / "dict.txt").save(tmp_path / "again.txt")
+    assert (tmp_path / "again.txt").read_bytes() == content
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_byte_order_mark_is_no_part_of_the_first_symbol(tmp_path: Path, end: str) -> None:
+    (tmp_path / "dict.txt").write_bytes(b"\xef\xbb\xbf" + f"a 3{end}b 2{end}".encode())
+    dictionary = Dictionary.load(tmp_path / "dict.txt")
+    assert (dictionary.symbols[4:], dictionary.counts[4:]) == (["a", "b"], [3, 2])
+
+
 def test_an_overwritten_symbol_takes_the_later_id(tmp_path: Path) -> None:
     text = "a 9\nb 8\na 7 #fairseq:overwrite\n<unk> 1 #fairseq:overwrite\n"
     (tmp_path / "dict.txt").write_text(text)
@@ -85,7 +146,12 @@ def test_an_overwritten_symbol_takes_the_later_id(tmp_path: Path) -> None:
         (b"a 1\nb two\n", r"line 2: 'b two' is not '<symbol> <count>'"),
         (b"a 1\nb \xc2\xb2\n", r"line 2: 'b ²' is not '<symbol> <count>'"),
         (b"a 1\n\nb 2\n", r"line 2: '' is not '<symbol> <count>'"),
-        (b"a 1\nb -2\n", r"line 2: 'b -2' is not"),
+        (b"a 1\nb 2.0\n", r"line 2: 'b 2\.0' is not"),
+        (b"a 1\nb --2\n", r"line 2: 'b --2' is not"),
+        (b"a 1\nb - 2 x\n", r"line 2: 'b - 2 x' is not"),
+        (b"a 1\nb " + b"9" * 5000 + b"\n", r"line 2: 'b 9{58}' is not"),
+        (b"\xff\xfea\0 \x001\0", r"dict\.txt is UTF-16 text, not UTF-8 text: convert it \(iconv -f utf-16"),
+        (b"\x1f\x8b\x08\0", r"dict\.txt is a gzip file, not UTF-8 text: unpack it first"),
         (b"a 1\nb 1\na 1\n", r"line 3: 'a' is there twice"),
         (b"<pad> 1\n", r"line 1: '<pad>' is there twice"),
         (b"a 1\n\xff\xfe 1\n", r"line 2: byte 0xff is not UTF-8"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seqba.data.files import atomic_text, atomic_write, open_file, read_text
+from seqba.data.files import atomic_text, atomic_write, open_file, read_lines
 from seqba.errors import UserError
 
 
@@ -74,7 +74,7 @@ def test_text_that_is_not_utf8_names_line_and_byte(tmp_path: Path) -> None:
     path = tmp_path / "dict.txt"
     path.write_bytes(b"one 1\ntwo 2\nM\xfcller 3\n")
     with pytest.raises(UserError, match=r"dict\.txt, line 3: byte 0xfc is not UTF-8; convert"):
-        read_text(path, "dictionary")
+        read_lines(path, "dictionary")
 
 
 def test_a_device_or_folder_is_not_replaced(tmp_path: Path) -> None:

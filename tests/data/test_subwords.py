@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+import sentencepiece
 
 from seqba.data.subwords import MODEL_NAME, Subwords, load_subwords, remove_bpe, train_subwords
 from seqba.errors import UserError
@@ -32,6 +35,78 @@ def test_text_comes_back_from_its_pieces(subwords: Subwords) -> None:
 
 def test_an_unknown_piece_stays_visible(subwords: Subwords) -> None:
     assert subwords.decode(["▁the", "▁", "<unk>", "▁dog"]) == "the <unk> dog"
+
+
+@pytest.fixture(scope="module")
+def byte_fallback() -> Subwords:
+    """A model that spells the characters that it doesn't know in bytes."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(["the house is small .", "the cat sees a tree ."] * 20),
+        model_writer=model,
+        vocab_size=300,
+        model_type="bpe",
+        byte_fallback=True,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return Subwords(model.getvalue())
+
+
+@pytest.mark.parametrize("line", ["the ☃ is small .", "☃", "☃☃ the☃ 😀a é", "the <0xE2> is small", "ﬁ\u00a0the"])
+def test_bytes_are_decoded_as_sentencepiece_does(byte_fallback: Subwords, line: str) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=byte_fallback.model)
+    pieces = byte_fallback.encode(line)
+    assert any(piece.startswith("<0x") for piece in pieces) == any(map(processor.IsByte, processor.Encode(line)))
+    assert byte_fallback.decode(pieces) == processor.DecodePieces(pieces)
+    assert remove_bpe(" ".join(pieces), "sentencepiece") == processor.DecodePieces(pieces)
+
+
+def test_any_sequence_of_bytes_is_decoded_as_sentencepiece_does(byte_fallback: Subwords) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=byte_fallback.model)
+    chance = np.random.default_rng(3)
+    starts = [
+        0xE2,
+        0x98,
+        0x83,
+        0xF0,
+        0x9F,
+        0xC3,
+        0xA9,
+        0xED,
+        0xA0,
+        0x80,
+        0xF4,
+        0x90,
+        0xFF,
+        0xC0,
+        0x41,
+        0xEF,
+        0xBF,
+        0xBD,
+    ]
+    texts = ["▁the", "a", "▁", "▁small"]
+    for _ in range(300):
+        pieces = ["a"]
+        for _ in range(chance.integers(1, 7)):
+            pieces.append(f"<0x{chance.choice(starts):02X}>" if chance.random() < 0.8 else str(chance.choice(texts)))
+        pieces.append("a")  # what stands at an end may be blank, and is cut off as in fairseq
+        assert byte_fallback.decode(pieces) == processor.DecodePieces(pieces), pieces
+        assert remove_bpe(" ".join(pieces), "sentencepiece") == processor.DecodePieces(pieces)
+
+
+def test_bytes_never_break_a_line(byte_fallback: Subwords) -> None:
+    assert byte_fallback.decode(["▁a", "<0x0A>", "a", "<0x0D>", "<0x0A>", "a"]) == "a a  a"
+    assert byte_fallback.decode(["▁a", "<0xE2>", "<0x96>", "<0x81>", "a"]) == "a▁a"  # its own character, not a space
+
+
+def test_what_looks_like_a_byte_is_text_to_a_model_without_them(subwords: Subwords) -> None:
+    assert subwords.decode(["▁the", "<0xE2>", "▁dog"]) == "the<0xE2> dog"
+    assert subwords.spell(["▁the", "<0xE2>"]) == ["▁the", "<0xE2>"]
+
+
+def test_bytes_are_spelt_in_their_place(byte_fallback: Subwords) -> None:
+    assert byte_fallback.spell(byte_fallback.encode("the ☃ is")) == ["▁the", "▁", "☃", "▁is"]
 
 
 def test_the_same_text_gives_the_same_model(subwords: Subwords) -> None:
@@ -78,6 +153,9 @@ def test_a_text_too_small_for_the_pieces() -> None:
         ("▁un gut ▁ist ▁es", "sentencepiece", "ungut ist es"),
         ("_un gut _ist", "wordpiece", "ungut ist"),
         ("u n | g u t |", "letter", "un gut"),
+        ("▁ <0xE2> <0x98> <0x83> ▁ist <0xE2>", "sentencepiece", "☃ ist\ufffd"),
+        ("<0xe2> <0xE2", "sentencepiece", "<0xe2><0xE2"),
+        ("<0xE2> <0x98> <0x83>", "subword_nmt", "<0xE2> <0x98> <0x83>"),
         ("un gut_EOW ist_EOW", "_EOW", "ungut ist"),
         ("un~~ gut", "~~ ", "ungut"),
         ("un@@ gut", None, "un@@ gut"),

@@ -52,6 +52,9 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "to" / "val.de").exists()
     (folder / "val.de.gz").unlink()
     assert "neither val.de nor val.de.gz is there" in complaint()
+    (folder / "val.de").write_bytes("eins\nzwei\n".encode("utf-16"))
+    assert "val.de is UTF-16 text, not UTF-8 text: convert it" in complaint()
+    assert not (tmp_path / "to" / "val.de").exists()
     (folder / "val.de").write_text("only one\n", encoding="utf-8")
     error = complaint()
     assert "val.en has 2 lines" in error

@@ -157,4 +157,13 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert "there is no line in it" in complaint()
     (folder / "test.txt").write_bytes(b"a b\nc\xff\n")
     assert "test.txt (test.txt), line 2: byte 0xff is not UTF-8" in complaint()
+    (folder / "test.txt").write_bytes(b"\x1f\x8b\x08")
+    assert "test.txt (test.txt) is a gzip file, not UTF-8 text: unpack it first" in complaint()
     assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["train.txt", "valid.txt"]
+
+
+def test_lines_end_as_everywhere_and_a_byte_order_mark_is_no_word(folder: Path, tmp_path: Path) -> None:
+    (folder / "ptb.test.txt.gz").unlink()
+    (folder / "test.txt").write_bytes("\ufeffa b\r\n c\rd\u2028e \n\nf".encode())
+    assert penn_treebank.main(["--to", str(tmp_path / "to"), "--from", str(folder)]) == 0
+    assert (tmp_path / "to" / "test.txt").read_bytes() == "a b\nc\nd\u2028e\n\nf\n".encode()

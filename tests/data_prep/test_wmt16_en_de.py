@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import wmt16_en_de as wmt
 
 from seqba.cli.command import run
+from seqba.data.text import count_lines
 from seqba.errors import UserError
 
 TEXT = {
@@ -118,6 +120,42 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert "newstest2013.en has 3 lines" in capsys.readouterr().err
     assert run(wmt.main, arguments(tmp_path / "to", "--max-ratio", "0.5")) == 2
     assert "--max-ratio is 0.5" in capsys.readouterr().err
+
+
+def test_every_stage_has_the_same_lines_whatever_is_in_them(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "newstest2013.en").write_bytes("\ufeffOne\rtwo.\r\nThree\x85four.\n".encode() + b"Caf\xe9.\n")
+    assert run(wmt.main, arguments(tmp_path / "to", "--from", str(folder))) == 0
+    assert f"note: {folder}/newstest2013.en: 1 lines hold bytes that are not UTF-8" in capsys.readouterr().err
+    raw = (tmp_path / "to" / "raw" / "newstest2013.en").read_bytes()
+    assert raw == "One two.\nThree\x85four.\nCaf\ufffd.\n".encode()
+    assert count_lines(tmp_path / "to" / "bpe" / "newstest2013.en") == 3
+
+
+def test_what_is_no_text_is_called_that(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "newstest2013.en").write_bytes("One.\n".encode("utf-16"))
+    assert run(wmt.main, arguments(tmp_path / "to", "--from", str(folder))) == 2
+    assert "newstest2013.en is UTF-16 text, not UTF-8 text" in capsys.readouterr().err
+
+
+def test_moses_reads_lines_as_everywhere(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfa cat .\r\na dog .\ra cow .")))
+    assert run(moses.main, ["detokenize", "--lang", "en"]) == 0
+    assert capfdbinary.readouterr().out == b"a cat.\na dog.\na cow.\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\x89PNG\r\n")))
+    assert run(moses.main, ["detokenize", "--lang", "en"]) == 2
+    assert b"standard input is a PNG picture, not UTF-8 text" in capfdbinary.readouterr().err
+
+
+def test_a_byte_order_mark_changes_no_merges(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("low lower lowest\n" * 3, encoding="utf-8")
+    moses.learn_joint_bpe([tmp_path / "text"], tmp_path / "codes", merges=2)
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "codes").read_bytes())
+    split = [moses.apply_bpe(["low lowest"], codes=tmp_path / name) for name in ("codes", "marked")]
+    assert split[0] == split[1] == ["lo@@ w lo@@ we@@ s@@ t"]
 
 
 def test_a_truncated_archive_is_named(archives: Path, tmp_path: Path) -> None:

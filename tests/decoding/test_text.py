@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+import sentencepiece
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.subwords import train_subwords
+from seqba.data.subwords import Subwords, train_subwords
 from seqba.decoding.text import TextForm
 
 TOKENS = Dictionary([("se@@", 3), ("chs", 2), (".", 1)])
@@ -37,3 +40,29 @@ def test_plain_text_from_the_data_bins_own_model() -> None:
         assert TextForm(dictionary, subwords, "sentencepiece").plain(ids) == line
     assert (form.is_plain, form.bleu_tokenizer) == (True, "13a")
     assert form.plain([]) == ""
+
+
+def test_bytes_of_a_model_with_byte_fallback_are_text() -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(["the house is small .", "the cat sees a tree ."] * 20),
+        model_writer=model,
+        vocab_size=300,
+        model_type="bpe",
+        byte_fallback=True,
+        num_threads=1,
+        minloglevel=2,
+    )
+    subwords = Subwords(model.getvalue())
+    pieces = subwords.encode("the ☃ is")
+    dictionary = Dictionary([(piece, 1) for piece in sorted({*pieces, "<0xC3>", "<0xA9>"})])
+    ids = dictionary.encode(pieces).tolist()
+    form = TextForm(dictionary, subwords)
+    assert form.tokens(ids) == "▁the ▁ <0xE2> <0x98> <0x83> ▁is"  # the H- line has the pieces, as in fairseq
+    assert form.shown(ids) == "▁the ▁ ☃ ▁is"
+    assert form.plain(ids) == form.plain(ids, reference=True) == "the ☃ is"
+    assert form.plain([*ids, Dictionary.unk], reference=True) == "the ☃ is<<unk>>"
+    for joined in (TextForm(dictionary, subwords, "sentencepiece"), TextForm(dictionary, None, "sentencepiece")):
+        assert joined.tokens(ids) == joined.plain(ids) == joined.shown(ids) == "the ☃ is"
+    half = dictionary.encode(["▁the", "▁", "<0xC3>", "▁is", "<0xA9>"]).tolist()
+    assert form.plain(half) == "the \ufffd is\ufffd"

@@ -254,3 +254,24 @@ def test_tensorboard_gets_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert written["train/lr"] == (0.1, 1)
     assert written["valid/valid/loss"] == (1.25, 1)
     assert "closed" in written
+
+
+def test_tensorboard_gets_names_in_utf8_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    writer = SimpleNamespace(add_scalar=lambda name, value, update: written.append(name), close=lambda: None)
+    board = SimpleNamespace(SummaryWriter=lambda folder: writer)
+    monkeypatch.setattr("seqba.training.log.importlib.import_module", lambda name: board)
+    log = TrainingLog(LogOptions(log_format="none", tensorboard_logdir="logs"), CPU)
+    log.validation("caf\udce9", {"loss": 1.25}, Progress(), 1)
+    log.close()
+    assert written == [r"valid/caf\xe9/loss"]
+    with pytest.raises(UserError, match="--tensorboard-logdir logs\udce9: TensorBoard takes names in UTF-8 alone"):
+        TrainingLog(LogOptions(tensorboard_logdir="logs\udce9"), CPU)
+
+
+def test_a_log_file_stays_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9" / "run.jsonl"
+    log = TrainingLog(LogOptions(log_format="none", log_file=str(path)), CPU)
+    log.validation("caf\udce9", {"loss": 1.25}, Progress(), 1)
+    log.close()
+    assert [line["subset"] for line in lines(path.read_text(encoding="utf-8"))] == ["caf\udce9"]

@@ -1,0 +1,42 @@
+r"""File names that are not UTF-8. Python holds their bytes as lone surrogates, which no encoding writes by itself.
+
+Two handlers of encoding errors, for `open(errors=…)`: to streams such a name goes as it was given, byte for byte; into
+text files, which stay UTF-8, with `\xe9` for the byte E9, as `$'…'` in a shell takes it. Where the locale is ASCII,
+names that are UTF-8 come as such bytes too; they are written as what they are.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+AS_GIVEN = "seqba.as_given"
+ESCAPED = "seqba.escaped"
+
+
+def name_bytes(name: str) -> bytes:
+    """A name in UTF-8, its undecodable bytes as they are on the disk: for digests."""
+    return name.encode("utf-8", AS_GIVEN)
+
+
+def name_text(name: str) -> str:
+    """A name that any program takes as text, its undecodable bytes escaped."""
+    return name.encode("utf-8", ESCAPED).decode("utf-8")
+
+
+def _write_as_given(error: UnicodeError) -> tuple[bytes, int]:
+    r"""Lone surrogates → the bytes that they stand for; others, which stand for none, → `\ud800`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    codes = map(ord, error.object[error.start : error.end])
+    written = (bytes([code - 0xDC00]) if 0xDC80 <= code <= 0xDCFF else b"\\u%04x" % code for code in codes)
+    return b"".join(written), error.end
+
+
+def _write_escaped(error: UnicodeError) -> tuple[bytes, int]:
+    """The same with every byte escaped that is not UTF-8."""
+    data, end = _write_as_given(error)
+    return data.decode("utf-8", "backslashreplace").encode("utf-8"), end
+
+
+codecs.register_error(AS_GIVEN, _write_as_given)
+codecs.register_error(ESCAPED, _write_escaped)

@@ -1,0 +1,36 @@
+"""File names that are not UTF-8, in files and on streams."""
+
+from __future__ import annotations
+
+import io
+import os
+
+from seqba.data.names import AS_GIVEN, name_bytes, name_text
+
+
+def written(text: str, errors: str) -> bytes:
+    stream = io.BytesIO()
+    with io.TextIOWrapper(stream, encoding="utf-8", errors=errors) as file:
+        file.write(text)
+        file.flush()
+        return stream.getvalue()
+
+
+def test_a_stream_gets_the_bytes_of_a_name() -> None:
+    name = b"gr\xc3\xbc\xc3\x9fe caf\xe9\xff.en"
+    assert written(name.decode("utf-8", "surrogateescape"), AS_GIVEN) == name
+    assert written(name.decode("ascii", "surrogateescape"), AS_GIVEN) == name  # as a C locale reads it
+    assert written("lone \ud800 \udc00", AS_GIVEN) == b"lone \\ud800 \\udc00"
+
+
+def test_a_file_stays_text() -> None:
+    name = b"gr\xc3\xbc\xc3\x9fe caf\xe9\xff.en"
+    for encoding in ("utf-8", "ascii"):
+        assert name_text(name.decode(encoding, "surrogateescape")) == r"grüße caf\xe9\xff.en"
+    assert name_text("lone \ud800") == r"lone \ud800"
+    assert name_text("grüße") == "grüße"
+
+
+def test_a_digest_is_of_the_bytes() -> None:
+    assert name_bytes(os.fsdecode(b"d\xfcne")) == b"d\xfcne"
+    assert name_bytes("düne") == "düne".encode()
