@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from seqba.errors import UserError
@@ -16,6 +16,7 @@ from seqba.models.architectures import (
 )
 from seqba.models.options import (
     AWDLSTMOptions,
+    DecoderOptions,
     ImageClassifierOptions,
     ModelOptions,
     TransformerLMOptions,
@@ -27,7 +28,7 @@ from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
 from seqba.tasks.translation import Translation, TranslationOptions
 from seqba.training.bleu import BleuOptions
-from seqba.training.checkpoint import plain_options
+from seqba.training.checkpoint import model_options, plain_options
 from seqba.training.options import TrainingOptions
 
 TaskOptions = TranslationOptions | BlockOptions | StreamOptions | ImageOptions
@@ -130,6 +131,19 @@ def open_task(recipe: Recipe) -> tuple[RunnableTask, ModelOptions]:
     if isinstance(recipe.task_options, ImageOptions) and isinstance(recipe.model, ImageClassifierOptions):
         return _open_images(recipe, recipe.task_options), resolve_image_classifier(recipe.arch, recipe.model)
     raise ValueError(f"no kind of run has {type(recipe.task_options).__name__} and {type(recipe.model).__name__}")
+
+
+def with_positions_of(state: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """The recipe with the positions that a checkpoint's weights have learned, unless it names others.
+
+    Checkpoints of older versions begin at 0; going on from one at 2 would move every word by two places.
+    """
+    if not isinstance(recipe.model, DecoderOptions) or recipe.model.first_position is not None:
+        return recipe
+    learned = model_options(state["cfg"]).get("first_position")
+    if not isinstance(learned, int):
+        return recipe  # of another kind of model, which `restore` refuses
+    return replace(recipe, model=replace(recipe.model, first_position=learned))
 
 
 def describe_task(recipe: Recipe) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqba.errors import UserError
+from seqba.models.options import is_noise
 from seqba.options import flag_of
 from seqba.training.checkpoint import load_weights, read_checkpoint
 from seqba.training.distributed import is_first
@@ -224,22 +225,29 @@ def _check_same_run(start: Start, constants: Mapping[str, Any]) -> None:
     before, after = (_groups(cfg) for cfg in (start.state["cfg"], constants["cfg"]))
     if before["model"].keys() != after["model"].keys():
         _refuse(start, [f"--arch {asked} (it had {arch})"], "start a new run with another --save-dir")
-    sizes = {"model": [name for name in after["model"] if not _is_noise(name)]}
+    sizes = {"model": [name for name in after["model"] if not is_noise(name)]}
     _refuse(start, _changes(before, after, sizes), "start a new run with another --save-dir")
     changes = _changes(before, after, UPDATE_DEFINING)
     if not start.resets.dataloader:
         _refuse(start, changes, "start over with --reset-dataloader, or use another --save-dir")
+        _check_key_version(start, constants["cfg"]["key_version"])
     if start.resets.optimizer and start.resets.dataloader:
         return  # only the weights are taken over: what trained them doesn't matter
-    noise = {"model": [name for name in after["model"] if _is_noise(name)]}
+    noise = {"model": [name for name in after["model"] if is_noise(name)]}
     changes += _changes(before, after, {**WEIGHT_MOVING, **noise})
     if changes:
         logger.warning("going on from %s with %s", start.path, ", ".join(changes))
 
 
-def _is_noise(name: str) -> bool:
-    """Whether a model's option says how noisy it is, rather than what its weights are."""
-    return "dropout" in name or "noise" in name
+def _check_key_version(start: Start, now: int) -> None:
+    """Refuses noise that is another function of the same key: the masks would change in the middle of a run."""
+    cfg = start.state["cfg"]
+    if cfg["key_version"] != now:
+        raise UserError(
+            f"{start.path} can't go on here: its noise is of key version {cfg['key_version']}, and this version of "
+            f"seqba draws that of {now}: go on with seqba {cfg.get('version', 'of then')}, accept other masks and "
+            "start over with --reset-dataloader, or use another --save-dir"
+        )
 
 
 def _same_optimizer(start: Start, constants: Mapping[str, Any]) -> bool:

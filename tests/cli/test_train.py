@@ -16,11 +16,13 @@ from reversal import train_arguments, write_reversal
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.cli.train import COMMON, SOME, build_parser, main, read_recipe
+from seqba.core.noise import KEY_VERSION
 from seqba.models.architectures import ARCHITECTURES
 from seqba.models.options import TransformerLMOptions, TransformerOptions
+from seqba.models.transformer import sinusoids
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.translation import TranslationOptions
-from seqba.training.checkpoint import load_model
+from seqba.training.checkpoint import load_model, read_checkpoint, write_checkpoint
 from seqba.training.folder import LAST
 from seqba.training.recipe import DEFAULT_ARCH, KINDS
 
@@ -79,6 +81,10 @@ def test_a_run_leaves_checkpoints_and_what_was_resolved(
         "run.json",
     }
     resolved = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    kept = read_checkpoint(tmp_path / LAST)["cfg"]
+    assert resolved["key_version"] == kept["key_version"] == KEY_VERSION
+    assert resolved["model"]["options"]["first_position"] == kept["model"]["options"]["first_position"] == 2
+    resolved = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert (resolved["seed"], resolved["arm"], resolved["copies"], resolved["shards_per_update"]) == (1, "ba", 2, [2])
     assert resolved["model"]["options"]["encoder_embed_dim"] == 16
     assert resolved["model"]["options"]["max_source_positions"] == 1024
@@ -88,6 +94,39 @@ def test_a_run_leaves_checkpoints_and_what_was_resolved(
         *(("train", 5), ("valid", 6), ("valid", 8), ("train", 10), ("valid", 12), ("train", 12))
     ]
     assert load_model(tmp_path / LAST).updates == 12
+
+
+def write_older(path: Path, target: Path) -> None:
+    """The checkpoint as versions wrote it in which positions could only begin at 0."""
+    state = read_checkpoint(path)
+    assert state["cfg"]["model"]["options"].pop("first_position") == 0
+    del state["cfg"]["key_version"]
+    target.parent.mkdir(exist_ok=True)
+    write_checkpoint(target, state)
+
+
+def test_older_checkpoints_keep_positions_that_begin_at_0(
+    reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def arguments(name: str, updates: int, *more: str) -> list[str]:
+        return train_arguments(reversal, tmp_path / name, "--max-update", str(updates), *more)
+
+    assert main(arguments("straight", 6, "--first-position", "0")) == 0
+    assert main(arguments("half", 3, "--first-position", "0")) == 0
+    write_older(tmp_path / "half" / LAST, tmp_path / "older" / LAST)
+    write_older(tmp_path / "straight" / LAST, tmp_path / "read.pt")
+    assert main(arguments("older", 6)) == 0
+    assert same(tmp_path / "straight" / LAST, tmp_path / "older" / LAST)
+    for path in (tmp_path / "read.pt", tmp_path / "older" / LAST):
+        embedding = load_model(path).model.source_embedding
+        assert torch.equal(embedding.positions[0], sinusoids(1, 16, 0)[0])
+    assert main(arguments("tuned", 1, "--finetune-from-model", str(tmp_path / "read.pt"))) == 0
+    assert read_checkpoint(tmp_path / "tuned" / LAST)["cfg"]["model"]["options"]["first_position"] == 0
+    capsys.readouterr()
+    told = complaint(arguments("older", 6, "--first-position", "2"), capsys)
+    assert "--first-position 2 (it had 0)" in told
+    assert main(arguments("new", 1)) == 0
+    assert torch.equal(load_model(tmp_path / "new" / LAST).model.source_embedding.positions[0], sinusoids(1, 16, 2)[0])
 
 
 def test_a_checkpoint_has_fairseqs_keys(reversal: Path, tmp_path: Path) -> None:
@@ -101,7 +140,7 @@ def test_a_checkpoint_has_fairseqs_keys(reversal: Path, tmp_path: Path) -> None:
     assert state["optimizer_history"][0]["num_updates"] == 3
     assert state["extra_state"]["train_iterator"]["iterations_in_epoch"] == 3
     assert state["extra_state"]["best"] == state["extra_state"]["val_loss"]
-    assert set(state["cfg"]) == {"task", "model", "training", "version"}
+    assert set(state["cfg"]) == {"task", "model", "training", "key_version", "version"}
 
 
 @pytest.mark.parametrize(("arm", "shards", "copies"), [("baseline", 1, 1), ("fixed-samples", 3, 1), ("ba", 1, 3)])

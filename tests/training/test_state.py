@@ -10,6 +10,7 @@ from small_runs import make_constants, make_loop, make_options
 from sums import SquaresTask
 
 from seqba.errors import UserError
+from seqba.training.checkpoint import read_checkpoint, write_checkpoint
 from seqba.training.folder import LAST
 from seqba.training.signals import StopSignal
 from seqba.training.state import Resets, Start, find_start, restore
@@ -110,6 +111,29 @@ def test_a_named_checkpoint_must_be_there(name: str, tmp_path: Path) -> None:
 def test_another_grid_is_refused(changes: dict[str, Any], named: str, trained: Path) -> None:
     with pytest.raises(UserError, match=rf"can't go on with {named}.*--reset-dataloader"):
         make_loop(make_options(trained, **changes))
+
+
+def test_noise_of_another_key_version_is_refused_unless_the_data_starts_over(trained: Path) -> None:
+    options = make_options(trained)
+    constants = make_constants(options, SquaresTask())
+    constants["cfg"]["key_version"] += 1
+    for resets, state in (
+        (Resets(), torch.load(trained / LAST)),
+        (Resets(optimizer=True), without_key_version(trained)),
+    ):
+        start = Start(trained / LAST, state, resets)
+        with pytest.raises(UserError, match=r"key version 1, and this version of seqba draws that of 2: .*--save-dir"):
+            restore(start, make_loop(options).trainer, constants)
+    start = Start(trained / LAST, torch.load(trained / LAST), Resets(dataloader=True))
+    assert restore(start, make_loop(options).trainer, constants).epoch == 1
+
+
+def without_key_version(folder: Path) -> dict[str, Any]:
+    """A checkpoint as versions before the key's wrote it, read as it is read today."""
+    state = torch.load(folder / LAST)
+    del state["cfg"]["key_version"]
+    write_checkpoint(folder / "older.pt", state)
+    return read_checkpoint(folder / "older.pt")
 
 
 def test_other_batches_are_refused(trained: Path) -> None:
