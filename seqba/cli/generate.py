@@ -57,6 +57,9 @@ OF_A_SEARCH = (
 )
 """Options that say what is searched for, and nothing of how a translation is scored."""
 
+OF_REFERENCES = ("score_reference", "prefix_size", "scoring", "sacrebleu", "quiet")
+"""Options that have a meaning only where there are references; --quiet would print nothing at all."""
+
 
 @dataclass(frozen=True)
 class GenerateOptions:
@@ -106,10 +109,21 @@ def _refuse_search(given: Collection[str]) -> None:
             raise UserError(f"{flag_of(name)} has no meaning with --score-reference: leave one out")
 
 
+def _refuse_references(given: Collection[str], options: GenerateOptions) -> None:
+    """Refuses options that were given and need references, where the split has none."""
+    for name in OF_REFERENCES:
+        if name in given and getattr(options, name):
+            raise UserError(
+                f"{flag_of(name)} needs references, and the split {options.gen_subset!r} has none: leave it out, or "
+                "preprocess both sides together, without --only-source"
+            )
+
+
 @dataclass
 class _Report:
     """What has been translated so far, for the lines at the end."""
 
+    has_references: bool
     hypotheses: list[str] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
     tokens: int = 0
@@ -128,7 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *translator.languages,
         translator.source.dictionary,
         translator.target.dictionary,
+        needs_target=False,
     )
+    if not corpus.has_references:
+        _refuse_references(vars(namespace), options)
     with joined_ranks(translator.device, RANKS_TIMEOUT_S) as ranks:
         batches = _plan(corpus, translator, options, warns=is_first(ranks))
         own = batches if ranks is None else batches[ranks.rank :: ranks.size]
@@ -136,22 +153,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_first(ranks):
             collections.deque(translated, maxlen=0)  # what this rank translates, the first one prints
             return 0
-        return _print_all(translated, batches, translator, search, options)
+        return _print_all(
+            translated, batches, translator, search, options, _Report(has_references=corpus.has_references)
+        )
 
 
 def _print_all(
-    translated: Translated, batches: list[Rows], translator: Translator, search: SearchOptions, options: GenerateOptions
+    translated: Translated,
+    batches: list[Rows],
+    translator: Translator,
+    search: SearchOptions,
+    options: GenerateOptions,
+    report: _Report,
 ) -> int:
-    """Prints what comes, line by line, and BLEU at the end."""
-    start, report = time.perf_counter(), _Report()
+    """Prints what comes, line by line, and BLEU at the end where there are references."""
+    start = time.perf_counter()
     with _open_output(options) as file:
         for batch, found in _bar(translated, batches, options):
             _print_batch(batch, found, translator, search, options, file, report)
         elapsed_s = time.perf_counter() - start
-        lines = _score_lines(report, translator, search, options)
-        print(*lines, sep="\n", file=file)
+        lines = _score_lines(report, translator, search, options) if report.has_references else []
+        for line in lines:
+            print(line, file=file)
     if options.results_path is not None:
-        print(*lines, sep="\n")
+        for line in lines:
+            print(line)
     count = len(report.hypotheses)
     print(
         f"Translated {count} sentences ({report.tokens} tokens) in {elapsed_s:.1f} s "
@@ -174,7 +200,8 @@ def _parser() -> Parser:
     parser = Parser(
         "seqba-generate",
         "Translates a split of a data-bin. Prints S- (source), T- (reference), H- (score, tokens), D- (score, plain "
-        "text) and P- (scores of tokens) lines, scores in base 2, then BLEU. Options and lines are fairseq-generate's.",
+        "text) and P- (scores of tokens) lines, scores in base 2, then BLEU; of a split without references (made with "
+        "seqba-preprocess --only-source) neither T- lines nor BLEU. Options and lines are fairseq-generate's.",
         unsupported=UNSUPPORTED,
     )
     add_translator_flags(parser)
@@ -251,7 +278,8 @@ def _print_batch(
         report.tokens += len(hypotheses[0].tokens)
         if not options.quiet:
             print(f"S-{row}\t{source.plain(words)}", file=file)
-            print(f"T-{row}\t{reference_text}", file=file)
+            if report.has_references:
+                print(f"T-{row}\t{reference_text}", file=file)
             print_hypotheses(row, hypotheses[: search.nbest], target, file)
 
 

@@ -151,7 +151,7 @@ def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOp
     folder = Path(namespace.data)
     if not folder.is_dir():
         raise UserError(f"there is no data-bin {folder}: give the folder that the model was trained on")
-    dictionaries = [Dictionary.load(folder / f"dict.{language}.txt") for language in languages]
+    dictionaries = [_load_dictionary(folder, language) for language in languages]
     for path, model in zip(paths, loaded, strict=True):
         _check_belongs(path, model.task_state, languages, dictionaries, folder)
     models = tuple(_prepared(each, options) for each in loaded)
@@ -159,6 +159,16 @@ def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOp
     source, target = (TextForm(dictionary, subwords, options.post_process) for dictionary in dictionaries)
     ensemble = Ensemble(models, temperature=search.temperature)
     return Translator(models, ensemble, source, target, languages, device), search
+
+
+def _load_dictionary(folder: Path, language: str) -> Dictionary:
+    path = folder / f"dict.{language}.txt"
+    if not path.exists():
+        raise UserError(
+            f"data-bin {folder} has no {path.name}: copy it from the data-bin that the model was trained on (text made "
+            "with --only-source has the source's dictionary alone)"
+        )
+    return Dictionary.load(path)
 
 
 def _prepared(loaded: LoadedModel, options: TranslatorOptions) -> Transformer:

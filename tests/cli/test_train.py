@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,16 @@ def write_older(path: Path, target: Path) -> None:
     del state["cfg"]["key_version"]
     target.parent.mkdir(exist_ok=True)
     write_checkpoint(target, state)
+
+
+def test_validation_needs_both_sides(reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data-bin"
+    shutil.copytree(reversal, data)
+    for path in data.glob("valid.xx-yy.yy.*"):
+        path.unlink()
+    told = complaint(train_arguments(data, tmp_path / "run", "--max-update", "1"), capsys)
+    assert "split 'valid' of" in told
+    assert "has no references" in told
 
 
 def test_older_checkpoints_keep_positions_that_begin_at_0(
