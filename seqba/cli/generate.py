@@ -131,7 +131,7 @@ class _Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Translates a split, prints fairseq's lines, and BLEU at the end."""
-    namespace = _parser().parse(arguments)
+    namespace = build_parser().parse(arguments)
     options = read_options(namespace, GenerateOptions)
     if options.score_reference:
         _refuse_search(vars(namespace))
@@ -196,7 +196,8 @@ def _in_order(translated: Translated, ranks: Ranks | None, batches: list[Rows]) 
         yield from (part for part in ranks.gather(next(translated, None)) if part is not None)
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """The command line of seqba-generate."""
     parser = Parser(
         "seqba-generate",
         "Translates a split of a data-bin. Prints S- (source), T- (reference), H- (score, tokens), D- (score, plain "

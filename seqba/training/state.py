@@ -79,6 +79,11 @@ class Resets:
     meters: bool = False
     dataloader: bool = False
 
+    @property
+    def position(self) -> bool:
+        """Whether nothing is taken of where the run was: its updates, its counts, its place in the data."""
+        return self.lr_scheduler and self.meters and self.dataloader
+
 
 @dataclass(frozen=True)
 class Start:
@@ -184,15 +189,24 @@ def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -
         _check_same_run(start, constants)
         load_weights(trainer.model, start.state, start.path)
         keeps_optimizer = not resets.optimizer and _same_optimizer(start, constants)
+        _check_parts(start, keeps_optimizer=keeps_optimizer)
         if keeps_optimizer and start.state.get("raw_model") is not None:
             # The averages are in the optimizer's state.
             load_weights(trainer.model, {"model": start.state["raw_model"]}, start.path)
-        same_plan = start.state["cfg"]["training"]["grid"]["plan"] == constants["cfg"]["training"]["grid"]["plan"]
-        progress = Progress.from_extra_state(extra)
-        trainer.load_state_dict(extra["trainer"], keep_plan=same_plan, keep_carried=not resets.dataloader)
+        if resets.position:
+            progress = Progress()
+        else:
+            plans = [cfg["training"]["grid"]["plan"] for cfg in (start.state["cfg"], constants["cfg"])]
+            progress = Progress.from_extra_state(extra)
+            trainer.load_state_dict(
+                extra["trainer"], keep_plan=plans[0] == plans[1], keep_carried=not resets.dataloader
+            )
         if keeps_optimizer:
-            trainer.load_optimizer(start.state["last_optimizer_state"]["state"], extra["trainer"].get("trigger"))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            trigger = extra.get("trainer", {}).get("trigger")
+            trainer.load_optimizer(start.state["last_optimizer_state"]["state"], trigger)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file may hold anything
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"checkpoint {start.path} can't be resumed from, a part of it is missing or damaged: {reason}"
@@ -206,6 +220,18 @@ def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -
     if resets.dataloader:
         progress.reset_position()
     return progress
+
+
+def _check_parts(start: Start, *, keeps_optimizer: bool) -> None:
+    """Refuses to go on from parts that a checkpoint was written without, and names what does without them."""
+    anew = f"begin a new run from its weights with --finetune-from-model {start.path}"
+    if not start.resets.position and not {"progress", "trainer"} <= start.state["extra_state"].keys():
+        raise UserError(f"checkpoint {start.path} has weights, but doesn't say where its run was: {anew}")
+    if keeps_optimizer and start.state.get("last_optimizer_state") is None:
+        raise UserError(
+            f"checkpoint {start.path} has no optimizer state, as an average of checkpoints has none: add "
+            f"--reset-optimizer to go on without it, or {anew}"
+        )
 
 
 def _resets(options: CheckpointOptions) -> Resets:
@@ -283,7 +309,7 @@ def _changes(
     return [
         f"{flag_of(name)} {after[group][name]} (it had {before[group][name]})"
         for group in names
-        if group in after
+        if group in after and group in before
         for name in names[group]
         if name in before[group] and after[group][name] != before[group][name]  # older versions had fewer options
     ]

@@ -14,6 +14,7 @@ import torch
 from commands import weights
 from reversal import train_arguments, write_reversal
 
+from seqba.cli.average_checkpoints import main as average
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.cli.train import COMMON, SOME, build_parser, main, read_recipe
@@ -104,6 +105,36 @@ def write_older(path: Path, target: Path) -> None:
     del state["cfg"]["key_version"]
     target.parent.mkdir(exist_ok=True)
     write_checkpoint(target, state)
+
+
+def test_an_average_is_gone_on_from_as_its_message_says(
+    reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train_arguments(reversal, tmp_path / "run", "--max-update", "4", "--save-interval-updates", "2")) == 0
+    mean = str(tmp_path / "mean.pt")
+    inputs = [str(tmp_path / "run" / f"checkpoint_1_{updates}.pt") for updates in (2, 4)]
+    assert average(["--inputs", *inputs, "--output", mean]) == 0
+    capsys.readouterr()
+
+    def arguments(name: str, *more: str) -> list[str]:
+        return train_arguments(reversal, tmp_path / name, "--max-update", "4", *more)
+
+    told = complaint(arguments("on", "--restore-file", mean), capsys)
+    assert "mean.pt has no optimizer state, as an average of checkpoints has none" in told
+    assert "--reset-optimizer" in told
+    assert f"--finetune-from-model {mean}" in told
+    assert main(arguments("on", "--restore-file", mean, "--reset-optimizer", "--save-interval-updates", "1")) == 0
+    assert {path.name for path in (tmp_path / "on").glob("checkpoint_1_*.pt")} == {
+        "checkpoint_1_3.pt",
+        "checkpoint_1_4.pt",
+    }
+    assert main(arguments("anew", "--finetune-from-model", mean, "--save-interval-updates", "1")) == 0
+    assert len(list((tmp_path / "anew").glob("checkpoint_1_*.pt"))) == 4
+
+
+@pytest.mark.parametrize("flags", [["--num-workers", "4"], ["--bpe", "sentencepiece"], ["--tokenizer", "moses"]])
+def test_usual_options_of_fairseq_say_what_to_do(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "leave it out" in complaint(["data-bin", "--lr", "1", *flags], capsys)
 
 
 def test_validation_needs_both_sides(reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from sums import SquaresTask
 from seqba.errors import UserError
 from seqba.training.checkpoint import read_checkpoint, write_checkpoint
 from seqba.training.folder import LAST
+from seqba.training.progress import Progress
 from seqba.training.signals import StopSignal
 from seqba.training.state import Resets, Start, find_start, restore
 
@@ -210,9 +211,57 @@ def test_a_checkpoint_without_its_position_is_told(part: str, trained: Path) -> 
     options = make_options(trained)
     state = torch.load(trained / LAST)
     del state["extra_state"][part]
-    with pytest.raises(UserError, match="can't be resumed from"):
+    with pytest.raises(
+        UserError, match=r"doesn't say where its run was: begin a new run .* --finetune-from-model .*last"
+    ):
         restore(
-            Start(trained / LAST, state, Resets()),
+            Start(trained / LAST, state, Resets(optimizer=True)),
             make_loop(options).trainer,
             make_constants(options, SquaresTask()),
         )
+
+
+def test_a_checkpoint_without_its_optimizer_names_the_ways_on(trained: Path) -> None:
+    options = make_options(trained)
+    constants = make_constants(options, SquaresTask())
+    state = torch.load(trained / LAST)
+    del state["last_optimizer_state"]
+    with pytest.raises(
+        UserError, match=r"has no optimizer state.*add --reset-optimizer .* --finetune-from-model .*last"
+    ):
+        restore(Start(trained / LAST, state, Resets()), make_loop(options).trainer, constants)
+    progress = restore(Start(trained / LAST, state, Resets(optimizer=True)), make_loop(options).trainer, constants)
+    assert (progress.epoch, progress.updates_in_epoch) == (2, 2)
+
+
+def test_weights_alone_are_enough_to_finetune(trained: Path) -> None:
+    options = make_options(trained)
+    state = torch.load(trained / LAST)
+    bare = {
+        **state,
+        "extra_state": {},
+        "last_optimizer_state": None,
+        "cfg": {**state["cfg"], "task": {}, "training": {}},
+    }
+    loop = make_loop(options)
+    progress = restore(
+        Start(trained / LAST, bare, Resets(True, True, True, True)),
+        loop.trainer,
+        make_constants(options, SquaresTask()),
+    )
+    assert progress == Progress()
+    assert torch.equal(loop.trainer.model.weight, state["model"]["weight"])
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [1], {}, {"progress": 1, "trainer": 2}, float("inf")])
+def test_parts_of_another_kind_are_told(value: object, trained: Path) -> None:
+    options = make_options(trained)
+    for part in ("progress", "trainer"):
+        state = torch.load(trained / LAST)
+        state["extra_state"][part] = value
+        with pytest.raises(UserError, match="can't be resumed from, a part of it is missing or damaged"):
+            restore(
+                Start(trained / LAST, state, Resets()),
+                make_loop(make_options(trained)).trainer,
+                make_constants(options, SquaresTask()),
+            )
