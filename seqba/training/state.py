@@ -93,11 +93,18 @@ class Start:
         path: its file.
         state: its content.
         resets: what is not taken from it.
+        is_named: whether the command names it; it was found in the save-dir otherwise.
     """
 
     path: Path
     state: dict[str, Any]
     resets: Resets
+    is_named: bool = False
+
+    @property
+    def way_out(self) -> str:
+        """What to do where this run can't go on from it."""
+        return "take another checkpoint" if self.is_named else "take another --save-dir"
 
 
 def origin(options: CheckpointOptions) -> dict[str, Any]:
@@ -133,11 +140,11 @@ def find_start(options: CheckpointOptions) -> Start | None:
             return Start(last, state, _resets(options))
     if options.finetune_from_model is not None:
         path = Path(options.finetune_from_model)
-        return Start(path, read_checkpoint(path), Resets(True, True, True, True))
+        return Start(path, read_checkpoint(path), Resets(True, True, True, True), is_named=True)
     if names_default:
         return None
     path = Path(options.restore_file)
-    return Start(path, read_checkpoint(path), _resets(options))
+    return Start(path, read_checkpoint(path), _resets(options), is_named=True)
 
 
 def capture(trainer: Trainer[Any], progress: Progress, constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,20 +249,25 @@ def _check_same_run(start: Start, constants: Mapping[str, Any]) -> None:
     """Refuses another dictionary, model or grid, and says which other options now move the weights differently."""
     was, now = start.state["task_state"], constants["task_state"]
     different = [name for name in now if was.get(name) != now[name]]
+    if "task" in different:
+        raise UserError(
+            f"checkpoint {start.path} is of --task {was.get('task')}, and this run of --task {now['task']}: "
+            f"{start.way_out}"
+        )
     if different:
         raise UserError(
             f"checkpoint {start.path} was trained on other data ({', '.join(different)} differ): give the data that it "
-            "was trained on, as it was given then, or another --save-dir"
+            f"was trained on, as it was given then, or {start.way_out}"
         )
     arch, asked = (cfg["model"]["arch"] for cfg in (start.state["cfg"], constants["cfg"]))
     before, after = (_groups(cfg) for cfg in (start.state["cfg"], constants["cfg"]))
     if before["model"].keys() != after["model"].keys():
-        _refuse(start, [f"--arch {asked} (it had {arch})"], "start a new run with another --save-dir")
+        _refuse(start, [f"--arch {asked} (it had {arch})"], start.way_out)
     sizes = {"model": [name for name in after["model"] if not is_noise(name)]}
-    _refuse(start, _changes(before, after, sizes), "start a new run with another --save-dir")
+    _refuse(start, _changes(before, after, sizes), start.way_out)
     changes = _changes(before, after, UPDATE_DEFINING)
     if not start.resets.dataloader:
-        _refuse(start, changes, "start over with --reset-dataloader, or use another --save-dir")
+        _refuse(start, changes, f"start over with --reset-dataloader, or {start.way_out}")
         _check_key_version(start, constants["cfg"]["key_version"])
     if start.resets.optimizer and start.resets.dataloader:
         return  # only the weights are taken over: what trained them doesn't matter
@@ -272,7 +284,7 @@ def _check_key_version(start: Start, now: int) -> None:
         raise UserError(
             f"{start.path} can't go on here: its noise is of key version {cfg['key_version']}, and this version of "
             f"seqba draws that of {now}: go on with seqba {cfg.get('version', 'of then')}, accept other masks and "
-            "start over with --reset-dataloader, or use another --save-dir"
+            f"start over with --reset-dataloader, or {start.way_out}"
         )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,14 @@ def test_another_model_or_dictionary_is_refused(trained: Path) -> None:
     constants["cfg"]["model"]["options"]["width"] = 5
     with pytest.raises(UserError, match=r"--width 5 \(it had 4\).*another --save-dir"):
         restore(start, loop.trainer, constants)
+    other = make_constants(options, SquaresTask())
+    other["task_state"] = {**other["task_state"], "sha256": "0"}
+    with pytest.raises(UserError, match=r"on other data \(sha256 differ\).*, or take another --save-dir"):
+        restore(start, loop.trainer, other)
+    with pytest.raises(UserError, match=r"on other data \(sha256 differ\).*, or take another checkpoint"):
+        restore(replace(start, is_named=True), loop.trainer, other)
     constants = {**make_constants(options, SquaresTask()), "task_state": {"task": "cubes"}}
-    with pytest.raises(UserError, match=r"other data \(task differ\)"):
+    with pytest.raises(UserError, match=r"is of --task squares, and this run of --task cubes: take another --save-dir"):
         restore(start, loop.trainer, constants)
 
 
