@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from seqba.errors import UserError
@@ -16,6 +16,7 @@ from seqba.models.architectures import (
 )
 from seqba.models.options import (
     AWDLSTMOptions,
+    DecoderOptions,
     ImageClassifierOptions,
     ModelOptions,
     TransformerLMOptions,
@@ -28,7 +29,7 @@ from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
 from seqba.tasks.translation import Translation, TranslationOptions
 from seqba.training.arms import derive_grid
 from seqba.training.bleu import BleuOptions
-from seqba.training.checkpoint import plain_options
+from seqba.training.checkpoint import model_options, plain_options
 from seqba.training.options import TrainingOptions
 
 TaskOptions = TranslationOptions | BlockOptions | StreamOptions | ImageOptions
@@ -144,6 +145,19 @@ def check_arm(recipe: Recipe) -> None:
             "--arm large-batch is for what the rows of a batch share (batch norm, weight masks), and a Transformer's "
             "share nothing: take --arm fixed-samples, which is the same there"
         )
+
+
+def with_positions_of(state: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """The recipe with the positions that a checkpoint's weights have learned, unless it names others.
+
+    Checkpoints of older versions begin at 0; going on from one at 2 would move every word by two places.
+    """
+    if not isinstance(recipe.model, DecoderOptions) or recipe.model.first_position is not None:
+        return recipe
+    learned = model_options(state["cfg"]).get("first_position")
+    if not isinstance(learned, int):
+        return recipe  # of another kind of model, which `restore` refuses
+    return replace(recipe, model=replace(recipe.model, first_position=learned))
 
 
 def describe_task(recipe: Recipe) -> Mapping[str, Any]:

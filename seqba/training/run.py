@@ -14,6 +14,7 @@ from torch import nn
 
 from seqba import __version__
 from seqba.core import Ranks
+from seqba.core.noise import KEY_VERSION
 from seqba.data.files import atomic_text
 from seqba.errors import UserError
 from seqba.tasks import Task
@@ -39,11 +40,18 @@ from seqba.training.memory import keep_freed_memory
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
-from seqba.training.recipe import Recipe, RunnableTask, check_arm, describe_task, open_task
+from seqba.training.recipe import (
+    Recipe,
+    RunnableTask,
+    check_arm,
+    describe_task,
+    open_task,
+    with_positions_of,
+)
 from seqba.training.schedules import build_schedule
 from seqba.training.sharding import shard_model
 from seqba.training.signals import StopSignal
-from seqba.training.state import find_start, origin, restore
+from seqba.training.state import Start, find_start, origin, restore
 from seqba.training.trainer import Trainer, UpdateRules
 
 logger = logging.getLogger(__name__)
@@ -73,13 +81,14 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Ranks | None
     folder = CheckpointFolder(options.checkpoints)
     if device.type == "cpu":
         keep_freed_memory()
-    baseline, constants = _describe(recipe)
+    start = find_start(options.checkpoints)
+    baseline, constants = _describe(recipe if start is None else with_positions_of(start.state, recipe))
     task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(recipe.batches))
     epochs = BaselineEpochs(partial(_baseline_updates, baseline, options.grid.update_freq))
     if is_first(ranks):
         folder.prepare()
     trainer = _build_trainer(recipe, task, constants, grid, epochs, device, ranks)
-    progress = _begin(trainer, constants, options)
+    progress = _begin(trainer, constants, start)
     subsets = [name for name in recipe.batches.valid_subset.split(",") if name]
     if not subsets:
         raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
@@ -154,6 +163,7 @@ def _describe(recipe: Recipe) -> tuple[RunnableTask, dict[str, Any]]:
         "task": describe_task(recipe),
         "model": {"arch": recipe.arch, "options": plain_options(model)},
         "training": plain_options(recipe.training),
+        "key_version": KEY_VERSION,
         "version": __version__,
     }
     return task, {"cfg": cfg, "task_state": task.state(), "origin": origin(recipe.training.checkpoints)}
@@ -196,8 +206,7 @@ def _on_device(model: nn.Module, options: TrainingOptions, device: torch.device,
     return model
 
 
-def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], options: TrainingOptions) -> Progress:
-    start = find_start(options.checkpoints)
+def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], start: Start | None) -> Progress:
     if start is None:
         return Progress()
     progress = restore(start, trainer, constants)
