@@ -3,32 +3,29 @@
 from seqba import nn
 from seqba.core import (
     Carry,
-    Ranks,
     Step,
+    current_noise,
     finish_update,
     grid_gradient,
     merged_gradient,
-    parse_plan,
     replicate,
     replicating_collate,
-    shard_parameters,
-    whole_tensor,
 )
+from seqba.distributed import Ranks, RanksLost
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Carry",
     "Ranks",
+    "RanksLost",
     "Step",
     "__version__",
+    "current_noise",
     "finish_update",
     "grid_gradient",
     "merged_gradient",
     "nn",
-    "parse_plan",
     "replicate",
     "replicating_collate",
-    "shard_parameters",
-    "whole_tensor",
 ]

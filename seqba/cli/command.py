@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import torch
 
-from seqba.core import RanksLost
 from seqba.data.names import AS_GIVEN
+from seqba.distributed import RanksLost
 from seqba.errors import UserError, one_line
 
 Main = Callable[[Sequence[str] | None], int]

@@ -20,7 +20,7 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.output import print_hypotheses
 from seqba.cli.translator import UNSUPPORTED, Translator, add_translator_flags, read_translator
-from seqba.core import Ranks
+from seqba.core import ALONE, Group
 from seqba.data.batching import fitting
 from seqba.data.files import atomic_text
 from seqba.data.pairs import PairBatch, PairCorpus, open_pairs
@@ -32,7 +32,7 @@ from seqba.errors import UserError
 from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
 from seqba.options import flag_of, option
 from seqba.training.device import to_device
-from seqba.training.distributed import is_first, joined_ranks
+from seqba.training.distributed import joined_ranks
 
 NAMED_LINES = 10
 Rows = npt.NDArray[np.int64]
@@ -148,10 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not corpus.has_references:
         _refuse_references(vars(namespace), options)
     with joined_ranks(translator.device, RANKS_TIMEOUT_S) as ranks:
-        batches = _plan(corpus, translator, options, warns=is_first(ranks))
-        own = batches if ranks is None else batches[ranks.rank :: ranks.size]
+        batches = _plan(corpus, translator, options, warns=ranks.is_first)
+        own = batches[ranks.rank :: ranks.size]
         translated = _in_order(_translate(corpus, own, translator, search, options), ranks, batches)
-        if not is_first(ranks):
+        if not ranks.is_first:
             collections.deque(translated, maxlen=0)  # what this rank translates, the first one prints
             return 0
         return _print_all(
@@ -188,9 +188,9 @@ def _print_all(
     return 0
 
 
-def _in_order(translated: Translated, ranks: Ranks | None, batches: list[Rows]) -> Translated:
+def _in_order(translated: Translated, ranks: Group, batches: list[Rows]) -> Translated:
     """Every batch that the ranks translate in turns, in the order of the split, on all of them."""
-    if ranks is None:
+    if ranks is ALONE:
         yield from translated
         return
     for _ in range(-(-len(batches) // ranks.size)):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqba.core.group import ALONE, Group
 from seqba.core.noise import current_noise
-from seqba.core.spread import Ranks
 
 Cell = tuple[int, int]
 
@@ -85,17 +85,17 @@ class Carry:
         """Forgets what the update's passes wrote."""
         self._written.clear()
 
-    def state_dict(self, ranks: Ranks | None = None) -> dict[str, Any]:
+    def state_dict(self, ranks: Group = ALONE) -> dict[str, Any]:
         """{"shards": for each shard, in order, its tensors (M·B, ...), copy-major}: the same whatever the plan was.
 
         Where shards aren't numbered from 0 (a process under DistributedDataParallel), "numbers" has their numbers.
 
         Args:
             ranks: the processes that have the cells between them; all must call it, and each gets all states, on the
-                CPU. None for this process alone.
+                CPU.
         """
         kept = self._kept
-        if ranks is not None:
+        if ranks is not ALONE:
             own = {cell: tuple(part.cpu() for part in kept[cell]) for cell in self._latest if cell in kept}
             kept = {cell: state for each in ranks.gather(own) for cell, state in each.items()}
         shards = sorted({shard for shard, _ in kept})

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.core.finish import finish_update, gathering_nothing
+from seqba.core.accumulator import Accumulator, Loss, Step, described, whole_number
+from seqba.core.group import ALONE, Exchange, Group, group_of, local_part
+from seqba.core.hooks import finish_update, gathering_nothing
 from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Pass, Plan, PlanLike, SavedBytes, parse_plan
 from seqba.core.replicate import replicate
-from seqba.core.sharded import check_sharding, is_sharded, local_part
-from seqba.core.spread import GradientExchange, Ranks
-from seqba.core.sums import Loss, Step, Sums, described, trained, whole_number
 from seqba.core.wrappers import Replicas, module_names
 
 Batch = TypeVar("Batch")
@@ -36,7 +34,8 @@ def merged_gradient(
     seed: int = 0,
     update: int = 0,
     shard: int = 0,
-    ranks: Ranks | None = None,
+    ranks: Group | None = None,
+    end_update: bool = True,
 ) -> Step:
     """Adds to every parameter's `.grad` the mean gradient over `copies` noisy views of one batch.
 
@@ -55,10 +54,12 @@ def merged_gradient(
         seed: of the run.
         update: number of this update. **Pass it**: the same (seed, update, shard) draws the same masks again.
         shard: number of this batch within the update, when several are added up before one optimizer step.
-        ranks: the processes that share the copies (`Ranks.of()` under torchrun); each calls with the same batch, runs
-            its part of the copies, and ends with the gradient of all of them. None for this process alone, and for a
-            model in DistributedDataParallel or FSDP: there each process has rows of its own, whose draws are its own
-            (shard s of rank r is keyed as shard s·R + r), and the wrapper means the gradients, once a call.
+        ranks: the processes that share the copies (`seqba.Ranks.of()` under torchrun); each calls with the same batch,
+            runs its part of the copies, and ends with the gradient of all of them. None for this process alone, and
+            for a model in DistributedDataParallel or FSDP: there each process has rows of its own, whose draws are its
+            own (shard s of rank r is keyed as shard s·R + r), and the wrapper means the gradients, once a call.
+        end_update: whether modules that gather something over an update (running statistics of `GhostBatchNorm2d`) use
+            it now. False for a loop that decides about the step afterwards, and then calls `finish_update` itself.
 
     Returns:
         The mean loss and the weight; under DistributedDataParallel or FSDP, those of this process's rows.
@@ -75,10 +76,8 @@ def merged_gradient(
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
     grid = _Grid(model, [batch], loss_fn, copies, plan, seed, update, shard, ranks)
-    if ranks is not None:
-        ranks.check(1, grid.copies)
-    step = grid.run(weight=None)
-    finish_update(model, keep=math.isfinite(step.loss))
+    grid.group.check(1, grid.copies)
+    step = grid.run(weight=None, end_update=end_update)
     if grid.repeats_a_key:
         warnings.warn(grid.repeated_key(), stacklevel=2)
     return step
@@ -94,8 +93,9 @@ def grid_gradient(
     plan: PlanLike = "auto",
     seed: int = 0,
     update: int = 0,
-    ranks: Ranks | None = None,
-    notes: Mapping[str, float] | None = None,
+    ranks: Group | None = None,
+    also_sum: Sequence[float] = (),
+    end_update: bool = True,
 ) -> Step:
     """`merged_gradient` over S shards at once: the mean is over the whole grid of S × M cells.
 
@@ -116,10 +116,10 @@ def grid_gradient(
         ranks: the processes among which the cells are dealt; None for this process alone, and as in `merged_gradient`
             for a wrapped model. One without a cell runs a pass whose outcome is thrown away: an epoch's last update may
             be that small.
-        notes: numbers of this process that shall be added up over the ranks in the same message.
+        also_sum: numbers of this process that shall be added up over the ranks in the same message.
+        end_update: as in `merged_gradient`.
 
-    What modules gathered beside the gradient (running statistics) waits for `finish_update`: call it once it is decided
-    that the step is made, or not. Where this raises, it is thrown away, and `.grad` is what it was before.
+    Where this raises, what modules gathered is thrown away, and `.grad` is what it was before.
 
     Returns:
         The mean loss over the grid and the weight.
@@ -130,8 +130,8 @@ def grid_gradient(
     """
     if not weight > 0 and not (ranks is not None and weight == 0):
         raise ValueError(f"the grid's weight is {weight}; it must be positive")
-    grid = _Grid(model, shards, loss_fn, copies, plan, seed, update, 0, ranks, notes or {})
-    step = grid.run(weight=weight)
+    grid = _Grid(model, shards, loss_fn, copies, plan, seed, update, 0, ranks)
+    step = grid.run(weight=weight, end_update=end_update, also_sum=also_sum)
     if grid.repeats_a_key:
         warnings.warn(grid.repeated_key(), stacklevel=2)
     return step
@@ -143,9 +143,9 @@ _last_keys: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def _plan_for(model: nn.Module, plan: PlanLike) -> Plan:
-    """The word `auto` measures each model once, not at every call; ranks with sharded parameters can't each measure."""
+    """`auto` measures each model once, not at every call; where passes go together, ranks can't each measure."""
     chosen = _auto_plans.setdefault(model, parse_plan("auto")) if plan == "auto" else parse_plan(plan)  # type: ignore[no-untyped-call]
-    return parse_plan("looped") if chosen.is_auto and is_sharded(model) else chosen
+    return parse_plan("looped") if chosen.is_auto and group_of(model) is not None else chosen
 
 
 class _Grid:
@@ -161,14 +161,13 @@ class _Grid:
         seed: int,
         update: int,
         first_shard: int,
-        ranks: Ranks | None,
-        notes: Mapping[str, float] | None = None,
+        ranks: Group | None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, not {described(model)}")
         if not callable(loss_fn):
             raise TypeError(f"loss_fn must be a function of model and batch, not {described(loss_fn)}")
-        if ranks is not None and not isinstance(ranks, Ranks):
+        if ranks is not None and not isinstance(ranks, Group):
             raise TypeError(f"ranks must be a seqba.Ranks (Ranks.of()), not {described(ranks)}")
         self.copies = whole_number("copies", copies)
         self.seed = whole_number("seed", seed)
@@ -176,9 +175,10 @@ class _Grid:
         self.first_shard = whole_number("shard", first_shard)
         if self.copies < 1:
             raise ValueError(f"copies is {self.copies}; it must be at least 1")
-        check_sharding(model, ranks)
-        self.replicas = Replicas() if is_sharded(model) else Replicas.of(model)
-        if ranks is not None and self.replicas != Replicas():
+        self.group: Group = ALONE if ranks is None else ranks
+        self.group.check_model(model)
+        self.replicas = Replicas() if group_of(model) is not None else Replicas.of(model)
+        if self.group is not ALONE and self.replicas != Replicas():
             raise ValueError(
                 "the model is wrapped to take means over processes (DistributedDataParallel, FSDP), which ranks= would "
                 "take again: pass the model itself (model.module) with ranks=, or leave ranks= out"
@@ -187,47 +187,40 @@ class _Grid:
         self.shards = shards
         self.loss_fn = loss_fn
         self.plan = _plan_for(model, plan)
-        self.ranks = ranks
-        self.notes = notes or {}
         self.names = module_names(model)
-        self.exchange: GradientExchange | None = None
+        self.exchange: Exchange = ALONE
         self.repeats_a_key = False
 
-    def run(self, weight: float | None) -> Step:
-        before = _GradientsBefore(self.model, set_aside=self.ranks is not None)
+    def run(self, weight: float | None, *, end_update: bool, also_sum: Sequence[float] = ()) -> Step:
+        """Runs the passes, and adds up and divides what they made."""
+        before = _GradientsBefore(self.model, set_aside=self.group is not ALONE)
         try:
-            cells = self._cells()
-            if self.ranks is None:
-                return self._attempts(cells, weight, before).step(self.notes)
-            # A sharded model's gradients are added up by its backward.
-            self.exchange = GradientExchange(self.ranks, [] if is_sharded(self.model) else trained(self.model))
-            sums = self._attempts(cells, weight, before)
-            step = sums.step_of_all(self.ranks, self.exchange, self.model, self.notes)
+            self.exchange = self.group.exchange(self.model)
+            sums = self._attempts(self.group.cells(len(self.shards), self.copies), weight, before)
+            step = sums.step(self.model, self.exchange, also_sum)
         except BaseException:
             finish_update(self.model, keep=False)
             before.restore()
             raise
         before.add()
+        if end_update:
+            finish_update(self.model, keep=math.isfinite(step.loss))
         return step
 
-    def _cells(self) -> list[tuple[int, range]]:
-        """Which copies of which shards this process runs."""
-        if self.ranks is None:
-            return [(shard, range(self.copies)) for shard in range(len(self.shards))]
-        return self.ranks.cells(len(self.shards), self.copies)
-
-    def _attempts(self, cells: Sequence[tuple[int, range]], weight: float | None, before: _GradientsBefore) -> Sums:
+    def _attempts(
+        self, cells: Sequence[tuple[int, range]], weight: float | None, before: _GradientsBefore
+    ) -> Accumulator:
         while True:
             try:
                 return self._attempt(cells, weight)
             except _OutOfMemory as error:
-                if self.exchange is not None and self.exchange.has_begun:
+                if self.exchange.has_begun:
                     raise error.cause from None  # a part of the gradient has been sent
             finish_update(self.model, keep=False)
             before.begin_again()
 
-    def _attempt(self, cells: Sequence[tuple[int, range]], weight: float | None) -> Sums:
-        sums = Sums(weight, sum(len(copies) for _, copies in cells), divides=self.ranks is None)
+    def _attempt(self, cells: Sequence[tuple[int, range]], weight: float | None) -> Accumulator:
+        sums = Accumulator(weight, sum(len(copies) for _, copies in cells), self.group)
         for _ in range(self._idle_passes(cells)):
             self._run_idle(cells, sums)
         drew_noise = False
@@ -260,17 +253,15 @@ class _Grid:
         One where it has no cell, to know what the loss function reports; with sharded parameters, whose every pass is a
         conversation, as many as the rank with the most passes has more.
         """
-        if self.ranks is None:
-            return 0
-        if not is_sharded(self.model):
-            return 0 if any(copies for _, copies in cells) else 1
-        dealt = (replace(self.ranks, rank=rank).cells(len(self.shards), self.copies) for rank in range(self.ranks.size))
+        if not self.group.passes_together(self.model):
+            return 0 if not cells or any(copies for _, copies in cells) else 1
+        dealt = (self.group.cells(len(self.shards), self.copies, rank) for rank in range(self.group.size))
         return max(map(self._count_passes, dealt)) - self._count_passes(cells)
 
     def _count_passes(self, cells: Sequence[tuple[int, range]]) -> int:
         return sum(1 for shard, copies in cells for _ in self._passes(shard, copies))
 
-    def _run_idle(self, cells: Sequence[tuple[int, range]], sums: Sums) -> None:
+    def _run_idle(self, cells: Sequence[tuple[int, range]], sums: Accumulator) -> None:
         """A pass of this rank's first cell, or of another rank's, whose outcome counts nowhere.
 
         It comes before the others: what it carries over, the cell's own pass carries over as well.
@@ -282,16 +273,16 @@ class _Grid:
             nothing = sums.add_nothing(self.loss_fn(self.model, self.shards[shard]))
             nothing.backward()  # type: ignore[no-untyped-call]
 
-    def _run_pass(self, pass_: Pass, batch: Any, noise: Noise, sums: Sums, *, is_last: bool) -> None:
+    def _run_pass(self, pass_: Pass, batch: Any, noise: Noise, sums: Accumulator, *, is_last: bool) -> None:
         saved = SavedBytes(self.model) if self.plan.needs_measuring(self.copies) else None
         try:
             with ExitStack() as stack:
                 stack.enter_context(noise_context(noise))
-                if self.ranks or self.replicas.size > 1:
+                if self.group is not ALONE or self.replicas.size > 1:
                     stack.enter_context(noise.ordinary())
                 if not is_last:
                     stack.enter_context(self.replicas.without_exchange())
-                elif self.exchange:
+                else:
                     stack.enter_context(self.exchange.last_backward())
                 with saved.counting() if saved else nullcontext():
                     loss = self.loss_fn(self.model, replicate(batch, len(pass_.copies)))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.core import local_part
+from seqba.core.group import local_part
 
 
 class NonMonotonicTrigger:

@@ -13,18 +13,19 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from seqba.core import Ranks, whole_weights
+from seqba.core import ALONE, Group
 from seqba.data.subwords import load_subwords
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.step_model import StepModel
 from seqba.decoding.text import TextForm
 from seqba.decoding.translation import MAX_TOKENS, translate_corpus
+from seqba.distributed import whole_weights
 from seqba.errors import UserError, quoted
 from seqba.evaluation.bleu import tokenised_bleu
 from seqba.options import check_options, option
 from seqba.tasks.translation import Translation
-from seqba.training.distributed import gathered_from, whose
+from seqba.training.distributed import whose
 from seqba.training.validation import Interrupted
 
 logger = logging.getLogger(__name__)
@@ -63,13 +64,13 @@ class BleuScorer:
     Args:
         task: dictionaries and splits.
         options: see there.
-        ranks: the processes that translate together; None for this one alone.
+        ranks: the processes that translate together.
 
     Raises:
         UserError: for `--eval-bleu-args` that no search understands.
     """
 
-    def __init__(self, task: Translation, options: BleuOptions, ranks: Ranks | None = None) -> None:
+    def __init__(self, task: Translation, options: BleuOptions, ranks: Group = ALONE) -> None:
         self.task = task
         self.ranks = ranks
         self.options = options
@@ -92,12 +93,10 @@ class BleuScorer:
         rows = np.sort(self.task.validation(subset).batches.rows)
         try:
             with whole_weights(model):
-                own = self._translate(
-                    model, subset, rows if self.ranks is None else rows[self.ranks.rank :: self.ranks.size], should_stop
-                )
+                own = self._translate(model, subset, rows[self.ranks.rank :: self.ranks.size], should_stop)
         except (Interrupted, UserError) as error:
             own = error
-        parts = gathered_from(self.ranks, own)
+        parts = self.ranks.gather(own)
         if any(isinstance(part, UserError) for part in parts):
             raise whose(own)
         translated = [part for part in parts if isinstance(part, tuple)]

@@ -20,8 +20,8 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 from torch import Tensor, nn
 
-from seqba.core import cut_like
 from seqba.data.files import atomic_write, open_file
+from seqba.distributed import cut_like
 from seqba.errors import UserError
 from seqba.models.architectures import (
     ARCHITECTURES,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,23 +17,17 @@ import torch.distributed as dist
 # is made, it would never be taken down.
 import torch.distributed.nn
 
-from seqba.core import Ranks, RanksLost, talking
+from seqba.core import ALONE, Group
+from seqba.distributed import Ranks, RanksLost, talking
 from seqba.errors import UserError
 from seqba.training.arms import Grid
 from seqba.training.device import in_own_memory
 from seqba.training.meeting import meet
 from seqba.training.options import LogOptions, RunOptions
 
-Value = TypeVar("Value")
-
-
-def is_first(ranks: Ranks | None) -> bool:
-    """Whether this process is the one that writes: files, log lines, progress."""
-    return ranks is None or ranks.rank == 0
-
 
 @contextmanager
-def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | None]:
+def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Group]:
     """Joins the process group that torchrun's environment variables name, and leaves it at the end, all at once.
 
     Torchrun ends the others of a process that has left with a status, so that after a signal nobody may leave before
@@ -44,14 +38,14 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | Non
         timeout_s: how long a process waits for the others before it gives up.
 
     Yields:
-        This process's place; None where it is alone.
+        This process's place; `ALONE` where it is alone.
 
     Raises:
         UserError: if the others can't be found.
         RanksLost: if one of them is lost; its group is left as it is then.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield None
+        yield ALONE
         return
     if dist.is_initialized():  # somebody's own program, which ends the group as well
         yield Ranks.of()
@@ -87,13 +81,13 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Ranks | Non
     dist.destroy_process_group()
 
 
-def check_ranks(ranks: Ranks | None, grid: Grid, options: RunOptions) -> None:
+def check_ranks(ranks: Group, grid: Grid, options: RunOptions) -> None:
     """Refuses more ranks than an update has cells, in any epoch, and options of several ranks where there is one.
 
     Raises:
         UserError: with the numbers.
     """
-    if ranks is None:
+    if ranks is ALONE:
         if options.broadcast_batches:
             raise UserError("--broadcast-batches is for several processes: start them with torchrun, or leave it out")
         if options.shard_params:
@@ -154,19 +148,12 @@ class BatchBroadcast:
         return batch
 
 
-def summed(ranks: Ranks | None, numbers: Sequence[float], device: torch.device) -> list[float]:
+def summed(ranks: Group, numbers: Sequence[float], device: torch.device) -> list[float]:
     """Each number added up over the ranks; the same on all of them. All ranks must call it."""
-    if ranks is None:
-        return [float(number) for number in numbers]
     told = torch.tensor(numbers, dtype=torch.float64, device=device)
     ranks.add_up([told])
     values: list[float] = told.tolist()
     return values
-
-
-def gathered_from(ranks: Ranks | None, value: Value) -> list[Value]:
-    """What each rank has, in their order; all ranks must call it."""
-    return [value] if ranks is None else ranks.gather(value)
 
 
 def attempted(read: Callable[[], Any]) -> Any:
@@ -193,8 +180,8 @@ def whose(read: object) -> UserError:
     return UserError("another rank can't read what it needs, and says why: mend it, and the same command goes on")
 
 
-def quiet_but_first(options: LogOptions, ranks: Ranks | None) -> LogOptions:
+def quiet_but_first(options: LogOptions, ranks: Group) -> LogOptions:
     """The log of this process: only the first rank tells anything."""
-    if is_first(ranks):
+    if ranks.is_first:
         return options
     return replace(options, log_format="none", log_file=None, tensorboard_logdir=None, no_progress_bar=False)

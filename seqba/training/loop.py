@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 
+from seqba.core import ALONE
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.arms import BaselineEpochs, Grid
-from seqba.training.distributed import BatchBroadcast, is_first, is_unread, summed, whose
+from seqba.training.distributed import BatchBroadcast, is_unread, summed, whose
 from seqba.training.folder import BEST, CheckpointFolder
 from seqba.training.groups import Group, Groups
 from seqba.training.log import TrainingLog
@@ -64,7 +65,7 @@ class TrainingLoop:
         """Starts the clock of the run."""
         self._began_at_s = self.progress.elapsed_s
         self._started = time.monotonic() - self._began_at_s
-        self._agreed: Mapping[str, float] | None = None if self.trainer.ranks is None else {}
+        self._agreed: Mapping[str, float] | None = None if self.trainer.ranks is ALONE else {}
         self._unread = 0.0  # how many ranks can't read what the coming update needs of them
 
     def run(self, stop: StopSignal) -> str | None:
@@ -250,7 +251,7 @@ class TrainingLoop:
     def _save(self, names: list[str]) -> None:
         self.progress.elapsed_s = time.monotonic() - self._started
         state = capture(self.trainer, self.progress, self.constants)  # by all ranks: each has a part of what is carried
-        if is_first(self.trainer.ranks):
+        if self.trainer.ranks.is_first:
             self.folder.save(state, names)
             self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
 
@@ -262,7 +263,7 @@ class TrainingLoop:
     def _rescue(self) -> None:
         """Saves what was learned before an error of this rank ends the run, unless other ranks have a part of it."""
         ranks, parted = self.trainer.ranks, self.trainer.is_sharded or self.task.carried is not None
-        if ranks is None or (not parted and is_first(ranks)):
+        if ranks is ALONE or (not parted and ranks.is_first):
             self._save([])
 
     def _limit(self, ended: int | None = None) -> str | None:

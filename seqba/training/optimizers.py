@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqba.core import local_part
+from seqba.core.group import local_part
 from seqba.training.averaging import NonMonotonicTrigger
 from seqba.training.options import OptimisationOptions
 

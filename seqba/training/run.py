@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from seqba import __version__
-from seqba.core import Ranks
+from seqba.core import ALONE, Group
 from seqba.core.noise import KEY_VERSION
 from seqba.data.files import atomic_text
+from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
@@ -27,8 +28,6 @@ from seqba.training.device import choose_device
 from seqba.training.distributed import (
     BatchBroadcast,
     check_ranks,
-    gathered_from,
-    is_first,
     joined_ranks,
     quiet_but_first,
 )
@@ -76,7 +75,7 @@ def train(recipe: Recipe) -> int:
         return _train(recipe, grid, device, ranks)
 
 
-def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Ranks | None) -> int:
+def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> int:
     options = recipe.training
     folder = CheckpointFolder(options.checkpoints)
     if device.type == "cpu":
@@ -85,7 +84,7 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Ranks | None
     baseline, constants = _describe(recipe if start is None else with_positions_of(start.state, recipe))
     task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(recipe.batches))
     epochs = BaselineEpochs(partial(_baseline_updates, baseline, options.grid.update_freq))
-    if is_first(ranks):
+    if ranks.is_first:
         folder.prepare()
     trainer = _build_trainer(recipe, task, constants, grid, epochs, device, ranks)
     progress = _begin(trainer, constants, start)
@@ -100,10 +99,10 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Ranks | None
     scores = BleuScorer(task, recipe.bleu, ranks) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
     log_options = quiet_but_first(options.log, ranks)
     log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit)
-    if is_first(ranks):
+    if ranks.is_first:
         _write_run(folder, constants, grid, task.batches, trainer)
     broadcast = None
-    if options.run.broadcast_batches and ranks is not None:
+    if options.run.broadcast_batches and isinstance(ranks, Ranks):
         broadcast = BatchBroadcast(ranks, grid.copies, options.run.distributed_timeout)
     loop = TrainingLoop(
         task,
@@ -176,7 +175,7 @@ def _build_trainer(
     grid: Grid,
     epochs: BaselineEpochs,
     device: torch.device,
-    ranks: Ranks | None,
+    ranks: Group,
 ) -> Trainer[Any]:
     options = recipe.training
     torch.manual_seed(options.grid.seed)
@@ -197,8 +196,8 @@ def _build_trainer(
     return Trainer(task, model, optimizer, schedule, rules, trigger, ranks)
 
 
-def _on_device(model: nn.Module, options: TrainingOptions, device: torch.device, ranks: Ranks | None) -> nn.Module:
-    if not options.run.shard_params or ranks is None:
+def _on_device(model: nn.Module, options: TrainingOptions, device: torch.device, ranks: Group) -> nn.Module:
+    if not options.run.shard_params or not isinstance(ranks, Ranks):
         return model.to(device)
     shard_model(model, ranks, device)
     looped = "; --plan auto is looped then" if options.grid.plan == "auto" else ""
@@ -251,12 +250,12 @@ def _write_run(
 def _farewell(limit: str | None, stop: StopSignal, trainer: Trainer[Any], folder: CheckpointFolder) -> int:
     """The last line, when rank 0 has written everything: before that, no rank may leave or be ended by a signal."""
     name = stop.received.name if stop.received is not None else None
-    heard = {rank: name for rank, name in enumerate(gathered_from(trainer.ranks, name)) if name is not None}
+    heard = {rank: name for rank, name in enumerate(trainer.ranks.gather(name)) if name is not None}
     if limit is not None:
         logger.info("done after update %d: %s", trainer.updates, limit)
         return 0
     received = signal.Signals[next(iter(heard.values()))]
-    where = "" if trainer.ranks is None else f" to rank {', '.join(map(str, heard))}"
+    where = "" if trainer.ranks is ALONE else f" to rank {', '.join(map(str, heard))}"
     kept = "nothing kept (--no-save)" if folder.options.no_save else f"{folder.path / LAST} written"
     logger.info(
         "stopped by %s%s after update %d, %s; the same command goes on", received.name, where, trainer.updates, kept

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Ranks, cut_like, shard_parameters, whole_tensor
+from seqba.distributed import Ranks, cut_like, shard_parameters, whole_tensor
 from seqba.errors import UserError
 from seqba.models.layers import Stream
 

@@ -12,7 +12,6 @@ from seqba.errors import UserError
 from seqba.models.options import is_noise
 from seqba.options import flag_of
 from seqba.training.checkpoint import load_weights, read_checkpoint
-from seqba.training.distributed import is_first
 from seqba.training.folder import LAST
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress
@@ -175,13 +174,13 @@ def capture(trainer: Trainer[Any], progress: Progress, constants: Mapping[str, A
 def _weights(trainer: Trainer[Any]) -> dict[str, Any]:
     if not trainer.is_sharded:
         return trainer.model.state_dict()
-    return whole_weights_of(trainer.model, keep=is_first(trainer.ranks))
+    return whole_weights_of(trainer.model, keep=trainer.ranks.is_first)
 
 
 def _averages(trainer: Trainer[Any]) -> dict[str, Any]:
     if not trainer.is_sharded:
         return trainer.optimizer.state_dict()
-    return whole_averages_of(trainer.optimizer, keep=is_first(trainer.ranks))
+    return whole_averages_of(trainer.optimizer, keep=trainer.ranks.is_first)
 
 
 def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -> Progress:

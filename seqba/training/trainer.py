@@ -12,17 +12,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core import (
-    Ranks,
-    Step,
-    finish_update,
-    grid_gradient,
-    is_sharded,
-    parse_plan,
-    put_away,
-    talking,
-    whole_tensor,
-)
+from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
+from seqba.distributed import is_sharded, put_away, talking, whole_tensor
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
@@ -35,9 +26,6 @@ from seqba.training.totals import Totals
 Batch = TypeVar("Batch")
 
 logger = logging.getLogger(__name__)
-
-_NOTE = "note "
-"""Stands before the caller's notes, so that none is taken for one of the trainer's own."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +102,7 @@ class Trainer(Generic[Batch]):
         schedule: learning rate of the 1-based update.
         rules: see `UpdateRules`.
         trigger: says when the optimizer begins to average the weights (NT-ASGD); None for never.
-        ranks: the processes that make the updates together, each running its cells; None for this one alone.
+        ranks: the processes that make the updates together, each running its cells.
 
     Attributes:
         updates: steps made so far. Skipped updates don't count.
@@ -129,7 +117,7 @@ class Trainer(Generic[Batch]):
         schedule: Schedule,
         rules: UpdateRules,
         trigger: NonMonotonicTrigger | None = None,
-        ranks: Ranks | None = None,
+        ranks: Group = ALONE,
     ) -> None:
         self.task = task
         self.model = model
@@ -155,7 +143,7 @@ class Trainer(Generic[Batch]):
             UserError: after `max_skipped_updates` updates in a row that had to be skipped.
         """
         number = self.updates + 1
-        own = _OwnShards(shards, self._cells(len(shards)))
+        own = _OwnShards(shards, self.ranks.cells(len(shards), self.rules.copies))
         count = self.task.count
         self.model.train()
         step = grid_gradient(
@@ -168,12 +156,10 @@ class Trainer(Generic[Batch]):
             seed=self.rules.seed,
             update=number,
             ranks=self.ranks,
-            notes={
-                **{_NOTE + name: value for name, value in (notes or {}).items()},
-                "unique": own.total_of_first_copies(count),
-                "processed": own.total(count),
-            },
+            also_sum=(own.total_of_first_copies(count), own.total(count), *(notes or {}).values()),
+            end_update=False,
         )
+        unique, processed, *noted = step.also
         grad_norm = self._clip()
         lr = self.schedule(number) * self.task.learning_rate_factor(own.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
@@ -181,17 +167,16 @@ class Trainer(Generic[Batch]):
             self._step(lr)
         self.optimizer.zero_grad()
         self._carry_on(skipped=skipped)
-        processed = step.notes["processed"]
         report = UpdateReport(
             update=number,
             lr=lr,
             totals=_totals(step, processed),
-            unique=round(step.notes["unique"]),
+            unique=round(unique),
             processed=round(processed),
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,
-            notes={name: step.notes[_NOTE + name] for name in notes or {}},
+            notes=dict(zip(notes or {}, noted, strict=True)),
         )
         self._count(report)
         return report
@@ -270,13 +255,7 @@ class Trainer(Generic[Batch]):
 
     def own_shards(self, shards: int) -> list[int]:
         """Which of an update's shards have cells in this process."""
-        return [shard for shard, _ in self._cells(shards)]
-
-    def _cells(self, shards: int) -> list[tuple[int, range]]:
-        """Which copies of which shards this process runs."""
-        if self.ranks is None:
-            return [(shard, range(self.rules.copies)) for shard in range(shards)]
-        return self.ranks.cells(shards, self.rules.copies)
+        return [shard for shard, _ in self.ranks.cells(shards, self.rules.copies)]
 
     def _carry_on(self, *, skipped: bool) -> None:
         """What the passes gathered or left for the next update counts, unless the update was thrown away."""
@@ -316,9 +295,8 @@ class Trainer(Generic[Batch]):
 
 
 def _totals(step: Step, processed: float) -> Totals:
-    """An update's sums; the core has divided all of them by the weight."""
-    extras = {name: mean * step.weight for name, mean in step.extras.items()}
-    return Totals(step.loss * step.weight, step.weight, processed, extras)
+    """An update's sums."""
+    return Totals(step.loss * step.weight, step.weight, processed, step.sums)
 
 
 class _OwnShards(Generic[Batch]):

@@ -29,7 +29,7 @@ class Ends(NamedTuple):
 def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[[], bool]) -> dict[str, float]:
     """Means over a split, without noise.
 
-    Of several ranks each takes every so-manieth batch, unless the batches of a split go on from each other: then each
+    Of several ranks each takes every R-th batch, unless the batches of a split go on from each other: then each
     takes them all. All have the same means, and all are interrupted if one is. Where parameters are sharded, all go
     from batch to batch together: one that has none left tries another for nothing, and they agree on whether to stop.
 
@@ -43,8 +43,8 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
     """
     totals, ends = Totals(), Ends()
     batch: Any = None
-    is_divided = trainer.ranks is not None and trainer.task.carried is None
-    first, step = (trainer.ranks.rank, trainer.ranks.size) if trainer.ranks is not None and is_divided else (0, 1)
+    is_divided = trainer.task.carried is None
+    first, step = (trainer.ranks.rank, trainer.ranks.size) if is_divided else (0, 1)
     trainer.model.eval()
     with torch.no_grad():
         for start in range(0, len(batches), step):
@@ -60,8 +60,7 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
             if is_idle:
                 break
             totals.add(loss, weight, trainer.task.count(batch), extras)
-    if trainer.ranks is not None:
-        totals, ends = _merged(trainer.ranks.gather((totals, ends)), is_divided=is_divided)
+    totals, ends = _merged(trainer.ranks.gather((totals, ends)), is_divided=is_divided)
     if ends.unread:
         raise whose(batch)
     if ends.stopped:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from seqba.core import Ranks
+from seqba.distributed import Ranks
 
 TIMEOUT = timedelta(seconds=60)
 

@@ -14,15 +14,13 @@ from rank_groups import TIMEOUT
 from spread_world import Shards
 from torch import Tensor, nn
 
-from seqba.core import (
+from seqba.core import grid_gradient, merged_gradient
+from seqba.core.group import local_part
+from seqba.distributed import (
     Ranks,
     RanksLost,
     cut_like,
-    finish_update,
-    grid_gradient,
     is_sharded,
-    local_part,
-    merged_gradient,
     put_away,
     shard_parameters,
     whole_tensor,
@@ -100,13 +98,12 @@ def train(ranks: Ranks | None, plan: Any, *, sharded: bool = True) -> dict[str, 
             model, [shards[s] for s in range(size)], loss_fn, copies=copies, weight=weight, plan=plan, update=update,
             ranks=ranks,
         )  # fmt: skip
-        finish_update(model)
         norm = nn.utils.get_total_norm(
             [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         )
         optimizer.step()
         optimizer.zero_grad()
-        steps.append((step.loss, step.weight, step.extras["largest"], float(whole_tensor(norm))))
+        steps.append((step.loss, step.weight, step.sums["largest"], float(whole_tensor(norm))))
     held = sum(local_part(parameter).numel() for parameter in model.parameters())
     kept = sum(
         local_part(value).numel() for state in optimizer.state.values() for value in state.values() if value.dim()

@@ -9,7 +9,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Ranks, finish_update, grid_gradient, merged_gradient
+from seqba.core import grid_gradient, merged_gradient
+from seqba.distributed import Ranks
 from seqba.nn import Dropout, GhostBatchNorm2d, WeightDropout
 
 SIZES = (1, 2, 3, 4)
@@ -88,10 +89,9 @@ def train(ranks: Ranks | None, plan: Any) -> dict[str, Any]:
         step = grid_gradient(
             model, shards, loss_fn, copies=COPIES, weight=weight, plan=plan, seed=1, update=update, ranks=ranks
         )
-        finish_update(model)
         optimizer.step()
         optimizer.zero_grad()
-        steps.append((step.loss, step.weight, step.extras["largest"]))
+        steps.append((step.loss, step.weight, step.sums["largest"]))
         asked.append(shards.asked)
     return {"state": model.state_dict(), "steps": steps, "asked": asked, "never": model.never.grad is None}
 

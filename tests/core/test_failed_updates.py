@@ -14,7 +14,8 @@ from small_network import Network, gradient_of, make_batch, mean_loss, relative_
 from torch import Tensor, nn
 
 import seqba
-from seqba.core import Plan, Ranks
+from seqba.core import Plan
+from seqba.distributed import Ranks
 
 PASSES = 4
 

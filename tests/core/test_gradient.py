@@ -130,7 +130,7 @@ def test_the_step_reports_means(network: Network) -> None:
     step = seqba.merged_gradient(network, batch, loss_fn, copies=3, plan="looped")
     assert step.weight == 18
     assert step.loss == pytest.approx(mean_loss(network, batch).item(), rel=1e-6)
-    assert step.extras["double"] == pytest.approx(2 * step.loss, rel=1e-6)
+    assert step.sums["double"] == pytest.approx(2 * step.loss * step.weight, rel=1e-6)
 
 
 class Foreign(nn.Module):

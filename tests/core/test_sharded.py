@@ -10,7 +10,9 @@ from rank_groups import Results, run_groups
 from sharded_world import SIZES, accumulate, everything, run_lonely, train, tried
 from torch import nn
 
-from seqba.core import Ranks, merged_gradient
+from seqba.core import merged_gradient
+from seqba.core.group import attach_group
+from seqba.distributed import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ class Foreign(nn.Linear):
 def test_gradients_that_would_be_too_large_or_too_small_are_refused() -> None:
     ones = torch.ones(1, 1)
     own, foreign = nn.Linear(1, 1), Foreign(1, 1)
-    setattr(own, "_seqba_shards_over", Ranks(0, 2))  # noqa: B010 - what shard_parameters leaves
+    attach_group(own, Ranks(0, 2))  # as shard_parameters does
     with pytest.raises(ValueError, match="pass ranks="):
         merged_gradient(own, ones, lambda model, x: model(x).mean(), copies=2)
     with pytest.raises(ValueError, match="take shard_parameters"):

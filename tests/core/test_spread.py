@@ -10,8 +10,8 @@ from rank_groups import Results, run_groups
 from spread_world import COPIES, SHARDS, SIZES, accumulate, everything, train
 from torch import Tensor
 
-from seqba.core import Ranks
-from seqba.core.spread import GradientExchange, Message
+from seqba.distributed import Ranks
+from seqba.distributed.all_reduce import GradientExchange, Message
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ class Post(Ranks):
 
 def exchange_of_three(log: list[str]) -> tuple[list[Tensor], GradientExchange]:
     weights = [torch.ones(4, requires_grad=True) for _ in range(3)]
-    with patch("seqba.core.spread.BUCKET_BYTES", 16):
+    with patch("seqba.distributed.all_reduce.BUCKET_BYTES", 16):
         return weights, GradientExchange(Post(log), weights)
 
 

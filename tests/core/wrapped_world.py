@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import seqba
-from seqba.core import Ranks
+from seqba.distributed import Ranks
 
 COPIES = 3
 

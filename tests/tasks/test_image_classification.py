@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from toy_images import write_folders
 
-from seqba import finish_update, grid_gradient
+from seqba import grid_gradient
 from seqba.core.noise import Noise, noise_context
 from seqba.data.images import ImageBatch
 from seqba.errors import UserError
@@ -161,7 +161,6 @@ def test_the_plan_changes_nothing_with_every_noise(pictures: Path, noise: str, g
             grid_gradient(
                 model, [epoch[0], epoch[update]], task.loss, copies=3, weight=24, plan=plan, seed=1, update=update
             )
-            finish_update(model)
         gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
         results.append({**gradients, **dict(model.named_buffers())})
     for other in results[1:]:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from seqba.core import Ranks
+from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.training.distributed import BatchBroadcast
 

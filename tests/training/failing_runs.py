@@ -30,7 +30,7 @@ import seqba.training.checkpoint
 import seqba.training.loop
 from seqba.cli.command import run
 from seqba.cli.train import main
-from seqba.core import Ranks
+from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.training.groups import Group
 from seqba.training.loop import TrainingLoop

@@ -10,7 +10,7 @@ import torch
 from reversal import LETTERS
 from torch import Tensor, nn
 
-from seqba.core import Ranks
+from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.translation import Translation, TranslationOptions

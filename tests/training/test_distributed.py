@@ -22,7 +22,8 @@ from rank_runs import ARM_RUNS, RUNS, train_all
 from reversal import write_reversal
 from toy_images import write_coloured_cifar
 
-from seqba.core import Ranks
+from seqba.core import ALONE
+from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.training.arms import Grid
 from seqba.training.checkpoint import read_checkpoint
@@ -193,7 +194,7 @@ def test_a_batch_that_cannot_be_read_ends_all_that_wait_for_it(reading: list[lis
 
 def test_a_reader_for_all_is_refused_where_there_is_one_process() -> None:
     with pytest.raises(UserError, match="--broadcast-batches is for several processes: start them with torchrun"):
-        check_ranks(None, Grid((1,), 4), RunOptions(broadcast_batches=True))
+        check_ranks(ALONE, Grid((1,), 4), RunOptions(broadcast_batches=True))
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ from test_distributed import distance, lines_of, lose_a_rank, state_of, torchrun
 from toy_images import write_coloured_cifar
 from validation_world import BATCHES, SIZE, CountingTask, run_all, validated
 
-from seqba.core import Ranks
+from seqba.core import ALONE
+from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.training.arms import Grid
 from seqba.training.distributed import check_ranks
@@ -150,7 +151,7 @@ def test_who_loses_a_rank_in_the_middle_of_a_pass_says_so_in_one_line(folder: Pa
 
 def test_one_process_alone_has_nothing_to_share() -> None:
     with pytest.raises(UserError, match="--shard-params is for several processes: start them with torchrun"):
-        check_ranks(None, Grid((1,), 4), RunOptions(shard_params=True))
+        check_ranks(ALONE, Grid((1,), 4), RunOptions(shard_params=True))
 
 
 @pytest.mark.parametrize(("rank", "sharded", "saves"), [(0, True, 0), (1, True, 0), (0, False, 1), (1, False, 0)])

@@ -14,7 +14,9 @@ import torch.multiprocessing as mp
 from sums import Rows, SquaresTask
 from torch import Tensor, nn
 
-from seqba.core import Ranks, local_part
+from seqba.core import ALONE
+from seqba.core.group import local_part
+from seqba.distributed import Ranks
 from seqba.training.sharding import shard_model
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.validation import Interrupted, validate
@@ -59,7 +61,7 @@ def validated(ranks: Ranks | None, batches: int, stopping: int | None = None) ->
     if ranks is not None:
         shard_model(model, ranks, torch.device("cpu"))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = Trainer(task, model, optimizer, lambda _: 0.1, UpdateRules(1, "auto", 1), ranks=ranks)
+    trainer = Trainer(task, model, optimizer, lambda _: 0.1, UpdateRules(1, "auto", 1), ranks=ranks or ALONE)
 
     def should_stop() -> bool:
         return ranks is not None and ranks.rank == stopping and bool(task.seen)

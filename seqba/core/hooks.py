@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @runtime_checkable
-class Finishing(Protocol):
+class UpdateHook(Protocol):
     """A module that gathers something over the passes of an update: batch statistics, say."""
 
     def gathered(self) -> Iterable[Tensor]:
@@ -32,13 +32,13 @@ def finish_update(model: nn.Module, *, keep: bool = True) -> None:
     `merged_gradient` does this by itself. A loop that calls `grid_gradient` does it when it has decided about the
     update: `keep` is false for one whose step isn't made.
     """
-    for module in _finishing(model):
+    for module in _hooks_of(model):
         module.finish_update(keep=keep)
 
 
 def gathered(model: nn.Module) -> Iterator[Tensor]:
     """What the modules of a model have gathered in the passes of this rank, to be added up over all of them."""
-    for module in _finishing(model):
+    for module in _hooks_of(model):
         yield from module.gathered()
 
 
@@ -48,12 +48,12 @@ def gathering_nothing(model: nn.Module) -> Iterator[None]:
 
     So a rank without a cell has sums of zeros, to which others' are added.
     """
-    before = [(module, [sums.clone() for sums in module.gathered()]) for module in _finishing(model)]
+    before = [(module, [sums.clone() for sums in module.gathered()]) for module in _hooks_of(model)]
     yield
     for module, earlier in before:
         for number, sums in enumerate(module.gathered()):
             sums.copy_(earlier[number]) if earlier else sums.zero_()
 
 
-def _finishing(model: nn.Module) -> Iterator[Finishing]:
-    return (module for module in model.modules() if isinstance(module, Finishing))
+def _hooks_of(model: nn.Module) -> Iterator[UpdateHook]:
+    return (module for module in model.modules() if isinstance(module, UpdateHook))

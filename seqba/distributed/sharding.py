@@ -10,17 +10,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from seqba.core.spread import Ranks, talking
+from seqba.core.group import Group, attach_group, group_of
+from seqba.distributed.lost import talking
 
 # torch.distributed.fsdp and .tensor are imported where they are used: they take half a second, which only a run with
 # sharded parameters shall wait for.
 
-_MARK = "_seqba_shards_over"
-
 
 @runtime_checkable
 class Shardable(Protocol):
-    """What a module can do once `shard_parameters` was there (torch's `FSDPModule`)."""
+    """What a module with sharded parameters can do (torch's `FSDPModule`)."""
 
     def unshard(self) -> Any:
         """Makes its own weights whole; all ranks must call it."""
@@ -32,6 +31,15 @@ class Shardable(Protocol):
 
     def set_reshard_after_forward(self, reshard_after_forward: bool, recurse: bool = True) -> None:
         """Says whether they stay whole after a forward."""
+        ...
+
+
+class ProcessGroup(Group, Protocol):
+    """A group with a process group of torch's beneath it."""
+
+    @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The process group; None for the default one."""
         ...
 
 
@@ -48,7 +56,7 @@ class _Part(Protocol):
 
 def shard_parameters(
     model: nn.Module,
-    ranks: Ranks,
+    ranks: ProcessGroup,
     device: torch.device,
     *,
     blocks: Iterable[nn.Module],
@@ -100,31 +108,24 @@ def shard_parameters(
         fsdp.set_custom_reduce_scatter(_ReduceScatter())
     for name in methods:
         register_fsdp_forward_method(model, name)
-    setattr(model, _MARK, ranks)
+    attach_group(model, ranks)
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard_parameters` was there."""
-    return isinstance(getattr(model, _MARK, None), Ranks)
+    """Whether the parameters of a model are sharded over ranks by `shard_parameters`."""
+    return group_of(model) is not None
 
 
-def check_sharding(model: nn.Module, ranks: Ranks | None) -> None:
+def check_sharding(model: nn.Module) -> None:
     """Refuses what would come out too large or too small by the number of ranks, unnoticed.
 
     Raises:
-        ValueError: for a model of `shard_parameters` without ranks, or one that somebody else's FSDP takes means of.
+        ValueError: for a model that somebody else's FSDP takes means of.
     """
-    if ranks is None and is_sharded(model):
-        raise ValueError("the parameters are sharded, and their gradients added up over the ranks: pass ranks=")
-    if ranks is not None and isinstance(model, Shardable) and not is_sharded(model):
+    if isinstance(model, Shardable) and not is_sharded(model):
         raise ValueError(
             "fully_shard takes means over the ranks, which ranks= would divide again: take shard_parameters"
         )
-
-
-def local_part(tensor: Tensor) -> Tensor:
-    """What this rank has of a sharded tensor, in the same memory; any other tensor itself."""
-    return cast(_Part, tensor).to_local().detach() if _is_part(tensor) else tensor
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:

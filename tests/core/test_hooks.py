@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import Noise, finish_update, grid_gradient, merged_gradient, noise_context
-from seqba.core.finish import gathering_nothing
+from seqba.core.hooks import gathering_nothing
 from seqba.core.plan import Plan
 from seqba.nn import GhostBatchNorm2d
 
@@ -50,12 +50,15 @@ def test_merged_gradient_keeps_nothing_of_a_loss_that_is_not_finite() -> None:
     assert model.told == [(2, False)]
 
 
-def test_grid_gradient_leaves_the_end_to_who_decides_about_the_step() -> None:
+def test_the_end_may_be_left_to_who_decides_about_the_step() -> None:
     model = Counter()
-    grid_gradient(model, [torch.ones(2, 1)] * 3, loss_fn, copies=2, weight=12, plan="looped")
+    grid_gradient(model, [torch.ones(2, 1)] * 3, loss_fn, copies=2, weight=12, plan="looped", end_update=False)
+    merged_gradient(model, torch.ones(2, 1), loss_fn, copies=2, plan="looped", end_update=False)
     assert model.told == []
     finish_update(model, keep=False)
-    assert model.told == [(6, False)]
+    assert model.told == [(8, False)]
+    grid_gradient(model, [torch.ones(2, 1)] * 3, loss_fn, copies=2, weight=12, plan="looped")
+    assert model.told == [(8, False), (6, True)]
 
 
 def test_an_attempt_that_ran_out_of_memory_is_forgotten() -> None:

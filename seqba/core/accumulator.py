@@ -1,19 +1,18 @@
-"""Sums over the passes of an update: losses and weights, added up here and over the ranks, and divided once."""
+"""Sums over the passes of an update: losses and weights, added up here and over the group, and divided once."""
 
 from __future__ import annotations
 
 import math
-import numbers
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from seqba.core.finish import gathered
-from seqba.core.sharded import local_part
-from seqba.core.spread import GradientExchange, Ranks
+from seqba.core.group import ALONE, Exchange, Group, local_part
+from seqba.core.hooks import gathered
 
 Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
 
@@ -22,47 +21,48 @@ WEIGHT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Step:
-    """What an update's passes came to.
+    """Metrics of one update.
 
     Attributes:
         loss: mean loss over the grid: the sum over cells divided by `weight`.
         weight: what the sum was divided by: the copies × the loss function's weights (tokens, images), or the number
             of cells where the loss function returns means.
-        extras: further sums that the loss function returned, divided likewise.
-        notes: the caller's own numbers, added up over the ranks.
+        sums: further sums that the loss function returned, over the grid.
+        also: the caller's own numbers, added up over the group.
     """
 
     loss: float
     weight: float
-    extras: dict[str, float] = field(default_factory=dict)
-    notes: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    also: tuple[float, ...] = ()
 
 
-class Sums:
+class Accumulator:
     """Adds up losses and weights, and scales each pass's loss by one over the weight of the whole grid.
 
-    Where other ranks have a part of the grid, its weight isn't known before the all-reduce; nothing is scaled until it.
+    Where other processes have a part of the grid, its weight isn't known before theirs are added up; nothing is scaled
+    until then.
     """
 
-    def __init__(self, weight: float | None, cells: int, *, divides: bool) -> None:
+    def __init__(self, weight: float | None, cells: int, group: Group) -> None:
         self.total_weight = weight
         self.cells = cells
-        self.divides = divides
+        self.group = group
         self.weight_is_known = weight is not None
         self.weight = 0.0
         self.loss: Tensor | None = None
-        self.extras: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
 
     def add(self, loss: Loss, copies_in_pass: int) -> Tensor:
         """Takes a pass's loss and returns what its backward starts from."""
-        total, weight, extras = _unpack(loss, copies_in_pass)
+        total, weight, sums = _unpack(loss, copies_in_pass)
         if self.total_weight is None:
             self.total_weight = weight * (self.cells / copies_in_pass)
         self.weight += weight
         self.loss = total.detach() if self.loss is None else self.loss + total.detach()
-        for name, value in extras.items():
-            self.extras[name] = self.extras[name] + value.detach() if name in self.extras else value.detach()
-        if not self.divides:
+        for name, value in sums.items():
+            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach()
+        if self.group is not ALONE:
             return total
         if isinstance(loss, Tensor) and weight == self.total_weight:
             return loss  # one pass of means: an ordinary step, to the last bit
@@ -70,45 +70,34 @@ class Sums:
 
     def add_nothing(self, loss: Loss) -> Tensor:
         """Takes note of what the loss function reports, and returns zero times its loss."""
-        total, _, extras = _unpack(loss, 1)
+        total, _, sums = _unpack(loss, 1)
         self.loss = torch.zeros_like(total) if self.loss is None else self.loss
-        for name, value in extras.items():
-            self.extras.setdefault(name, torch.zeros_like(value))
+        for name, value in sums.items():
+            self.sums.setdefault(name, torch.zeros_like(value))
         return total * 0
 
-    def step(self, notes: Mapping[str, float]) -> Step:
-        """The means over the grid."""
+    def step(self, model: nn.Module, exchange: Exchange, also: Sequence[float]) -> Step:
+        """Adds up gradients, losses and weights over the group, and divides once: the metrics of the whole grid."""
         weight, loss = self._checked()
-        return Step(
-            loss=float(loss) / weight,
-            weight=weight,
-            extras={name: float(value) / weight for name, value in self.extras.items()},
-            notes=dict(notes),
-        )
-
-    def step_of_all(
-        self, ranks: Ranks, exchange: GradientExchange, model: nn.Module, notes: Mapping[str, float]
-    ) -> Step:
-        """Adds up gradients, losses and weights over the ranks, and divides once: the means over the grid of all."""
-        own_weight, own_loss = self._checked()
+        if self.group is ALONE:
+            sums = {name: float(value) for name, value in self.sums.items()}
+            return Step(float(loss) / weight, weight, sums, tuple(map(float, also)))
         parameters = trained(model)
         reached = [float(parameter.grad is not None) for parameter in parameters]
-        sums = torch.stack([value.double() for value in (own_loss, *self.extras.values())])
-        told = torch.cat([sums, sums.new_tensor([own_weight, *notes.values(), *reached])])
-        exchange.add_up()
-        ranks.add_up([*gathered(model), told])
-        sent = iter(told.tolist())
-        loss = next(sent)
-        extras = {name: next(sent) for name in self.extras}
-        weight = next(sent)
-        noted = {name: next(sent) for name in notes}
+        own = torch.stack([value.double() for value in (loss, *self.sums.values())])
+        told = torch.cat([own, own.new_tensor([weight, *also, *reached])])
+        exchange.add_up([*gathered(model), told])
+        numbers = iter(told.tolist())
+        total = next(numbers)
+        sums = {name: next(numbers) for name in self.sums}
+        weight = next(numbers)
+        added = tuple(next(numbers) for _ in also)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         torch._foreach_div_([local_part(gradient) for gradient in gradients], weight)
-        for parameter, count in zip(parameters, sent, strict=True):
+        for parameter, count in zip(parameters, numbers, strict=True):
             if not count:
                 parameter.grad = None
-        means = {name: value / weight for name, value in extras.items()}
-        return Step(loss=loss / weight, weight=weight, extras=means, notes=noted)
+        return Step(total / weight, weight, sums, added)
 
     def _checked(self) -> tuple[float, Tensor]:
         weight = self.total_weight
@@ -155,7 +144,7 @@ def _check_sum(loss: object) -> None:
 
 
 def _weight(weight: object) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, (Tensor, numbers.Real)):
+    if isinstance(weight, bool) or not isinstance(weight, (Tensor, Real)):
         raise TypeError(f"the weight that loss_fn returned is {described(weight)}; it must be a number")
     if isinstance(weight, Tensor) and weight.numel() != 1:
         raise ValueError(
