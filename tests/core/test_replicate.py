@@ -71,8 +71,13 @@ def test_one_copy_is_the_batch_itself() -> None:
     ("batch", "copies", "error", "message"),
     [
         (torch.ones(2), 0, ValueError, "copies is 0; it must be at least 1"),
-        ((torch.ones(2), torch.ones(3)), 2, ValueError, r"share dimension 0 \(its rows\), but they have \[2, 3\] rows"),
-        ({"x": np.ones(2)}, 2, TypeError, "but holds a ndarray"),
+        (
+            (torch.ones(2), torch.ones(3)),
+            2,
+            ValueError,
+            r"there are \[2, 3\] rows: batch\[0\] is a tensor \(2,\); batch\[1\]",
+        ),
+        ({"x": np.ones(2)}, 2, TypeError, r"batch\['x'\] is a ndarray, .*: pass torch.from_numpy"),
     ],
 )
 def test_what_has_no_rows_is_refused(batch: Any, copies: int, error: type[Exception], message: str) -> None:
