@@ -4,6 +4,7 @@ from seqba import nn
 from seqba.core import (
     Carry,
     Ranks,
+    RepeatingBatchSampler,
     Step,
     finish_update,
     grid_gradient,
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Carry",
     "Ranks",
+    "RepeatingBatchSampler",
     "Step",
     "__version__",
     "finish_update",

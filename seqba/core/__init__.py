@@ -6,6 +6,7 @@ from seqba.core.gradient import grid_gradient, merged_gradient
 from seqba.core.noise import Noise, current_noise, noise_context
 from seqba.core.plan import Pass, Plan, parse_plan
 from seqba.core.replicate import replicate, replicating_collate
+from seqba.core.sampler import RepeatingBatchSampler
 from seqba.core.sharded import (
     cut_like,
     is_sharded,
@@ -26,6 +27,7 @@ __all__ = [
     "Plan",
     "Ranks",
     "RanksLost",
+    "RepeatingBatchSampler",
     "Step",
     "current_noise",
     "cut_like",

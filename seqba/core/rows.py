@@ -42,7 +42,7 @@ def map_rows(batch: Any, function: RowFunction, path: str = "batch") -> Any:
         return _remake(batch, function(batch, path), path)
     parts = _parts(batch)
     if parts is None:
-        raise TypeError(f"{path} is a {_name(batch)}, whose rows can't be known: pass {_instead(batch)}")
+        raise TypeError(f"{path} is {_a(batch)}, whose rows can't be known: pass {_instead(batch)}")
     return _rebuild(batch, {name: map_rows(part, function, path + _place(batch, name)) for name, part in parts}, path)
 
 
@@ -68,10 +68,11 @@ def count_rows(batch: Any) -> int:
         raise ValueError(_disagreement(found, counts))
     for path, records in _record_lists(batch, "batch"):
         if len(records) == counts[0]:
+            kind = _name(records[0])
             raise TypeError(
-                f"{path} is a {_name(records)} of {len(records)} {_name(records[0])}s beside {counts[0]} rows, "
-                f"which may be one for each row. If so, pass one {_name(records[0])} of padded tensors of {counts[0]} rows; "
-                "if not, a dict or named tuple of them"
+                f"{path} is {_a(records)} of {len(records)} {kind}s beside {counts[0]} rows, which may be one for "
+                f"each row. If so, pass one {kind} of padded tensors of {counts[0]} rows; if not, the {kind}s under "
+                "names (a dict, a named tuple)"
             )
     return counts[0]
 
@@ -80,7 +81,7 @@ def _disagreement(found: Mapping[str, Any], counts: list[int]) -> str:
     """One line that names two parts that differ."""
     named: dict[int, str] = {}
     for path, rows in found.items():
-        kind = f"a tensor {tuple(rows.shape)}" if isinstance(rows, Tensor) else f"a {_name(rows)} of {len(rows)}"
+        kind = f"a tensor {tuple(rows.shape)}" if isinstance(rows, Tensor) else f"{_a(rows)} of {len(rows)}"
         named.setdefault(len(rows), f"{path} is {kind}")
     shown = "; ".join(named[count] for count in counts[:3])
     return (
@@ -138,15 +139,16 @@ def _check_tensor(tensor: Tensor, path: str) -> None:
     # A tensor of a subclass may keep its rows anywhere, and forgets what it is when it is joined to another.
     plain = type(tensor) in (Tensor, nn.Parameter)
     if not plain or tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized:
-        raise TypeError(f"{path} is a {_name(tensor)}, which can't be repeated by rows: pass {_instead(tensor)}")
+        raise TypeError(f"{path} is {_a(tensor)}, which can't be repeated by rows: pass {_instead(tensor)}")
 
 
 def _check_row_list(items: Any, path: str) -> None:
     """Refuses tuples but those of strings: `default_collate` makes those, while (32, 32) is a size for all rows."""
     if isinstance(items, tuple) and not any(isinstance(item, _TEXTS) for item in items):
         raise TypeError(
-            f"{path} is a tuple of {len(items)} {_name(items[0])}s, which may be one for each row or one "
-            "thing that all rows share: pass a tensor or a list for the former; for the latter a named tuple or dict, or torch.Size"
+            f"{path} is {_a(items)} of {len(items)} {_name(items[0])}s, which may be one for each row or what all rows "
+            "share. If the former, pass a tensor or a list; if the latter, give them names (a dict, a named tuple), or "
+            "pass torch.Size for a size"
         )
 
 
@@ -195,7 +197,7 @@ def _rebuild(value: Any, parts: Mapping[Any, Any], path: str) -> Any:
 def _remake(value: Any, parts: Any, path: str) -> Any:
     """A mapping, list or tuple of the same type, with what was set on it beside its parts if all rows share that."""
     plain = "dict" if isinstance(value, Mapping) else "list"
-    refusal = TypeError(f"{path} is a {_name(value)}, which can't be made anew: pass a {plain} of its parts")
+    refusal = TypeError(f"{path} is {_a(value)}, which can't be made anew: pass a {plain} of its parts")
     try:
         made = cast(Any, type(value))(parts)
     except TypeError:
@@ -222,6 +224,11 @@ def _name(value: Any) -> str:
             return "quantized tensor"
         return "tensor" if value.layout == torch.strided else f"tensor of layout {value.layout}"
     return type(value).__name__
+
+
+def _a(value: Any) -> str:
+    name = _name(value)
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _instead(value: Any) -> str:
