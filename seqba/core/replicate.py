@@ -29,7 +29,8 @@ def replicate(batch: Batch, copies: int) -> Batch:
     | mapping, named tuple, dataclass; list or tuple with tensors in it | the same, of its repeated parts |
     | number, string, None, path, enum, dtype, device; `torch.Size`; tensor without dimensions | passed on |
     | tuple of numbers | refused: a size, or a number a row |
-    | list of B mappings or dataclasses of tensors | refused: targets of the rows, or parts of the batch |
+    | list of B mappings, named tuples or dataclasses of tensors | refused: one a row, or parts of the batch |
+    | list of B lists of B numbers or strings | refused: rows of the one or of the others |
     | packed, nested, sparse, quantized tensor; tensor of a subclass | refused |
     | array of another library, set, range, iterator, distribution, any other object | refused |
     | rows of different numbers, none at all | refused |

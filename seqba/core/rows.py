@@ -51,7 +51,7 @@ def count_rows(batch: Any) -> int:
 
     Raises:
         ValueError: if two parts disagree, or nothing has rows.
-        TypeError: as `map_rows`, and for a list of B mappings or dataclasses.
+        TypeError: as `map_rows`, and for lists whose items may be rows or not (`_check_lists`).
     """
     found: dict[str, Any] = {}
 
@@ -66,15 +66,25 @@ def count_rows(batch: Any) -> int:
     counts = sorted({len(rows) for rows in found.values()})
     if len(counts) > 1:
         raise ValueError(_disagreement(found, counts))
-    for path, records in _record_lists(batch, "batch"):
-        if len(records) == counts[0]:
-            kind = _name(records[0])
-            raise TypeError(
-                f"{path} is {_a(records)} of {len(records)} {kind}s beside {counts[0]} rows, which may be one for "
-                f"each row. If so, pass one {kind} of padded tensors of {counts[0]} rows; if not, the {kind}s under "
-                "names (a dict, a named tuple)"
-            )
+    _check_lists(batch, counts[0])
     return counts[0]
+
+
+def _check_lists(batch: Any, rows: int) -> None:
+    """Refuses lists and tuples of B records with tensors, and of B lists of B items: rows, or parts of the batch."""
+    for path, items in _lists(batch, "batch"):
+        is_table = _is_row_list(items) and all(_is_sequence(item) and len(item) == rows for item in items)
+        is_records = not _is_row_list(items) and all(
+            _is_record(item) and type(item) is type(items[0]) for item in items
+        )
+        if len(items) == rows and (is_table or is_records):
+            kind = _name(items[0])
+            each = f" of {rows}" if is_table else ""
+            raise TypeError(
+                f"{path} is {_a(items)} of {rows} {kind}s{each} beside {rows} rows, which may be one for each row or "
+                f"parts of the batch. If the former, pass padded tensors of {rows} rows; if the "
+                f"latter, the {kind}s under names (a dict, a named tuple)"
+            )
 
 
 def _disagreement(found: Mapping[str, Any], counts: list[int]) -> str:
@@ -119,20 +129,21 @@ def _is_named(value: Any) -> bool:
 
 
 def _is_record(value: Any) -> bool:
-    return isinstance(value, Mapping) or _is_dataclass(value)
+    return isinstance(value, Mapping) or _is_dataclass(value) or _is_named(value)
 
 
 def _is_dataclass(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def _record_lists(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The lists and tuples of mappings or dataclasses of one type: parts of a batch, or targets of its rows."""
-    parts = None if _is_shared(value) or isinstance(value, Tensor) or _is_row_list(value) else _parts(value)
-    if parts and _is_sequence(value) and all(_is_record(item) and type(item) is type(value[0]) for item in value):
+def _lists(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The lists and tuples of a batch that aren't empty, with their places; none that is an item of another's row."""
+    parts = None if _is_shared(value) or isinstance(value, Tensor) else _parts(value)
+    if parts and _is_sequence(value):
         yield path, value
-    for name, part in parts or []:
-        yield from _record_lists(part, path + _place(value, name))
+    if parts and not _is_row_list(value):
+        for name, part in parts:
+            yield from _lists(part, path + _place(value, name))
 
 
 def _check_tensor(tensor: Tensor, path: str) -> None:
@@ -144,7 +155,8 @@ def _check_tensor(tensor: Tensor, path: str) -> None:
 
 def _check_row_list(items: Any, path: str) -> None:
     """Refuses tuples but those of strings: `default_collate` makes those, while (32, 32) is a size for all rows."""
-    if isinstance(items, tuple) and not any(isinstance(item, _TEXTS) for item in items):
+    texts = [item for item in items if item is not None]
+    if isinstance(items, tuple) and not (texts and all(isinstance(item, _TEXTS) for item in texts)):
         raise TypeError(
             f"{path} is {_a(items)} of {len(items)} {_name(items[0])}s, which may be one for each row or what all rows "
             "share. If the former, pass a tensor or a list; if the latter, give them names (a dict, a named tuple), or "

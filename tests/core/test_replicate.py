@@ -137,7 +137,7 @@ def test_one_item_for_each_row_is_repeated() -> None:
         "captions": ("a cat", "a dog"),
         "paths": [Path("a"), Path("b")],
         "missing": [None, "b"],
-        "ragged": [[1, 2], [3, 4]],
+        "ragged": [[1, 2, 3], [4]],
         "scalars": [torch.tensor(1), torch.tensor(2)],
         "numpy": [np.int64(1), np.bool_(True)],
         "targets": [{"id": 7, "box": (1, 2)}, {"id": 8, "box": (3, 4)}],
@@ -148,7 +148,7 @@ def test_one_item_for_each_row_is_repeated() -> None:
     assert copies["captions"] == ("a cat", "a dog") * 3
     assert copies["paths"] == [Path("a"), Path("b")] * 3
     assert copies["missing"] == [None, "b"] * 3
-    assert copies["ragged"] == [[1, 2], [3, 4]] * 3
+    assert copies["ragged"] == [[1, 2, 3], [4]] * 3
     assert [int(scalar) for scalar in copies["scalars"]] == [1, 2] * 3
     assert copies["numpy"] == [1, True] * 3
     assert copies["targets"] == batch["targets"] * 3
@@ -225,6 +225,9 @@ REFUSED = [
     ((X, ([5, 3], [7, 2])), r"batch\[1\] is a tuple of 2 lists"),
     ((X, (None, None)), r"batch\[1\] is a tuple of 2 NoneTypes"),
     ((X, [{"boxes": X}, {"boxes": X}]), r"batch\[1\] is a list of 2 dicts beside 2 rows"),
+    ((X, [Named(X, X), Named(X, X)]), r"batch\[1\] is a list of 2 Nameds beside 2 rows"),
+    ((X, [("a", "b"), ("c", "d")]), r"batch\[1\] is a list of 2 tuples of 2 beside 2 rows"),
+    ((X, ("de", 7)), r"batch\[1\] is a tuple of 2 strs"),
     ((X, Rigid(2, X)), r"batch\[1\] is a Rigid, .*: pass a dict of its parts"),
     ((X, ForeignMapping(x=X)), r"a ForeignMapping, .*: pass a dict"),
 ]
