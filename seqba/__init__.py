@@ -3,6 +3,7 @@
 from seqba import nn
 from seqba.core import (
     Carry,
+    RepeatingBatchSampler,
     Step,
     current_noise,
     finish_update,
@@ -19,6 +20,7 @@ __all__ = [
     "Carry",
     "Ranks",
     "RanksLost",
+    "RepeatingBatchSampler",
     "Step",
     "__version__",
     "current_noise",

@@ -8,6 +8,7 @@ from seqba.core.hooks import UpdateHook, finish_update
 from seqba.core.noise import Noise, current_noise, noise_context
 from seqba.core.plan import Plan, parse_plan
 from seqba.core.replicate import replicate, replicating_collate
+from seqba.core.sampler import RepeatingBatchSampler
 
 __all__ = [
     "ALONE",
@@ -15,6 +16,7 @@ __all__ = [
     "Group",
     "Noise",
     "Plan",
+    "RepeatingBatchSampler",
     "Step",
     "UpdateHook",
     "current_noise",

@@ -17,7 +17,7 @@ from seqba.core.group import ALONE, Exchange, Group, group_of, local_part
 from seqba.core.hooks import finish_update, gathering_nothing
 from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Pass, Plan, PlanLike, SavedBytes, parse_plan
-from seqba.core.replicate import replicate
+from seqba.core.replicate import replicate, select_copies
 from seqba.core.wrappers import Replicas, module_names
 
 Batch = TypeVar("Batch")
@@ -36,6 +36,7 @@ def merged_gradient(
     shard: int = 0,
     ranks: Group | None = None,
     end_update: bool = True,
+    replicated: bool = False,
 ) -> Step:
     """Adds to every parameter's `.grad` the mean gradient over `copies` noisy views of one batch.
 
@@ -60,13 +61,16 @@ def merged_gradient(
             own (shard s of rank r is keyed as shard s·R + r), and the wrapper means the gradients, once a call.
         end_update: whether modules that gather something over an update (running statistics of `GhostBatchNorm2d`) use
             it now. False for a loop that decides about the step afterwards, and then calls `finish_update` itself.
+        replicated: whether `batch` holds M·B rows already, copy after copy, as a loader with `RepeatingBatchSampler`
+            makes them: every copy with its own random transforms.
 
     Returns:
         The mean loss and the weight; under DistributedDataParallel or FSDP, those of this process's rows.
 
     Raises:
-        ValueError: for copies < 1, more ranks than copies, `ranks` beside a wrapper that takes means itself, an unknown
-            plan, a loss that isn't a 0-dim tensor, or a weight that isn't positive or changes between copies.
+        ValueError: for a batch whose rows can't be told (see `replicate`), copies < 1, more ranks than copies, `ranks`
+            beside a wrapper that takes means itself, an unknown plan, a loss that isn't a 0-dim tensor, or a weight
+            that isn't positive or changes between copies.
         TypeError: for an argument, a loss or a weight of another type.
 
     Whatever is raised, also by the model or the loss function, `.grad` is afterwards what it was before: a loop may
@@ -75,7 +79,7 @@ def merged_gradient(
 
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
-    grid = _Grid(model, [batch], loss_fn, copies, plan, seed, update, shard, ranks)
+    grid = _Grid(model, [batch], loss_fn, copies, plan, seed, update, shard, ranks, replicated=replicated)
     grid.group.check(1, grid.copies)
     step = grid.run(weight=None, end_update=end_update)
     if grid.repeats_a_key:
@@ -162,6 +166,8 @@ class _Grid:
         update: int,
         first_shard: int,
         ranks: Group | None,
+        *,
+        replicated: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, not {described(model)}")
@@ -187,6 +193,7 @@ class _Grid:
         self.shards = shards
         self.loss_fn = loss_fn
         self.plan = _plan_for(model, plan)
+        self.replicated = replicated
         self.names = module_names(model)
         self.exchange: Exchange = ALONE
         self.repeats_a_key = False
@@ -270,7 +277,7 @@ class _Grid:
         one = range(copies.start, copies.start + 1)
         noise = self._noise(shard, one)
         with gathering_nothing(self.model), noise_context(noise), noise.ordinary():
-            nothing = sums.add_nothing(self.loss_fn(self.model, self.shards[shard]))
+            nothing = sums.add_nothing(self.loss_fn(self.model, self._rows(self.shards[shard], one)))
             nothing.backward()  # type: ignore[no-untyped-call]
 
     def _run_pass(self, pass_: Pass, batch: Any, noise: Noise, sums: Accumulator, *, is_last: bool) -> None:
@@ -285,7 +292,7 @@ class _Grid:
                 else:
                     stack.enter_context(self.exchange.last_backward())
                 with saved.counting() if saved else nullcontext():
-                    loss = self.loss_fn(self.model, replicate(batch, len(pass_.copies)))
+                    loss = self.loss_fn(self.model, self._rows(batch, pass_.copies))
                 scaled = sums.add(loss, len(pass_.copies))
                 if saved:
                     self.plan.measured(saved.total, scaled.device)
@@ -294,6 +301,12 @@ class _Grid:
             if (is_last and self.replicas.synchronised) or not self.plan.shrink(pass_):
                 raise  # other processes have a part of the last pass's gradient, or nothing smaller is left
             raise _OutOfMemory(error) from error
+
+    def _rows(self, batch: Any, copies: range) -> Any:
+        """What a pass of some copies of a batch sees."""
+        if self.replicated:
+            return select_copies(batch, copies, self.copies)
+        return batch if self.copies == 1 else replicate(batch, len(copies))  # looped copies are checked as stacked ones
 
     def _is_repeated_key(self) -> bool:
         """Masks that come again after the weights have moved are a forgotten `update=`, which would go unnoticed."""

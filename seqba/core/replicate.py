@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Number
-from pathlib import PurePath
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from seqba.core.rows import count_rows, map_rows
 
 Batch = TypeVar("Batch")
 Sample = TypeVar("Sample")
@@ -22,48 +21,73 @@ def replicate(batch: Batch, copies: int) -> Batch:
     Row m·B + b of the result is copy m of example b: each copy is one contiguous slice, which is what lets a copy's
     noise be drawn into its own slice (`seqba.core.noise`).
 
+    | in the batch | what becomes of it |
+    |---|---|
+    | tensor with dimensions | repeated on dimension 0; dtype, device, memory format, gradient as they were |
+    | list of numbers, strings, or of lists and dicts that hold no more than these | repeated: an item a row |
+    | tuple of strings (`default_collate` makes these) | repeated: an item a row |
+    | mapping, named tuple, dataclass; list or tuple with tensors in it | the same, of its repeated parts |
+    | number, string, None, path, enum, dtype, device; `torch.Size`; tensor without dimensions | passed on |
+    | tuple of numbers | refused: a size, or a number a row |
+    | list of B mappings, named tuples or dataclasses of tensors | refused: one a row, or parts of the batch |
+    | list of B lists of B numbers or strings | refused: rows of the one or of the others |
+    | packed, nested, sparse, quantized tensor; tensor of a subclass | refused |
+    | array of another library, set, range, iterator, distribution, any other object | refused |
+    | rows of different numbers, none at all | refused |
+
+    What is refused is refused for one copy as well, so that every plan takes the same batches. A tensor is taken at its
+    word: flat values with offsets, or a list of B tensors that are of B rows each by chance, can't be told apart from
+    rows. A dataclass is made anew without its constructor, and without what its `cached_property`s kept.
+
     Args:
-        batch: any nesting of tuples, named tuples, lists, mappings and dataclasses; every tensor in it has the B rows
-            on dimension 0. Tensors without dimensions, numbers, strings and None are passed on as they are.
+        batch: any nesting of what the table repeats and passes on, with B rows.
         copies: M, at least 1.
 
     Returns:
-        The same nesting with tensors of M·B rows; for one copy the batch itself.
+        The same nesting with M·B rows; for one copy the batch itself.
 
     Raises:
-        ValueError: if `copies` < 1, or tensors disagree on the number of rows.
-        TypeError: for a leaf whose rows can't be known (an array of another library, say).
+        ValueError: if `copies` < 1, or parts of the batch disagree on the number of rows, or nothing has rows.
+        TypeError: for what is refused, naming its place, its type and what to pass instead.
 
     Source: Hoffer et al. 2020, section 2 ("M instances of the same input sample").
     """
-    if copies < 1:
-        raise ValueError(f"copies is {copies}; it must be at least 1")
+    check_copies(copies)
     count_rows(batch)
-    return batch if copies == 1 else cast(Batch, _map_tensors(batch, lambda tensor: _repeat(tensor, copies)))
+    return batch if copies == 1 else cast(Batch, map_rows(batch, lambda rows, _: _repeat(rows, copies)))
 
 
-def count_rows(batch: Any) -> int:
-    """The number of rows B that all tensors of a batch share (0 for a batch without tensors).
+def select_copies(batch: Batch, copies: range, total: int) -> Batch:
+    """The rows of some copies out of a batch that holds `total` copies already, copy-major.
+
+    Args:
+        batch: as `replicate` takes, with total·B rows, row m·B + b being copy m of example b.
+        copies: neighbouring copies, within 0 … total − 1.
+        total: M.
+
+    Returns:
+        The same nesting with len(copies)·B rows, tensors being views; for all copies the batch itself.
 
     Raises:
-        ValueError: if two tensors disagree.
+        ValueError: as `replicate`, and if the rows are no multiple of `total`, or there are no such copies.
+        TypeError: as `replicate`.
     """
-    rows = {tensor.shape[0] for tensor in iterate_tensors(batch) if tensor.dim() > 0}
-    if len(rows) > 1:
-        raise ValueError(f"tensors of a batch must share dimension 0 (its rows), but they have {sorted(rows)} rows")
-    return rows.pop() if rows else 0
+    check_copies(total)
+    if not (copies and copies.step == 1 and 0 <= copies.start < copies.stop <= total):
+        raise ValueError(f"{copies} aren't neighbouring copies of {total}")
+    rows = count_rows(batch)
+    if rows % total:
+        raise ValueError(f"a replicated batch of {rows} rows can't hold {total} copies of each example, copy by copy")
+    if len(copies) == total:
+        return batch
+    each = rows // total
+    return cast(Batch, map_rows(batch, lambda part, _: part[copies.start * each : copies.stop * each]))
 
 
-def iterate_tensors(batch: Any) -> Iterator[Tensor]:
-    """The tensors of a nested batch, in order."""
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    _map_tensors(batch, note)
-    return iter(found)
+def check_copies(copies: int) -> None:
+    """Raises ValueError for a number of copies below 1."""
+    if copies < 1:
+        raise ValueError(f"copies is {copies}; it must be at least 1")
 
 
 def replicating_collate(collate_fn: Callable[[Sequence[Sample]], Batch], copies: int) -> Callable[..., Batch]:
@@ -72,11 +96,13 @@ def replicating_collate(collate_fn: Callable[[Sequence[Sample]], Batch], copies:
     For a loop that nobody may touch: with ordinary dropout each copy draws its own mask, and a loss that is a mean
     over rows then yields the mean gradient over copies. Memory grows with the copies, since all are in one pass.
 
+    It repeats what the data set's transforms made: **all copies of an example share its random transforms**. For
+    transforms that are drawn anew for each copy take `RepeatingBatchSampler`.
+
     Raises:
         ValueError: if `copies` < 1 (at once, not in a worker).
     """
-    if copies < 1:
-        raise ValueError(f"copies is {copies}; it must be at least 1")
+    check_copies(copies)
     return _ReplicatingCollate(collate_fn, copies)
 
 
@@ -91,34 +117,22 @@ class _ReplicatingCollate:
         return replicate(self.collate_fn(samples), self.copies)
 
 
-def _repeat(tensor: Tensor, copies: int) -> Tensor:
-    if tensor.dim() == 0:
-        return tensor
-    return tensor.repeat(copies, *([1] * (tensor.dim() - 1)))
+def _repeat(rows: Any, copies: int) -> Any:
+    if not isinstance(rows, Tensor):
+        return [*rows] * copies
+    if any(rows.is_contiguous(memory_format=layout) for layout in _formats(rows)):
+        return torch.cat([rows] * copies)  # keeps these formats, whatever strides dimensions of one element have
+    order = _memory_order(rows)
+    repeated = torch.cat([rows.permute(order)] * copies, dim=order.index(0))
+    return repeated.permute([order.index(dim) for dim in range(rows.dim())])
 
 
-def _map_tensors(batch: Any, function: Callable[[Tensor], Any]) -> Any:
-    """The same nesting with `function` applied to every tensor."""
-    if isinstance(batch, Tensor):
-        return function(batch)
-    if batch is None or isinstance(batch, (str, bytes, Number, PurePath, torch.dtype, torch.device)):
-        return batch
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        values = {field.name: _map_tensors(getattr(batch, field.name), function) for field in _init_fields(batch)}
-        return dataclasses.replace(batch, **values)
-    if isinstance(batch, Mapping):
-        mapped = {key: _map_tensors(value, function) for key, value in batch.items()}
-        if isinstance(batch, defaultdict):
-            return defaultdict(batch.default_factory, mapped)
-        return mapped if type(batch) is dict else cast(Any, type(batch))(mapped)
-    if isinstance(batch, (tuple, list)):
-        items = [_map_tensors(item, function) for item in batch]
-        is_named = isinstance(batch, tuple) and hasattr(batch, "_fields")
-        return type(batch)(*items) if is_named else type(batch)(items)
-    raise TypeError(
-        f"a batch may nest tuples, lists, mappings and dataclasses of tensors, but holds a {type(batch).__name__}"
-    )
+def _formats(tensor: Tensor) -> list[torch.memory_format]:
+    channels_last = {4: [torch.channels_last], 5: [torch.channels_last_3d]}
+    return [torch.contiguous_format, *channels_last.get(tensor.dim(), [])]
 
 
-def _init_fields(batch: Any) -> list[dataclasses.Field[Any]]:
-    return [field for field in dataclasses.fields(batch) if field.init]
+def _memory_order(tensor: Tensor) -> list[int]:
+    """The dimensions from the one with the longest stride on, of memory without holes as PyTorch would lay it out."""
+    strides = torch.empty_like(tensor, device="meta").stride()
+    return sorted(range(tensor.dim()), key=lambda dim: -strides[dim])

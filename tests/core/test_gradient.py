@@ -284,3 +284,30 @@ def test_impossible_losses_are_refused(network: Network, loss_fn: Any, message: 
 def test_a_grid_whose_weight_does_not_add_up_is_refused(network: Network) -> None:
     with pytest.raises(ValueError, match="was given as 7, but the passes add up to 12"):
         seqba.grid_gradient(network, [make_batch()], summed_loss, copies=2, weight=7)
+
+
+@pytest.mark.parametrize("plan", ["looped", "stacked", 2, "auto"])
+def test_a_batch_that_holds_its_copies_already_is_not_repeated(network: Network, plan: Any) -> None:
+    """Every copy has rows of its own, as a data set's random transforms make them."""
+    network.double()
+    x, labels = make_batch(rows=12, dtype=torch.float64)
+    batch = {"x": x, "labels": labels, "names": [str(number) for number in range(12)]}
+    seen: list[list[str]] = []
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        seen.append(batch["names"])
+        return mean_loss(model, (batch["x"], batch["labels"]))
+
+    seqba.merged_gradient(network, batch, loss_fn, copies=4, plan=plan, update=3, replicated=True)
+    assert [name for names in seen for name in names] == batch["names"]
+    gradient = gradient_of(network)
+    each = []
+    for number in range(4):
+        names = {id(module): name for name, module in network.named_modules()}
+        network.zero_grad()
+        with seqba.core.noise_context(seqba.core.Noise(0, 3, 0, [number], names)):
+            mean_loss(network, (x[3 * number : 3 * number + 3], labels[3 * number : 3 * number + 3])).backward()
+        each.append(gradient_of(network))
+    assert relative_error(gradient, torch.stack(each).mean(0)) < 1e-12
+    with pytest.raises(ValueError, match="12"):
+        seqba.merged_gradient(network, batch, loss_fn, copies=5, plan=plan, update=4, replicated=True)
