@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from initial_weights import assert_uniform
 from torch import Tensor, nn
 
 import seqba
@@ -30,9 +31,13 @@ def test_the_paper_s_size() -> None:
 
 
 def test_initial_weights_are_the_released_code_s() -> None:
-    model = make_model()
-    assert model.embedding.weight.abs().max() <= 0.1
-    assert model.embedding.weight.std() > 0.04
+    torch.manual_seed(2)
+    model = AWDLSTM(vocabulary=500, layers=3, embed_dim=24, hidden_size=40)
+    assert_uniform(model.embedding.weight, 0.1)
+    for layer in model.layers:  # torch's own for an LSTM, biases included
+        assert len(list(layer.parameters())) == 4
+        for parameter in layer.parameters():
+            assert_uniform(parameter, layer.hidden_size**-0.5)
     assert not model.output_bias.any()
     assert model.output_weight is model.embedding.weight
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from initial_weights import check_transformer
 from torch import Tensor, nn
 
 import seqba
@@ -323,3 +324,34 @@ def test_as_many_positions_as_before_can_be_used_wherever_they_begin() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ValueError, match="the width 16 isn't a multiple of the 3 attention heads"):
         make_model(encoder_attention_heads=3)
+
+
+WIDE = {
+    **dict.fromkeys(("encoder_embed_dim", "decoder_embed_dim"), 64),
+    **dict.fromkeys(("encoder_ffn_embed_dim", "decoder_ffn_embed_dim"), 96),
+    **dict.fromkeys(("source_vocabulary", "target_vocabulary"), 200),
+}
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_initial_weights_are_fairseq_s(pre_norm: bool) -> None:
+    model = make_model(**WIDE, encoder_normalize_before=pre_norm, decoder_normalize_before=pre_norm)
+    attention = {"input_projection", "query_projection", "memory_projection", "output_projection"}
+    kinds = check_transformer(model, pad=PAD)
+    assert kinds == {"norm", "bias", "embedding", "output", "expand", "contract", *attention}
+
+
+@pytest.mark.parametrize("sharing", ["share_all_embeddings", "share_decoder_input_output_embed"])
+def test_tied_initial_weights_are_those_of_the_embedding(sharing: str) -> None:
+    model = make_model(**WIDE, **{sharing: True})
+    assert "output" not in check_transformer(model, pad=PAD)
+    assert model.output_weight is model.target_embedding.tokens.weight
+    is_joined = model.source_embedding.tokens.weight is model.target_embedding.tokens.weight
+    assert is_joined == (sharing == "share_all_embeddings")
+
+
+def test_no_two_initial_weights_are_the_same_draw() -> None:
+    model = make_model(**WIDE)
+    parts = [part for name, weight in model.named_parameters() if weight.dim() == 2 for part in weight.split(64)]
+    firsts = torch.stack([part[2, :8] for part in parts])  # the row of padding isn't drawn
+    assert len(firsts.unique(dim=0)) == len(parts)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from initial_weights import check_transformer
 from torch import Tensor, nn
 
 import seqba
@@ -170,3 +171,13 @@ def test_every_dropout_draws_for_each_copy_on_its_own(name: str) -> None:
 def test_rows_beyond_the_positions_are_refused() -> None:
     with pytest.raises(ValueError, match="a row has 7 tokens; the model's positions end at 6"):
         make_model(max_target_positions=6)(make_rows())
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_initial_weights_are_fairseq_s(tied: bool, pre_norm: bool) -> None:
+    sizes = {"vocabulary": 200, "decoder_embed_dim": 64, "decoder_ffn_embed_dim": 96}
+    model = make_model(**sizes, share_decoder_input_output_embed=tied, decoder_normalize_before=pre_norm)
+    own = {"norm", "bias", "embedding", "expand", "contract", "input_projection", "output_projection"}
+    assert check_transformer(model, pad=PAD) == (own if tied else {*own, "output"})
+    assert (model.output_weight is model.embedding.tokens.weight) == tied

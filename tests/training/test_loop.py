@@ -292,3 +292,13 @@ def test_nothing_is_written_where_the_first_batch_is_broken(tmp_path: Path) -> N
     with pytest.raises(UserError, match="picture 5"):
         loop.run(StopSignal())
     assert LAST not in names(tmp_path)
+
+
+def test_updates_counted_anew_are_validated_anew(tmp_path: Path) -> None:
+    common = {"validate_interval": 100, "validate_interval_updates": 1}
+    make_loop(make_options(tmp_path, max_update=1, **common)).run(StopSignal())
+    seen: list[int] = []
+    loop = make_loop(make_options(tmp_path, max_update=2, reset_lr_scheduler=True, **common))
+    loop.scores = lambda model, subset, should_stop: seen.append(loop.trainer.updates) or {}
+    loop.run(StopSignal())
+    assert seen == [1, 2]  # there was another number 1, validated before this start
