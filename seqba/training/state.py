@@ -89,7 +89,7 @@ class Start:
         resets: what is not taken from it.
     """
 
-    path: str | Path
+    path: Path
     state: dict[str, Any]
     resets: Resets
 
@@ -126,12 +126,12 @@ def find_start(options: CheckpointOptions) -> Start | None:
         if names_default:
             return Start(last, state, _resets(options))
     if options.finetune_from_model is not None:
-        path = options.finetune_from_model
-        return Start(path, read_checkpoint(path), Resets(True, True, True, True))
+        path = Path(options.finetune_from_model)
+        return Start(path, read_checkpoint(options.finetune_from_model), Resets(True, True, True, True))
     if names_default:
         return None
-    path = options.restore_file
-    return Start(path, read_checkpoint(path), _resets(options))
+    path = Path(options.restore_file)
+    return Start(path, read_checkpoint(options.restore_file), _resets(options))
 
 
 def capture(trainer: Trainer[Any], progress: Progress, constants: Mapping[str, Any]) -> dict[str, Any]:
