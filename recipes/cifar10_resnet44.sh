@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # The paper's first image result: ResNet44 with cutout on CIFAR-10, batches of 64 pictures, M = 40.
 #
-#     bash recipes/cifar10_resnet44.sh [--from DIR | --data DIR] [--arm ba|baseline|fixed-samples|all] [...] [-- ...]
+#     bash recipes/cifar10_resnet44.sh [--from DIR | --data DIR] [--arm ARM] [...] [-- ...]
 #
 #     --from DIR          take the official archive (cifar-10-binary.tar.gz) or its files from there; else it is fetched
 #     --data DIR          pictures that lie ready, in CIFAR's binary layout or as train/CLASS/*.png and test/CLASS/*.png
-#     --arm ARM           ba (default), baseline, fixed-samples, or all: one after the other, same updates
+#     --arm ARM           ba (default), baseline, fixed-samples, or all: one after the other, same updates; or
+#                         large-batch, fixed-rows
 #     --copies M[,M]      views of each picture per update (40); several, 1,2,4,8,16,32,40 say, one after the other
 #     --regime EPOCHS     the learning rate's schedule (below), and how long: 100 (default), 200 or 23
 #     --epochs N          stop after N epochs of the baseline (781 updates each)
@@ -46,8 +47,12 @@
 # the best of them: chosen on what it is measured on. The column "last" chooses nothing. With --hold-out nothing is
 # chosen on the test pictures, and the log has the accuracy on those held out.
 #
-# In fixed-samples an update is M batches of 64 pictures, each with its own batch statistics, as on M GPUs; the paper
-# doesn't say how many pictures are normalised together there.
+# The paper's columns are baseline, fixed-samples and ba. In fixed-samples an update is M batches of 64 pictures, each
+# with its own batch statistics, as on M GPUs; the paper doesn't say how many pictures are normalised together there. The
+# released code on one GPU (-b 2560) normalises all 2,560 together, and so does --arm large-batch, whose statistics are
+# less noisy. --arm fixed-rows isn't in the paper (Fort et al. 2021): 1/M of the pictures × M copies, at the baseline's
+# cost. M must divide 64 then, and batch statistics are those of 64/M pictures; where they shall be those of 64, let all
+# arms have M shards (-- --update-freq M).
 #
 # Needs    the whole regime: a GPU; 100 epochs of ba see 200 million pictures, baseline 5 million: divide by the
 #          images/s in the log. A subset for some epochs (--train-pictures 5000 --epochs 5 --copies 4): two CPU cores.

@@ -55,13 +55,28 @@ seqba_count() { # OPTION VALUE
     [[ "$2" =~ ^[1-9][0-9]{0,8}$ ]] || seqba_fail "$1 takes a whole number from 1 on, not '$2'"
 }
 
-# Sets the caller's `arms` to what --arm names: one of the paper's columns, or all of them.
-seqba_choose_arms() {
+# Sets the caller's `arms` to what --arm names: one of the paper's columns, all of them, or one of two that aren't in the
+# paper.
+seqba_choose_arms() { # ARM
     case "$1" in
         all) arms=(baseline fixed-samples ba) ;;
-        baseline | fixed-samples | ba) arms=("$1") ;;
-        *) seqba_fail "--arm is baseline, fixed-samples, ba or all, not '$1'" ;;
+        baseline | fixed-samples | ba | large-batch | fixed-rows) arms=("$1") ;;
+        *) seqba_fail "--arm is baseline, fixed-samples, ba, large-batch, fixed-rows or all, not '$1'" ;;
     esac
+}
+
+# Of a Transformer's `arms`: its rows share nothing.
+seqba_refuse_large_batch() {
+    [[ "${arms[*]}" != large-batch ]] ||
+        seqba_fail "--arm large-batch is for what the rows of a batch share (batch norm, weight masks), and a" \
+            "Transformer's share nothing: take --arm fixed-samples, which is the same there"
+}
+
+# Of `arms`, before any work: fixed-rows divides the shards of an update by M, or else their size. Options behind a lone
+# -- may say otherwise; seqba-train looks at those.
+seqba_check_rows() { # M SHARDS OPTION SIZE
+    [[ "${arms[*]}" != fixed-rows || -n "${passed[*]-}" ]] || (($2 % $1 == 0 || $4 % $1 == 0)) ||
+        seqba_fail "--arm fixed-rows sees 1/M of the examples, but --copies $1 doesn't divide $3 $4: give a multiple of it"
 }
 
 # Stands before the command of that name in every recipe.

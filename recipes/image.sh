@@ -43,6 +43,10 @@ image_check() {
     for count in "${counts[@]:-}"; do
         seqba_count --copies "$count"
     done
+    seqba_count --batch-size "$batch_size"
+    for count in "${counts[@]}"; do
+        seqba_check_rows "$count" 1 --batch-size "$batch_size"
+    done
     [[ "$regime" =~ ^[0-9]+$ && -n "${regimes[$regime]:-}" ]] ||
         seqba_fail "--regime is one of $(printf '%s\n' "${!regimes[@]}" | sort -rn | paste -sd ' '), not '$regime'"
     read -ra schedule <<<"${regimes[$regime]}"
@@ -51,7 +55,6 @@ image_check() {
     epochs="${epochs:-$regime}"
     seqba_count --epochs "$epochs"
     seqba_count --updates "${updates:-1}"
-    seqba_count --batch-size "$batch_size"
     seqba_count --tta "${tta:-1}"
     seqba_count --train-pictures "${train_pictures:-1}"
     seqba_count --hold-out "${hold_out:-1}"

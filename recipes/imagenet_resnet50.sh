@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # The paper's largest image result: ResNet50 on ImageNet, batches of 256 pictures, M = 4, and its shortened runs.
 #
-#     bash recipes/imagenet_resnet50.sh --from DIR | --data DIR [--arm ba|baseline|fixed-samples|all] [...] [-- ...]
+#     bash recipes/imagenet_resnet50.sh --from DIR | --data DIR [--arm ARM] [...] [-- ...]
 #
 #     --from DIR          unpack ImageNet's three archives from there (see data_prep/imagenet.py)
 #     --data DIR          pictures that lie ready, as train/CLASS/*.JPEG and val/CLASS/*.JPEG
-#     --arm ARM           ba (default), baseline, fixed-samples, or all: one after the other, same updates
+#     --arm ARM           ba (default), baseline, fixed-samples, or all: one after the other, same updates; or
+#                         large-batch, fixed-rows
 #     --copies M[,M]      views of each picture per update (4); several, one after the other
 #     --regime EPOCHS     the learning rate's schedule (below), and how long: 90 (default), 40 or 23
 #     --epochs N          stop after N epochs of the baseline (5004 updates each)
@@ -37,6 +38,9 @@
 #     --regime 23, ba                               75.7  (section 4.2)
 #     --mixup 0.2                                   baseline 76.70, ba 77.04 (table 3)
 #     --tta 10 --copies 10                          baseline 76.30 → 77.10, ba 77.85 → 77.9 (table 4)
+#
+# In fixed-samples each 256 pictures have batch statistics of their own; in large-batch (not in the paper's text) all
+# 1,024 share theirs. fixed-rows is 64 pictures × 4 copies, at the baseline's cost (Fort et al. 2021).
 #
 # Not yet measured here.
 #

@@ -33,6 +33,7 @@ language_model() {
     seqba_count --epochs "$epochs"
     seqba_count --updates "${updates:-1}"
     seqba_count --batch-size "$batch_size"
+    seqba_check_rows "$copies" 1 --batch-size "$batch_size"
 
     seqba_environment
 

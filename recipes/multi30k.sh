@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Multi30k, English → German: the paper's three arms on real text, from raw sentences to BLEU on test_2016_flickr.
 #
-#     bash recipes/multi30k.sh [--from DIR] [--arm ba|baseline|fixed-samples|all] [--size small|base] [...]
+#     bash recipes/multi30k.sh [--from DIR] [--arm ARM] [--size tiny|small|base] [...]
 #
 #     --from DIR      take train, val and test_2016_flickr (.en, .de, plain or .gz) from there; else they are downloaded
-#     --arm ARM       ba (default), baseline, fixed-samples, or all: one after the other, same updates
+#     --arm ARM       ba (default), baseline, fixed-samples (the paper's columns), or all: one after the other, same
+#                     updates; or fixed-rows: a quarter of the pairs × 4 copies, at the baseline's cost
 #     --copies M      noisy views of each example per update (4)
 #     --size SIZE     tiny (2+2 layers, 128/512, 4 heads), small (default; 3+3, 256/1024, 4) or base (6+6, 512/2048, 8)
 #     --updates N     updates of each arm (tiny 1500, small 2000, base 12000)
@@ -50,6 +51,12 @@ case "$size" in
     *) seqba_fail "--size is tiny, small or base, not '$size'" ;;
 esac
 seqba_choose_arms "$arm"
+seqba_refuse_large_batch
+seqba_count --copies "$copies"
+seqba_count --updates "$updates"
+seqba_count --max-tokens "$max_tokens"
+seqba_count --vocab "$vocab"
+seqba_check_rows "$copies" 1 --max-tokens "$max_tokens"
 
 seqba_environment
 

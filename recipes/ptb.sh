@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The paper's language-model result: AWD-LSTM on Penn Treebank, 3 × 1,150, M = 10, without fine-tuning.
 #
-#     bash recipes/ptb.sh [--from DIR] [--arm ba|baseline|fixed-samples|all] [--size paper|small] [...] [-- ...]
+#     bash recipes/ptb.sh [--from DIR] [--arm ARM] [--size paper|small] [...] [-- ...]
 #
 #     --from DIR      take ptb.train.txt, ptb.valid.txt, ptb.test.txt from there; else Mikolov's archive is downloaded
-#     --arm ARM       ba (default), baseline, fixed-samples, or all: one after the other, same updates
+#     --arm ARM       ba (default), baseline, fixed-samples, or all: one after the other, same updates; or large-batch,
+#                     fixed-rows
 #     --copies M      noisy views of each window per update (10)
 #     --size SIZE     paper (default; 3 × 1150, embedding 400: 24 million weights) or small (3 × 300, 200: for a CPU)
 #     --epochs N      epochs of the baseline: passes over the text in --batch-size streams (paper 500, small 10)
@@ -20,6 +21,11 @@
 #     baseline        20 streams,  1 copy             58.8
 #     fixed-samples  200 streams,  1 copy             58.8
 #     ba              20 streams, 10 copies           58.6
+#     large-batch    200 streams,  1 copy             not in the paper (below)
+#     fixed-rows       2 streams, 10 copies           not in the paper: a tenth of the words, at the baseline's cost
+#
+# The middle column is fixed-samples, ten shards of 20 streams each with masks of their own for the recurrent weights and
+# the embedding's words; a real batch of 200 has one of each, which large-batch has.
 #
 # Measured here: a smaller model for ten epochs (--size small --epochs 10 --copies 4 -- --bf16), test: baseline 124.1,
 # fixed-samples 98.6, ba 108.7; 25 to 100 minutes of one core an arm.

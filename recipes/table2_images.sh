@@ -5,7 +5,8 @@
 #     bash recipes/table2_images.sh ROW [the options of recipes/cifar10_resnet44.sh]
 #     bash recipes/table2_images.sh --list
 #
-# Should reach, top-1 % (Hoffer et al. 2020, table 2; "fixed" is the arm fixed-samples):
+# Should reach, top-1 % (Hoffer et al. 2020, table 2; "fixed" is the arm fixed-samples;
+# large-batch and fixed-rows are explained in the head of cifar10_resnet44.sh):
 #
 #     ROW                     M   baseline   fixed      ba    batch  epochs
 #     vgg16-cifar10          32      93.82   94.49   95.32       64     200

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # AWD-LSTM on WikiText-2, 3 × 1,150, without fine-tuning: the released settings.
 #
-#     bash recipes/wikitext2.sh [--from DIR] [--arm ba|baseline|fixed-samples|all] [--size paper|small] [...] [-- ...]
+#     bash recipes/wikitext2.sh [--from DIR] [--arm ARM] [--size paper|small] [...] [-- ...]
 #
 #     --from DIR      take wiki.train.tokens, wiki.valid.tokens, wiki.test.tokens from there; else they are downloaded
-#     --arm ARM       ba (default), baseline, fixed-samples, or all: one after the other, same updates
+#     --arm ARM       ba (default), baseline, fixed-samples, or all: one after the other, same updates; or large-batch,
+#                     fixed-rows
 #     --copies M      noisy views of each window per update (10)
 #     --size SIZE     paper (default; 3 × 1150, embedding 400: 34 million weights) or small (3 × 300, 200: for a CPU)
 #     --epochs N      epochs of the baseline: passes over the text in --batch-size streams (paper 750, small 10)

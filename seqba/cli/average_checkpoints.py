@@ -15,8 +15,9 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.errors import UserError
 from seqba.evaluation.averaging import average_weights
-from seqba.options import option
-from seqba.training.checkpoint import read_checkpoint, write_checkpoint
+from seqba.models.options import is_noise
+from seqba.options import flag_of, option
+from seqba.training.checkpoint import model_options, read_checkpoint, write_checkpoint
 from seqba.training.folder import EPOCH_NAME, INTERVAL_NAME
 from seqba.training.options import RISING_METRICS
 
@@ -93,7 +94,21 @@ class _States:
                     f"{path} was trained on other data than {self.paths[0]} (task, languages or dictionaries differ): "
                     "average checkpoints of one run"
                 )
+            _check_same_model(path, state, self.paths[0], self.first)
             yield str(path), state["model"]
+
+
+def _check_same_model(
+    path: str | Path, state: Mapping[str, Any], first_path: str | Path, first: Mapping[str, Any]
+) -> None:
+    """Refuses a model that makes something else of weights of the same shapes."""
+    own, theirs = (model_options(each["cfg"]) for each in (state, first))
+    for name in own:
+        if name in theirs and not is_noise(name) and own[name] != theirs[name]:
+            raise UserError(
+                f"{path} and {first_path} are of different models: {flag_of(name)} {own[name]} in the one and "
+                f"{theirs[name]} in the other"
+            )
 
 
 def _chosen(inputs: list[str], options: AverageOptions) -> Sequence[str | Path]:

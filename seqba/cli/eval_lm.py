@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.cli.fairseq_options import INFERENCE, LOADING, PROCESSES, SCORERS, SUBWORD_TOOLS, hints
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.indexed import IndexedCorpus, JoinedCorpus
 from seqba.data.monolingual import open_dictionary, open_monolingual
@@ -35,7 +36,17 @@ TaskOptions = TypeVar("TaskOptions", BlockOptions, StreamOptions)
 _WORDS = "perplexity is of the tokens of the data-bin; for words, multiply the loss by tokens / words yourself"
 _TARGETS = "a language model predicts the next token of its own vocabulary; leave it out"
 _SHARDS = "a split is scored by one process; leave it out"
+_PRINTED = "the loss and the perplexity go to standard output; send them to a file with >"
+_BLOCKS = "rows are cut to --tokens-per-sample; leave it out"
 UNSUPPORTED = {
+    **INFERENCE,
+    **hints(_SHARDS, PROCESSES),
+    **hints("batches are read from a memory map without workers; leave it out", LOADING),
+    **hints(_WORDS, f"sentencepiece-model {SUBWORD_TOOLS}"),
+    **hints(_PRINTED, f"results-path scoring {SCORERS}"),
+    **hints(_BLOCKS, "shorten-method shorten-data-split-list pad-to-fixed-length pad-to-fixed-bsz"),
+    "--seed": "nothing here is random; leave it out",
+    "--required-batch-size-multiple": "no result depends on it; leave it out",
     "--softmax-batch": "the softmax is always taken over a few rows at a time; leave it out",
     "--output-word-stats": "add up the lines of --output-word-probs",
     "--model-overrides": "the model is taken as it was trained; see --tokens-per-sample and --sample-break-mode",
@@ -51,7 +62,6 @@ UNSUPPORTED = {
     "--user-dir": "there are no plug-ins; use the library from Python",
     "--num-shards": _SHARDS,
     "--shard-id": _SHARDS,
-    "--num-workers": "batches are read from a memory map without workers; leave it out",
     "--dataset-impl": "data-bins are memory-mapped (mmap); leave it out",
     "--log-format": "progress is a bar on a terminal; --quiet turns it off",
     "--log-interval": "progress is a bar on a terminal; --quiet turns it off",
@@ -114,14 +124,7 @@ class EvalOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Scores a split and prints fairseq's last lines."""
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
-    parser = Parser(
-        "seqba-eval-lm",
-        "Perplexity of a language model on a split of a data-bin. Options and lines are fairseq-eval-lm's.",
-        unsupported=UNSUPPORTED,
-    )
-    parser.add_argument("data", help="data-bin that seqba-preprocess --only-source or fairseq-preprocess wrote")
-    parser.add_options(EvalOptions, "model, text and output")
-    namespace = parser.parse(arguments)
+    namespace = build_parser().parse(arguments)
     options = read_options(namespace, EvalOptions)
     keep_freed_memory()
     loaded = load_model(str(options.path), choose_device(cpu=options.cpu), task=options.task)
@@ -138,6 +141,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Evaluated {tally.tokens} tokens in {elapsed_s:.1f}s ({tally.tokens / elapsed_s:.2f} tokens/s)")
     print(f"Loss (base 2): {tally.bits:.4f}, Perplexity: {tally.perplexity:.2f}")
     return 0
+
+
+def build_parser() -> Parser:
+    """The command line of seqba-eval-lm."""
+    parser = Parser(
+        "seqba-eval-lm",
+        "Perplexity of a language model on a split of a data-bin. Options and lines are fairseq-eval-lm's.",
+        unsupported=UNSUPPORTED,
+    )
+    parser.add_argument("data", help="data-bin that seqba-preprocess --only-source or fairseq-preprocess wrote")
+    parser.add_options(EvalOptions, "model, text and output")
+    return parser
 
 
 def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalOptions) -> Dictionary:

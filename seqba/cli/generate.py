@@ -58,6 +58,9 @@ OF_A_SEARCH = (
 )
 """Options that say what is searched for, and nothing of how a translation is scored."""
 
+OF_REFERENCES = ("score_reference", "prefix_size", "scoring", "sacrebleu", "quiet")
+"""Options that have a meaning only where there are references; --quiet would print nothing at all."""
+
 
 @dataclass(frozen=True)
 class GenerateOptions:
@@ -107,10 +110,21 @@ def _refuse_search(given: Collection[str]) -> None:
             raise UserError(f"{flag_of(name)} has no meaning with --score-reference: leave one out")
 
 
+def _refuse_references(given: Collection[str], options: GenerateOptions) -> None:
+    """Refuses options that were given and need references, where the split has none."""
+    for name in OF_REFERENCES:
+        if name in given and getattr(options, name):
+            raise UserError(
+                f"{flag_of(name)} needs references, and the split {options.gen_subset!r} has none: leave it out, or "
+                "preprocess both sides together, without --only-source"
+            )
+
+
 @dataclass
 class _Report:
     """What has been translated so far, for the lines at the end."""
 
+    has_references: bool
     hypotheses: list[str] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
     tokens: int = 0
@@ -118,7 +132,7 @@ class _Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Translates a split, prints fairseq's lines, and BLEU at the end."""
-    namespace = _parser().parse(arguments)
+    namespace = build_parser().parse(arguments)
     options = read_options(namespace, GenerateOptions)
     if options.score_reference:
         _refuse_search(vars(namespace))
@@ -129,7 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *translator.languages,
         translator.source.dictionary,
         translator.target.dictionary,
+        needs_target=False,
     )
+    if not corpus.has_references:
+        _refuse_references(vars(namespace), options)
     with joined_ranks(translator.device, RANKS_TIMEOUT_S) as ranks:
         batches = _plan(corpus, translator, options, warns=is_first(ranks))
         own = batches if ranks is None else batches[ranks.rank :: ranks.size]
@@ -137,22 +154,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not is_first(ranks):
             collections.deque(translated, maxlen=0)  # what this rank translates, the first one prints
             return 0
-        return _print_all(translated, batches, translator, search, options)
+        return _print_all(
+            translated, batches, translator, search, options, _Report(has_references=corpus.has_references)
+        )
 
 
 def _print_all(
-    translated: Translated, batches: list[Rows], translator: Translator, search: SearchOptions, options: GenerateOptions
+    translated: Translated,
+    batches: list[Rows],
+    translator: Translator,
+    search: SearchOptions,
+    options: GenerateOptions,
+    report: _Report,
 ) -> int:
-    """Prints what comes, line by line, and BLEU at the end."""
-    start, report = time.perf_counter(), _Report()
+    """Prints what comes, line by line, and BLEU at the end where there are references."""
+    start = time.perf_counter()
     with _open_output(options) as file:
         for batch, found in _bar(translated, batches, options):
             _print_batch(batch, found, translator, search, options, file, report)
         elapsed_s = time.perf_counter() - start
-        lines = _score_lines(report, translator, search, options)
-        print(*lines, sep="\n", file=file)
+        lines = _score_lines(report, translator, search, options) if report.has_references else []
+        for line in lines:
+            print(line, file=file)
     if options.results_path is not None:
-        print(*lines, sep="\n")
+        for line in lines:
+            print(line)
     count = len(report.hypotheses)
     print(
         f"Translated {count} sentences ({report.tokens} tokens) in {elapsed_s:.1f} s "
@@ -171,11 +197,13 @@ def _in_order(translated: Translated, ranks: Ranks | None, batches: list[Rows]) 
         yield from (part for part in ranks.gather(next(translated, None)) if part is not None)
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """The command line of seqba-generate."""
     parser = Parser(
         "seqba-generate",
         "Translates a split of a data-bin. Prints S- (source), T- (reference), H- (score, tokens), D- (score, plain "
-        "text) and P- (scores of tokens) lines, scores in base 2, then BLEU. Options and lines are fairseq-generate's.",
+        "text) and P- (scores of tokens) lines, scores in base 2, then BLEU; of a split without references (made with "
+        "seqba-preprocess --only-source) neither T- lines nor BLEU. Options and lines are fairseq-generate's.",
         unsupported=UNSUPPORTED,
     )
     add_translator_flags(parser)
@@ -252,7 +280,8 @@ def _print_batch(
         report.tokens += len(hypotheses[0].tokens)
         if not options.quiet:
             print(f"S-{row}\t{source.plain(words)}", file=file)
-            print(f"T-{row}\t{reference_text}", file=file)
+            if report.has_references:
+                print(f"T-{row}\t{reference_text}", file=file)
             print_hypotheses(row, hypotheses[: search.nbest], target, file)
 
 

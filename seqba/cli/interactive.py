@@ -28,6 +28,8 @@ from seqba.errors import UserError
 from seqba.options import option
 
 NOT_HERE = {
+    "--required-batch-size-multiple": "no result depends on it; leave it out",
+    "--no-progress-bar": "there is none; leave it out",
     "--gen-subset": "lines come from --input; seqba-generate translates a split",
     "--prefix-size": "there are no references here; seqba-generate has it",
     "--score-reference": "there are no references here; seqba-generate has it",
@@ -80,7 +82,7 @@ class _Line:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Translates lines until the input ends."""
-    namespace = _parser().parse(arguments)
+    namespace = build_parser().parse(arguments)
     options = read_options(namespace, InteractiveOptions)
     translator, search = read_translator(namespace)
     with _open_input(options.input) as file:
@@ -92,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """The command line of seqba-interactive."""
     parser = Parser(
         "seqba-interactive",
         "Translates lines of text, in their order. Prints S- (source), W- (seconds), H- (score, tokens), D- (score, "

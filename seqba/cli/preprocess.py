@@ -9,25 +9,38 @@ from tqdm import tqdm
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.cli.fairseq_options import (
+    HALF_PRECISION,
+    LOADING,
+    MEMORY,
+    OF_TRAINING,
+    PROCESSES,
+    SCORERS,
+    SERVICES,
+    SUBWORD_TOOLS,
+    SWITCHES,
+    hints,
+)
 from seqba.data.preprocess import Advance, preprocess
 from seqba.data.preprocess_options import PreprocessOptions
 
 ALIGNMENTS = "word alignments are not used here; leave it out"
 TRAINING = "it belongs to seqba-train; leave it out"
+NOT_USED = "nothing here has a use for it; leave it out"
 UNSUPPORTED = {
+    **hints(NOT_USED, f"{PROCESSES} {HALF_PRECISION} {MEMORY} {SERVICES} {SWITCHES} tpu profile log-file"),
+    **hints(TRAINING, OF_TRAINING),
+    **hints("use --sentencepiece N on raw text, or apply subwords to the text beforehand", SUBWORD_TOOLS),
+    **hints("it belongs to seqba-score; leave it out", SCORERS),
+    **hints("its name is --workers", LOADING),
     "--alignfile": ALIGNMENTS,
     "--align-suffix": ALIGNMENTS,
-    "--bpe": "use --sentencepiece N on raw text, or apply subwords to the text beforehand",
     "--tokenizer": "use --sentencepiece N on raw text, or tokenise the text beforehand",
     "--task": "leave it out; --only-source makes the data of a language model",
     "--user-dir": "there are no plug-ins; leave it out",
-    "--criterion": TRAINING,
-    "--optimizer": TRAINING,
-    "--lr-scheduler": TRAINING,
     "--scoring": "it belongs to seqba-score; leave it out",
     "--log-format": "lines are the one format; leave it out",
     "--log-interval": "each split gives one line; leave it out",
-    "--tensorboard-logdir": TRAINING,
     "--seed": "nothing here is random; leave it out",
     "--cpu": "nothing here runs on a GPU; leave it out",
     "--fp16": TRAINING,
@@ -35,8 +48,8 @@ UNSUPPORTED = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Makes a data folder and prints fairseq's summary of each split."""
+def build_parser() -> Parser:
+    """The command line of seqba-preprocess."""
     parser = Parser(
         "seqba-preprocess",
         "Makes a data folder (data-bin) for seqba-train from text: dictionaries and memory-mapped ids, as "
@@ -45,7 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_options(PreprocessOptions, "data")
     parser.add_argument("--no-progress-bar", action="store_true", help="no progress bar on a terminal")
-    namespace = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Makes a data folder and prints fairseq's summary of each split."""
+    namespace = build_parser().parse(arguments)
     options = read_options(namespace, PreprocessOptions)
     bars: list[tqdm] = []
 

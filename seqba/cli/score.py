@@ -58,11 +58,16 @@ class ScoreOptions:
             raise UserError("--sacrebleu fixes tokens and order: leave out --sentence-bleu, --tokenize and --order")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the scores of two files."""
+def build_parser() -> Parser:
+    """The command line of seqba-score."""
     parser = Parser("seqba-score", DESCRIPTION)
     parser.add_options(ScoreOptions, "what is scored")
-    options = read_options(parser.parse(arguments), ScoreOptions)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the scores of two files."""
+    options = read_options(build_parser().parse(arguments), ScoreOptions)
     hypotheses = _read_lines(options.sys, "translations")
     references = _read_lines(str(options.ref), "references")
     if len(hypotheses) != len(references):

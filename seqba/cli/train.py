@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.fairseq_train import UNSUPPORTED
+from seqba.cli.fairseq_train import OF_OTHER_TASKS, UNSUPPORTED
 from seqba.errors import UserError
 from seqba.models.architectures import ARCHITECTURES
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
@@ -143,8 +143,10 @@ def _refuse_foreign(given: argparse.Namespace, arch: str, chosen: Kind) -> None:
     """Refuses a given flag that only other tasks, families of models or optimizers have: it would do nothing."""
     for name in vars(given):  # in the order of the command line
         if name not in ("data", "task", "arch") and not _has(chosen, name):
+            instead = OF_OTHER_TASKS.get(name)
             raise UserError(
                 f"{PROGRAM}: {flag_of(name)} belongs to {_homes(name)}; this is --task {given.task} --arch {arch}"
+                f"{f': {instead}' if instead else ''}"
             )
     optimizer = getattr(given, "optimizer", OptimisationOptions().optimizer)
     for owner, names in OWN_OPTIONS.items():

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from seqba.cli.arguments import Parser, plain_type, read_options
+from seqba.cli.fairseq_options import INFERENCE, LOADING, SCORERS, SUBWORD_TOOLS, hints
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.subwords import load_subwords
 from seqba.decoding.ensemble import Ensemble
@@ -30,18 +31,28 @@ PLAIN_TEXT = (
     "text is detokenised by the data-bin's own SentencePiece model, if it has one (seqba-preprocess --sentencepiece); "
     "otherwise join subwords with --remove-bpe and detokenise the D- lines with your own tool"
 )
+VALIDATION = "it belongs to seqba-train, for BLEU in validation; leave it out"
+NO_REFINING = "there is no iterative decoder here; leave it out"
 UNSUPPORTED = {
-    "--tokenizer": PLAIN_TEXT,
-    "--bpe": PLAIN_TEXT,
-    "--sentencepiece-model": PLAIN_TEXT,
-    "--bpe-codes": PLAIN_TEXT,
-    "--moses-source-lang": PLAIN_TEXT,
-    "--moses-target-lang": PLAIN_TEXT,
+    **INFERENCE,
+    **hints("batches are read from a memory map without workers; leave it out", LOADING),
+    **hints(PLAIN_TEXT, f"sentencepiece-model {SUBWORD_TOOLS}"),
+    **hints("sacreBLEU is of 13a tokens, mixed case; seqba-score has --ignore-case", SCORERS),
+    **hints(
+        NO_REFINING, "iter-decode-eos-penalty iter-decode-max-iter iter-decode-force-max-iter iter-decode-with-beam"
+    ),
+    **hints(NO_REFINING, "iter-decode-with-external-reranker retain-iter-history decoding-format"),
+    "--retain-dropout-modules": "--retain-dropout keeps all of it; change rates with --model-overrides",
+    "--eos-token": "a translation ends with </s>; leave it out",
+    **hints("there are no alignments or tags in a data-bin; leave it out", "load-alignments upsample-primary"),
+    **hints("texts are not shortened; see --skip-invalid-size-inputs-valid-test", "truncate-source"),
+    **hints(VALIDATION, "eval-bleu eval-bleu-args eval-bleu-detok eval-bleu-detok-args eval-bleu-remove-bpe"),
+    **hints(VALIDATION, "eval-tokenized-bleu eval-bleu-print-samples"),
     "--print-alignment": "alignments are not kept; use an aligner such as fast_align on the H- lines",
-    "--print-step": "there is no iterative decoder here; leave it out",
+    "--print-step": NO_REFINING,
     "--replace-unk": "alignments are not kept; use subwords (seqba-preprocess --sentencepiece), which leave no <unk>",
     "--match-source-len": "use --max-len-a 1 --max-len-b 0",
-    "--no-beamable-mm": "leave it out",
+    "--no-beamable-mm": "there is none; leave it out",
     "--no-early-stop": "fairseq dropped it as well; leave it out",
     "--diverse-beam-groups": "use --sampling with --sampling-topk or --sampling-topp for variety",
     "--diverse-beam-strength": "use --sampling with --sampling-topk or --sampling-topp for variety",
@@ -50,7 +61,6 @@ UNSUPPORTED = {
     "--user-dir": "there are no plug-ins; use the library from Python",
     "--left-pad-source": "rows are padded on the right and no result depends on it; leave it out",
     "--left-pad-target": "rows are padded on the right and no result depends on it; leave it out",
-    "--num-workers": "batches are read from a memory map without workers; leave it out",
     "--dataset-impl": "data-bins are memory-mapped (mmap); leave it out",
     "--log-format": "progress is a bar on a terminal; --no-progress-bar turns it off",
     "--log-interval": "progress is a bar on a terminal; --no-progress-bar turns it off",
@@ -151,7 +161,7 @@ def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOp
     folder = Path(namespace.data)
     if not folder.is_dir():
         raise UserError(f"there is no data-bin {namespace.data}: give the folder that the model was trained on")
-    dictionaries = [Dictionary.load(folder / f"dict.{language}.txt") for language in languages]
+    dictionaries = [_load_dictionary(folder, language) for language in languages]
     for path, model in zip(paths, loaded, strict=True):
         _check_belongs(path, model.task_state, languages, dictionaries, folder)
     models = tuple(_prepared(each, options) for each in loaded)
@@ -159,6 +169,16 @@ def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOp
     source, target = (TextForm(dictionary, subwords, options.post_process) for dictionary in dictionaries)
     ensemble = Ensemble(models, temperature=search.temperature)
     return Translator(models, ensemble, source, target, languages, device), search
+
+
+def _load_dictionary(folder: Path, language: str) -> Dictionary:
+    path = folder / f"dict.{language}.txt"
+    if not path.exists():
+        raise UserError(
+            f"data-bin {folder} has no {path.name}: copy it from the data-bin that the model was trained on (text made "
+            "with --only-source has the source's dictionary alone)"
+        )
+    return Dictionary.load(path)
 
 
 def _prepared(loaded: LoadedModel, options: TranslatorOptions) -> Transformer:

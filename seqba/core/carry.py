@@ -88,6 +88,8 @@ class Carry:
     def state_dict(self, ranks: Ranks | None = None) -> dict[str, Any]:
         """{"shards": for each shard, in order, its tensors (M·B, ...), copy-major}: the same whatever the plan was.
 
+        Where shards aren't numbered from 0 (a process under DistributedDataParallel), "numbers" has their numbers.
+
         Args:
             ranks: the processes that have the cells between them; all must call it, and each gets all states, on the
                 CPU. None for this process alone.
@@ -98,7 +100,8 @@ class Carry:
             kept = {cell: state for each in ranks.gather(own) for cell, state in each.items()}
         shards = sorted({shard for shard, _ in kept})
         of_shards = [[kept[cell] for cell in sorted(kept) if cell[0] == shard] for shard in shards]
-        return {"shards": [[torch.cat(parts) for parts in zip(*states, strict=True)] for states in of_shards]}
+        state = {"shards": [[torch.cat(parts) for parts in zip(*states, strict=True)] for states in of_shards]}
+        return state if shards == list(range(len(shards))) else {**state, "numbers": shards}
 
     def load_state_dict(self, state: Mapping[str, Any], *, copies: int, device: torch.device) -> None:
         """Goes on from `state_dict`, whose rows are those of `copies` copies, on the device of the model.
@@ -109,7 +112,8 @@ class Carry:
         self._kept.clear()
         self._written.clear()
         self._latest.clear()
-        for shard, tensors in enumerate(state["shards"]):
+        numbers = state.get("numbers", range(len(state["shards"])))
+        for shard, tensors in zip(numbers, state["shards"], strict=True):
             if not all(
                 tensor.is_floating_point() and tensor.dim() and tensor.shape[0] % copies == 0 for tensor in tensors
             ):

@@ -48,9 +48,9 @@ def gathering_nothing(model: nn.Module) -> Iterator[None]:
 
     So a rank without a cell has sums of zeros, to which others' are added.
     """
-    before = {module: [sums.clone() for sums in module.gathered()] for module in _finishing(model)}
+    before = [(module, [sums.clone() for sums in module.gathered()]) for module in _finishing(model)]
     yield
-    for module, earlier in before.items():
+    for module, earlier in before:
         for number, sums in enumerate(module.gathered()):
             sums.copy_(earlier[number]) if earlier else sums.zero_()
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from seqba.core.calls import Calls, watching_the_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +49,8 @@ class Noise:
             named by the order in which such modules first draw.
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
-    makes three sites. The numbers start again when the backward begins: a layer that activation checkpointing
-    recomputes draws the masks of its forward again, as long as all calls of one module lie in one checkpointed segment.
+    makes three sites. A layer that activation checkpointing recomputes in the backward draws the masks of its forward
+    again (`seqba.core.calls`).
     """
 
     seed: int
@@ -57,8 +59,8 @@ class Noise:
     copies: Sequence[int]
     names: Mapping[int, str] = field(default_factory=dict)
     draws: int = 0
-    _calls: dict[str, int] = field(default_factory=dict)
-    _strangers: dict[int, str] = field(default_factory=dict)
+    calls: Calls = field(default_factory=Calls)
+    _strangers: dict[int, tuple[object, str]] = field(default_factory=dict)
     _generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
 
     def keep_mask(
@@ -131,28 +133,30 @@ class Noise:
     def ordinary(self) -> Iterator[None]:
         """Inside, torch's own generators are seeded by this pass; afterwards they go on as if nothing had been drawn.
 
-        For ordinary dropout on several ranks, which may have seeded their generators alike.
+        For ordinary dropout on several ranks, which may have seeded their generators alike. Numbers that are drawn from
+        them count as a draw of this pass.
         """
-        with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=devices):
             torch.manual_seed(_mix(self.seed, self.update, self.shard, self.copies[0], _digest("ordinary noise")))
+            seeded = _generator_states(devices)
             yield
-
-    def begin_backward(self) -> None:
-        """Starts the numbering of calls again, for layers that are recomputed during the backward."""
-        self._calls.clear()
+            self.draws += not all(map(torch.equal, seeded, _generator_states(devices)))
 
     def _site(self, owner: object) -> int:
         name = self.names.get(id(owner))
-        if name is None:
-            name = self._strangers.setdefault(id(owner), f"<stranger {len(self._strangers)}>")
-        call = self._calls.get(name, 0)
-        self._calls[name] = call + 1
-        return _digest(f"{name}#{call}")
+        if name is None:  # kept with its owner, whose id would be given to another object
+            _, name = self._strangers.setdefault(id(owner), (owner, f"<stranger {len(self._strangers)}>"))
+        return _digest(f"{name}#{self.calls.number(name)}")
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device)
         return self._generators[device]
+
+
+def _generator_states(devices: Sequence[int]) -> list[Tensor]:
+    return [torch.random.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
 
 
 def _per_copy(shape: Sequence[int], copies: int) -> int:
@@ -185,9 +189,14 @@ def noise_context(noise: Noise | None) -> Iterator[Noise | None]:
     outer = _current
     _current = noise
     try:
-        yield noise
+        with nullcontext() if noise is None or outer is not None else watching_the_generator(_current_calls):
+            yield noise
     finally:
         _current = outer
+
+
+def _current_calls() -> Calls | None:
+    return None if _current is None else _current.calls
 
 
 @cache

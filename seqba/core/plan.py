@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 CPU_PASS_BYTES = 256 << 20
 """Activations that a CPU pass may hold under `auto`: more rows than that make no kernel faster, only memory larger."""
@@ -92,7 +93,8 @@ class SavedBytes:
     """Counts the bytes that a forward keeps for its backward, each storage once; parameters count as nothing."""
 
     def __init__(self, model: torch.nn.Module) -> None:
-        self._seen = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        made = (parameter for parameter in model.parameters() if not is_lazy(parameter))
+        self._seen = {parameter.untyped_storage().data_ptr() for parameter in made}
         self.total = 0
 
     def _note(self, tensor: Tensor) -> Tensor:

@@ -73,6 +73,10 @@ CIFAR100 = Layout(
 )
 
 
+PICKLES = (("data_batch_1",), ("batches.meta",), ("meta", "train"))
+"""Files that show the archives with Python's pickles. A file called meta alone may be anything."""
+
+
 class Cifar:
     """A split of CIFAR; the files are mapped, so that only the pages of the pictures in use are in memory.
 
@@ -135,23 +139,24 @@ class Cifar:
         )
 
 
-def find_cifar(folder: Path) -> tuple[Path, Layout] | None:
+def find_cifar(folder: Path, *, whole: bool = False) -> tuple[Path, Layout] | None:
     """Where in a folder CIFAR lies, and which one: in itself, or in the subfolder that the official archive makes.
 
-    One of the files is enough to tell; `Cifar` complains about those that are missing.
+    Args:
+        folder: the folder.
+        whole: count a set only if all of its files are there. Otherwise, where no set is whole, one of the files is
+            enough to tell, and `Cifar` complains about those that are missing.
 
     Raises:
         UserError: when both sets are there, or only the pickled files of another archive.
     """
-    found = [
-        (place, layout)
-        for layout in (CIFAR10, CIFAR100)
-        for place in (folder, folder / layout.folder)
-        if any((place / file).is_file() for file in layout.files)
-    ]
+    places = [(place, layout) for layout in (CIFAR10, CIFAR100) for place in (folder, folder / layout.folder)]
+    found = [(place, layout) for place, layout in places if all((place / file).is_file() for file in layout.files)]
+    if not found and not whole:
+        found = [(place, layout) for place, layout in places if any((place / file).is_file() for file in layout.files)]
     if len(found) > 1:
         raise UserError(f"{folder} holds {' and '.join(str(place) for place, _ in found)}: give one of these folders")
-    if not found and any((folder / file).is_file() for file in ("data_batch_1", "batches.meta", "meta")):
+    if not found and not whole and any(all((folder / file).is_file() for file in files) for files in PICKLES):
         raise UserError(
             f"{folder} holds CIFAR as Python pickles, which could run code when they are read: fetch the binary "
             "version with data_prep/cifar.py"

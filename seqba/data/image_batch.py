@@ -37,12 +37,15 @@ class ImageSource(Protocol):
     Attributes:
         classes: names; a picture of label i shows a classes[i].
         name: what the split is called in a message.
-        side: of the pictures, where all are equal squares; None for pictures of different sizes.
     """
 
     classes: Sequence[str]
     name: str
-    side: int | None
+
+    @property
+    def side(self) -> int | None:
+        """Shorter side of the pictures in pixels, where all have one size and aren't shrunk; else None."""
+        ...
 
     def __len__(self) -> int:
         """Number of pictures."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
 from seqba.data.image_batch import ImageBatch, Rows, check_rows, pack
-from seqba.data.image_decoding import SUFFIXES, decode, load_pillow
+from seqba.data.image_decoding import SUFFIXES, decode, load_pillow, read_size
 from seqba.errors import UserError, quoted
 
 NAMED = 10
@@ -41,8 +44,6 @@ class ImageFolder:
             without pictures.
     """
 
-    side: int | None = None
-
     def __init__(self, folder: Path, split: str, *, decode_size: int) -> None:
         if decode_size < 1:
             raise ValueError(f"decode_size is {decode_size}; it must be at least 1")
@@ -64,6 +65,22 @@ class ImageFolder:
     def labels(self) -> Rows:
         """(N,) int64, all labels."""
         return self._labels
+
+    @functools.cached_property
+    def side(self) -> int | None:
+        """Shorter side of the pictures in pixels, where all have one size and aren't shrunk; else None.
+
+        Reads the heads of all files the first time, or up to the first that differs; a bar on a terminal meanwhile.
+
+        Raises:
+            UserError: for a file that is no picture.
+        """
+        size = read_size(self.path(0))
+        if min(size) > self.decode_size:
+            return None
+        rows = range(1, len(self))
+        with tqdm(rows, desc=f"Sizes of {self._root}", unit="img", file=sys.stderr, leave=False, disable=None) as bar:
+            return min(size) if all(read_size(self.path(row)) == size for row in bar) else None
 
     def path(self, row: int) -> str:
         """The file of a picture."""
@@ -108,14 +125,38 @@ class Paths:
         return os.fsdecode(self._bytes[self._ends[row] : self._ends[row + 1]].tobytes())
 
 
+def find_splits(folder: Path) -> list[str]:
+    """The names of the folders in a folder that hold folders themselves, as splits hold classes; sorted.
+
+    Hidden ones don't count, and neither do those that cannot be read (lost+found).
+
+    Raises:
+        UserError: if `folder` itself cannot be read.
+    """
+    splits = []
+    for name in _folders(folder):
+        with suppress(UserError):
+            splits += [name] if _folders(folder / name) else []
+    return splits
+
+
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder that aren't hidden, sorted."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
+    except OSError as error:
+        _refuse(error)
+
+
 def _find_classes(folder: Path, split: str) -> list[str]:
     """The names of a split's class folders, sorted."""
     if not (folder / split).is_dir():
         needed = f", whose classes number the labels ({folder / split}/CLASS/…)" if split == LABELS_FROM else ""
-        have = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        have = _folders(folder)
         listed = ", ".join(have[:NAMED]) + (", …" if len(have) > NAMED else "")
         raise UserError(f"{folder} has no split {quoted(split)}{needed}; its folders are: {listed or 'none'}")
-    classes = sorted(entry.name for entry in os.scandir(folder / split) if entry.is_dir() and entry.name[0] != ".")
+    classes = _folders(folder / split)
     if not classes:
         raise UserError(f"{folder / split} holds no class folders: pictures lie in {folder / split}/CLASS/")
     return classes
@@ -164,5 +205,5 @@ def _walk(root: Path, name: str) -> Iterator[bytes]:
                 yield os.fsencode(os.path.join(place, file))
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise UserError(f"folder {error.filename} cannot be read: {error.strerror}; check its permissions")

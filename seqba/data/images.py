@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from seqba.data.cifar import Cifar, find_cifar
 from seqba.data.image_batch import ImageBatch, ImageSource, Rows
-from seqba.data.image_folder import ImageFolder
+from seqba.data.image_folder import LABELS_FROM, ImageFolder, find_splits
 from seqba.errors import UserError, quoted
 
 __all__ = ["ImageBatch", "ImageBatches", "ImageSource", "open_images"]
@@ -27,7 +27,8 @@ def open_images(folder: str | Path, split: str, *, decode_size: int) -> ImageSou
         CIFAR-100   train.bin, test.bin, fine_label_names.txt (the fine labels are the classes)
         otherwise   SPLIT/CLASS/…/PICTURE
 
-    CIFAR may also lie in the subfolder that its official archive makes, cifar-10-batches-bin or cifar-100-binary.
+    CIFAR may also lie in the subfolder that its official archive makes, cifar-10-batches-bin or cifar-100-binary. Where
+    there are folders of classes, single files of CIFAR's names beside them say nothing.
 
     Args:
         folder: what a user gave as DATA.
@@ -46,9 +47,16 @@ def open_images(folder: str | Path, split: str, *, decode_size: int) -> ImageSou
         raise UserError(
             f"{quoted(split)} is not the name of a split: it must be the name of a subfolder, without separators"
         )
-    cifar = find_cifar(folder)
+    splits = find_splits(folder)
+    cifar = find_cifar(folder, whole=bool(splits))
     if cifar is not None:
-        return Cifar(cifar[0], split, cifar[1])
+        place, layout = cifar
+        if LABELS_FROM in splits:
+            raise UserError(
+                f"{folder} holds both {layout.title} ({place}) and folders of classes ({folder / LABELS_FROM}): which "
+                "are meant? Keep them in different folders"
+            )
+        return Cifar(place, split, layout)
     return ImageFolder(folder, split, decode_size=decode_size)
 
 

@@ -14,6 +14,7 @@ from seqba.data.splits import (
     missing_split,
     part_names,
     text_languages,
+    two_sided,
 )
 from seqba.errors import UserError
 
@@ -56,6 +57,11 @@ def _find_language(folder: Path) -> str | None:
     if not folder.is_dir():
         raise UserError(f"data folder {folder} does not exist; {REMEDY}")
     languages, pairs = text_languages(folder), language_pairs(folder)
+    if not languages and pairs and not any(two_sided(folder, pair) for pair in pairs):
+        raise UserError(
+            f"data folder {folder} holds the source side of {', '.join(sorted(pairs))}, made with --only-source for "
+            "translating: for a language model preprocess it again without --target-lang"
+        )
     if not languages and pairs:
         raise UserError(
             f"data folder {folder} holds sentence pairs ({', '.join(sorted(pairs))}), not the text of a language "

@@ -12,8 +12,31 @@ import torch
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import IndexedCorpus, JoinedCorpus, index_path
-from seqba.data.splits import check_sentences, language_pairs, missing_split, part_names, text_languages
+from seqba.data.splits import NO_TARGET, check_sentences, language_pairs, missing_split, part_names, text_languages
 from seqba.errors import UserError
+
+
+class AbsentSide:
+    """The target side of a text without references: as many rows, none of which has a token.
+
+    Args:
+        rows: N.
+
+    Attributes:
+        sizes: (N,) int32, zeros.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.sizes = np.zeros(rows, dtype=np.int32)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.sizes)
+
+    def padded(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Some rows: (B, 0) int64."""
+        return np.empty((len(rows), 0), dtype=np.int64)
+
 
 Corpus = IndexedCorpus | JoinedCorpus
 
@@ -26,7 +49,7 @@ class PairBatch:
         ids: (B,) int64, the rows' numbers in their corpus.
         source: (B, L) int64, x1 … xn </s>.
         previous: (B, T) int64, what the decoder reads: </s> y1 … yn.
-        target: (B, T) int64, what it shall say: y1 … yn </s>.
+        target: (B, T) int64, what it shall say: y1 … yn </s>; T is 0 where there are no references.
     """
 
     ids: torch.Tensor
@@ -50,13 +73,13 @@ class PairCorpus:
 
     Args:
         source: the source side.
-        target: the target side, of the same number of rows.
+        target: the target side, of the same number of rows; `AbsentSide` for sources without references.
 
     Raises:
         UserError: if the sides differ in length.
     """
 
-    def __init__(self, source: Corpus, target: Corpus) -> None:
+    def __init__(self, source: Corpus, target: Corpus | AbsentSide) -> None:
         if len(source) != len(target):
             raise UserError(
                 f"the source corpus has {len(source)} sentences and the target corpus {len(target)}; "
@@ -68,6 +91,11 @@ class PairCorpus:
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.source)
+
+    @property
+    def has_references(self) -> bool:
+        """Whether there is a target side."""
+        return not isinstance(self.target, AbsentSide)
 
     @property
     def source_sizes(self) -> npt.NDArray[np.int32]:
@@ -103,6 +131,7 @@ def open_pairs(
     target_dictionary: Dictionary,
     *,
     combine: bool = False,
+    needs_target: bool = True,
 ) -> PairCorpus:
     """Opens both sides of a split, whichever way round the files were made (`train.en-de.en` serves de → en too).
 
@@ -114,6 +143,7 @@ def open_pairs(
         source_dictionary: every source id must be in it.
         target_dictionary: every target id must be in it.
         combine: with `train`, take `train1`, `train2`, … as well when they are there, as fairseq does in training.
+        needs_target: refuse a split that has the source side alone, as --only-source makes it.
 
     Raises:
         UserError: if a file is missing or broken, the sides do not match, or the split holds no sentences.
@@ -123,12 +153,20 @@ def open_pairs(
         split, lambda name: _find_stem(folder, name, source_lang, target_lang) is not None, combine=combine
     )
     parts = [
-        _open_part(folder, name, (source_lang, target_lang), (source_dictionary, target_dictionary)) for name in names
+        _open_part(
+            folder,
+            name,
+            (source_lang, target_lang),
+            (source_dictionary, target_dictionary),
+            needs_target=needs_target,
+        )
+        for name in names
     ]
     if len(parts) == 1:
         return PairCorpus(*parts[0])
-    sources, targets = zip(*parts, strict=True)
-    return PairCorpus(JoinedCorpus(sources), JoinedCorpus(targets))
+    sources = JoinedCorpus([source for source, _ in parts])
+    targets = [target for _, target in parts if isinstance(target, IndexedCorpus)]
+    return PairCorpus(sources, JoinedCorpus(targets) if len(targets) == len(parts) else AbsentSide(len(sources)))
 
 
 def find_languages(data_dir: str | Path) -> tuple[str, str]:
@@ -161,16 +199,28 @@ def find_languages(data_dir: str | Path) -> tuple[str, str]:
 
 
 def _open_part(
-    folder: Path, split: str, languages: tuple[str, str], dictionaries: tuple[Dictionary, Dictionary]
-) -> tuple[IndexedCorpus, IndexedCorpus]:
+    folder: Path,
+    split: str,
+    languages: tuple[str, str],
+    dictionaries: tuple[Dictionary, Dictionary],
+    *,
+    needs_target: bool,
+) -> tuple[IndexedCorpus, IndexedCorpus | AbsentSide]:
     """Both sides of one numbered piece of a split, checked."""
-    stem = _find_stem(folder, split, *languages)
+    source_lang, target_lang = languages
+    stem = _find_stem(folder, split, source_lang, target_lang)
     if stem is None:
-        source_lang, target_lang = languages
-        file = f"{split}.{source_lang}-{target_lang}.{source_lang}.idx"
-        raise missing_split(folder, split, f" of {source_lang} and {target_lang}", file)
+        raise _missing(folder, split, source_lang, target_lang)
+    if not index_path(folder / f"{stem}.{target_lang}").exists():
+        if needs_target:
+            raise UserError(
+                f"split {split!r} of {folder} has no references: {stem}.{source_lang}.idx is there, and no "
+                f"{stem}.{target_lang}.idx; preprocess both sides together, without --only-source"
+            )
+        source = _open_side(folder, stem, source_lang, dictionaries[0])
+        return source, AbsentSide(len(source))
     source, target = (
-        IndexedCorpus(folder / f"{stem}.{language}", vocabulary_size=len(dictionary))
+        _open_side(folder, stem, language, dictionary)
         for language, dictionary in zip(languages, dictionaries, strict=True)
     )
     if len(source) != len(target):
@@ -178,12 +228,43 @@ def _open_part(
             f"{index_path(source.prefix)} has {len(source)} sentences and {index_path(target.prefix)} {len(target)}; "
             "preprocess both sides again, together"
         )
-    for corpus in (source, target):
-        check_sentences(corpus)
     return source, target
 
 
+def _open_side(folder: Path, stem: str, language: str, dictionary: Dictionary) -> IndexedCorpus:
+    corpus = IndexedCorpus(folder / f"{stem}.{language}", vocabulary_size=len(dictionary))
+    check_sentences(corpus)
+    return corpus
+
+
+def _missing(folder: Path, split: str, source_lang: str, target_lang: str) -> UserError:
+    """The error for a split whose source isn't there."""
+    for stem in _stems(split, source_lang, target_lang):
+        if index_path(folder / f"{stem}.{target_lang}").exists():
+            return UserError(
+                f"split {split!r} of {folder} has no {source_lang} side: {stem}.{target_lang}.idx is there, and no "
+                f"{stem}.{source_lang}.idx; preprocess both sides together"
+            )
+    if index_path(folder / split).exists():
+        return UserError(
+            f"split {split!r} of {folder} is a text without a language ({split}.idx), not {source_lang} to translate: "
+            f"preprocess it with --source-lang {source_lang} --target-lang {target_lang} --only-source --srcdict …"
+        )
+    file = f"{split}.{source_lang}-{target_lang}.{source_lang}.idx"
+    return missing_split(folder, split, f" of {source_lang} and {target_lang}", file)
+
+
 def _find_stem(folder: Path, split: str, source_lang: str, target_lang: str) -> str | None:
-    """`train.en-de` or `train.de-en`, whichever has files."""
-    stems = (f"{split}.{source_lang}-{target_lang}", f"{split}.{target_lang}-{source_lang}")
-    return next((stem for stem in stems if index_path(folder / f"{stem}.{source_lang}").exists()), None)
+    """`train.en-de` or `train.de-en`, whichever has both sides; else what has the source, `train.en-None` too."""
+    stems = [
+        stem
+        for stem in _stems(split, source_lang, target_lang)
+        if index_path(folder / f"{stem}.{source_lang}").exists()
+    ]
+    whole = [stem for stem in stems if index_path(folder / f"{stem}.{target_lang}").exists()]
+    return next(iter([*whole, *stems]), None)
+
+
+def _stems(split: str, source_lang: str, target_lang: str) -> tuple[str, ...]:
+    pairs = (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}", f"{source_lang}-{NO_TARGET}")
+    return tuple(f"{split}.{pair}" for pair in pairs)

@@ -38,6 +38,11 @@ def language_pairs(folder: Path) -> set[str]:
     return {name for name in names if not name.endswith(f"-{NO_TARGET}")}
 
 
+def two_sided(folder: Path, pair: str) -> bool:
+    """Whether a folder holds texts of both languages of a pair `en-de`, in any split."""
+    return {parts[2] for parts in _corpora(folder) if len(parts) >= 3 and parts[1] == pair} == set(pair.split("-"))
+
+
 def text_languages(folder: Path) -> set[str | None]:
     """The single texts that a folder holds: {"en"} for `train.en-None.en.idx`, {None} for `train.idx`."""
     found: set[str | None] = set()

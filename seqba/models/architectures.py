@@ -38,7 +38,16 @@ class Architecture:
     fields: dict[str, Any]
 
 
-_RATES = {"activation_fn": "relu", "dropout": 0.1, "attention_dropout": 0.0, "activation_dropout": 0.0}
+FIRST_POSITION = 2
+"""The number of a row's first position: padding's id + 1, fairseq's habit."""
+
+_SHARED = {
+    "activation_fn": "relu",
+    "dropout": 0.1,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "first_position": FIRST_POSITION,
+}
 
 
 def _side(side: str, layers: int, embed_dim: int, ffn_embed_dim: int, heads: int) -> dict[str, Any]:
@@ -49,7 +58,7 @@ def _side(side: str, layers: int, embed_dim: int, ffn_embed_dim: int, heads: int
 def _transformer(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int, dropout: float = 0.1) -> Architecture:
     sizes = (layers, embed_dim, ffn_embed_dim, heads)
     positions = {"max_source_positions": 1024, "max_target_positions": 1024}
-    fields = {**_side("encoder", *sizes), **_side("decoder", *sizes), **_RATES, **positions, "dropout": dropout}
+    fields = {**_side("encoder", *sizes), **_side("decoder", *sizes), **_SHARED, **positions, "dropout": dropout}
     return Architecture("transformer", fields)
 
 
@@ -72,7 +81,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "weight_dropout": 0.5,
         },
     ),
-    "transformer_lm": Architecture("transformer_lm", {**_side("decoder", 6, 512, 2048, 8), **_RATES}),
+    "transformer_lm": Architecture("transformer_lm", {**_side("decoder", 6, 512, 2048, 8), **_SHARED}),
     **{name: Architecture("image_classifier", {"dropout": network.dropout}) for name, network in NETWORKS.items()},
 }
 """Sizes: Vaswani et al. 2017, table 3 (base, big); Merity et al. 2018 on PTB with the dropouts of the released command

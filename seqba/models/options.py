@@ -31,6 +31,13 @@ class DecoderOptions:
         minimum=1,
         maximum=1 << 20,
     )
+    first_position: int | None = option(
+        None,
+        "the number of a row's first position: as --arch, which is 2, padding's id + 1, as in fairseq; the paper's "
+        "own code and checkpoints of older versions begin at 0 (not in fairseq)",
+        minimum=0,
+        maximum=1 << 20,
+    )
 
 
 @dataclass(frozen=True)
@@ -98,3 +105,8 @@ class ImageClassifierOptions:
 
 
 ModelOptions = TransformerOptions | TransformerLMOptions | AWDLSTMOptions | ImageClassifierOptions
+
+
+def is_noise(name: str) -> bool:
+    """Whether an option of a model says how noisy it is, rather than what its weights are."""
+    return "dropout" in name or "noise" in name

@@ -19,11 +19,14 @@ class Embedding(nn.Module):
 
         P[t, i] = sin(t / 10000^(i/(D/2−1))) for i < D/2, and the cosines after them
 
+    Token n of a row, from 0, stands at t = `first_position` + n.
+
     Args:
         vocabulary: V.
         embed_dim: D.
         pad: id of padding; its embedding is zero and stays so.
         max_positions: longest row.
+        first_position: t of a row's first token.
         dropout: on the sum.
 
     Source: Vaswani et al. 2017, sections 3.4 and 3.5, halves laid out as in tensor2tensor and fairseq.
@@ -31,7 +34,9 @@ class Embedding(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, vocabulary: int, embed_dim: int, *, pad: int, max_positions: int, dropout: float) -> None:
+    def __init__(
+        self, vocabulary: int, embed_dim: int, *, pad: int, max_positions: int, first_position: int, dropout: float
+    ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, embed_dim, padding_idx=pad)
         nn.init.normal_(self.tokens.weight, std=embed_dim**-0.5)
@@ -39,19 +44,19 @@ class Embedding(nn.Module):
             self.tokens.weight[pad].zero_()
         self.dropout = Dropout(dropout)
         self.scale = math.sqrt(embed_dim)
-        self.register_buffer("positions", sinusoids(max_positions, embed_dim), persistent=False)
+        self.register_buffer("positions", sinusoids(max_positions, embed_dim, first_position), persistent=False)
 
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Tokens (N,) int64, positions (N,) int64 → (N, D)."""
+        """Tokens (N,) int64, their places in their rows (N,) int64, from 0 → (N, D)."""
         embedded: Tensor = self.dropout(self.tokens(tokens) * self.scale + self.positions[positions])
         return embedded
 
 
-def sinusoids(length: int, embed_dim: int) -> Tensor:
-    """The table of positions, (length, D) float32; see `Embedding` for the formula."""
+def sinusoids(length: int, embed_dim: int, first: int) -> Tensor:
+    """The table of positions t = first, first + 1, …: (length, D) float32; see `Embedding` for the formula."""
     half = embed_dim // 2
     rates = torch.exp(torch.arange(half) * -(math.log(10000.0) / max(half - 1, 1)))
-    angles = torch.arange(length).unsqueeze(1) * rates
+    angles = torch.arange(first, first + length).unsqueeze(1) * rates
     table = torch.cat([angles.sin(), angles.cos()], dim=1)
     return nn.functional.pad(table, (0, embed_dim - 2 * half))
 
@@ -80,6 +85,7 @@ class Transformer(nn.Module):
         share_decoder_input_output_embed: target and output share one matrix.
         max_source_positions: longest source, in tokens.
         max_target_positions: longest target, in tokens.
+        first_position: the number of a row's first position.
         pad: id of padding; rows are padded on the right.
 
     Raises:
@@ -109,6 +115,7 @@ class Transformer(nn.Module):
         share_decoder_input_output_embed: bool = False,
         max_source_positions: int = 1024,
         max_target_positions: int = 1024,
+        first_position: int = 2,
         pad: int = 1,
     ) -> None:
         super().__init__()
@@ -116,10 +123,20 @@ class Transformer(nn.Module):
         self.max_source_positions = max_source_positions
         self.max_target_positions = max_target_positions
         self.source_embedding = Embedding(
-            source_vocabulary, encoder_embed_dim, pad=pad, max_positions=max_source_positions, dropout=dropout
+            source_vocabulary,
+            encoder_embed_dim,
+            pad=pad,
+            max_positions=max_source_positions,
+            first_position=first_position,
+            dropout=dropout,
         )
         self.target_embedding = Embedding(
-            target_vocabulary, decoder_embed_dim, pad=pad, max_positions=max_target_positions, dropout=dropout
+            target_vocabulary,
+            decoder_embed_dim,
+            pad=pad,
+            max_positions=max_target_positions,
+            first_position=first_position,
+            dropout=dropout,
         )
         self.encoder_layers = nn.ModuleList(
             SelfAttentionLayer(

@@ -28,6 +28,7 @@ class TransformerLM(nn.Module):
         activation_dropout: after the feed-forward activation.
         share_decoder_input_output_embed: input and output share one matrix.
         max_target_positions: longest row, in tokens.
+        first_position: the number of a row's first position.
         pad: id of padding; rows are padded on the right.
 
     Raises:
@@ -51,13 +52,19 @@ class TransformerLM(nn.Module):
         activation_dropout: float = 0.0,
         share_decoder_input_output_embed: bool = False,
         max_target_positions: int = 1024,
+        first_position: int = 2,
         pad: int = 1,
     ) -> None:
         super().__init__()
         self.pad = pad
         self.max_target_positions = max_target_positions
         self.embedding = Embedding(
-            vocabulary, decoder_embed_dim, pad=pad, max_positions=max_target_positions, dropout=dropout
+            vocabulary,
+            decoder_embed_dim,
+            pad=pad,
+            max_positions=max_target_positions,
+            first_position=first_position,
+            dropout=dropout,
         )
         self.layers = nn.ModuleList(
             SelfAttentionLayer(

@@ -59,9 +59,10 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
             nn.functional.batch_norm(rows, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
             for rows, (mean, variance) in zip(groups, statistics, strict=True)
         ]
-        ones = statistics.new_full((1, self.num_features), len(groups))
-        sums = torch.cat([statistics.sum(0), ones])
-        self._sums = sums if self._sums is None else self._sums + sums
+        if noise is None or not noise.calls.is_recomputing:  # a layer that is recomputed has been counted
+            ones = statistics.new_full((1, self.num_features), len(groups))
+            sums = torch.cat([statistics.sum(0), ones])
+            self._sums = sums if self._sums is None else self._sums + sums
         if noise is None:
             self.finish_update(keep=True)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,17 @@ class ImageClassification:
         self._mixup = Mixup(alpha, PLACES if options.manifold_mixup else 1) if alpha else None
         self._validation: dict[str, ImageBatches] = {}
 
+    def resized(self, batches: BatchOptions) -> ImageClassification:
+        """The same pictures in shards of another --batch-size.
+
+        Raises:
+            UserError: if there aren't so many pictures.
+        """
+        task = copy.copy(self)
+        task.batches, task.rows = batches, batches.batch_size or self.rows
+        task._training_rows = task._rows_to_learn(f", which --arm large-batch makes of {self.rows}")
+        return task
+
     def state(self) -> dict[str, Any]:
         """How many classes, a digest of their names, and the size of the model's pictures."""
         return {
@@ -176,12 +188,12 @@ class ImageClassification:
             sums = {"nll": nll, **count_right(logits, labels)}
         return loss.sum(), float(len(labels)), sums
 
-    def _rows_to_learn(self) -> npt.NDArray[np.int64]:
+    def _rows_to_learn(self, why: str = "") -> npt.NDArray[np.int64]:
         everything, held_out = len(self._training), self.options.hold_out
         if everything - held_out < self.rows:
             rest = f" less --hold-out {held_out}" if held_out else ""
             raise UserError(
-                f"{self._training.name} has {everything} pictures{rest}, not even one --batch-size of {self.rows}"
+                f"{self._training.name} has {everything} pictures{rest}, not even one --batch-size of {self.rows}{why}"
             )
         return _shuffled(everything)[held_out:]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,6 +103,12 @@ class LanguageModeling:
         self._training: dict[Path, tuple[Blocks, npt.NDArray[np.int64]]] = {}
         self._validation: dict[str, Planned[Blocks]] = {}
         self._check_sizes(max_positions)
+
+    def resized(self, batches: BatchOptions) -> LanguageModeling:
+        """The same text in shards of another size; which lines fit into one may be others."""
+        task = copy.copy(self)
+        task.batches, task._packer, task._training = batches, replace(self._packer, options=batches), {}
+        return task
 
     def state(self) -> dict[str, Any]:
         """Size and digest of the dictionary: another one would give the ids another meaning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,12 @@ class StreamLanguageModeling:
         self._training: dict[Path, TokenSource] = {}
         self._validation: dict[str, Windows] = {}
 
+    def resized(self, batches: BatchOptions) -> StreamLanguageModeling:
+        """The same text in shards of another number of streams; the hidden states are carried for both tasks."""
+        task = copy.copy(self)
+        task.batches, task.rows = batches, batches.batch_size or self.rows
+        return task
+
     def state(self) -> dict[str, Any]:
         """Size and digest of the dictionary: another one would give the ids another meaning."""
         return vocabulary_state(self.dictionary)
@@ -118,7 +125,8 @@ class StreamLanguageModeling:
             self._training[folder],
             shards_per_update * self.rows,
             name=f"the split {self.batches.train_subset} in {folder}",
-            remedy="lower --batch-size, and --update-freq or --copies where --arm fixed-samples multiplies by them",
+            remedy="lower --batch-size, and --update-freq or --copies where --arm fixed-samples or large-batch "
+            "multiplies by them",
         )
         starts = random_windows(streams.length, self.options.bptt, seed=self.seed, epoch=epoch)
         return Windows(streams, starts, shards_per_update)

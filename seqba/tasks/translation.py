@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,6 +97,12 @@ class Translation:
         self.carried: Carry | None = None
         self._training: dict[Path, tuple[PairCorpus, npt.NDArray[np.int64]]] = {}
         self._validation: dict[str, Planned[PairCorpus]] = {}
+
+    def resized(self, batches: BatchOptions) -> Translation:
+        """The same pairs in shards of another size; which lines fit into one may be others."""
+        task = copy.copy(self)
+        task.batches, task._packer, task._training = batches, replace(self._packer, options=batches), {}
+        return task
 
     def state(self) -> dict[str, Any]:
         """Languages, and size and digest of both dictionaries: other ones would give the ids another meaning."""

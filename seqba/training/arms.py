@@ -1,11 +1,16 @@
-"""The paper's three columns, and the grid of each, from one command line."""
+"""The paper's three columns and two further comparisons, and the grid of each, from one command line."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 from seqba.core import parse_plan
 from seqba.errors import UserError
+from seqba.options import flag_of
+from seqba.tasks.options import BatchOptions
 from seqba.training.options import GridOptions
 
 
@@ -16,36 +21,102 @@ class Grid:
     Attributes:
         shards_per_epoch: S for epoch 1, 2, …; the last one stays.
         copies: M.
+        batch_scale: what the size of a shard is multiplied by.
     """
 
     shards_per_epoch: tuple[int, ...]
     copies: int
+    batch_scale: Fraction = Fraction(1)
 
     def shards(self, epoch: int) -> int:
         """S in the 1-based `epoch`."""
         return self.shards_per_epoch[min(epoch, len(self.shards_per_epoch)) - 1]
 
+    def resized(self, batches: BatchOptions) -> BatchOptions:
+        """The batches that are this arm's shards; those of validation are the same in every arm.
+
+        Raises:
+            UserError: for a size that the copies don't divide.
+        """
+        if self.batch_scale == 1:
+            return batches
+        return replace(
+            batches,
+            max_tokens=self._scaled("max_tokens", batches.max_tokens),
+            batch_size=self._scaled("batch_size", batches.batch_size),
+            max_tokens_valid=batches.max_tokens_valid or batches.max_tokens,
+            batch_size_valid=batches.batch_size_valid or batches.batch_size,
+        )
+
+    def _scaled(self, name: str, size: int | None) -> int | None:
+        if size is None:
+            return None
+        scaled = size * self.batch_scale
+        if scaled.denominator > 1:
+            shards = ",".join(map(str, self.shards_per_epoch))
+            raise UserError(
+                f"--arm fixed-rows sees 1/M of the examples, but --copies {self.copies} divides neither --update-freq "
+                f"{shards} nor {flag_of(name)} {size}: give a multiple of {self.copies} for one of them, in all arms"
+            )
+        return int(scaled)
+
 
 def derive_grid(options: GridOptions) -> Grid:
     """The grid of an arm.
 
-    With `--update-freq S --copies M`:
+    With `--update-freq S --copies M` and shards of a size B:
 
-        baseline         S shards,    1 copy
-        fixed-samples    S·M shards,  1 copy: as many distinct examples as ba has views, in as many updates
-        ba               S shards,    M copies
+        baseline         S shards of B,      1 copy
+        fixed-samples    S·M shards of B,    1 copy: as many distinct examples as ba has views, in as many updates
+        ba               S shards of B,      M copies
+        large-batch      S shards of M·B,    1 copy: fixed-samples, but what a batch shares (batch norm, weight masks)
+                                             is shared by all M·B
+        fixed-rows       S/M shards of B,    M copies: 1/M of the examples, an update at the baseline's cost;
+                                             S shards of B/M where M doesn't divide S
+
+    The first three are the paper's columns. Batch norm sees B different rows in fixed-rows as in the baseline, unless
+    the shards themselves are made smaller.
 
     Raises:
         UserError: for a plan that isn't one.
 
-    Source: Hoffer et al. 2020, table 2 and section 4.3.
+    Source: Hoffer et al. 2020, table 2 and section 4.3; fixed-rows: Fort et al. 2021 (arXiv 2105.13343).
     """
     try:
         parse_plan(options.plan)
     except ValueError as error:
         raise UserError(f"--{error}") from None
+    shards, copies = options.update_freq, options.copies
     if options.arm == "baseline":
-        return Grid(options.update_freq, 1)
+        return Grid(shards, 1)
     if options.arm == "fixed-samples":
-        return Grid(tuple(shards * options.copies for shards in options.update_freq), 1)
-    return Grid(options.update_freq, options.copies)
+        return Grid(tuple(number * copies for number in shards), 1)
+    if options.arm == "large-batch":
+        return Grid(shards, 1, Fraction(copies))
+    if options.arm == "fixed-rows":
+        if all(number % copies == 0 for number in shards):
+            return Grid(tuple(number // copies for number in shards), copies)
+        return Grid(shards, copies, Fraction(1, copies))
+    return Grid(shards, copies)
+
+
+@dataclass
+class BaselineEpochs:
+    """Where the epochs of the arm baseline end, in updates: in these epochs options count, whatever the arm.
+
+    Attributes:
+        length: number of an epoch, from 1 → its updates; asked once for each.
+    """
+
+    length: Callable[[int], int]
+    _ends: list[int] = field(default_factory=lambda: [0], init=False)
+
+    def done(self, updates: int) -> int:
+        """Whole epochs after so many updates."""
+        while self._ends[-1] <= updates:
+            self._ends.append(self._ends[-1] + self.length(len(self._ends)))
+        return bisect_right(self._ends, updates) - 1
+
+    def is_end(self, updates: int) -> bool:
+        """Whether the last of so many updates ends an epoch."""
+        return updates > 0 and self._ends[self.done(updates)] == updates

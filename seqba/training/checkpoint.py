@@ -42,6 +42,9 @@ READERS = {
     "language_modeling": "seqba-eval-lm",
     "image_classification": "seqba-eval-image",
 }
+FIRST_KEY_VERSION = 1
+"""What drew the noise of checkpoints that don't say which `seqba.core.noise.KEY_VERSION` they are of."""
+
 REQUIRED = {"model": dict, "cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
 
 
@@ -116,6 +119,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} is damaged: 'model' holds more than tensors")
     if not all(isinstance(entry, dict) for entry in state["optimizer_history"]):
         raise UserError(f"checkpoint {path} is damaged: 'optimizer_history' holds more than entries")
+    _say_what_older_versions_left_out(state["cfg"])
     return state
 
 
@@ -195,10 +199,26 @@ def count_updates(state: Mapping[str, Any]) -> int:
     return int(history[-1].get("num_updates", 0)) if history else 0
 
 
+def model_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's options that a checkpoint's cfg has; none where it describes no model."""
+    model = cfg.get("model")
+    options = model.get("options") if isinstance(model, dict) else None
+    return options if isinstance(options, dict) else {}
+
+
 def plain_options(options: Any) -> dict[str, Any]:
     """An options dataclass as plain values that `weights_only` accepts and JSON can hold."""
     plain: dict[str, Any] = _plain(asdict(options))
     return plain
+
+
+def _say_what_older_versions_left_out(cfg: dict[str, Any]) -> None:
+    """Adds to a checkpoint's cfg what was a constant when it was written."""
+    cfg.setdefault("key_version", FIRST_KEY_VERSION)
+    options = model_options(cfg)
+    known = ARCHITECTURES.get(str(cfg["model"].get("arch"))) if options else None
+    if known is not None and "first_position" in known.fields:
+        options.setdefault("first_position", 0)
 
 
 class _RememberingWriter(io.RawIOBase):

@@ -20,6 +20,7 @@ from seqba.training.memory import peak_memory_mb
 from seqba.training.metrics import readable
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
+from seqba.training.totals import Totals
 from seqba.training.trainer import UpdateReport
 
 
@@ -27,9 +28,7 @@ from seqba.training.trainer import UpdateReport
 class Window:
     """Sums since the last line; a skipped update has no loss to add."""
 
-    loss: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    weight: float = 0.0
+    totals: Totals = field(default_factory=Totals)
     unique: int = 0
     processed: int = 0
     grad_norm: float = 0.0
@@ -42,10 +41,7 @@ class Window:
         self.seconds += seconds
         if report.skipped:
             return
-        self.loss += report.loss * report.weight
-        for name, mean in report.means.items():
-            self.sums[name] = self.sums.get(name, 0.0) + mean * report.unique
-        self.weight += report.weight
+        self.totals.add_all([report.totals])
         self.unique += report.unique
         self.processed += report.processed
         self.grad_norm += report.grad_norm
@@ -57,8 +53,7 @@ class Window:
         if not self.updates:
             return dict.fromkeys(("loss", "nll", "grad_norm", "clip_rate"))
         return {
-            "loss": self.loss / self.weight,
-            **readable({name: value / self.unique for name, value in self.sums.items()}, unit),
+            **self.totals.metrics(unit),
             "grad_norm": self.grad_norm / self.updates,
             "clip_rate": self.clipped / self.updates,
         }
@@ -165,7 +160,7 @@ class TrainingLog:
             self._bar = tqdm(total=total, initial=report.update - 1, unit="update", file=sys.stderr, dynamic_ncols=True)
         self._bar.update(0 if report.skipped else 1)
         told = {name: f"{value:.2f}" for name, value in readable(report.means, self.unit).items() if name != "nll"}
-        self._bar.set_postfix(loss=f"{report.loss:.3f}", **told, lr=f"{report.lr:.2e}", refresh=False)
+        self._bar.set_postfix({"loss": f"{report.loss:.3f}", **told, "lr": f"{report.lr:.2e}"}, refresh=False)
 
     def _write_board(self, prefix: str, values: dict[str, float], update: int) -> None:
         if self._board is not None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from seqba.errors import UserError
-from seqba.tasks import Shards, Task
-from seqba.training.arms import Grid
+from seqba.tasks import Task
+from seqba.training.arms import BaselineEpochs, Grid
 from seqba.training.distributed import BatchBroadcast, is_first, is_unread, summed, whose
 from seqba.training.folder import BEST, CheckpointFolder
+from seqba.training.groups import Group, Groups
 from seqba.training.log import TrainingLog
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
@@ -24,50 +25,6 @@ from seqba.training.validation import Interrupted, validate
 
 Scores = Callable[[nn.Module, str, Callable[[], bool]], dict[str, float]]
 """(model, name of a validation split, whether to stop) → further metrics, BLEU for instance."""
-
-
-@dataclass(frozen=True)
-class Group(Sequence[Any]):
-    """The shards of an update; those that this process needs are loaded before it begins."""
-
-    shards: Shards[Any]
-    numbers: range
-    loaded: dict[int, Any] = field(default_factory=dict)
-
-    def load(self, numbers: Iterable[int], through: BatchBroadcast | None) -> None:
-        """Reads the shards of these numbers within the update, counting from 0, or has some of them sent."""
-        if through is None:
-            self.loaded.update({number: self._read(number) for number in numbers})
-        else:
-            self.loaded.update(through.load(len(self), self._read))
-
-    def _read(self, number: int) -> Any:
-        return self.shards[self.numbers[number]]
-
-    def __len__(self) -> int:
-        """Number of shards."""
-        return len(self.numbers)
-
-    def __getitem__(self, number: Any) -> Any:
-        """Shard `number` of the update, which was loaded."""
-        return self.loaded[number]
-
-
-@dataclass(frozen=True)
-class Groups:
-    """The updates of an epoch: S consecutive shards each; the last one may have fewer."""
-
-    shards: Shards[Any]
-    size: int
-
-    def __len__(self) -> int:
-        """Number of updates."""
-        return -(-len(self.shards) // self.size)
-
-    def __getitem__(self, number: int) -> Group:
-        """The shards of update `number`, counting from 0."""
-        first = number * self.size
-        return Group(self.shards, range(first, min(first + self.size, len(self.shards))))
 
 
 @dataclass
@@ -86,6 +43,8 @@ class TrainingLoop:
         subsets: validation splits; the first one decides what is best.
         scores: further metrics of a validation, None for none.
         broadcast: who reads the batches, where several ranks have copies of one; None for each of them.
+        epochs: those of the arm baseline, which options count in, where this arm passes over the data at another pace;
+            None where its own epochs are those.
     """
 
     task: Task[Any]
@@ -99,6 +58,7 @@ class TrainingLoop:
     subsets: list[str]
     scores: Scores | None = None
     broadcast: BatchBroadcast | None = None
+    epochs: BaselineEpochs | None = None
 
     def __post_init__(self) -> None:
         """Starts the clock of the run."""
@@ -122,7 +82,7 @@ class TrainingLoop:
         """
         if self.progress.pending:
             self._round_off(self._open_epoch(), stop)
-        while not self._shall_stop(stop) and self._limit(self.progress.epoch - 1) is None:
+        while not self._shall_stop(stop) and self._limit() is None:
             groups = self._open_epoch()
             first = self.progress.updates_in_epoch
             coming = self._read(groups, first)
@@ -132,9 +92,9 @@ class TrainingLoop:
                 coming = self._read(groups, number + 1)
                 self._update(shards, {"stop": stop.is_set(), "unread": is_unread(coming)})
                 self._round_off(groups, stop)
-                if self._shall_stop(stop) or self._limit(self.progress.epoch - 1) is not None:
+                if self._shall_stop(stop) or self._limit() is not None:
                     break
-        return None if self.progress.pending else self._limit(self.progress.epoch - 1)
+        return None if self.progress.pending else self._limit()
 
     def _open_epoch(self) -> Groups:
         progress = self.progress
@@ -198,11 +158,12 @@ class TrainingLoop:
         """
         progress = self.progress
         ends_epoch = progress.updates_in_epoch == len(groups)
-        final = self._limit(progress.epoch - 1 + ends_epoch) is not None
-        names = self._due_checkpoints(ends_epoch)
+        ended = self._ended_epoch(ends_epoch)
+        final = self._limit(ended) is not None
+        names = self._due_checkpoints(ended)
         save = final or names is not None
         names = names or []
-        if final or self._validation_due(ends_epoch):
+        if final or self._validation_due(ended):
             try:
                 best_names = self._validate(stop)
             except Interrupted:
@@ -222,7 +183,7 @@ class TrainingLoop:
         progress.rounded_off = self.trainer.updates
         if ends_epoch:
             progress.next_epoch()
-        if save or self._shall_stop(stop) or self._limit(progress.epoch - 1) is not None:
+        if save or self._shall_stop(stop) or self._limit() is not None:
             self._save(names)
 
     def _shall_stop(self, stop: StopSignal) -> bool:
@@ -240,19 +201,30 @@ class TrainingLoop:
         done = self.trainer.updates
         return updates > 0 and done != self.progress.rounded_off and done % updates == 0
 
-    def _due_checkpoints(self, ends_epoch: bool) -> list[str] | None:
+    def _epochs_done(self) -> int:
+        """Whole epochs so far, as options count them."""
+        return self.progress.epoch - 1 if self.epochs is None else self.epochs.done(self.trainer.updates)
+
+    def _ended_epoch(self, ends_own: bool) -> int | None:
+        """Number of the epoch, as options count them, that the update just made has ended; None if it hasn't."""
+        if self.epochs is None:
+            return self.progress.epoch if ends_own else None
+        updates = self.trainer.updates
+        return self.epochs.done(updates) if self._every(1) and self.epochs.is_end(updates) else None
+
+    def _due_checkpoints(self, ended: int | None) -> list[str] | None:
         """Names besides best and last; None if no checkpoint is due at all."""
-        rules, epoch = self.options.checkpoints, self.progress.epoch
-        if ends_epoch and epoch % rules.save_interval == 0:
-            return [] if rules.no_epoch_checkpoints else [f"checkpoint{epoch}.pt"]
+        rules = self.options.checkpoints
+        if ended is not None and ended % rules.save_interval == 0:
+            return [] if rules.no_epoch_checkpoints else [f"checkpoint{ended}.pt"]
         if self._every(rules.save_interval_updates):
-            return [] if ends_epoch else [f"checkpoint_{epoch}_{self.trainer.updates}.pt"]
+            return [] if ended is not None else [f"checkpoint_{self._epochs_done() + 1}_{self.trainer.updates}.pt"]
         return None
 
-    def _validation_due(self, ends_epoch: bool) -> bool:
+    def _validation_due(self, ended: int | None) -> bool:
         rules = self.options.validation
         return (
-            (ends_epoch and self.progress.epoch % rules.validate_interval == 0)
+            (ended is not None and ended % rules.validate_interval == 0)
             or self._every(rules.validate_interval_updates)
             or self._every(self.options.checkpoints.save_interval_updates)
         )
@@ -293,8 +265,13 @@ class TrainingLoop:
         if ranks is None or (not parted and is_first(ranks)):
             self._save([])
 
-    def _limit(self, epochs: int) -> str | None:
-        """The limit that has been reached after so many whole epochs, if any."""
+    def _limit(self, ended: int | None = None) -> str | None:
+        """The limit that has been reached, if any.
+
+        Args:
+            ended: number of the epoch that the update just made has ended, where that isn't counted yet.
+        """
+        epochs = self._epochs_done() if ended is None else ended
         limits, schedule, updates = self.options.run, self.trainer.schedule, self.trainer.updates
         patience = self.options.validation.patience
         hours = self._elapsed_s() / 3600

@@ -10,14 +10,31 @@ from seqba.tasks import Unit
 ACCURACIES = ("top1", "top5")
 """Sums that count what was right."""
 
+TAKEN = frozenset(
+    {
+        *("event", "subset", "epoch", "update", "unit", "best"),
+        *("loss", "ppl", "bleu", "lr", "grad_norm", "clip_rate"),
+        *("unique_tokens", "processed_tokens", "unique_tokens_per_s", "processed_tokens_per_s"),
+        *("unique_images", "processed_images", "unique_images_per_s", "processed_images_per_s"),
+        *("seconds_per_update", "eta_s", "memory_mb", "skipped"),
+    }
+)
+"""What the log and validation say themselves: a task's sum of such a name is told as task_NAME."""
+
 
 def readable(means: Mapping[str, float], unit: Unit) -> dict[str, float]:
     """Means per token or image → what a log shows.
 
     Returns:
-        nll in nats and, per token, ppl = exp(nll); top1 and top5 in percent of the images.
+        nll in nats and, per token, ppl = exp(nll); top1 and top5 in percent of the images; any other mean as it is,
+        under its own name unless that is `TAKEN`.
     """
-    told = {name: 100 * mean if name in ACCURACIES else mean for name, mean in means.items()}
+    told: dict[str, float] = {}
+    for name, mean in means.items():
+        own = name
+        while own in TAKEN or (own != name and own in means):
+            own = f"task_{own}"
+        told[own] = 100 * mean if name in ACCURACIES else mean
     if unit == "tokens":
         told["ppl"] = perplexity(means["nll"])
     return told

@@ -30,8 +30,10 @@ class GridOptions:
     arm: str = option(
         "ba",
         "the paper's columns from one command line: baseline = 1 copy, fixed-samples = copies × update-freq distinct "
-        "shards and 1 copy, ba = as given (not in fairseq)",
-        choices=("baseline", "fixed-samples", "ba"),
+        "shards and 1 copy, ba = as given; and large-batch = shards of copies × their size and 1 copy (for what images "
+        "and streams share: batch norm, weight masks), fixed-rows = 1/copies of the examples, at the baseline's cost. "
+        "Epochs in options are the baseline's in every arm (not in fairseq)",
+        choices=("baseline", "fixed-samples", "ba", "large-batch", "fixed-rows"),
     )
     plan: str = option(
         "auto",
@@ -235,11 +237,6 @@ def _check_grid(options: TrainingOptions) -> None:
     schedule = options.schedule
     if schedule.lr_scheduler == "step" and schedule.lr_drop_unit == "epoch" and len(options.grid.update_freq) > 1:
         raise UserError("--lr-drop-unit epoch needs one --update-freq for all epochs: give --lr-drops in updates")
-    if options.grid.arm == "fixed-samples" and options.grid.copies > 1 and options.run.max_epoch:
-        raise UserError(
-            "--max-epoch with --arm fixed-samples would give this arm fewer updates than the others, since an epoch "
-            "has fewer of them: use --max-update"
-        )
 
 
 def _check_optimisation(optimisation: OptimisationOptions) -> None:

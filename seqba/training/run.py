@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ from torch import nn
 
 from seqba import __version__
 from seqba.core import Ranks
+from seqba.core.noise import KEY_VERSION
 from seqba.data.files import atomic_text
 from seqba.errors import UserError
 from seqba.tasks import Task
+from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
-from seqba.training.arms import Grid, derive_grid
+from seqba.training.arms import BaselineEpochs, Grid, derive_grid
 from seqba.training.bleu import BleuScorer
 from seqba.training.checkpoint import build_model, plain_options
 from seqba.training.device import choose_device
@@ -30,17 +33,25 @@ from seqba.training.distributed import (
     quiet_but_first,
 )
 from seqba.training.folder import LAST, CheckpointFolder
+from seqba.training.groups import count_updates
 from seqba.training.log import TrainingLog
-from seqba.training.loop import Groups, TrainingLoop
+from seqba.training.loop import TrainingLoop
 from seqba.training.memory import keep_freed_memory
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
-from seqba.training.recipe import Recipe, RunnableTask, describe_task, open_task
+from seqba.training.recipe import (
+    Recipe,
+    RunnableTask,
+    check_arm,
+    describe_task,
+    open_task,
+    with_positions_of,
+)
 from seqba.training.schedules import build_schedule
 from seqba.training.sharding import shard_model
 from seqba.training.signals import StopSignal
-from seqba.training.state import find_start, origin, restore
+from seqba.training.state import Start, find_start, origin, restore
 from seqba.training.trainer import Trainer, UpdateRules
 
 logger = logging.getLogger(__name__)
@@ -57,6 +68,7 @@ def train(recipe: Recipe) -> int:
     """
     options = recipe.training
     _check_metric(recipe)
+    check_arm(recipe)
     grid = derive_grid(options.grid)
     device = choose_device(cpu=options.run.cpu)
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
@@ -69,11 +81,14 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Ranks | None
     folder = CheckpointFolder(options.checkpoints)
     if device.type == "cpu":
         keep_freed_memory()
-    task, constants = _describe(recipe)
+    start = find_start(options.checkpoints)
+    baseline, constants = _describe(recipe if start is None else with_positions_of(start.state, recipe))
+    task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(recipe.batches))
+    epochs = BaselineEpochs(partial(_baseline_updates, baseline, options.grid.update_freq))
     if is_first(ranks):
         folder.prepare()
-    trainer = _build_trainer(recipe, task, constants, grid, device, ranks)
-    progress = _begin(trainer, constants, options)
+    trainer = _build_trainer(recipe, task, constants, grid, epochs, device, ranks)
+    progress = _begin(trainer, constants, start)
     subsets = [name for name in recipe.batches.valid_subset.split(",") if name]
     if not subsets:
         raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
@@ -86,17 +101,40 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Ranks | None
     log_options = quiet_but_first(options.log, ranks)
     log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit)
     if is_first(ranks):
-        _write_run(folder, constants, grid, trainer)
+        _write_run(folder, constants, grid, task.batches, trainer)
     broadcast = None
     if options.run.broadcast_batches and ranks is not None:
         broadcast = BatchBroadcast(ranks, grid.copies, options.run.distributed_timeout)
-    loop = TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, subsets, scores, broadcast)
+    loop = TrainingLoop(
+        task,
+        trainer,
+        grid,
+        options,
+        progress,
+        constants,
+        folder,
+        log,
+        subsets,
+        scores,
+        broadcast,
+        None if _has_baseline_epochs(grid, options) else epochs,
+    )
     try:
         with StopSignal() as stop:
             limit = loop.run(stop)
             return _farewell(limit, stop, trainer, folder)
     finally:
         log.close()
+
+
+def _baseline_updates(task: Task[Any], update_freq: tuple[int, ...], epoch: int) -> int:
+    """Updates of an epoch of the arm baseline, whose task this is."""
+    return count_updates(task, epoch, Grid(update_freq, 1).shards(epoch))
+
+
+def _has_baseline_epochs(grid: Grid, options: TrainingOptions) -> bool:
+    """Whether an epoch of this arm has the updates of one of the arm baseline."""
+    return grid.batch_scale == 1 and grid.shards_per_epoch == options.grid.update_freq
 
 
 METRICS_OF = {
@@ -125,6 +163,7 @@ def _describe(recipe: Recipe) -> tuple[RunnableTask, dict[str, Any]]:
         "task": describe_task(recipe),
         "model": {"arch": recipe.arch, "options": plain_options(model)},
         "training": plain_options(recipe.training),
+        "key_version": KEY_VERSION,
         "version": __version__,
     }
     return task, {"cfg": cfg, "task_state": task.state(), "origin": origin(recipe.training.checkpoints)}
@@ -135,6 +174,7 @@ def _build_trainer(
     task: Task[Any],
     constants: Mapping[str, Any],
     grid: Grid,
+    epochs: BaselineEpochs,
     device: torch.device,
     ranks: Ranks | None,
 ) -> Trainer[Any]:
@@ -143,10 +183,7 @@ def _build_trainer(
     model = _on_device(build_model(constants["cfg"]["model"], constants["task_state"]), options, device, ranks)
     sizes = constants["cfg"]["model"]["options"]
     width = sizes.get("encoder_embed_dim", sizes.get("decoder_embed_dim"))
-    shards = options.grid.update_freq[0]
-    schedule = build_schedule(
-        options.schedule, width=width, epoch_updates=lambda: len(Groups(task.epoch(1, shards), shards))
-    )
+    schedule = build_schedule(options.schedule, width=width, epoch_updates=partial(epochs.length, 1))
     rules = UpdateRules(
         copies=grid.copies,
         plan=options.grid.plan,
@@ -169,8 +206,7 @@ def _on_device(model: nn.Module, options: TrainingOptions, device: torch.device,
     return model
 
 
-def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], options: TrainingOptions) -> Progress:
-    start = find_start(options.checkpoints)
+def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], start: Start | None) -> Progress:
     if start is None:
         return Progress()
     progress = restore(start, trainer, constants)
@@ -184,7 +220,9 @@ def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], options: Trainin
     return progress
 
 
-def _write_run(folder: CheckpointFolder, constants: Mapping[str, Any], grid: Grid, trainer: Trainer[Any]) -> None:
+def _write_run(
+    folder: CheckpointFolder, constants: Mapping[str, Any], grid: Grid, batches: BatchOptions, trainer: Trainer[Any]
+) -> None:
     """`run.json`: what was resolved, so that a run can be repeated from its folder."""
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     resolved = {
@@ -194,11 +232,16 @@ def _write_run(folder: CheckpointFolder, constants: Mapping[str, Any], grid: Gri
         "seed": trainer.rules.seed,
         "arm": constants["cfg"]["training"]["grid"]["arm"],
         "shards_per_update": list(grid.shards_per_epoch),
+        "shard": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
         "copies": grid.copies,
         "parameters": parameters,
         "task_state": constants["task_state"],
     }
-    logger.info("%d parameters; %s shards × %d copies per update", parameters, grid.shards_per_epoch, grid.copies)
+    sizes = {"tokens": batches.max_tokens, "rows": batches.batch_size}
+    told = " and ".join(f"{size} {unit}" for unit, size in sizes.items() if size is not None)
+    logger.info(
+        "%d parameters; %s shards of %s × %d copies per update", parameters, grid.shards_per_epoch, told, grid.copies
+    )
     if not folder.options.no_save:
         with atomic_text(folder.path / "run.json") as file:
             json.dump(resolved, file, indent=2)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqba.errors import UserError
+from seqba.models.options import is_noise
 from seqba.options import flag_of
 from seqba.training.checkpoint import load_weights, read_checkpoint
 from seqba.training.distributed import is_first
@@ -78,6 +79,11 @@ class Resets:
     meters: bool = False
     dataloader: bool = False
 
+    @property
+    def position(self) -> bool:
+        """Whether nothing is taken of where the run was: its updates, its counts, its place in the data."""
+        return self.lr_scheduler and self.meters and self.dataloader
+
 
 @dataclass(frozen=True)
 class Start:
@@ -87,11 +93,18 @@ class Start:
         path: its file.
         state: its content.
         resets: what is not taken from it.
+        is_named: whether the command names it; it was found in the save-dir otherwise.
     """
 
     path: Path
     state: dict[str, Any]
     resets: Resets
+    is_named: bool = False
+
+    @property
+    def way_out(self) -> str:
+        """What to do where this run can't go on from it."""
+        return "take another checkpoint" if self.is_named else "take another --save-dir"
 
 
 def origin(options: CheckpointOptions) -> dict[str, Any]:
@@ -126,12 +139,11 @@ def find_start(options: CheckpointOptions) -> Start | None:
         if names_default:
             return Start(last, state, _resets(options))
     if options.finetune_from_model is not None:
-        path = Path(options.finetune_from_model)
-        return Start(path, read_checkpoint(options.finetune_from_model), Resets(True, True, True, True))
+        named = options.finetune_from_model
+        return Start(Path(named), read_checkpoint(named), Resets(True, True, True, True), is_named=True)
     if names_default:
         return None
-    path = Path(options.restore_file)
-    return Start(path, read_checkpoint(options.restore_file), _resets(options))
+    return Start(Path(options.restore_file), read_checkpoint(options.restore_file), _resets(options), is_named=True)
 
 
 def capture(trainer: Trainer[Any], progress: Progress, constants: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,15 +195,24 @@ def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -
         _check_same_run(start, constants)
         load_weights(trainer.model, start.state, start.path)
         keeps_optimizer = not resets.optimizer and _same_optimizer(start, constants)
+        _check_parts(start, keeps_optimizer=keeps_optimizer)
         if keeps_optimizer and start.state.get("raw_model") is not None:
             # The averages are in the optimizer's state.
             load_weights(trainer.model, {"model": start.state["raw_model"]}, start.path)
-        same_plan = start.state["cfg"]["training"]["grid"]["plan"] == constants["cfg"]["training"]["grid"]["plan"]
-        progress = Progress.from_extra_state(extra)
-        trainer.load_state_dict(extra["trainer"], keep_plan=same_plan, keep_carried=not resets.dataloader)
+        if resets.position:
+            progress = Progress()
+        else:
+            plans = [cfg["training"]["grid"]["plan"] for cfg in (start.state["cfg"], constants["cfg"])]
+            progress = Progress.from_extra_state(extra)
+            trainer.load_state_dict(
+                extra["trainer"], keep_plan=plans[0] == plans[1], keep_carried=not resets.dataloader
+            )
         if keeps_optimizer:
-            trainer.load_optimizer(start.state["last_optimizer_state"]["state"], extra["trainer"].get("trigger"))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            trigger = extra.get("trainer", {}).get("trigger")
+            trainer.load_optimizer(start.state["last_optimizer_state"]["state"], trigger)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file may hold anything
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"checkpoint {start.path} can't be resumed from, a part of it is missing or damaged: {reason}"
@@ -207,6 +228,18 @@ def restore(start: Start, trainer: Trainer[Any], constants: Mapping[str, Any]) -
     return progress
 
 
+def _check_parts(start: Start, *, keeps_optimizer: bool) -> None:
+    """Refuses to go on from parts that a checkpoint was written without, and names what does without them."""
+    anew = f"begin a new run from its weights with --finetune-from-model {start.path}"
+    if not start.resets.position and not {"progress", "trainer"} <= start.state["extra_state"].keys():
+        raise UserError(f"checkpoint {start.path} has weights, but doesn't say where its run was: {anew}")
+    if keeps_optimizer and start.state.get("last_optimizer_state") is None:
+        raise UserError(
+            f"checkpoint {start.path} has no optimizer state, as an average of checkpoints has none: add "
+            f"--reset-optimizer to go on without it, or {anew}"
+        )
+
+
 def _resets(options: CheckpointOptions) -> Resets:
     return Resets(options.reset_optimizer, options.reset_lr_scheduler, options.reset_meters, options.reset_dataloader)
 
@@ -215,31 +248,43 @@ def _check_same_run(start: Start, constants: Mapping[str, Any]) -> None:
     """Refuses another dictionary, model or grid, and says which other options now move the weights differently."""
     was, now = start.state["task_state"], constants["task_state"]
     different = [name for name in now if was.get(name) != now[name]]
+    if "task" in different:
+        raise UserError(
+            f"checkpoint {start.path} is of --task {was.get('task')}, and this run of --task {now['task']}: "
+            f"{start.way_out}"
+        )
     if different:
         raise UserError(
             f"checkpoint {start.path} was trained on other data ({', '.join(different)} differ): give the data that it "
-            "was trained on, as it was given then, or another --save-dir"
+            f"was trained on, as it was given then, or {start.way_out}"
         )
     arch, asked = (cfg["model"]["arch"] for cfg in (start.state["cfg"], constants["cfg"]))
     before, after = (_groups(cfg) for cfg in (start.state["cfg"], constants["cfg"]))
     if before["model"].keys() != after["model"].keys():
-        _refuse(start, [f"--arch {asked} (it had {arch})"], "start a new run with another --save-dir")
-    sizes = {"model": [name for name in after["model"] if not _is_noise(name)]}
-    _refuse(start, _changes(before, after, sizes), "start a new run with another --save-dir")
+        _refuse(start, [f"--arch {asked} (it had {arch})"], start.way_out)
+    sizes = {"model": [name for name in after["model"] if not is_noise(name)]}
+    _refuse(start, _changes(before, after, sizes), start.way_out)
     changes = _changes(before, after, UPDATE_DEFINING)
     if not start.resets.dataloader:
-        _refuse(start, changes, "start over with --reset-dataloader, or use another --save-dir")
+        _refuse(start, changes, f"start over with --reset-dataloader, or {start.way_out}")
+        _check_key_version(start, constants["cfg"]["key_version"])
     if start.resets.optimizer and start.resets.dataloader:
         return  # only the weights are taken over: what trained them doesn't matter
-    noise = {"model": [name for name in after["model"] if _is_noise(name)]}
+    noise = {"model": [name for name in after["model"] if is_noise(name)]}
     changes += _changes(before, after, {**WEIGHT_MOVING, **noise})
     if changes:
         logger.warning("going on from %s with %s", start.path, ", ".join(changes))
 
 
-def _is_noise(name: str) -> bool:
-    """Whether a model's option says how noisy it is, rather than what its weights are."""
-    return "dropout" in name or "noise" in name
+def _check_key_version(start: Start, now: int) -> None:
+    """Refuses noise that is another function of the same key: the masks would change in the middle of a run."""
+    cfg = start.state["cfg"]
+    if cfg["key_version"] != now:
+        raise UserError(
+            f"{start.path} can't go on here: its noise is of key version {cfg['key_version']}, and this version of "
+            f"seqba draws that of {now}: go on with seqba {cfg.get('version', 'of then')}, accept other masks and "
+            f"start over with --reset-dataloader, or {start.way_out}"
+        )
 
 
 def _same_optimizer(start: Start, constants: Mapping[str, Any]) -> bool:
@@ -275,7 +320,7 @@ def _changes(
     return [
         f"{flag_of(name)} {after[group][name]} (it had {before[group][name]})"
         for group in names
-        if group in after
+        if group in after and group in before
         for name in names[group]
         if name in before[group] and after[group][name] != before[group][name]  # older versions had fewer options
     ]

@@ -12,7 +12,17 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Ranks, finish_update, grid_gradient, is_sharded, parse_plan, put_away, talking, whole_tensor
+from seqba.core import (
+    Ranks,
+    Step,
+    finish_update,
+    grid_gradient,
+    is_sharded,
+    parse_plan,
+    put_away,
+    talking,
+    whole_tensor,
+)
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
@@ -20,10 +30,14 @@ from seqba.training.device import to_device
 from seqba.training.optimizers import check_averages
 from seqba.training.schedules import Schedule
 from seqba.training.sharding import fit_averages
+from seqba.training.totals import Totals
 
 Batch = TypeVar("Batch")
 
 logger = logging.getLogger(__name__)
+
+_NOTE = "note "
+"""Stands before the caller's notes, so that none is taken for one of the trainer's own."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +47,8 @@ class UpdateReport:
     Attributes:
         update: its 1-based number; a skipped one has the number that the next one will try again.
         lr: learning rate of the step.
-        loss: mean over the grid, in nats per weight (target token, sentence or image).
-        means: the task's further sums, per token or image: "nll" in nats, and what else there is.
-        weight: what the loss was divided by.
+        totals: sums over the grid: the loss, its weight (target tokens, sentences or images), and the task's further
+            sums ("nll" in nats, and what else there is) over the processed tokens or images.
         unique: distinct target tokens or images seen (each once, however many copies).
         processed: target tokens or images that passed through the model: copies × unique.
         grad_norm: L2 norm of the merged gradient before clipping.
@@ -46,15 +59,28 @@ class UpdateReport:
 
     update: int
     lr: float
-    loss: float
-    means: Mapping[str, float]
-    weight: float
+    totals: Totals
     unique: int
     processed: int
     grad_norm: float
     clipped: bool
     skipped: bool
     notes: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """Mean over the grid, in nats per weight."""
+        return self.totals.mean_loss
+
+    @property
+    def weight(self) -> float:
+        """What the loss was divided by."""
+        return self.totals.weight
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The task's further sums per token or image."""
+        return self.totals.means
 
 
 @dataclass(frozen=True)
@@ -142,7 +168,11 @@ class Trainer(Generic[Batch]):
             seed=self.rules.seed,
             update=number,
             ranks=self.ranks,
-            notes={**(notes or {}), "unique": own.total_of_first_copies(count), "processed": own.total(count)},
+            notes={
+                **{_NOTE + name: value for name, value in (notes or {}).items()},
+                "unique": own.total_of_first_copies(count),
+                "processed": own.total(count),
+            },
         )
         grad_norm = self._clip()
         lr = self.schedule(number) * self.task.learning_rate_factor(own.first)
@@ -155,15 +185,13 @@ class Trainer(Generic[Batch]):
         report = UpdateReport(
             update=number,
             lr=lr,
-            loss=step.loss,
-            means={name: mean * step.weight / processed for name, mean in step.extras.items()},
-            weight=step.weight,
+            totals=_totals(step, processed),
             unique=round(step.notes["unique"]),
             processed=round(processed),
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,
-            notes=step.notes,
+            notes={name: step.notes[_NOTE + name] for name in notes or {}},
         )
         self._count(report)
         return report
@@ -285,6 +313,12 @@ class Trainer(Generic[Batch]):
                 f"the last (loss {report.loss:g}, gradient norm {report.grad_norm:g}): lower --lr, lengthen "
                 "--warmup-updates or add --clip-norm, and begin again with an earlier checkpoint"
             )
+
+
+def _totals(step: Step, processed: float) -> Totals:
+    """An update's sums; the core has divided all of them by the weight."""
+    extras = {name: mean * step.weight for name, mean in step.extras.items()}
+    return Totals(step.loss * step.weight, step.weight, processed, extras)
 
 
 class _OwnShards(Generic[Batch]):

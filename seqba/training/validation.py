@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from seqba.tasks import Shards
 from seqba.training.device import to_device
 from seqba.training.distributed import attempted, is_unread, summed, whose
-from seqba.training.metrics import readable
+from seqba.training.totals import Totals
 from seqba.training.trainer import Trainer
 
 
 class Interrupted(Exception):
     """A signal asked to stop before the validation was through."""
+
+
+class Ends(NamedTuple):
+    """Reasons to end a validation early: on how many ranks each holds."""
+
+    stopped: float = 0.0
+    unread: float = 0.0
 
 
 def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[[], bool]) -> dict[str, float]:
@@ -34,7 +41,7 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
         Interrupted: as soon as `should_stop()`.
         UserError: if a batch can't be read, here or on another rank.
     """
-    sums = {"loss": 0.0, "weight": 0.0, "count": 0.0, "stopped": 0.0, "unread": 0.0}
+    totals, ends = Totals(), Ends()
     batch: Any = None
     is_divided = trainer.ranks is not None and trainer.task.carried is None
     first, step = (trainer.ranks.rank, trainer.ranks.size) if trainer.ranks is not None and is_divided else (0, 1)
@@ -46,39 +53,29 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
             if is_idle and not trainer.is_sharded:
                 break
             batch = attempted(partial(batches.__getitem__, 0 if is_idle else number))
-            ends = _agreed(trainer, {"stopped": float(should_stop()), "unread": is_unread(batch)})
-            if any(ends.values()):
-                sums |= ends
+            ends = _agreed(trainer, Ends(float(should_stop()), is_unread(batch)))
+            if any(ends):
                 break
             loss, weight, extras = trainer.loss(trainer.model, to_device(batch, trainer.device))
             if is_idle:
                 break
-            sums["weight"] += weight
-            sums["count"] += trainer.task.count(batch)
-            for name, value in {"loss": loss, **extras}.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+            totals.add(loss, weight, trainer.task.count(batch), extras)
     if trainer.ranks is not None:
-        sums = _merged(trainer.ranks.gather(sums), is_divided=is_divided)
-    if sums.pop("unread"):
+        totals, ends = _merged(trainer.ranks.gather((totals, ends)), is_divided=is_divided)
+    if ends.unread:
         raise whose(batch)
-    if sums.pop("stopped"):
+    if ends.stopped:
         raise Interrupted
-    mean_loss, count = sums.pop("loss") / sums.pop("weight"), sums.pop("count")
-    means = {name: value / count for name, value in sums.items()}
-    return {"loss": mean_loss, **readable(means, trainer.task.unit)}
+    return totals.metrics(trainer.task.unit)
 
 
-def _agreed(trainer: Trainer[Any], ends: dict[str, float]) -> dict[str, float]:
+def _agreed(trainer: Trainer[Any], ends: Ends) -> Ends:
     """Reasons to end here: with sharded parameters those of any rank, as the others can't go on without it."""
-    if not trainer.is_sharded:
-        return ends
-    return dict(zip(ends, summed(trainer.ranks, [*ends.values()], trainer.device), strict=True))
+    return Ends(*summed(trainer.ranks, ends, trainer.device)) if trainer.is_sharded else ends
 
 
-def _merged(sums: Sequence[Mapping[str, float]], *, is_divided: bool) -> dict[str, float]:
+def _merged(parts: Sequence[tuple[Totals, Ends]], *, is_divided: bool) -> tuple[Totals, Ends]:
     """The ranks' sums: added up where each had a part of the batches, anybody's where each had all of them."""
-    merged: dict[str, float] = {} if is_divided else {**sums[0], "stopped": 0.0, "unread": 0.0}
-    for each in sums:
-        for name in each if is_divided else ("stopped", "unread"):
-            merged[name] = merged.get(name, 0.0) + each[name]
-    return merged
+    totals = Totals()
+    totals.add_all([own for own, _ in parts][: None if is_divided else 1])
+    return totals, Ends(*map(sum, zip(*(ends for _, ends in parts), strict=True)))

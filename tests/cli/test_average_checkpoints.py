@@ -40,7 +40,7 @@ def test_files_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     state = average(tmp_path, "--inputs", *files)
     assert torch.equal(state["model"]["weight"], torch.full((2, 3), 3.0))  # type: ignore[index]
     assert int(state["model"]["count"]) == 1  # type: ignore[index]
-    assert state["cfg"] == {"name": "1.pt"}
+    assert state["cfg"] == {"name": "1.pt", "key_version": 1}
     assert "last_optimizer_state" not in state
     assert "Averaged 3 checkpoint(s)" in capsys.readouterr().out
     assert torch.equal(read_checkpoint(files[0])["model"]["weight"], torch.full((2, 3), 1.0))
@@ -53,6 +53,24 @@ def test_runs_on_other_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert run(main, ["--output", str(tmp_path / "mean.pt"), "--inputs", str(one), str(other)]) == 2
     assert "2.pt was trained on other data than" in capsys.readouterr().err
     assert not (tmp_path / "mean.pt").exists()
+
+
+def test_models_that_read_their_weights_otherwise_are_refused(
+    plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = read_checkpoint(plain_world.checkpoint)
+    del state["cfg"]["model"]["options"]["first_position"]  # as older versions wrote it
+    older = tmp_path / "older.pt"
+    write_checkpoint(older, state)
+    state["cfg"]["model"]["options"] |= {"first_position": 2, "dropout": 0.3}
+    write_checkpoint(tmp_path / "noisier.pt", state)
+    paths = [str(plain_world.checkpoint), str(tmp_path / "noisier.pt")]
+    assert run(main, ["--output", str(tmp_path / "mean.pt"), "--inputs", *paths]) == 0
+    capsys.readouterr()
+    assert run(main, ["--output", str(tmp_path / "mean.pt"), "--inputs", *paths, str(older)]) == 2
+    assert "--first-position 0 in the one and 2 in the other" in capsys.readouterr().err
+    mean = average(tmp_path, "--inputs", older, older)
+    assert mean["cfg"]["model"]["options"]["first_position"] == 0  # type: ignore[index]
 
 
 def test_one_checkpoint_is_its_own_mean(plain_world: World, tmp_path: Path) -> None:

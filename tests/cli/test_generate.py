@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from translation_world import World
 
 from seqba.cli.command import run
 from seqba.cli.generate import main
+from seqba.cli.preprocess import main as preprocess
 
 LIMITS = ["--max-len-a", "1", "--max-len-b", "5"]
 
@@ -272,6 +274,54 @@ def test_weights_that_are_not_numbers(plain_world: World, capsys: pytest.Capture
 def test_a_failed_run_leaves_no_results(plain_world: World, tmp_path: Path) -> None:
     assert generate(plain_world, "--results-path", str(tmp_path), "--min-len", "90") == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def sources_alone(world: World, folder: Path, *, pair: tuple[str, ...] = ("-s", "en", "-t", "de")) -> Path:
+    """The test set as valid1 of a data-bin of its own, without references."""
+    flags = [*pair, "--only-source", "--srcdict", str(world.data / "dict.en.txt"), "--destdir", str(folder)]
+    text = f"{world.folder / 'test'},{world.folder / 'test'}"
+    model = ["--sentencepiece-model", str(world.data / "sentencepiece.model")]
+    assert preprocess([*flags, *model, "--validpref", text]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("pair", [("-s", "en", "-t", "de"), ("-s", "en")])
+def test_sources_without_references_are_translated(
+    pair: tuple[str, ...], plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = sources_alone(plain_world, tmp_path / "alone", pair=pair)
+    arguments = [str(data), "--gen-subset", "valid1", "--path", str(plain_world.checkpoint), "--cpu", *LIMITS]
+    capsys.readouterr()
+    assert run(main, arguments) == 2
+    assert "has no dict.de.txt: copy it from the data-bin that the model was trained on" in capsys.readouterr().err
+    shutil.copy(plain_world.data / "dict.de.txt", data)
+    assert generate(plain_world, "--nbest", "2") == 0
+    whole = capsys.readouterr().out
+    assert run(main, [*arguments, "--nbest", "2"]) == 0
+    alone = capsys.readouterr().out
+    assert {line[0] for line in alone.splitlines()} == set("SHDP")
+    found, expected = grouped(alone), grouped(whole)
+    for row in range(12):
+        assert found["S"][row] == expected["S"][row]
+        for (score, text), (same, words) in zip(found["H"][row], expected["H"][row], strict=True):
+            assert text == words
+            assert float(score) == pytest.approx(float(same), abs=1e-5)
+    assert run(main, [*arguments, "--results-path", str(tmp_path / "results")]) == 0
+    assert capsys.readouterr().out == ""
+    assert "T-0" not in (tmp_path / "results" / "generate-valid1.txt").read_text(encoding="utf-8")
+    for flags in (["--score-reference"], ["--prefix-size", "1"], ["--sacrebleu"], ["--scoring", "bleu"], ["--quiet"]):
+        limited = (
+            [argument for argument in arguments if argument not in LIMITS]
+            if "--score-reference" in flags
+            else arguments
+        )
+        assert run(main, [*limited, *flags]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith(
+            f"error: {flags[0]} needs references, and the split 'valid1' has none: leave it out"
+        )
+        assert captured.err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +14,17 @@ import torch
 from commands import weights
 from reversal import train_arguments, write_reversal
 
+from seqba.cli.average_checkpoints import main as average
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.cli.train import COMMON, SOME, build_parser, main, read_recipe
+from seqba.core.noise import KEY_VERSION
 from seqba.models.architectures import ARCHITECTURES
 from seqba.models.options import TransformerLMOptions, TransformerOptions
+from seqba.models.transformer import sinusoids
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.translation import TranslationOptions
-from seqba.training.checkpoint import load_model
+from seqba.training.checkpoint import load_model, read_checkpoint, write_checkpoint
 from seqba.training.folder import LAST
 from seqba.training.recipe import DEFAULT_ARCH, KINDS
 
@@ -79,6 +83,10 @@ def test_a_run_leaves_checkpoints_and_what_was_resolved(
         "run.json",
     }
     resolved = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    kept = read_checkpoint(tmp_path / LAST)["cfg"]
+    assert resolved["key_version"] == kept["key_version"] == KEY_VERSION
+    assert resolved["model"]["options"]["first_position"] == kept["model"]["options"]["first_position"] == 2
+    resolved = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert (resolved["seed"], resolved["arm"], resolved["copies"], resolved["shards_per_update"]) == (1, "ba", 2, [2])
     assert resolved["model"]["options"]["encoder_embed_dim"] == 16
     assert resolved["model"]["options"]["max_source_positions"] == 1024
@@ -88,6 +96,79 @@ def test_a_run_leaves_checkpoints_and_what_was_resolved(
         *(("train", 5), ("valid", 6), ("valid", 8), ("train", 10), ("valid", 12), ("train", 12))
     ]
     assert load_model(tmp_path / LAST).updates == 12
+
+
+def write_older(path: Path, target: Path) -> None:
+    """The checkpoint as versions wrote it in which positions could only begin at 0."""
+    state = read_checkpoint(path)
+    assert state["cfg"]["model"]["options"].pop("first_position") == 0
+    del state["cfg"]["key_version"]
+    target.parent.mkdir(exist_ok=True)
+    write_checkpoint(target, state)
+
+
+def test_an_average_is_gone_on_from_as_its_message_says(
+    reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train_arguments(reversal, tmp_path / "run", "--max-update", "4", "--save-interval-updates", "2")) == 0
+    mean = str(tmp_path / "mean.pt")
+    inputs = [str(tmp_path / "run" / f"checkpoint_1_{updates}.pt") for updates in (2, 4)]
+    assert average(["--inputs", *inputs, "--output", mean]) == 0
+    capsys.readouterr()
+
+    def arguments(name: str, *more: str) -> list[str]:
+        return train_arguments(reversal, tmp_path / name, "--max-update", "4", *more)
+
+    told = complaint(arguments("on", "--restore-file", mean), capsys)
+    assert "mean.pt has no optimizer state, as an average of checkpoints has none" in told
+    assert "--reset-optimizer" in told
+    assert f"--finetune-from-model {mean}" in told
+    assert main(arguments("on", "--restore-file", mean, "--reset-optimizer", "--save-interval-updates", "1")) == 0
+    assert {path.name for path in (tmp_path / "on").glob("checkpoint_1_*.pt")} == {
+        "checkpoint_1_3.pt",
+        "checkpoint_1_4.pt",
+    }
+    assert main(arguments("anew", "--finetune-from-model", mean, "--save-interval-updates", "1")) == 0
+    assert len(list((tmp_path / "anew").glob("checkpoint_1_*.pt"))) == 4
+
+
+@pytest.mark.parametrize("flags", [["--num-workers", "4"], ["--bpe", "sentencepiece"], ["--tokenizer", "moses"]])
+def test_usual_options_of_fairseq_say_what_to_do(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "leave it out" in complaint(["data-bin", "--lr", "1", *flags], capsys)
+
+
+def test_validation_needs_both_sides(reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data-bin"
+    shutil.copytree(reversal, data)
+    for path in data.glob("valid.xx-yy.yy.*"):
+        path.unlink()
+    told = complaint(train_arguments(data, tmp_path / "run", "--max-update", "1"), capsys)
+    assert "split 'valid' of" in told
+    assert "has no references" in told
+
+
+def test_older_checkpoints_keep_positions_that_begin_at_0(
+    reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def arguments(name: str, updates: int, *more: str) -> list[str]:
+        return train_arguments(reversal, tmp_path / name, "--max-update", str(updates), *more)
+
+    assert main(arguments("straight", 6, "--first-position", "0")) == 0
+    assert main(arguments("half", 3, "--first-position", "0")) == 0
+    write_older(tmp_path / "half" / LAST, tmp_path / "older" / LAST)
+    write_older(tmp_path / "straight" / LAST, tmp_path / "read.pt")
+    assert main(arguments("older", 6)) == 0
+    assert same(tmp_path / "straight" / LAST, tmp_path / "older" / LAST)
+    for path in (tmp_path / "read.pt", tmp_path / "older" / LAST):
+        embedding = load_model(path).model.source_embedding
+        assert torch.equal(embedding.positions[0], sinusoids(1, 16, 0)[0])
+    assert main(arguments("tuned", 1, "--finetune-from-model", str(tmp_path / "read.pt"))) == 0
+    assert read_checkpoint(tmp_path / "tuned" / LAST)["cfg"]["model"]["options"]["first_position"] == 0
+    capsys.readouterr()
+    told = complaint(arguments("older", 6, "--first-position", "2"), capsys)
+    assert "--first-position 2 (it had 0)" in told
+    assert main(arguments("new", 1)) == 0
+    assert torch.equal(load_model(tmp_path / "new" / LAST).model.source_embedding.positions[0], sinusoids(1, 16, 2)[0])
 
 
 def test_a_checkpoint_has_fairseqs_keys(reversal: Path, tmp_path: Path) -> None:
@@ -101,7 +182,7 @@ def test_a_checkpoint_has_fairseqs_keys(reversal: Path, tmp_path: Path) -> None:
     assert state["optimizer_history"][0]["num_updates"] == 3
     assert state["extra_state"]["train_iterator"]["iterations_in_epoch"] == 3
     assert state["extra_state"]["best"] == state["extra_state"]["val_loss"]
-    assert set(state["cfg"]) == {"task", "model", "training", "version"}
+    assert set(state["cfg"]) == {"task", "model", "training", "key_version", "version"}
 
 
 @pytest.mark.parametrize(("arm", "shards", "copies"), [("baseline", 1, 1), ("fixed-samples", 3, 1), ("ba", 1, 3)])

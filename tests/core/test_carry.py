@@ -176,3 +176,24 @@ def test_states_forgotten_in_an_update_that_was_thrown_away_are_missing_on_ranks
         carry.write([torch.ones(4, 2)])
     carry.discard()
     assert carry.state_dict(Alone(0, 1)) == carry.state_dict() == {"shards": []}
+
+
+def test_shards_that_are_not_numbered_from_nought_keep_their_numbers() -> None:
+    """A process under DistributedDataParallel has every R-th shard."""
+    carry, model = seqba.Carry(), Walk()
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        carry.write([x])
+        return model(x, x).sum()
+
+    for shard in (1, 3):
+        seqba.merged_gradient(model, torch.full((2, 4), float(shard)).double(), loss, copies=2, shard=shard)
+    carry.commit()
+    state = carry.state_dict()
+    assert state["numbers"] == [1, 3]
+    other = seqba.Carry()
+    other.load_state_dict(state, copies=2, device=CPU)
+    with noise_context(Noise(0, 0, 3, (1,))):
+        assert torch.equal(other.read()[0], torch.full((2, 4), 3.0).double())
+    with noise_context(Noise(0, 0, 0, (1,))):
+        assert other.read() is None

@@ -182,10 +182,17 @@ def test_a_forgotten_update_number_is_told_of(network: Network) -> None:
     seqba.merged_gradient(network, batch, mean_loss, copies=2)
     seqba.merged_gradient(network, batch, mean_loss, copies=2)  # the same weights: somebody compares, and may
     optimizer.step()
-    with pytest.warns(UserWarning, match="pass update="):
+    with pytest.warns(UserWarning, match="pass update=") as warned:
         seqba.merged_gradient(network, batch, mean_loss, copies=2)
+    assert [warning.filename for warning in warned] == [__file__]  # where somebody can do something about it
     optimizer.step()
     seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1)
+    optimizer.step()
+    seqba.grid_gradient(network, [batch], summed_loss, copies=2, weight=12, update=2)
+    optimizer.step()
+    with pytest.warns(UserWarning, match="pass update=") as warned:
+        seqba.grid_gradient(network, [batch], summed_loss, copies=2, weight=12, update=2)
+    assert [warning.filename for warning in warned] == [__file__]
 
 
 def test_recomputed_layers_draw_their_masks_again(network: Network) -> None:

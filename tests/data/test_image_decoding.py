@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import re
 import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from deep_pictures import COLOURS, DEEP, png, tiff
 from PIL import Image
 from toy_images import picture
 
-from seqba.data.image_decoding import FORMATS, decode, load_pillow, shrunk_size
+from seqba.data.image_decoding import FORMATS, decode, load_pillow, read_size, shrunk_size
 from seqba.errors import UserError
 
 
@@ -68,11 +70,151 @@ def test_a_large_jpeg_is_hardly_another_picture_than_in_full(tmp_path: Path, mon
     assert abs(pixels - full).mean() < 1
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
-def test_every_kind_of_pixels_becomes_three_colours(mode: str, tmp_path: Path) -> None:
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    (Image.new(mode, (30, 20)) if mode == "I;16" else picture(20, 30, seed=1).convert(mode)).save(path)
-    assert decode(str(path), 10).shape == (10, 15, 3)
+def twelve_bits() -> bytes:
+    """`DEEP`'s upper 12 bits, two samples in three bytes."""
+    packed = bytearray()
+    for one, other in (DEEP >> 4).reshape(-1, 2).tolist():
+        packed += bytes([one >> 4, (one & 15) << 4 | other >> 8, other & 255])
+    return bytes(packed)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(png(DEEP, 0), DEEP >> 8, id="png"),
+        pytest.param(png(COLOURS, 2), COLOURS >> 8, id="colours-png"),
+        pytest.param(png(np.stack([DEEP, DEEP], axis=2), 4), DEEP >> 8, id="grey-and-alpha-png"),
+        pytest.param(png(np.dstack([COLOURS, DEEP]), 6), COLOURS >> 8, id="colours-and-alpha-png"),
+        pytest.param(tiff([DEEP.tobytes()], (16,)), DEEP >> 8, id="tiff"),
+        pytest.param(tiff([DEEP.astype(">u2").tobytes()], (16,), order=">"), DEEP >> 8, id="big-endian-tiff"),
+        pytest.param(tiff([DEEP.tobytes()], (16,), photometric=0), 255 - (DEEP >> 8), id="white-is-zero-tiff"),
+        pytest.param(tiff([twelve_bits()], (12,)), DEEP >> 8, id="12-bits-tiff"),
+        pytest.param(tiff([COLOURS.tobytes()], (16,) * 3, photometric=2), COLOURS >> 8, id="colours-tiff"),
+        pytest.param(b"P5 4 2 65535\n" + DEEP.astype(">u2").tobytes(), DEEP >> 8, id="pgm"),
+        pytest.param(b"P2 4 2 1000\n0 4 4 16 306 611 916 1000", DEEP >> 8, id="pgm-up-to-1000"),
+        pytest.param(b"P5 4 2 50\n" + bytes([0, 0, 0, 1, 15, 31, 46, 50]), DEEP >> 8, id="pgm-up-to-50"),
+        pytest.param(b"P6 4 2 65535\n" + COLOURS.astype(">u2").tobytes(), COLOURS >> 8, id="ppm"),
+    ],
+)
+def test_deep_pictures_are_scaled_and_not_clamped(content: bytes, expected: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(content)
+    pixels = decode(str(tmp_path / "a"), 64).astype(int)
+    wanted = expected if expected.ndim == 3 else np.stack([expected] * 3, axis=2)
+    coarse = 3 if b" 50\n" in content else 1  # its own steps are of 5 levels
+    assert abs(pixels - wanted).max() <= coarse
+    if content[:1] != b"P":  # what a PGM says is white is rounded to
+        assert np.array_equal(pixels, wanted)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_deep_pictures_may_be_compressed(compression: str, tmp_path: Path) -> None:
+    Image.fromarray(DEEP).save(tmp_path / "a.tif", compression=compression)
+    assert np.array_equal(decode(str(tmp_path / "a.tif"), 64)[..., 1], DEEP >> 8)
+
+
+def test_a_deep_picture_is_shrunk_after_it_is_scaled(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 60_000, 1600).reshape(40, 40).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    Image.fromarray((ramp >> 8).astype(np.uint8)).save(tmp_path / "flat.png")
+    assert np.array_equal(decode(str(tmp_path / "deep.png"), 10), decode(str(tmp_path / "flat.png"), 10))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        pytest.param(tiff([DEEP.astype("<u4").tobytes()], (32,)), "mode I,", id="integers"),
+        pytest.param(tiff([DEEP.astype("<i4").tobytes()], (32,), kind=2), r"signed .*\(mode I\)", id="signed"),
+        pytest.param(tiff([DEEP.tobytes()], (16,), kind=2), r"signed .*\(mode I\)", id="signed-16"),
+        pytest.param(tiff([DEEP.astype("u1").tobytes()], (8,), kind=2), r"signed .*\(mode L\)", id="signed-8"),
+        pytest.param(
+            tiff([DEEP.astype("<f4").tobytes()], (32,), kind=3), r"signed or floating samples \(mode F\)", id="floats"
+        ),
+        pytest.param(b"Pf\n4 2\n-1.0\n" + DEEP.astype("<f4").tobytes(), "mode F,", id="floats-pfm"),
+        pytest.param(
+            tiff([COLOURS[..., band].tobytes() for band in range(3)], (16,) * 3, photometric=2),
+            r"16-bit samples plane after plane \(mode RGB\)",
+            id="planes",
+        ),
+    ],
+)
+def test_pixels_of_unknown_scale_are_refused_by_mode(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(content)
+    assert re.search(f"has pixels of {kind}.*: convert it to 8 bits a channel", refusal(tmp_path / "a"))
+
+
+def test_planes_of_eight_bits_are_read(tmp_path: Path) -> None:
+    planes = [(COLOURS[..., band] >> 8).astype(np.uint8).tobytes() for band in range(3)]
+    (tmp_path / "a").write_bytes(tiff(planes, (8,) * 3, photometric=2))
+    assert np.array_equal(decode(str(tmp_path / "a"), 64), COLOURS >> 8)
+
+
+def by_hand(mode: str, image: Image.Image) -> np.ndarray:
+    """Red, green and blue of a picture of that mode, by what the mode's name says."""
+    values = np.asarray(image).astype(float)
+    if mode == "1":
+        return np.dstack([255 * values] * 3)
+    if mode in ("P", "PA"):
+        rows = np.asarray(image.getchannel(0))
+        return np.array(image.getpalette()).reshape(-1, 3)[rows]
+    if mode == "CMYK":
+        return (255 - values[..., :3]) * (255 - values[..., 3:]) / 255
+    if mode == "YCbCr":
+        luma, blue, red = values[..., 0], values[..., 1] - 128, values[..., 2] - 128
+        return np.dstack([luma + 1.402 * red, luma - 0.344136 * blue - 0.714136 * red, luma + 1.772 * blue])
+    if mode in ("L", "LA"):
+        return np.dstack([values if mode == "L" else values[..., 0]] * 3)
+    return values[..., :3]
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        *(("1", suffix) for suffix in ("png", "tif", "bmp", "ppm")),
+        *((mode, suffix) for mode in ("L", "RGB") for suffix in ("png", "tif", "bmp", "ppm")),
+        *((mode, suffix) for mode in ("P", "LA", "RGBA") for suffix in ("png", "tif")),
+        *((mode, "tif") for mode in ("PA", "RGBX", "CMYK", "YCbCr")),
+    ],
+)
+def test_every_mode_by_hand(mode: str, suffix: str, tmp_path: Path) -> None:
+    image = picture(20, 30, seed=1)
+    if mode in ("LA", "RGBA", "PA"):  # what lies under transparency is kept
+        image.putalpha(picture(20, 30, seed=2).convert("L"))
+    image = image.convert(mode)
+    path = tmp_path / f"a.{suffix}"
+    image.save(path)
+    assert abs(decode(str(path), 20) - by_hand(mode, image).clip(0, 255)).max() <= 1.5
+
+
+def test_a_palette_with_transparency_keeps_its_colours(tmp_path: Path) -> None:
+    image = picture(20, 30, seed=1).convert("P")
+    for transparency in (3, bytes(range(0, 256, 2))):
+        image.save(tmp_path / "a.png", transparency=transparency)
+        assert np.array_equal(decode(str(tmp_path / "a.png"), 20), by_hand("P", image))
+
+
+def test_lightness_and_colours_become_srgb(tmp_path: Path) -> None:
+    # L* from 0 to 255, a* and b* signed; the white of the TIFF's LAB is D50. The last by the formulas of CIE and sRGB.
+    values = [(0, 0, 0), (128, 0, 0), (255, 0, 0), (128, 40, 20)]
+    lab = np.array(values * 2, dtype=np.int16).astype(np.uint8)
+    (tmp_path / "a").write_bytes(tiff([lab.tobytes()], (8,) * 3, photometric=8))
+    expected = np.array([(0, 0, 0), (119, 119, 119), (255, 255, 255), (186, 89, 88)])
+    assert abs(decode(str(tmp_path / "a"), 20)[0].astype(int) - expected).max() <= 2
+
+
+def test_the_first_of_several_pictures_is_taken(tmp_path: Path) -> None:
+    first, second = picture(20, 30, seed=1), picture(20, 30, seed=2)
+    for name in ("a.tif", "a.png", "a.webp"):
+        kind = {"lossless": True} if name == "a.webp" else {}
+        first.save(tmp_path / name, save_all=True, append_images=[second], **kind)
+        assert np.array_equal(decode(str(tmp_path / name), 20), np.asarray(first))
+
+
+def test_the_size_stands_in_the_head(tmp_path: Path) -> None:
+    picture(20, 30, seed=1).save(tmp_path / "a.png")
+    assert read_size(str(tmp_path / "a.png")) == (30, 20)
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"picture .*a\.png is not a picture"):
+        read_size(str(tmp_path / "a.png"))
 
 
 def test_remarks_of_the_decoder_are_kept_from_the_user(tmp_path: Path) -> None:
@@ -119,12 +261,18 @@ def refusal(path: Path) -> str:
     return line
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_truncated_picture_is_broken(kind: str, tmp_path: Path) -> None:
     picture(64, 64, seed=1).save(tmp_path / "a.jpg", kind)
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
-    assert "is broken (" in refusal(tmp_path / "a.jpg")
+    assert re.search(r"is broken \(|is not a picture in", refusal(tmp_path / "a.jpg"))
+
+
+@pytest.mark.parametrize("head", ["P5 0 5 255\n", "P5 5 0 255\n", "P6 0 0 255\n"])
+def test_a_picture_without_pixels_is_refused(head: str, tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_text(head)
+    assert "is not a picture in" in refusal(tmp_path / "a.ppm")
 
 
 @pytest.mark.parametrize("content", [b"", b"a text\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"GIF89a"])

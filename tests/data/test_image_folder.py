@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from toy_images import picture, write_folders
 
-from seqba.data.image_folder import ImageFolder, Paths
+from seqba.data.image_folder import ImageFolder, Paths, find_splits
 from seqba.errors import UserError
 
 
@@ -62,6 +62,52 @@ def test_pictures_are_found_by_their_endings_in_folders_too(folder: Path) -> Non
     found = [os.path.relpath(source.path(row), cats) for row in range(len(source) - 3)]
     assert found == ["0.png", "1.png", "2.png", "b/c/y.webp", "b/x.JPG", "z.JPEG"]
     assert source.labels.tolist() == [0] * 6 + [1] * 3
+
+
+JUNK = (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png", "README.md", ".hidden/a.png", "labels.csv", "0.txt")
+
+
+def test_junk_in_split_and_class_folders_is_no_picture(folder: Path) -> None:
+    for place in (folder / "train", folder / "train" / "cat", folder / "val", folder / "val" / "dog"):
+        for name in JUNK:
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_bytes(b"junk")
+    for split in ("train", "val"):
+        source = ImageFolder(folder, split, decode_size=20)
+        assert (source.classes, source.labels.tolist()) == (["cat", "dog"], [0, 0, 0, 1, 1, 1])
+        source.read(np.arange(6))
+
+
+@pytest.mark.parametrize(("size", "expected"), [((64, 64), 64), ((48, 32), 32), ((32, 48), 32), ((300, 200), None)])
+def test_pictures_of_one_size_have_a_side(size: tuple[int, int], expected: int | None, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", size).save(tmp_path / "train" / name / f"{number}.png")
+    assert ImageFolder(tmp_path, "train", decode_size=128).side == expected  # none where they are shrunk
+    Image.new("RGB", (64, 63)).save(tmp_path / "train" / "dog" / "last.png")
+    assert ImageFolder(tmp_path, "train", decode_size=128).side is None
+
+
+def test_a_file_that_is_no_picture_is_named_where_sizes_are_asked_for(folder: Path) -> None:
+    (folder / "train" / "cat" / "0.png").write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"picture .*cat/0\.png is not a picture"):
+        ImageFolder(folder, "train", decode_size=20).side  # noqa: B018
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def refusing(path: Path) -> object:
+        if Path(path).name in ("lost+found", "train"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    (folder / "lost+found").mkdir()
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert find_splits(folder) == ["val"]
+    with pytest.raises(UserError, match=r"folder .*train cannot be read: Permission denied"):
+        ImageFolder(folder, "train", decode_size=20)
 
 
 def test_the_order_is_not_that_of_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,36 @@ def test_cifar_is_found_in_the_folder_or_in_the_archives_own(layout: Layout, inn
     assert source.read(np.array([0])).images.shape == (1, 3, 32, 32)
 
 
+STRAYS = [
+    *(".DS_Store", "README.md", "Thumbs.db", ".git/objects/a", "meta", "data_batch_1", "batches.meta"),
+    *(name for layout in (CIFAR10, CIFAR100) for name in layout.files),
+    f"{CIFAR10.folder}/test_batch.bin",
+]
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_a_stray_file_beside_the_splits_decides_nothing(name: str, folder: Path) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"stray")
+    source = open_images(folder, "val", decode_size=20)
+    assert isinstance(source, ImageFolder)
+    assert len(source) == 6
+
+
+def test_a_stray_file_beside_cifar_decides_nothing(tmp_path: Path) -> None:
+    write_cifar(tmp_path, CIFAR10)
+    for name in ("test.bin", "meta", "data_batch_1", "README.md"):
+        (tmp_path / name).touch()
+    (tmp_path / "runs" / "first").mkdir(parents=True)  # where a user has his checkpoints, say
+    assert len(open_images(tmp_path, "train", decode_size=20).classes) == 10
+
+
+def test_both_cifar_and_classes_are_refused(folder: Path) -> None:
+    write_cifar(folder, CIFAR100)
+    with pytest.raises(UserError, match=r"holds both CIFAR-100 \(.*\) and folders of classes \(.*/train\)"):
+        open_images(folder, "train", decode_size=20)
+
+
 def test_other_folders_hold_classes(folder: Path) -> None:
     source = open_images(folder, "val", decode_size=10)
     assert isinstance(source, ImageFolder)

@@ -108,3 +108,9 @@ def test_what_no_model_can_learn_from_is_told(tmp_path: Path) -> None:
     (tmp_path / "train.idx").write_bytes(b"hello")
     with pytest.raises(UserError, match=r"train\.idx is not an \.idx file"):
         open_monolingual(tmp_path, "train", DICTIONARY)
+
+
+def test_sources_to_translate_are_no_text_of_a_language_model(tmp_path: Path) -> None:
+    put(tmp_path, "test.en-de.en")
+    with pytest.raises(UserError, match=r"holds the source side of en-de.*without --target-lang"):
+        open_dictionary(tmp_path)

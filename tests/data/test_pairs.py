@@ -126,3 +126,52 @@ def test_ids_are_checked_against_their_own_side(tmp_path: Path) -> None:
     open_pairs(tmp_path, "train", "en", "de", small, DICTIONARY)
     with pytest.raises(UserError, match=r"de\.bin, row 0: id 8 is beyond the dictionary of 8 symbols"):
         open_pairs(tmp_path, "train", "en", "de", DICTIONARY, small)
+
+
+def opened_to_translate(folder: Path, split: str = "test", source: str = "en", target: str = "de") -> PairCorpus:
+    return open_pairs(folder, split, source, target, DICTIONARY, DICTIONARY, needs_target=False)
+
+
+@pytest.mark.parametrize("languages", ["en-de", "de-en", "en-None"])
+def test_sources_without_references(languages: str, tmp_path: Path) -> None:
+    put(tmp_path, f"test.{languages}.en", ENGLISH)
+    corpus = opened_to_translate(tmp_path)
+    assert not corpus.has_references
+    assert (len(corpus), corpus.source_sizes.tolist(), corpus.target_sizes.tolist()) == (3, [3, 2, 5], [0, 0, 0])
+    batch = corpus.batch(np.array([1, 0]))
+    assert batch.source.tolist() == [[6, 2, 1], [4, 5, 2]]
+    assert batch.target.shape == batch.previous.shape == (2, 0)
+    assert batch.target_tokens == 0
+    with pytest.raises(UserError, match=rf"split 'test' of .* has no references: test\.{languages}\.en\.idx is there"):
+        opened(tmp_path, "test")
+
+
+def test_both_sides_are_taken_where_there_are_both(tmp_path: Path) -> None:
+    put(tmp_path, "test.en-de.en", ENGLISH[:1])
+    put_pair(tmp_path, "test", "de-en")
+    assert opened_to_translate(tmp_path).has_references
+    assert len(opened_to_translate(tmp_path)) == 3
+    put(tmp_path, "test.de-en.de", GERMAN[:2])
+    with pytest.raises(UserError, match="preprocess both sides again, together"):
+        opened_to_translate(tmp_path)
+
+
+def test_a_split_without_its_source(tmp_path: Path) -> None:
+    put(tmp_path, "test.en-de.de", GERMAN)
+    with pytest.raises(UserError, match=r"has no en side: test\.en-de\.de\.idx is there, and no test\.en-de\.en\.idx"):
+        opened_to_translate(tmp_path)
+    assert not opened_to_translate(tmp_path, source="de", target="en").has_references
+    put(tmp_path, "valid", ENGLISH)
+    with pytest.raises(
+        UserError, match=r"is a text without a language \(valid\.idx\).*--source-lang en --target-lang de"
+    ):
+        opened_to_translate(tmp_path, "valid")
+    with pytest.raises(UserError, match="has no split 'train'"):
+        opened_to_translate(tmp_path, "train")
+
+
+def test_parts_without_references_leave_the_whole_without(tmp_path: Path) -> None:
+    put_pair(tmp_path, "train")
+    put(tmp_path, "train1.en-de.en", ENGLISH)
+    with pytest.raises(UserError, match=r"split 'train1' of .* has no references"):
+        opened(tmp_path, combine=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import seqba
 from seqba.core import Noise, noise_context
 from seqba.models.attention import Attention
 from seqba.models.packing import Packing
-from seqba.models.transformer import Transformer, sinusoids
+from seqba.models.transformer import Embedding, Transformer, sinusoids
 
 PAD, EOS = 1, 2
 VOCABULARY = 23
@@ -89,7 +90,7 @@ def reference_of(model: Transformer, *, pre_norm: bool, activation: str = "relu"
 
 def embed(model: Transformer, tokens: Tensor, side: str) -> Tensor:
     embedding = getattr(model, f"{side}_embedding")
-    return embedding.tokens(tokens) * 4 + sinusoids(tokens.shape[1], 16).double()
+    return embedding.tokens(tokens) * 4 + sinusoids(tokens.shape[1], 16, 2).double()
 
 
 def reference_logits(model: Transformer, theirs: nn.Transformer, source: Tensor, previous: Tensor) -> Tensor:
@@ -150,6 +151,38 @@ def test_attention_with_dropout_equals_softmax_attention_through_its_mask(causal
     with noise_context(Noise(0, 0, 0, (0,))):
         attended = ours.attend_to_self(ours.input_projection(x), packing, causal=causal)
     torch.testing.assert_close(attended, packing.pack(expected))
+
+
+def fairseq_positions(length: int, width: int, first: int = PAD + 1) -> Tensor:
+    """An independent reading of fairseq's formula, number by number: (length, width) float64.
+
+    `width // 2` sines at rates from 1 down to 1/10,000, their cosines, and a zero where the width is odd; the first
+    word of a row stands at padding's id + 1.
+    """
+    half = width // 2
+    rates = [10_000 ** -(rate / max(half - 1, 1)) for rate in range(half)]
+    rows = []
+    for position in range(first, first + length):
+        waves = [math.sin(position * rate) for rate in rates] + [math.cos(position * rate) for rate in rates]
+        rows.append(waves + [0.0] * (width % 2))
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("width", [16, 7, 1])
+def test_the_table_of_positions_is_fairseqs(width: int) -> None:
+    torch.testing.assert_close(sinusoids(90, width, 2).double(), fairseq_positions(90, width), atol=2e-5, rtol=0)
+
+
+def test_the_first_word_of_every_row_stands_at_position_2_unless_told_otherwise() -> None:
+    source, previous = make_batch(LENGTHS)
+    for changes, first in (({}, 2), ({"first_position": 0}, 0), ({"first_position": 5}, 5)):
+        model = make_model(**changes)
+        for embedding in (model.source_embedding, model.target_embedding):
+            assert isinstance(embedding, Embedding)
+            embedded = embedding(torch.tensor([PAD]), torch.tensor([0]))  # padding's own embedding is zero
+            torch.testing.assert_close(embedded[0], fairseq_positions(9, 16, first)[0], atol=1e-6, rtol=0)
+    wide = nn.functional.pad(source, (0, 4), value=PAD)
+    torch.testing.assert_close(make_model()(wide, previous), make_model()(source, previous))
 
 
 def test_features_are_the_rows_that_are_not_padding() -> None:
@@ -278,6 +311,13 @@ def test_rows_beyond_the_positions_are_refused() -> None:
         model.step(state, torch.tensor([[5]]))
     with pytest.raises(ValueError, match="longer than the model's 3 target positions"):
         model.step(state, torch.tensor([[5]]))
+
+
+def test_as_many_positions_as_before_can_be_used_wherever_they_begin() -> None:
+    source, previous = make_batch([(6, 3)])
+    for first in (0, 2, 40):
+        model = make_model(max_source_positions=6, max_target_positions=3, first_position=first)
+        assert model(source, previous).shape == (1, 3, VOCABULARY)
 
 
 def test_heads_must_divide_the_width() -> None:

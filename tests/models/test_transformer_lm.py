@@ -66,7 +66,7 @@ def reference_of(model: TransformerLM, *, pre_norm: bool, activation: str) -> nn
 
 
 def reference_logits(model: TransformerLM, theirs: nn.TransformerEncoder, rows: Tensor) -> Tensor:
-    embedded = model.embedding.tokens(rows) * 4 + sinusoids(rows.shape[1], 16).double()
+    embedded = model.embedding.tokens(rows) * 4 + sinusoids(rows.shape[1], 16, 2).double()
     causal = nn.Transformer.generate_square_subsequent_mask(rows.shape[1], dtype=torch.float64)
     padding = torch.zeros(rows.shape).double().masked_fill(rows == PAD, float("-inf"))
     return theirs(embedded, mask=causal, src_key_padding_mask=padding) @ model.output_weight.t()

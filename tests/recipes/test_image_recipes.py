@@ -195,6 +195,22 @@ def test_every_arm_makes_the_same_updates_and_validations(recipe, stubs: Path, t
     assert table(finished.stdout) == {name: ["90.50", "90.25"] for name in names}
 
 
+@pytest.mark.parametrize("arm", ["large-batch", "fixed-rows"])
+def test_the_further_arms_are_trained_as_the_others(recipe, stubs: Path, tmp_path: Path, arm: str) -> None:
+    arguments = ["--data", "here", "--arm", arm, "--copies", "4,8", "--epochs", "7", "--batch-size", "8"]
+    out = tmp_path / "out"
+    finished = recipe("cifar10_resnet44.sh", *arguments, "--out", out, *TINY[:1], SEQBA_VENV=str(stubs), PICTURES="60")
+    assert finished.returncode == 0, finished.stderr
+    trained = calls(stubs, "seqba-train")
+    assert [(call["--arm"], call["--copies"], call["--batch-size"]) for call in trained] == [
+        (arm, "4", "8"),
+        (arm, "8", "8"),
+    ]
+    for call in trained:
+        assert (call["--validate-interval-updates"], call["--max-update"]) == ("7", "49")
+    assert list(table(finished.stdout)) == [f"{arm}-4", f"{arm}-8"]
+
+
 def test_several_numbers_of_copies_share_one_baseline(recipe, stubs: Path, tmp_path: Path) -> None:
     arguments = [
         "--data",
@@ -338,7 +354,12 @@ def test_a_result_has_its_own_folder(stubs: Path, tmp_path: Path, arguments: lis
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--arm", "both"], "--arm is baseline, fixed-samples, ba or all, not 'both'"),
+        (["--arm", "both"], "--arm is baseline, fixed-samples, ba, large-batch, fixed-rows or all, not 'both'"),
+        (
+            ["--arm", "fixed-rows", "--copies", "2,3", "--batch-size", "8"],
+            "--arm fixed-rows sees 1/M of the examples, but --copies 3 doesn't divide --batch-size 8: give a multiple "
+            "of it",
+        ),
         (["--copies", "2,x"], "--copies takes a whole number from 1 on, not 'x'"),
         (["--copies", ""], "--copies takes a whole number from 1 on, not ''"),
         (["--epochs", "ten"], "--epochs takes a whole number from 1 on, not 'ten'"),

@@ -10,6 +10,7 @@ import pytest
 from seqba.training.checkpoint import read_checkpoint
 
 LINES = {"train": 60, "valid": 12, "test": 12}  # of 8 tokens each, the line's end included
+BATCH_SIZES = {"ptb.sh": 20, "wikitext2.sh": 80}
 ARMS = ["baseline", "fixed-samples", "ba"]
 TINY = ["--decoder-layers", "2", "--decoder-embed-dim", "8", "--decoder-hidden-size", "12"]
 STUB = """\
@@ -104,11 +105,28 @@ def test_sizes(recipe, folder: Path, stubs: Path, tmp_path: Path, size: str, wid
     assert (trained["--arm"], trained["--copies"]) == ("ba", "10")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("arm", "batch_size", "copies"), [("large-batch", 4, 1), ("fixed-rows", 1, 2)])
+def test_the_further_arms(recipe, folder: Path, tmp_path: Path, arm: str, batch_size: int, copies: int) -> None:
+    out = tmp_path / "out"
+    arguments = ["--from", folder, "--arm", arm, "--copies", "2", "--updates", "2", "--batch-size", "2"]
+    finished = recipe("ptb.sh", *arguments, "--size", "small", "--out", out, "--", *TINY)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.splitlines()[-1].split()[0] == arm
+    resolved = json.loads((out / arm / "run.json").read_text(encoding="utf-8"))
+    assert (resolved["shard"]["batch_size"], resolved["copies"]) == (batch_size, copies)
+
+
 @pytest.mark.parametrize("name", ["ptb.sh", "wikitext2.sh"])
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--arm", "both"], "--arm is baseline, fixed-samples, ba or all, not 'both'"),
+        (["--arm", "both"], "--arm is baseline, fixed-samples, ba, large-batch, fixed-rows or all, not 'both'"),
+        (
+            ["--arm", "fixed-rows", "--copies", "3"],
+            "--arm fixed-rows sees 1/M of the examples, but --copies 3 doesn't divide --batch-size "
+            "{batch_size}: give a multiple of it",
+        ),
         (["--size", "tiny"], "--size is paper or small, not 'tiny'"),
         (["--epochs", "ten"], "--epochs takes a whole number from 1 on, not 'ten'"),
         (["--updates", "0"], "--updates takes a whole number from 1 on, not '0'"),
@@ -119,7 +137,7 @@ def test_sizes(recipe, folder: Path, stubs: Path, tmp_path: Path, size: str, wid
 def test_mistakes_are_one_line(recipe, tmp_path: Path, name: str, arguments: list[str], complaint: str) -> None:
     finished = recipe(name, *arguments, "--out", tmp_path / "out")
     assert (finished.returncode, finished.stdout) == (2, "")
-    assert finished.stderr == f"error: {complaint}\n"
+    assert finished.stderr == f"error: {complaint.format(batch_size=BATCH_SIZES[name])}\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -28,7 +28,7 @@ from seqba.cli.command import run
 from seqba.cli.train import main
 from seqba.training.checkpoint import read_checkpoint
 from seqba.training.folder import LAST
-from seqba.training.loop import Group
+from seqba.training.groups import Group
 from seqba.training.trainer import Trainer
 
 RUN = [

@@ -32,7 +32,8 @@ from seqba.cli.command import run
 from seqba.cli.train import main
 from seqba.core import Ranks
 from seqba.errors import UserError
-from seqba.training.loop import Group, TrainingLoop
+from seqba.training.groups import Group
+from seqba.training.loop import TrainingLoop
 from seqba.training.trainer import Trainer
 
 RUN = [

@@ -50,11 +50,20 @@ MORE_RUNS = {
 """Adam's averages (an epsilon above the rounding of gradients that are zero), those of NT-ASGD, and epochs whose last
 update is a single cell."""
 
+ARM_RUNS = {
+    "fixed_rows_of_tokens": [*RUNS["transformer"], "--arm", "fixed-rows", "--copies", "4", "--max-tokens", "400"],
+    "fixed_rows_of_streams": [*RUNS["awd_lstm"], "--arm", "fixed-rows", "--update-freq", "4"],
+    "large_batch_of_streams": [*RUNS["awd_lstm"], "--arm", "large-batch", "--update-freq", "3"],
+    "fixed_rows_of_pictures": [*RUNS["resnet"], "--arm", "fixed-rows", "--copies", "2", "--update-freq", "4"],
+    "large_batch_of_pictures": [*RUNS["resnet"], "--arm", "large-batch", "--copies", "2", "--update-freq", "3"],
+}
+"""The further arms; each has at least three cells."""
+
 
 def train_all(folder: Path, updates: str, more: list[str], *, names: list[str], save: str) -> None:
     """Trains each of `names` on FOLDER/DATA into FOLDER/SAVE/NAME."""
     for name in names:
-        data, *options = {**RUNS, **MORE_RUNS}[name]
+        data, *options = {**RUNS, **MORE_RUNS, **ARM_RUNS}[name]
         save_dir = folder / save / name
         log = ["--save-dir", str(save_dir), "--log-file", f"{save_dir}.jsonl", "--max-update", updates]
         status = run(main, [str(folder / data), *options, *COMMON, *log, *more])

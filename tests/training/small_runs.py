@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from sums import Line, SquaresTask
 
+from seqba.core.noise import KEY_VERSION
 from seqba.training.arms import derive_grid
 from seqba.training.checkpoint import plain_options
 from seqba.training.folder import CheckpointFolder
@@ -58,6 +59,7 @@ def make_constants(options: TrainingOptions, task: SquaresTask, **batches: Any) 
         },
         "model": {"arch": "line", "options": {"width": 4, "dropout": 0.5}},
         "training": plain_options(options),
+        "key_version": KEY_VERSION,
     }
     return {"cfg": cfg, "task_state": task.state(), "origin": origin(options.checkpoints)}
 

@@ -13,6 +13,7 @@ import torch
 from seqba.errors import UserError
 from seqba.models.architectures import build_transformer, resolve_transformer, resolve_transformer_lm
 from seqba.models.options import TransformerLMOptions, TransformerOptions
+from seqba.models.transformer import sinusoids
 from seqba.models.transformer_lm import TransformerLM
 from seqba.training.checkpoint import (
     build_model,
@@ -52,6 +53,26 @@ def test_a_model_comes_back_from_its_checkpoint(tmp_path: Path, state: dict[str,
     weights = loaded.model.state_dict()
     assert list(weights) == list(state["model"])
     assert all(torch.equal(weights[name], tensor) for name, tensor in state["model"].items())
+
+
+def test_positions_of_older_checkpoints_begin_at_0(tmp_path: Path, state: dict[str, Any]) -> None:
+    language_model = resolve_transformer_lm("transformer_lm", TransformerLMOptions(decoder_layers=1), longest=8)
+    described = {"arch": "transformer_lm", "options": plain_options(language_model)}
+    states = {
+        "source_embedding": state,
+        "embedding": {
+            **state,
+            "cfg": {"model": described},
+            "model": build_model(described, {"vocabulary": 20}).state_dict(),
+            "task_state": {"vocabulary": 20},
+        },
+    }
+    for name, each in states.items():
+        for first in (2, 0):
+            write_checkpoint(tmp_path / "a.pt", each)
+            positions = getattr(load_model(tmp_path / "a.pt").model, name).positions
+            assert torch.equal(positions[0], sinusoids(1, positions.shape[1], first)[0])
+            each["cfg"]["model"]["options"].pop("first_position", None)
 
 
 def test_the_weights_are_a_plain_state_dict(tmp_path: Path, state: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import torch
 from alphabet import write_alphabet
 from broadcast_world import COPIES, SIZE, UPDATES
 from broadcast_world import run_all as read_all
-from rank_runs import RUNS, train_all
+from rank_runs import ARM_RUNS, RUNS, train_all
 from reversal import write_reversal
 from toy_images import write_coloured_cifar
 
@@ -137,6 +137,18 @@ def test_a_run_begun_on_four_ranks_goes_on_on_one_and_on_three(folder: Path) -> 
         for name in RUNS:
             went_on = state_of(folder, f"on-{ranks}", name)["model"]
             assert distance(state_of(folder, "1", name)["model"], went_on) < 1e-5, (name, ranks)
+
+
+@pytest.mark.slow
+def test_the_further_arms_are_those_of_one_process_too(folder: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    train_all(folder, "6", [], names=list(ARM_RUNS), save="arms alone")
+    torch.set_num_threads(threads)
+    finished = torchrun(folder, 3, "arms", 6, names=",".join(ARM_RUNS))
+    assert finished.returncode == 0, finished.stderr
+    for name in ARM_RUNS:
+        assert distance(*(state_of(folder, save, name)["model"] for save in ("arms alone", "arms"))) < 1e-5, name
 
 
 @pytest.mark.slow

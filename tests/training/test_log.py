@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from seqba.errors import UserError
+from seqba.tasks import Unit
 from seqba.training.log import TrainingLog
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
+from seqba.training.totals import Totals
 from seqba.training.trainer import UpdateReport
 
 CPU = torch.device("cpu")
@@ -24,7 +26,6 @@ def report(update: int, loss: float = 2.0, **changes: Any) -> UpdateReport:
     values: dict[str, Any] = {
         "update": update,
         "lr": 0.1,
-        "loss": loss,
         "means": {"nll": loss / 2},
         "weight": 10.0,
         "unique": 5,
@@ -32,8 +33,11 @@ def report(update: int, loss: float = 2.0, **changes: Any) -> UpdateReport:
         "grad_norm": 3.0,
         "clipped": False,
         "skipped": False,
+        **changes,
     }
-    return UpdateReport(**{**values, **changes})
+    weight, count = values.pop("weight"), values["processed"]
+    sums = {name: mean * count for name, mean in values.pop("means").items()}
+    return UpdateReport(totals=Totals(loss * weight, weight, count, sums), **values)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -57,7 +61,7 @@ def test_json_lines_have_the_promised_fields(capsys: pytest.CaptureFixture[str])
         "update": 2,
         "lr": 0.1,
         "loss": 2.5,  # (30 · 2 + 10 · 4) / 40
-        "nll": 1.5,  # per token: (5 · 1 + 5 · 2) / 10
+        "nll": 1.5,  # per token: (10 · 1 + 10 · 2) / 20
         "ppl": pytest.approx(math.exp(1.5), rel=1e-5),
         "grad_norm": 2.0,
         "clip_rate": 0.5,
@@ -85,13 +89,40 @@ def test_the_last_line_tells_the_epoch_of_its_update(capsys: pytest.CaptureFixtu
 def test_images_are_counted_and_right_or_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     log = TrainingLog(LogOptions(log_format="json", log_interval=2), CPU, unit="images")
     progress = Progress(unique=10, processed=20)
-    log.update(report(1, unique=6, means={"nll": 1.0, "top1": 0.5}), progress, 0, seconds=0.5)
-    log.update(report(2, unique=2, means={"nll": 2.0, "top1": 0.1}), progress, 0, seconds=1.5)
+    log.update(report(1, unique=6, processed=12, means={"nll": 1.0, "top1": 0.5}), progress, 0, seconds=0.5)
+    log.update(report(2, unique=2, processed=4, means={"nll": 2.0, "top1": 0.1}), progress, 0, seconds=1.5)
     (line,) = lines(capsys.readouterr().out)
-    assert line["nll"] == 1.25  # (6 · 1 + 2 · 2) / 8
-    assert line["top1"] == 40.0  # percent: (6 · 0.5 + 2 · 0.1) / 8
+    assert line["nll"] == 1.25  # (12 · 1 + 4 · 2) / 16
+    assert line["top1"] == 40.0  # percent: (12 · 0.5 + 4 · 0.1) / 16
     assert (line["unique_images"], line["processed_images"], line["unique_images_per_s"]) == (10, 20, 4.0)
     assert not [name for name in line if "token" in name or name == "ppl"]
+
+
+@pytest.mark.parametrize("unit", ["tokens", "images"])
+def test_a_tasks_sum_of_any_name_leaves_the_lines_as_they_are(unit: Unit, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(extra: dict[str, float]) -> list[dict[str, Any]]:
+        log = TrainingLog(LogOptions(log_format="json", log_interval=1), CPU, max_update=5, unit=unit)
+        log.update(report(1, means={"nll": 1.0, **extra}), Progress(epoch=3, unique=10, processed=20), 2, seconds=0.5)
+        metrics = report(1, means={"nll": 1.0, **extra}).totals.metrics(unit)
+        log.validation("valid", {**metrics, "bleu": 30.0}, Progress(epoch=3, best=1.0), 1)
+        told = lines(capsys.readouterr().out)
+        del told[0]["memory_mb"]
+        return told
+
+    plain = told({})
+    names = {*plain[0], *plain[1], "memory_mb"} - {"nll"}
+    assert len(names) > 12
+    for line, whole in zip(plain, told(dict.fromkeys(names, 7.0)), strict=True):
+        assert {name: whole[name] for name in line} == line
+        assert {name: whole[f"task_{name}"] for name in names} == dict.fromkeys(names, 7.0)
+
+
+def test_a_tasks_sum_of_any_name_fits_into_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format="tqdm"), CPU)
+    names = ("loss", "lr", "refresh", "ordered_dict", "self")
+    log.update(report(1, means={"nll": 1.0, **dict.fromkeys(names, 7.0)}), Progress(), 0, 1.0)
+    log.close()
+    assert "refresh=7.00" in capsys.readouterr().err
 
 
 def test_every_window_starts_anew_and_the_rest_is_told_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:

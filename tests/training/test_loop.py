@@ -12,7 +12,8 @@ from torch import Tensor
 
 from seqba.errors import UserError
 from seqba.training.folder import LAST
-from seqba.training.loop import Groups, TrainingLoop
+from seqba.training.groups import Groups
+from seqba.training.loop import TrainingLoop
 from seqba.training.signals import StopSignal
 from seqba.training.validation import Interrupted
 

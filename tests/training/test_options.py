@@ -52,10 +52,6 @@ PLAIN = TrainingOptions(
             "--lr-drop-unit epoch needs one --update-freq",
         ),
         ({"schedule": ScheduleOptions(lr=0.1, warmup_init_lr=0.01)}, "--warmup-init-lr belongs to"),
-        (
-            {"grid": GridOptions(arm="fixed-samples", copies=4), "run": RunOptions(max_epoch=3)},
-            "use --max-update",
-        ),
         ({"optimisation": OptimisationOptions(adam_betas=(0.9,))}, "--adam-betas takes two numbers"),
         ({"validation": ValidationOptions(best_checkpoint_metric="bleu")}, "needs --maximize-best-checkpoint-metric"),
         (

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from small_runs import make_constants, make_loop, make_options
 from sums import SquaresTask
 
 from seqba.errors import UserError
+from seqba.training.checkpoint import read_checkpoint, write_checkpoint
 from seqba.training.folder import LAST
+from seqba.training.progress import Progress
 from seqba.training.signals import StopSignal
 from seqba.training.state import Resets, Start, find_start, restore
 
@@ -112,6 +115,29 @@ def test_another_grid_is_refused(changes: dict[str, Any], named: str, trained: P
         make_loop(make_options(trained, **changes))
 
 
+def test_noise_of_another_key_version_is_refused_unless_the_data_starts_over(trained: Path) -> None:
+    options = make_options(trained)
+    constants = make_constants(options, SquaresTask())
+    constants["cfg"]["key_version"] += 1
+    for resets, state in (
+        (Resets(), torch.load(trained / LAST)),
+        (Resets(optimizer=True), without_key_version(trained)),
+    ):
+        start = Start(trained / LAST, state, resets)
+        with pytest.raises(UserError, match=r"key version 1, and this version of seqba draws that of 2: .*--save-dir"):
+            restore(start, make_loop(options).trainer, constants)
+    start = Start(trained / LAST, torch.load(trained / LAST), Resets(dataloader=True))
+    assert restore(start, make_loop(options).trainer, constants).epoch == 1
+
+
+def without_key_version(folder: Path) -> dict[str, Any]:
+    """A checkpoint as versions before the key's wrote it, read as it is read today."""
+    state = torch.load(folder / LAST)
+    del state["cfg"]["key_version"]
+    write_checkpoint(folder / "older.pt", state)
+    return read_checkpoint(folder / "older.pt")
+
+
 def test_other_batches_are_refused(trained: Path) -> None:
     options = make_options(trained)
     loop = make_loop(options)
@@ -176,8 +202,14 @@ def test_another_model_or_dictionary_is_refused(trained: Path) -> None:
     constants["cfg"]["model"]["options"]["width"] = 5
     with pytest.raises(UserError, match=r"--width 5 \(it had 4\).*another --save-dir"):
         restore(start, loop.trainer, constants)
+    other = make_constants(options, SquaresTask())
+    other["task_state"] = {**other["task_state"], "sha256": "0"}
+    with pytest.raises(UserError, match=r"on other data \(sha256 differ\).*, or take another --save-dir"):
+        restore(start, loop.trainer, other)
+    with pytest.raises(UserError, match=r"on other data \(sha256 differ\).*, or take another checkpoint"):
+        restore(replace(start, is_named=True), loop.trainer, other)
     constants = {**make_constants(options, SquaresTask()), "task_state": {"task": "cubes"}}
-    with pytest.raises(UserError, match=r"other data \(task differ\)"):
+    with pytest.raises(UserError, match=r"is of --task squares, and this run of --task cubes: take another --save-dir"):
         restore(start, loop.trainer, constants)
 
 
@@ -186,9 +218,57 @@ def test_a_checkpoint_without_its_position_is_told(part: str, trained: Path) -> 
     options = make_options(trained)
     state = torch.load(trained / LAST)
     del state["extra_state"][part]
-    with pytest.raises(UserError, match="can't be resumed from"):
+    with pytest.raises(
+        UserError, match=r"doesn't say where its run was: begin a new run .* --finetune-from-model .*last"
+    ):
         restore(
-            Start(trained / LAST, state, Resets()),
+            Start(trained / LAST, state, Resets(optimizer=True)),
             make_loop(options).trainer,
             make_constants(options, SquaresTask()),
         )
+
+
+def test_a_checkpoint_without_its_optimizer_names_the_ways_on(trained: Path) -> None:
+    options = make_options(trained)
+    constants = make_constants(options, SquaresTask())
+    state = torch.load(trained / LAST)
+    del state["last_optimizer_state"]
+    with pytest.raises(
+        UserError, match=r"has no optimizer state.*add --reset-optimizer .* --finetune-from-model .*last"
+    ):
+        restore(Start(trained / LAST, state, Resets()), make_loop(options).trainer, constants)
+    progress = restore(Start(trained / LAST, state, Resets(optimizer=True)), make_loop(options).trainer, constants)
+    assert (progress.epoch, progress.updates_in_epoch) == (2, 2)
+
+
+def test_weights_alone_are_enough_to_finetune(trained: Path) -> None:
+    options = make_options(trained)
+    state = torch.load(trained / LAST)
+    bare = {
+        **state,
+        "extra_state": {},
+        "last_optimizer_state": None,
+        "cfg": {**state["cfg"], "task": {}, "training": {}},
+    }
+    loop = make_loop(options)
+    progress = restore(
+        Start(trained / LAST, bare, Resets(True, True, True, True)),
+        loop.trainer,
+        make_constants(options, SquaresTask()),
+    )
+    assert progress == Progress()
+    assert torch.equal(loop.trainer.model.weight, state["model"]["weight"])
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [1], {}, {"progress": 1, "trainer": 2}, float("inf")])
+def test_parts_of_another_kind_are_told(value: object, trained: Path) -> None:
+    options = make_options(trained)
+    for part in ("progress", "trainer"):
+        state = torch.load(trained / LAST)
+        state["extra_state"][part] = value
+        with pytest.raises(UserError, match="can't be resumed from, a part of it is missing or damaged"):
+            restore(
+                Start(trained / LAST, state, Resets()),
+                make_loop(make_options(trained)).trainer,
+                make_constants(options, SquaresTask()),
+            )

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 from sums import Line, Rows, SquaresTask, poison
+from torch import Tensor, nn
 
 from seqba.errors import UserError
 from seqba.training.trainer import Trainer, UpdateRules
@@ -58,6 +60,23 @@ def test_noise_does_not_depend_on_the_plan(plan: str) -> None:
         for number in range(3):
             trainer.update(task.batches[number : number + 2])
     assert torch.allclose(expected.weight, model.weight, rtol=1e-5)
+
+
+def test_names_of_sums_and_notes_are_free() -> None:
+    names = ("loss", "weight", "count", "unique", "processed", "unread")
+
+    class Named(SquaresTask):
+        def loss(self, model: nn.Module, batch: Rows) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+            loss, weight, sums = super().loss(model, batch)
+            return loss, weight, {**sums, **dict.fromkeys(names, torch.tensor(24.0))}
+
+    batches = SquaresTask().batches[:2]
+    expected = make_trainer(SquaresTask(), Line(), copies=3).update(batches)
+    report = make_trainer(Named(), Line(), copies=3).update(batches, dict.fromkeys(names, 5.0))
+    assert report.notes == dict.fromkeys(names, 5.0)
+    for name in ("loss", "weight", "unique", "processed"):
+        assert getattr(report, name) == getattr(expected, name)
+    assert report.means == {**expected.means, **dict.fromkeys(names, 1.0)}  # 24 for 3 copies of 4 rows of two tokens
 
 
 def test_the_noise_is_keyed_by_the_update() -> None:

@@ -1,0 +1,95 @@
+"""What other libraries wrap around a model: it changes neither the names of its noise nor whose rows are whose."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+WRAPPED = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Where DistributedDataParallel, torch.compile, FSDP and checkpoint wrappers keep the module that they wrap."""
+
+
+def module_names(model: nn.Module) -> dict[int, str]:
+    """`id` of each module → its qualified name, less the attributes of wrappers: those of the model in them.
+
+    Where two modules come to one name their draws are numbered on, so that they differ all the same.
+    """
+    return {
+        id(module): ".".join(part for part in name.split(".") if part not in WRAPPED)
+        for name, module in model.named_modules()
+    }
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """Processes that each have other rows, under a wrapper that takes the mean of their gradients.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: how many there are.
+        synchronised: the parts of the model whose backward waits for the other processes unless it is told not to.
+    """
+
+    rank: int = 0
+    size: int = 1
+    synchronised: tuple[DistributedDataParallel, ...] = ()
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Replicas:
+        """The processes that a model is wrapped for: by DistributedDataParallel or by either FSDP.
+
+        Raises:
+            ValueError: for DataParallel over several devices, whose threads see parts of a copy's rows.
+        """
+        wrapped = tuple(module for module in model.modules() if isinstance(module, DistributedDataParallel))
+        if wrapped:
+            processes = wrapped[0].process_group
+            return cls(dist.get_rank(processes), dist.get_world_size(processes), wrapped)
+        for module in model.modules():
+            if isinstance(module, DataParallel) and len(module.device_ids) > 1:
+                raise ValueError("DataParallel deals a copy's rows out over threads: take DistributedDataParallel")
+            group = _group_of_fsdp(module)
+            if group is not None:
+                return cls(dist.get_rank(group), dist.get_world_size(group))
+        return cls()
+
+    def number(self, shard: int) -> int:
+        """The number of this process's shard among those of all: other rows, other masks."""
+        return shard * self.size + self.rank
+
+    @contextmanager
+    def without_exchange(self) -> Iterator[None]:
+        """Inside, a backward leaves gradients to be added up by the one that follows."""
+        with ExitStack() as stack:
+            for module in self.synchronised:
+                stack.enter_context(module.no_sync())
+            yield
+
+
+def _group_of_fsdp(module: nn.Module) -> dist.ProcessGroup | None:
+    """The processes over which torch's FSDP, of the one kind or the other, has sharded a module."""
+    fsdp = cast(Any, sys.modules.get("torch.distributed.fsdp"))  # half a second to import, and no need to
+    if fsdp is None:
+        return None
+    if isinstance(module, fsdp.FullyShardedDataParallel):
+        return cast(dist.ProcessGroup, module.process_group)
+    if not isinstance(module, getattr(fsdp, "FSDPModule", ())):
+        return None
+    meshes = [
+        cast(Any, parameter).device_mesh for parameter in module.parameters() if hasattr(parameter, "device_mesh")
+    ]
+    if not meshes:
+        return None
+    if meshes[0].ndim > 1:
+        raise ValueError(
+            f"which of a mesh of {meshes[0].ndim} dimensions have rows of their own isn't known: call fully_shard with "
+            "a mesh of one dimension"
+        )
+    return cast(dist.ProcessGroup, meshes[0].get_group())

@@ -1,0 +1,183 @@
+"""What a process does with a model in a wrapper of torch's, and what one process does in place of all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from small_network import Network, gradient_of, make_batch, mean_loss, summed_loss
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+import seqba
+from seqba.core import Ranks
+
+COPIES = 3
+
+
+def make_network(dropout: type[nn.Module] = seqba.nn.Dropout) -> Network:
+    torch.manual_seed(1)
+    model = Network().double()
+    model.dropout = dropout(0.3)
+    return model
+
+
+def rows_of(rank: int, shard: int = 0) -> Any:
+    """Other rows on every process, and other numbers of them."""
+    return make_batch(rows=4 + rank, seed=10 * shard + rank, dtype=torch.float64)
+
+
+def mean_of_processes(size: int, shards: int = 1) -> Tensor:
+    """The gradient of DistributedDataParallel: the mean over processes of their own, each under its own keys."""
+    gradients = []
+    for rank in range(size):
+        model = make_network()
+        for shard in range(shards):
+            key = {"update": 7, "shard": shard * size + rank}
+            seqba.merged_gradient(model, rows_of(rank, shard), summed_loss, copies=COPIES, **key)
+        gradients.append(gradient_of(model))
+    return torch.stack(gradients).mean(0)
+
+
+def in_data_parallel(ranks: Ranks) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for plan in ("looped", "stacked", 2, "auto"):
+        model, messages = wrapped(ranks)
+        step = seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, copies=COPIES, plan=plan, update=7)
+        found[f"gradient {plan}"] = gradient_of(model)
+        found[f"messages {plan}"] = len(messages)
+        found[f"weight {plan}"] = step.weight
+    found["two shards"] = accumulated(ranks)
+    found["grid"] = of_a_grid(ranks)
+    found["recomputed"] = recomputed(ranks)
+    found["buckets"] = accumulated(ranks, gradient_as_bucket_view=True)
+    found["compiled"] = compiled(ranks)
+    found["after a failure"] = after_a_failure(ranks)
+    found["refused"] = refusal(ranks)
+    found["ordinary masks differ"] = ordinary_masks_differ(ranks)
+    return found
+
+
+def wrapped(ranks: Ranks, **options: Any) -> tuple[DistributedDataParallel, list[int]]:
+    """The network in DistributedDataParallel, and a list of the messages that its gradients have been sent in."""
+    model = DistributedDataParallel(make_network(), process_group=ranks.group, **options)
+    messages: list[int] = []
+
+    def send(state: object, bucket: Any) -> Any:
+        messages.append(bucket.index())
+        work = dist.all_reduce(bucket.buffer().div_(ranks.size), group=ranks.group, async_op=True)
+        return work.get_future().then(lambda future: future.value()[0])
+
+    send.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[Tensor]}  # looked at, as they are
+    model.register_comm_hook(None, send)
+    return model, messages
+
+
+def accumulated(ranks: Ranks, **options: Any) -> Tensor:
+    model, _ = wrapped(ranks, **options)
+    for shard in range(2):
+        rows = rows_of(ranks.rank, shard)
+        seqba.merged_gradient(model, rows, summed_loss, copies=COPIES, plan="looped", update=7, shard=shard)
+    return gradient_of(model)
+
+
+def of_a_grid(ranks: Ranks) -> Tensor:
+    """Twice the mean over a grid of two shards of one weight, which is the sum of their means."""
+    model, _ = wrapped(ranks)
+    shards = [rows_of(ranks.rank, shard) for shard in range(2)]
+    weight = COPIES * sum(len(shard[1]) for shard in shards)
+    seqba.grid_gradient(model, shards, summed_loss, copies=COPIES, weight=weight, plan="looped", update=7)
+    return 2 * gradient_of(model)
+
+
+def recomputed(ranks: Ranks) -> Tensor:
+    model, _ = wrapped(ranks)
+
+    def loss_fn(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
+        logits = checkpoint(model, batch[0], use_reentrant=False)
+        return nn.functional.cross_entropy(logits, batch[1], reduction="sum"), len(batch[1])
+
+    seqba.merged_gradient(model, rows_of(ranks.rank), loss_fn, copies=COPIES, plan="looped", update=7)
+    return gradient_of(model)
+
+
+def compiled(ranks: Ranks) -> Tensor:
+    model = torch.compile(wrapped(ranks)[0], backend="eager")
+    seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, copies=COPIES, plan="looped", update=7)
+    return gradient_of(model)
+
+
+def after_a_failure(ranks: Ranks) -> Tensor:
+    """The gradient of the update after one whose second copy failed on every rank."""
+    model, _ = wrapped(ranks)
+    calls = 0
+
+    def loss_fn(model: nn.Module, batch: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RuntimeError("a bad batch")
+        return summed_loss(model, batch)
+
+    for update in (6, 7):
+        try:
+            seqba.merged_gradient(model, rows_of(ranks.rank), loss_fn, copies=COPIES, plan="looped", update=update)
+        except RuntimeError:
+            assert all(parameter.grad is None for parameter in model.parameters())
+    return gradient_of(model)
+
+
+def refusal(ranks: Ranks) -> str:
+    try:
+        seqba.merged_gradient(wrapped(ranks)[0], rows_of(0), summed_loss, copies=COPIES, ranks=ranks)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def ordinary_masks_differ(ranks: Ranks) -> bool:
+    """Whether ordinary dropout drew other masks on every process, whose generators were seeded alike."""
+    network = make_network(nn.Dropout)
+    seen: list[Tensor] = []
+    network.dropout.register_forward_hook(lambda module, given, out: seen.append(out[:4] != 0))
+    model = DistributedDataParallel(network, process_group=ranks.group)
+    torch.manual_seed(0)
+    seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, copies=1, update=7)
+    masks = [torch.zeros_like(seen[0]) for _ in range(ranks.size)]
+    dist.all_gather(masks, seen[0], group=ranks.group)
+    return not torch.equal(masks[0], masks[1])
+
+
+def in_sharding(ranks: Ranks) -> dict[str, Any]:
+    """The gradients under either FSDP, put together."""
+    found = {}
+    mesh = DeviceMesh.from_group(ranks.group, "cpu")
+    model = fully_shard(make_network(), mesh=mesh)
+    seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, copies=COPIES, plan="looped", update=7)
+    found["fully_shard"] = torch.cat([parameter.grad.full_tensor().flatten() for parameter in model.parameters()])
+    found["refused"] = refused_in_fsdp(ranks)
+    return found
+
+
+def refused_in_fsdp(ranks: Ranks) -> str:
+    model = FullyShardedDataParallel(make_network(), process_group=ranks.group, use_orig_params=True, device_id="cpu")
+    try:
+        seqba.merged_gradient(model, rows_of(0), mean_loss, copies=COPIES, ranks=ranks)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def plain_masks(model: nn.Module) -> list[Tensor]:
+    """What the dropouts of a network in some wrapper drop, for all copies."""
+    network = next(module for module in model.modules() if isinstance(module, Network))
+    seen: list[Tensor] = []
+    for module in (network.dropout, network.locked):
+        module.register_forward_hook(lambda module, given, out: seen.append(out != 0))
+    batch = make_batch(dtype=torch.float64)
+    seqba.merged_gradient(model, batch, mean_loss, copies=COPIES, plan="stacked", update=7)
+    return seen
