@@ -31,10 +31,10 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: from the file system (a full disk, no permission), carrying `path` as its file name.
     """
-    path = Path(path)
+    given, path = path, Path(path)
     if path.exists() and not path.is_file():
         # Renaming onto a folder fails late, and onto a device replaces it.
-        raise UserError(f"{path} is not a file that could be written: give another path")
+        raise UserError(f"{given} is not a file that could be written: give another path")
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
@@ -47,7 +47,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and (error.filename is None or Path(str(error.filename)) == partial):
             # A failed write() names no file and a failed open() the partial one: the user knows only `path`.
-            error.filename = str(path)
+            error.filename = str(given)
         raise
 
 

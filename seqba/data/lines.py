@@ -30,6 +30,9 @@ NO_TEXT = {
     b"PK\x03\x04": ("a zip archive (as checkpoints are)", "give the text itself"),
     b"\x89PNG": ("a PNG picture", "give a text"),
     b"\xff\xd8\xff": ("a JPEG picture", "give a text"),
+    b"II*\x00": ("a TIFF picture", "give a text"),
+    b"MM\x00*": ("a TIFF picture", "give a text"),
+    b"RIFF": ("a RIFF file (a WebP picture or sound)", "give a text"),
     b"GIF8": ("a GIF picture", "give a text"),
     b"%PDF-": ("a PDF document", "give its plain text"),
     b"MMIDIDX": ("the index of a data-bin", "give the text that it was made from"),
@@ -95,10 +98,11 @@ def check_is_text(head: bytes, where: str) -> None:
     Raises:
         UserError: calling it what it is.
     """
-    for magic in NO_TEXT:
-        if head.startswith(magic) and any(byte >= 0x80 or byte < 0x09 for byte in magic):
-            raise _no_text(where, magic)
-    if 10 * head.count(0) > len(head):  # a stray one occurs in texts from the web
+    magic = _find_magic(head)
+    is_full_of_nul = 10 * head.count(0) > len(head)  # a stray one occurs in texts from the web
+    if magic is not None and (is_full_of_nul or any(byte >= 0x80 or byte < 0x09 for byte in magic)):
+        raise _no_text(where, magic)
+    if is_full_of_nul:
         raise UserError(
             f"{where} is not UTF-8 text: it is full of NUL bytes, as UTF-16 text and binary files are; give a text, or "
             "convert it (iconv -f utf-16 -t utf-8)"
@@ -114,12 +118,16 @@ def not_utf8(where: str, line: int, byte: int, head: bytes = b"") -> UserError:
         byte: the first one.
         head: what the file begins with, to call it what it is where that is known.
     """
-    for magic in NO_TEXT:
-        if head.startswith(magic):
-            return _no_text(where, magic)
+    magic = _find_magic(head)
+    if magic is not None:
+        return _no_text(where, magic)
     return UserError(
         f"{where}, line {line}: byte 0x{byte:02x} is not UTF-8; convert the file (iconv -t utf-8) or mend the line"
     )
+
+
+def _find_magic(head: bytes) -> bytes | None:
+    return next((magic for magic in NO_TEXT if head.startswith(magic)), None)
 
 
 def _no_text(where: str, magic: bytes) -> UserError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from seqba.errors import UserError, quoted
 from seqba.options import option
@@ -34,6 +34,12 @@ class PreprocessOptions:
         None, "learn a joint SentencePiece model (BPE) of this many pieces and encode all text with it", minimum=8
     )
     sentencepiece_model: str | None = option(None, "encode all text with this SentencePiece model", metavar="FP")
+
+    def __str__(self) -> str:
+        """What was asked for, paths as they were given."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        told = (f"{name}={quoted(value) if isinstance(value, str) else value}" for name, value in values)
+        return f"{type(self).__name__}({', '.join(told)})"
 
     @property
     def languages(self) -> tuple[str | None, ...]:

@@ -95,7 +95,7 @@ class Start:
         is_named: whether the command names it; it was found in the save-dir otherwise.
     """
 
-    path: str | Path
+    path: Path
     state: dict[str, Any]
     resets: Resets
     is_named: bool = False
@@ -139,10 +139,10 @@ def find_start(options: CheckpointOptions) -> Start | None:
             return Start(last, state, _resets(options))
     if options.finetune_from_model is not None:
         named = options.finetune_from_model
-        return Start(named, read_checkpoint(named), Resets(True, True, True, True), is_named=True)
+        return Start(Path(named), read_checkpoint(named), Resets(True, True, True, True), is_named=True)
     if names_default:
         return None
-    return Start(options.restore_file, read_checkpoint(options.restore_file), _resets(options), is_named=True)
+    return Start(Path(options.restore_file), read_checkpoint(options.restore_file), _resets(options), is_named=True)
 
 
 def capture(trainer: Trainer[Any], progress: Progress, constants: Mapping[str, Any]) -> dict[str, Any]:

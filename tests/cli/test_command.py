@@ -54,6 +54,21 @@ def test_a_closed_stream_is_no_traceback(closed: str) -> None:
     assert done.stdout.decode() == ("" if closed == ">&-" else "×\n")
 
 
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_a_name_goes_out_as_it_came_in(locale: dict[str, str]) -> None:
+    code = (
+        "import sys; from seqba.cli.command import run; from seqba.errors import UserError\n"
+        "def main(arguments):\n"
+        "    print(sys.argv[1], chr(0xD7), chr(0xD800)); raise UserError(sys.argv[1])\n"
+        "sys.exit(run(main))"
+    )
+    name = b"gr\xc3\xbc\xc3\x9fe  caf\xe9"
+    environment = {**os.environ, **locale, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, name], env=environment, capture_output=True)
+    assert done.stderr == b"error: " + name + b"\n"
+    assert done.stdout == name + " × \\ud800\n".encode()
+
+
 def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from seqba.cli.command import run\n"

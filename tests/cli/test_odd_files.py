@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,6 +131,29 @@ def test_every_command_counts_the_same_lines(
     assert f"t.en has {count} lines and" in capsys.readouterr().err
 
 
+def test_negative_counts_change_nothing(token_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "bin"
+    shutil.copytree(token_world.data, data)
+    for language in ("en", "de"):
+        path = data / f"dict.{language}.txt"
+        path.write_text(re.sub(r" (\d+)$", r" -\1", path.read_text(encoding="utf-8"), flags=re.M), encoding="utf-8")
+    told = []
+    for folder in (token_world.data, data):
+        command = [str(folder), "--path", str(token_world.checkpoint), *BRIEF]
+        assert run(generate, command) == 0
+        assert run(interact, [*command, "--input", str(token_world.folder / "test.en")]) == 0
+        told.append(re.sub(r"W-.*", "", capsys.readouterr().out))
+    assert told[0] == told[1]
+    texts = ["--trainpref", str(token_world.folder / "train"), "--destdir", str(tmp_path / "again")]
+    given = ["--srcdict", str(data / "dict.en.txt"), "--tgtdict", str(data / "dict.de.txt")]
+    assert run(preprocess, ["-s", "en", "-t", "de", *texts, *given]) == 0
+    assert (tmp_path / "again" / "train.en-de.en.bin").read_bytes() == (data / "train.en-de.en.bin").read_bytes()
+    dictionary = (tmp_path / "again" / "dict.en.txt").read_text(encoding="utf-8")
+    assert dictionary == (data / "dict.en.txt").read_text(encoding="utf-8").replace(" -0\n", " 0\n")
+    rates = ["--max-tokens", "60", "--lr", "0.1", "--max-update", "1", "--cpu", "--valid-subset", "test"]
+    assert run(train, [str(data), "--save-dir", str(tmp_path / "m"), "--arch", "transformer_tiny", *rates]) == 0
+
+
 @pytest.fixture(scope="module")
 def byte_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A data-bin whose SentencePiece model spells the characters that it doesn't know in bytes."""
@@ -202,6 +226,7 @@ def test_names_that_are_not_utf8(token_world: World, tmp_path: Path, capfdbinary
     for main, arguments in commands:
         assert run(main, arguments) == 0, capfdbinary.readouterr().err
     log = Path(made, "preprocess.log").read_text(encoding="utf-8")
+    assert r"caf\xe9 \xffü/\xfc', validpref=" in log
     assert r"caf\xe9 \xffü/\xfc.en: 2 sents" in log
     assert f"{folder}/mean.pt".encode("utf-8", "surrogateescape") in capfdbinary.readouterr().out
 

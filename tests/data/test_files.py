@@ -82,3 +82,15 @@ def test_a_device_or_folder_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="is not a file that could be written"), atomic_write(path):
             pass
     assert Path("/dev/null").is_char_device()
+
+
+def test_messages_name_a_path_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    with pytest.raises(FileNotFoundError) as caught, atomic_write("./absent//train.bin"):
+        pass
+    assert caught.value.filename == "./absent//train.bin"
+    with pytest.raises(UserError, match=r"^\./in/ is not a file that could be written"), atomic_write("./in/"):
+        pass
+    with pytest.raises(UserError, match=r"^text \./in// is a folder"):
+        read_lines("./in//", "text")

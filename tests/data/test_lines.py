@@ -66,6 +66,8 @@ NO_TEXT = {
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR": "is a PNG picture, not UTF-8 text",
     b"\xff\xd8\xff\xe0\0\x10JFIF": "is a JPEG picture, not UTF-8 text",
     b"PK\x03\x04\x14\0\0\0archive": "is a zip archive (as checkpoints are), not UTF-8 text",
+    b"II*\0\x08\0\0\0": "is a TIFF picture, not UTF-8 text",
+    b"RIFF\x24\xf0\0\0WEBPVP8 ": "is a RIFF file (a WebP picture or sound), not UTF-8 text",
     b"BZh91AY&SY\x8b\xff": "is a bzip2 file, not UTF-8 text",
     b"%PDF-1.4\n\xe2\xe3\xcf\xd3\n": "is a PDF document, not UTF-8 text",
     b"a\nb\r\nc\rd\xe9\n": "line 4: byte 0xe9 is not UTF-8; convert the file (iconv -t utf-8) or mend the line",
