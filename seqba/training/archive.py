@@ -132,6 +132,13 @@ def _check_records(file: BinaryIO) -> None:
 class _Anything(dict[Any, Any]):
     """Stands for whatever a pickle would make: takes what it is given and does nothing."""
 
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Its own, so that it may be a key."""
+        return id(self)
+
     def __setstate__(self, state: object) -> None:
         """Nothing is kept."""
 
@@ -151,7 +158,7 @@ class _Description(pickle._Unpickler):
         """A maker of nothing, whatever is asked for; torch itself refuses what isn't plain."""
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _check_tensor
-        return name if module == "torch" and name in ELEMENT_BYTES else lambda *_: _Anything()
+        return name if module == "torch" and name in ELEMENT_BYTES else _Anything
 
     def persistent_load(self, pid: Any) -> Any:
         """The number of elements of a storage, if its record has as many."""
