@@ -9,10 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import types
+import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from seqba.errors import UserError, quoted
+
+Options = TypeVar("Options")
 
 LARGEST = 2**31 - 1
 """The most that a whole number may be where its option names no other maximum."""
@@ -85,6 +89,32 @@ def check_options(options: Any, typed: Mapping[str, str] | None = None) -> None:
         told = None if several else (typed or {}).get(field.name)
         for number in value if several else (value,):
             _check_range(flag_of(field.name), number, field.metadata, told)
+
+
+def options_from(kind: type[Options], values: Mapping[str, Any]) -> Options:
+    """Options that a file holds as plain values, their names, types and ranges checked; lists become tuples.
+
+    Raises:
+        TypeError: for a name that there is no field of, or a value of another type than the field's.
+        UserError: for a value out of its range.
+    """
+    types_of = typing.get_type_hints(kind)
+    frozen = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in frozen.items():
+        if name in types_of and not _is_of(value, types_of[name]):
+            raise TypeError(f"{flag_of(name)} is {value!r}")
+    options = kind(**frozen)
+    check_options(options)
+    return options
+
+
+def _is_of(value: Any, annotation: Any) -> bool:
+    """Whether a value has the type of a field; a whole number is a real one too."""
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return any(_is_of(value, each) for each in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return isinstance(value, tuple) and all(_is_of(each, typing.get_args(annotation)[0]) for each in value)
+    return type(value) is annotation or (annotation is float and type(value) is int)
 
 
 def _check_range(flag: str, value: Any, metadata: Any, told: str | None) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -20,7 +19,7 @@ from seqba.data.images import ImageBatches
 from seqba.errors import UserError
 from seqba.evaluation.accuracy import ImageTally, ScoredImages, score_once, score_views
 from seqba.models.classifier import ImageClassifier
-from seqba.options import check_options, option
+from seqba.options import option, options_from
 from seqba.tasks.image_classification import ImageOptions, classes_digest, open_split
 from seqba.tasks.image_views import evaluation_view, training_view
 from seqba.training.checkpoint import LoadedModel, load_model
@@ -97,10 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _image_options(loaded: LoadedModel, options: EvalOptions) -> ImageOptions:
     """What the model was trained with; the views are drawn as there."""
     try:
-        given: dict[str, Any] = dict(loaded.cfg["task"]["images"])
-        trained = ImageOptions(**{**given, "colour_jitter": tuple(given["colour_jitter"])})
-        check_options(trained)
-    except (KeyError, TypeError) as error:
+        trained = options_from(ImageOptions, loaded.cfg["task"]["images"])
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {options.path} doesn't say what its views were: {error}") from None
     if options.tta and trained.augmentation == "none" and not trained.cutout and not trained.colour_jitter:
         raise UserError(f"--tta {options.tta} would average equal views: {options.path} was trained without any noise")
@@ -109,7 +106,7 @@ def _image_options(loaded: LoadedModel, options: EvalOptions) -> ImageOptions:
 
 def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: EvalOptions) -> ImageBatches:
     """The split, if its classes are the model's."""
-    train_subset = loaded.cfg["task"]["batches"]["train_subset"]
+    train_subset = _train_subset(loaded, options)
     batches = open_split(folder, options.gen_subset, images, train_subset=train_subset, batch_size=options.batch_size)
     if loaded.task_state.get("classes_sha256") != classes_digest(batches.source.classes):
         raise UserError(
@@ -117,6 +114,16 @@ def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: Eval
             "trained on"
         )
     return batches
+
+
+def _train_subset(loaded: LoadedModel, options: EvalOptions) -> str:
+    try:
+        name = loaded.cfg["task"]["batches"]["train_subset"]
+    except (KeyError, TypeError):
+        name = None
+    if not isinstance(name, str):
+        raise UserError(f"checkpoint {options.path} doesn't say which split it was trained on")
+    return name
 
 
 def _scored(

@@ -24,7 +24,7 @@ from seqba.evaluation.perplexity import MAX_TOKENS, BlockScoring, Scored, Scored
 from seqba.evaluation.stream_perplexity import StreamScoring, score_streams
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.transformer_lm import TransformerLM
-from seqba.options import check_options, flag_of, option
+from seqba.options import flag_of, option, options_from
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.streams import StreamOptions
 from seqba.training.checkpoint import LoadedModel, load_model
@@ -190,9 +190,8 @@ def _stream_scoring(loaded: LoadedModel, options: EvalOptions, given: Collection
 def _trained_with(kind: type[TaskOptions], group: str, loaded: LoadedModel, options: EvalOptions) -> TaskOptions:
     """The task's options that a checkpoint keeps under the name of their group."""
     try:
-        trained = kind(**loaded.cfg["task"][group])
-        check_options(trained)
-    except (KeyError, TypeError) as error:
+        trained = options_from(kind, loaded.cfg["task"][group])
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {options.path} doesn't say how its text was cut: {error}") from None
     return trained
 

@@ -11,7 +11,7 @@ from seqba.options import option
 class DecoderOptions:
     """Sizes and dropouts that a Transformer has with and without an encoder; None (or False) leaves it to --arch."""
 
-    decoder_layers: int | None = option(None, "decoder layers; default: as --arch", minimum=1)
+    decoder_layers: int | None = option(None, "decoder layers; default: as --arch", minimum=1, maximum=1 << 10)
     decoder_embed_dim: int | None = option(None, "decoder width; default: as --arch", minimum=1, maximum=1 << 16)
     decoder_ffn_embed_dim: int | None = option(
         None, "decoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
@@ -44,7 +44,7 @@ class DecoderOptions:
 class TransformerOptions(DecoderOptions):
     """An encoder-decoder Transformer under fairseq's names."""
 
-    encoder_layers: int | None = option(None, "encoder layers; default: as --arch", minimum=1)
+    encoder_layers: int | None = option(None, "encoder layers; default: as --arch", minimum=1, maximum=1 << 10)
     encoder_embed_dim: int | None = option(None, "encoder width; default: as --arch", minimum=1, maximum=1 << 16)
     encoder_ffn_embed_dim: int | None = option(
         None, "encoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
@@ -66,7 +66,7 @@ class TransformerLMOptions(DecoderOptions):
 class AWDLSTMOptions:
     """An AWD-LSTM: sizes under the names of fairseq's LSTMs, noise under long names and the released short ones."""
 
-    decoder_layers: int | None = option(None, "LSTM layers; default: as --arch", minimum=1)
+    decoder_layers: int | None = option(None, "LSTM layers; default: as --arch", minimum=1, maximum=1 << 10)
     decoder_embed_dim: int | None = option(
         None, "width of the embedding and of the last layer", minimum=1, maximum=1 << 16
     )

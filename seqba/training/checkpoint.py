@@ -20,7 +20,7 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 from torch import Tensor, nn
 
-from seqba.data.files import atomic_write, open_file
+from seqba.data.files import atomic_write
 from seqba.distributed import cut_like
 from seqba.errors import UserError
 from seqba.models.architectures import (
@@ -35,6 +35,8 @@ from seqba.models.classifier import ImageClassifier
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
+from seqba.options import options_from
+from seqba.training.archive import open_archive, unreadable
 
 Model = Transformer | TransformerLM | AWDLSTM | ImageClassifier
 READERS = {
@@ -44,6 +46,9 @@ READERS = {
 }
 FIRST_KEY_VERSION = 1
 """What drew the noise of checkpoints that don't say which `seqba.core.noise.KEY_VERSION` they are of."""
+
+SIZES = ("source_vocabulary", "target_vocabulary", "vocabulary", "classes", "image_size")
+"""What a task says of its data that a model is made for."""
 
 REQUIRED = {"model": dict, "cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
 
@@ -104,12 +109,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: for a file that is missing, truncated, of another program, or lacks a part.
     """
-    with open_file(path, "checkpoint") as file, warnings.catch_warnings():
+    with open_archive(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a pickle that torch doubts: the checks below say what is wrong with it
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(_unreadable(Path(path), error)) from None
+        except pickle.UnpicklingError:
+            raise UserError(
+                f"checkpoint {path} holds more than tensors and plain values, so it is not of seqba-train (fairseq's "
+                "checkpoints hold program objects and are not read), or it is damaged"
+            ) from None
+        except Exception:  # torch's unpickler raises whatever a damaged pickle leads it to
+            raise UserError(unreadable(path)) from None
     if not isinstance(state, dict):
         raise UserError(f"checkpoint {path} holds a {type(state).__name__}, not a run of seqba-train")
     for key, kind in REQUIRED.items():
@@ -119,6 +129,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} is damaged: 'model' holds more than tensors")
     if not all(isinstance(entry, dict) for entry in state["optimizer_history"]):
         raise UserError(f"checkpoint {path} is damaged: 'optimizer_history' holds more than entries")
+    if type(count_updates(state)) is not int:
+        raise UserError(f"checkpoint {path} is damaged: it has seen {count_updates(state)!r} updates")
     _say_what_older_versions_left_out(state["cfg"])
     return state
 
@@ -126,16 +138,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Model:
     """The model that `cfg["model"]` and what the task says of its data describe, with fresh weights."""
     options = model_cfg["options"]
+    sizes = {name: task_state[name] for name in SIZES if name in task_state}
+    if any(type(size) is not int or not 0 < size < 1 << 31 for size in sizes.values()):
+        raise ValueError(f"sizes of the data are {sizes}")
     family = ARCHITECTURES[model_cfg["arch"]].family
     if family == "transformer_lm":
-        return build_transformer_lm(TransformerLMOptions(**options), task_state["vocabulary"])
+        return build_transformer_lm(options_from(TransformerLMOptions, options), task_state["vocabulary"])
     if family == "awd_lstm":
-        return build_awd_lstm(AWDLSTMOptions(**options), task_state["vocabulary"])
+        return build_awd_lstm(options_from(AWDLSTMOptions, options), task_state["vocabulary"])
     if family == "image_classifier":
-        image_options = ImageClassifierOptions(**options)
+        image_options = options_from(ImageClassifierOptions, options)
         return build_image_classifier(model_cfg["arch"], image_options, task_state["classes"], task_state["image_size"])
-    sizes = (task_state["source_vocabulary"], task_state["target_vocabulary"])
-    return build_transformer(TransformerOptions(**options), *sizes)
+    vocabularies = (sizes["source_vocabulary"], sizes["target_vocabulary"])
+    return build_transformer(options_from(TransformerOptions, options), *vocabularies)
 
 
 def load_model(
@@ -160,14 +175,17 @@ def load_model(
     state = read_checkpoint(path)
     own = state["task_state"].get("task")
     if task is not None and own != task:
-        reader = f"; it is of {own}: use {READERS[own]}" if own in READERS else ""
+        reader = f"; it is of {own}: use {READERS[own]}" if isinstance(own, str) and own in READERS else ""
         article = "an" if task[0] in "aeiou" else "a"
         raise UserError(f"checkpoint {path} is not of {article} {task.replace('_', ' ')} run{reader}")
     try:
         model_cfg = {**state["cfg"]["model"], "options": {**state["cfg"]["model"]["options"], **(overrides or {})}}
-        model = build_model(model_cfg, state["task_state"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        with torch.device("meta"):  # without memory: what a damaged file describes may be of any size
+            outline = build_model(model_cfg, state["task_state"])
+    except Exception as error:  # a damaged description may hold anything
         raise UserError(f"checkpoint {path} describes no model that this version can build: {error}") from None
+    _check_weights(outline.state_dict(), state["model"], path)
+    model = build_model(model_cfg, state["task_state"])
     load_weights(model, state, path)
     return LoadedModel(model.to(device).eval(), state["cfg"], state["task_state"], count_updates(state))
 
@@ -179,6 +197,11 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path) -
         UserError: naming the first weight that is missing, surplus or of another shape.
     """
     own, given = model.state_dict(), state["model"]
+    _check_weights(own, given, path)
+    model.load_state_dict({name: cut_like(tensor, given[name]) for name, tensor in own.items()})
+
+
+def _check_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: str | Path) -> None:
     for name, tensor in own.items():
         if name not in given:
             raise UserError(f"checkpoint {path} has no weight {name!r}: it is of another architecture")
@@ -187,16 +210,18 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path) -
                 f"checkpoint {path} has {name!r} of shape {tuple(given[name].shape)}, the model {tuple(tensor.shape)}: "
                 "it is of another architecture or dictionary"
             )
+        if given[name].is_floating_point() != tensor.is_floating_point():
+            raise UserError(f"checkpoint {path} is damaged: {name!r} holds {given[name].dtype}")
     surplus = [name for name in given if name not in own]
     if surplus:
         raise UserError(f"checkpoint {path} has a weight {surplus[0]!r} that the model lacks: another architecture")
-    model.load_state_dict({name: cut_like(tensor, given[name]) for name, tensor in own.items()})
 
 
 def count_updates(state: Mapping[str, Any]) -> int:
     """How many updates a checkpoint's weights have seen (0 where it says nothing)."""
     history = state["optimizer_history"]
-    return int(history[-1].get("num_updates", 0)) if history else 0
+    updates: int = history[-1].get("num_updates", 0) if history else 0
+    return updates
 
 
 def model_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,12 +276,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    if isinstance(error, pickle.UnpicklingError):
-        return (
-            f"checkpoint {path} holds more than tensors and plain values, so it is not of seqba-train (fairseq's own "
-            "checkpoints hold program objects and are not read), or it is damaged"
-        )
-    return f"checkpoint {path} is truncated or not a checkpoint; restore it from a copy, or delete it to start anew"

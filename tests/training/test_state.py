@@ -62,6 +62,22 @@ def test_resets_leave_one_thing_behind_and_only_once(flag: str, kept: dict[str, 
     assert make_loop(options).trainer.updates == 8  # the same command again: nothing is reset a second time
 
 
+def test_updates_that_are_counted_anew_are_validated_and_saved_anew(tmp_path: Path) -> None:
+    """The checkpoint's first update was rounded off; the first update of the new run was not."""
+    make_loop(make_options(tmp_path / "old", max_update=1)).run(StopSignal())
+    assert torch.load(tmp_path / "old" / LAST)["extra_state"]["progress"]["rounded_off"] == 1
+    options = make_options(
+        tmp_path / "new",
+        max_update=2,
+        save_interval_updates=1,
+        restore_file=str(tmp_path / "old" / LAST),
+        reset_lr_scheduler=True,
+        reset_dataloader=True,
+    )
+    make_loop(options).run(StopSignal())
+    assert (tmp_path / "new" / "checkpoint_1_1.pt").exists()
+
+
 def test_a_named_checkpoint_begins_a_run_which_then_goes_on_by_itself(trained: Path, tmp_path: Path) -> None:
     new = tmp_path / "new"
     restore_file = str(trained / "checkpoint1.pt")
