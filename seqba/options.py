@@ -64,6 +64,12 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def is_given(options: Any, name: str) -> bool:
+    """Whether an option differs from its default."""
+    (field,) = (field for field in dataclasses.fields(options) if field.name == name)
+    return bool(getattr(options, name) != field.default)
+
+
 def check_options(options: Any) -> None:
     """Checks every field of an options dataclass against its declared range.
 

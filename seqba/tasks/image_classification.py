@@ -20,7 +20,7 @@ from seqba.errors import UserError
 from seqba.nn import Mixing, Mixup, count_right
 from seqba.options import option
 from seqba.tasks import Unit
-from seqba.tasks.image_views import ViewOptions, evaluation_view, training_view
+from seqba.tasks.image_views import View, ViewOptions, evaluation_decode_size, evaluation_view, training_view
 from seqba.tasks.options import BatchOptions, CriterionOptions
 
 HELD_OUT = "held-out"
@@ -102,7 +102,7 @@ class ImageClassification:
         _check_classes(self._training.name, len(self.classes), self.smoothing)
         self.image_size = _image_size(self._training, options)
         self._training_rows = self._rows_to_learn()
-        self._training_view = training_view(options, self.image_size)
+        self._training_view = random_view(self._training, options, self.image_size)
         self._evaluation_view = evaluation_view(self.image_size)
         alpha = options.mixup or options.manifold_mixup
         self._mixup = Mixup(alpha, PLACES if options.manifold_mixup else 1) if alpha else None
@@ -130,7 +130,12 @@ class ImageClassification:
         if subset not in self._validation:
             size = self.batches.batch_size_valid or self.rows
             self._validation[subset] = open_split(
-                self.folder, subset, self.options, train_subset=self.batches.train_subset, batch_size=size
+                self.folder,
+                subset,
+                self.options,
+                train_subset=self.batches.train_subset,
+                batch_size=size,
+                decode_size=evaluation_decode_size(self.options, self.image_size),
             )
         return self._validation[subset]
 
@@ -191,7 +196,13 @@ def classes_digest(classes: Sequence[str]) -> str:
 
 
 def open_split(
-    folder: str | Path, subset: str, options: ImageOptions, *, train_subset: str, batch_size: int
+    folder: str | Path,
+    subset: str,
+    options: ImageOptions,
+    *,
+    train_subset: str,
+    batch_size: int,
+    decode_size: int,
 ) -> ImageBatches:
     """All pictures of a split, in order, `batch_size` at a time; the last batch may have fewer.
 
@@ -201,15 +212,25 @@ def open_split(
         options: those of training.
         train_subset: the split that is learned from.
         batch_size: pictures of a batch.
+        decode_size: pixels that the shorter side of a larger picture is shrunk to.
 
     Raises:
         UserError: for a split that isn't there, is empty or broken.
     """
     held_out = subset == HELD_OUT and options.hold_out > 0
-    source = open_images(folder, train_subset if held_out else subset, decode_size=options.decode_size)
+    source = open_images(folder, train_subset if held_out else subset, decode_size=decode_size)
     rows = np.sort(_shuffled(len(source))[: options.hold_out]) if held_out else np.arange(len(source))
     batches = np.split(rows, range(batch_size, len(rows), batch_size))
     return ImageBatches(source, batches, workers=options.num_workers)
+
+
+def random_view(source: ImageSource, options: ViewOptions, size: int) -> View:
+    """The view that the options describe of a source's pictures, `size` pixels wide and high.
+
+    Raises:
+        UserError: for a file that is no picture, where the sizes of all must be known.
+    """
+    return training_view(options, size, equal=options.augmentation != "crop" or source.side is not None)
 
 
 def _shuffled(count: int) -> npt.NDArray[np.int64]:
@@ -230,14 +251,16 @@ def _check_classes(name: str, classes: int, smoothing: float) -> None:
 
 def _image_size(source: ImageSource, options: ImageOptions) -> int:
     """Side of the model's pictures: as asked for, or as they are, or the usual one for pictures of all sizes."""
-    if source.side is None and options.augmentation == "crop":
-        raise UserError(
-            f"{source.name} has pictures of different sizes, from which no common window can be cut: add "
-            "--augmentation resized-crop"
-        )
-    if source.side is not None and options.augmentation == "crop" and (options.image_size or 0) > source.side:
+    if options.image_size is not None and (options.augmentation != "crop" or source.side is None):
+        return options.image_size  # without a look at each picture, where nothing depends on it
+    if source.side is not None and (options.image_size or 0) > source.side:
         raise UserError(
             f"--image-size {options.image_size} is more than the {source.side} pixels of {source.name}, from which no "
             "such window can be cut: add --augmentation resized-crop, which enlarges"
+        )
+    if source.side is None and options.decode_size < FOLDER_IMAGE_SIZE:
+        raise UserError(
+            f"{source.name} has pictures of different sizes or larger than --decode-size {options.decode_size}, which "
+            f"is less than the {FOLDER_IMAGE_SIZE} that the model sees of such pictures: give --image-size"
         )
     return options.image_size or source.side or FOLDER_IMAGE_SIZE

@@ -6,12 +6,10 @@ it meant there.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from seqba.errors import UserError
-from seqba.options import flag_of, option
+from seqba.options import flag_of, is_given, option
 
 
 @dataclass(frozen=True)
@@ -259,7 +257,7 @@ def _check_schedule(schedule: ScheduleOptions) -> None:
     if name == "step":
         _check_drops(schedule)
     else:
-        given = [flag_of(field) for field in ("lr_drops", "lr_drop_unit", "lr_shrink") if _is_given(schedule, field)]
+        given = [flag_of(field) for field in ("lr_drops", "lr_drop_unit", "lr_shrink") if is_given(schedule, field)]
         if given:
             raise UserError(f"{given[0]} belongs to --lr-scheduler step, not {name}")
     if schedule.warmup_updates == 0 and name not in ("fixed", "step"):
@@ -276,12 +274,6 @@ def _check_drops(schedule: ScheduleOptions) -> None:
         raise UserError(
             f"--lr-shrink has {len(factors)} factors for {len(drops)} --lr-drops: give one, or one for each"
         )
-
-
-def _is_given(options: Any, name: str) -> bool:
-    """Whether an option differs from its default."""
-    (field,) = (field for field in dataclasses.fields(options) if field.name == name)
-    return bool(getattr(options, name) != field.default)
 
 
 def _check_validation(options: TrainingOptions) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from alphabet import write_alphabet
 from commands import last_complaint, weights
-from toy_images import write_coloured_cifar
+from toy_images import picture, write_coloured_cifar, write_folders
 
 from seqba.cli.command import run
 from seqba.cli.eval_image import main as evaluate
@@ -190,6 +190,10 @@ def test_going_on_with_another_decay_leaves_the_momentum_behind(
         (["--gen-subset", "train2"], "has no split 'train2'"),
         (["--gen-subset", "held-out"], "has no split 'held-out'"),
         (["--quiet", "--output-predictions"], "exclude each other"),
+        (["--tta-average", "logits"], "--tta-average belongs to --tta, which is 0"),
+        (["--tta-cutout", "8"], "--tta-cutout belongs to --tta, which is 0"),
+        (["--tta", "2", "--tta-cutout", "1"], "--tta-cutout 1 would blank nothing"),
+        (["--tta", "2", "--tta-average", "votes"], "'votes'"),
     ],
 )
 def test_an_evaluation_that_can_not_be_is_refused(
@@ -207,11 +211,38 @@ def test_other_classes_are_refused(trained: Path, tmp_path: Path, capsys: pytest
     assert "was trained on other classes than those of" in last_complaint(capsys, status)
 
 
+def test_views_are_averaged_as_asked(trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = {}
+    for more in ("", "--tta-average probabilities", "--tta-average logits", "--tta-cutout 0", "--tta-cutout 8"):
+        assert evaluate([str(pictures), "--path", str(trained / BEST), "--cpu", "--tta", "3", *more.split()]) == 0
+        losses[more] = float(capsys.readouterr().out.split()[-1])
+    assert losses[""] == losses["--tta-average probabilities"] == losses["--tta-cutout 0"]
+    # The model was trained with cutout; without it its views are easier.
+    assert len({losses[""], losses["--tta-average logits"], losses["--tta-cutout 8"]}) == 3
+
+
+def test_a_folder_of_small_pictures_is_trained_on_as_cifar_is(tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(write_folders(tmp_path / "pictures").rglob("*.png"))):
+        picture(24, 24, seed=number).save(path)
+    (tmp_path / "pictures" / "test.bin").touch()
+    more = ["--batch-size", "3", "--valid-subset", "val", "--max-epoch", "1"]
+    assert train(tmp_path / "pictures", tmp_path / "run", *more) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["task_state"]["image_size"] == 24
+    arguments = [str(tmp_path / "pictures"), "--gen-subset", "val", "--path", str(tmp_path / "run" / BEST), "--cpu"]
+    assert run(evaluate, arguments) == run(evaluate, [*arguments, "--tta", "2"]) == 0
+
+
 def test_equal_views_are_not_averaged(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(pictures, tmp_path, "--max-update", "1", "--augmentation", "none", "--cutout", "0") == 0
     capsys.readouterr()
     status = run(evaluate, [str(pictures), "--path", str(tmp_path / BEST), "--tta", "3", "--cpu"])
     assert "was trained without any noise" in last_complaint(capsys, status)
+    assert train(pictures, tmp_path / "blank", "--max-update", "1", "--augmentation", "none") == 0
+    capsys.readouterr()
+    arguments = [str(pictures), "--path", str(tmp_path / "blank" / BEST), "--tta", "3", "--cpu"]
+    status = run(evaluate, arguments)
+    assert "was trained with no noise but cutout: add --tta-cutout" in last_complaint(capsys, status)
+    assert run(evaluate, [*arguments, "--tta-cutout", "8"]) == 0
 
 
 def test_a_checkpoint_of_another_task_is_refused(
