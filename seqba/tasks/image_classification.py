@@ -18,7 +18,7 @@ from seqba.data.batching import permutation
 from seqba.data.images import ImageBatch, ImageBatches, ImageSource, open_images
 from seqba.errors import UserError
 from seqba.nn import Mixing, Mixup, count_right
-from seqba.options import option
+from seqba.options import is_given, option
 from seqba.tasks import Unit
 from seqba.tasks.image_views import View, ViewOptions, evaluation_decode_size, evaluation_view, training_view
 from seqba.tasks.options import BatchOptions, CriterionOptions
@@ -43,6 +43,13 @@ class ImageOptions(ViewOptions):
         0.0, "α of mixup: each copy mixes its pictures in pairs, in shares drawn from Beta(α, α); 0 = not", minimum=0
     )
     manifold_mixup: float = option(0.0, "the same at the input or at one of two places in the model", minimum=0)
+    mixup_lambda: str = option(
+        "per-copy",
+        "per-copy: each copy draws its own share λ (and place), of which an update with M copies averages M; shared: "
+        "one for all copies of a shard, as in the released code of Batch Augmentation. Partners are drawn by each copy "
+        "in itself",
+        choices=("per-copy", "shared"),
+    )
     hold_out: int = option(
         0, f"take so many training pictures, the same for all seeds, as a split of its own: {HELD_OUT}", minimum=0
     )
@@ -55,6 +62,8 @@ class ImageOptions(ViewOptions):
         super().__post_init__()
         if self.mixup and self.manifold_mixup:
             raise UserError("--mixup and --manifold-mixup exclude each other: the latter mixes at the input too")
+        if is_given(self, "mixup_lambda") and not self.mixup and not self.manifold_mixup:
+            raise UserError(f"--mixup-lambda {self.mixup_lambda} needs --mixup or --manifold-mixup: nothing is mixed")
 
 
 class ImageClassification:
@@ -105,7 +114,8 @@ class ImageClassification:
         self._training_view = random_view(self._training, options, self.image_size)
         self._evaluation_view = evaluation_view(self.image_size)
         alpha = options.mixup or options.manifold_mixup
-        self._mixup = Mixup(alpha, PLACES if options.manifold_mixup else 1) if alpha else None
+        stages, shared = PLACES if options.manifold_mixup else 1, options.mixup_lambda == "shared"
+        self._mixup = Mixup(alpha, stages, shared=shared) if alpha else None
         self._validation: dict[str, ImageBatches] = {}
 
     def state(self) -> dict[str, Any]:

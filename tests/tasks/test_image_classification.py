@@ -162,6 +162,7 @@ def test_mixup_mixes_pictures_and_losses(pictures: Path) -> None:
 NOISES = {
     "crop and cutout": {"cutout": 8},
     "colours and mixup": {"colour_jitter": (0.4, 0.4, 0.4), "mixup": 0.2},
+    "one lambda for all copies": {"mixup": 1.0, "mixup_lambda": "shared"},
     "manifold mixup": {"manifold_mixup": 1.0, "cutout": 8},
     "resized crop": {"augmentation": "resized-crop"},
 }
@@ -224,6 +225,7 @@ def test_the_state_tells_what_a_checkpoint_must_agree_with(pictures: Path) -> No
         ({"rows": 81}, "has 80 pictures, not even one --batch-size of 81"),
         ({"rows": 10, "hold_out": 71}, "has 80 pictures less --hold-out 71, not even one"),
         ({"mixup": 0.2, "manifold_mixup": 0.2}, "--mixup and --manifold-mixup exclude each other"),
+        ({"mixup_lambda": "shared"}, "--mixup-lambda shared needs --mixup or --manifold-mixup"),
         ({"augmentation": "none", "crop_padding": 2}, "--crop-padding belongs to --augmentation crop"),
         ({"cutout": 1}, "--cutout 1 would blank nothing"),
         ({"colour_jitter": (0.4,)}, "--colour-jitter takes three numbers"),
