@@ -67,7 +67,21 @@ class OptimisationOptions:
         10, "stop after this many updates in a row without a finite loss and gradient (not in fairseq)", minimum=1
     )
     weight_decay_on: str = option(
-        "all", "all, or weights: biases and norms don't decay (not in fairseq)", choices=("all", "weights")
+        "all",
+        "all; weights: biases and norms don't decay; or weights-not-depthwise: depthwise convolutions' don't either, "
+        "as in Batch Augmentation's MobileNet (not in fairseq)",
+        choices=("all", "weights", "weights-not-depthwise"),
+    )
+    weight_decay_until: int | None = option(
+        None,
+        "weights decay in the first so many epochs or updates only (default: throughout; not in fairseq)",
+        minimum=1,
+    )
+    weight_decay_unit: str = option(
+        "epoch",
+        "what --weight-decay-until counts: updates, or epochs of the arm baseline, so that all arms' decay ends at the "
+        "same update (not in fairseq)",
+        choices=("epoch", "update"),
     )
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
 
@@ -233,6 +247,13 @@ def _check_grid(options: TrainingOptions) -> None:
     schedule = options.schedule
     if schedule.lr_scheduler == "step" and schedule.lr_drop_unit == "epoch" and len(options.grid.update_freq) > 1:
         raise UserError("--lr-drop-unit epoch needs one --update-freq for all epochs: give --lr-drops in updates")
+    optimisation = options.optimisation
+    if (
+        optimisation.weight_decay_until is not None
+        and optimisation.weight_decay_unit == "epoch"
+        and len(options.grid.update_freq) > 1
+    ):
+        raise UserError("--weight-decay-unit epoch needs one --update-freq for all epochs: count in updates")
     if options.grid.arm == "fixed-samples" and options.grid.copies > 1 and options.run.max_epoch:
         raise UserError(
             "--max-epoch with --arm fixed-samples would give this arm fewer updates than the others, since an epoch "
@@ -243,6 +264,10 @@ def _check_grid(options: TrainingOptions) -> None:
 def _check_optimisation(optimisation: OptimisationOptions) -> None:
     if len(optimisation.adam_betas) != 2:
         raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {optimisation.adam_betas}")
+    if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
+        raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
+    if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
+        raise UserError("--weight-decay-until ends a decay that there isn't: give --weight-decay")
 
 
 def _check_schedule(schedule: ScheduleOptions) -> None:

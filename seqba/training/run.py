@@ -6,6 +6,7 @@ import json
 import logging
 import signal
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
 from seqba.training.recipe import Recipe, RunnableTask, describe_task, open_task
-from seqba.training.schedules import build_schedule
+from seqba.training.schedules import build_schedule, count_decay_updates
 from seqba.training.sharding import shard_model
 from seqba.training.signals import StopSignal
 from seqba.training.state import find_start, origin, restore
@@ -143,10 +144,8 @@ def _build_trainer(
     model = _on_device(build_model(constants["cfg"]["model"], constants["task_state"]), options, device, ranks)
     sizes = constants["cfg"]["model"]["options"]
     width = sizes.get("encoder_embed_dim", sizes.get("decoder_embed_dim"))
-    shards = options.grid.update_freq[0]
-    schedule = build_schedule(
-        options.schedule, width=width, epoch_updates=lambda: len(Groups(task.epoch(1, shards), shards))
-    )
+    epoch_updates = partial(_epoch_updates, task, options.grid.update_freq[0])
+    schedule = build_schedule(options.schedule, width=width, epoch_updates=epoch_updates)
     rules = UpdateRules(
         copies=grid.copies,
         plan=options.grid.plan,
@@ -154,10 +153,16 @@ def _build_trainer(
         clip_norm=options.optimisation.clip_norm,
         bf16=options.optimisation.bf16,
         max_skipped_updates=options.optimisation.max_skipped_updates,
+        decay_updates=count_decay_updates(options.optimisation, epoch_updates),
     )
     optimizer = build_optimizer(model.parameters(), options.optimisation)
     trigger = build_trigger(options.optimisation)
     return Trainer(task, model, optimizer, schedule, rules, trigger, ranks)
+
+
+def _epoch_updates(task: Task[Any], shards: int) -> int:
+    """Updates of an epoch of the arm baseline."""
+    return len(Groups(task.epoch(1, shards), shards))
 
 
 def _on_device(model: nn.Module, options: TrainingOptions, device: torch.device, ranks: Ranks | None) -> nn.Module:

@@ -134,6 +134,14 @@ def test_a_checkpoint_says_what_it_is(trained: Path) -> None:
         (["--batch-size", "1"], "--batch-size 1 leaves batch normalisation one image"),
         (["--ghost-batch", "3"], "--ghost-batch 3 must divide --batch-size 8"),
         (["--dropout", "0.1"], "--dropout has no place in --arch resnet8: wide_resnet28_10, vgg16_bn, alexnet have"),
+        (["--conv-init", "fan-in"], "--conv-init has no place in --arch resnet8: densenet_bc100_12 has one"),
+        (["--weight-decay-on", "weights-not-depthwise"], "for networks with depthwise convolutions (mobilenet_v1)"),
+        (["--weight-decay", "0", "--weight-decay-until", "3"], "--weight-decay-until ends a decay that there isn't"),
+        (["--weight-decay-unit", "update"], "--weight-decay-unit belongs to --weight-decay-until"),
+        (
+            ["--weight-decay-until", "3", "--update-freq", "1,2", "--lr-drop-unit", "update"],
+            "--weight-decay-unit epoch needs one --update-freq for all epochs",
+        ),
         (["--max-tokens", "100"], "--max-tokens belongs to --task translation"),
         (["--lr-scheduler", "vaswani"], "--lr has no effect on"),
         (["--best-checkpoint-metric", "ppl"], "ppl belongs to --task translation or language_modeling"),
@@ -146,6 +154,26 @@ def test_what_does_not_fit_is_refused(
     more: list[str], message: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in last_complaint(capsys, train(pictures, tmp_path, "--max-update", "1", *more))
+
+
+@pytest.mark.parametrize(("unit", "until"), [("epoch", "1"), ("update", "10")])
+def test_the_decay_ends_at_the_same_update_in_every_arm_and_after_going_on(
+    unit: str, until: str, pictures: Path, tmp_path: Path
+) -> None:
+    more = ["--weight-decay", "0.5", "--weight-decay-until", until, "--weight-decay-unit", unit]
+    for arm in ("baseline", "fixed-samples", "ba"):  # an epoch of the baseline has 10 updates
+        ends = [("straight", "12", more), ("twice", "11", more), ("twice", "12", more), ("never", "12", more[:2])]
+        for name, updates, options in ends:
+            folder = tmp_path / arm / name
+            assert train(pictures, folder, "--arm", arm, "--max-update", updates, *options) == 0
+        straight, twice, never = (weights(tmp_path / arm / name / LAST) for name in ("straight", "twice", "never"))
+        assert all(torch.equal(straight[name], twice[name]) for name in straight)
+        name = "stages.0.stem.conv.weight"
+        assert not torch.equal(straight[name], never[name])
+        assert train(pictures, tmp_path / arm / "early", "--arm", arm, "--max-update", "10", *more) == 0
+        assert train(pictures, tmp_path / arm / "early never", "--arm", arm, "--max-update", "10", *more[:2]) == 0
+        early = [weights(tmp_path / arm / folder / LAST) for folder in ("early", "early never")]
+        assert all(torch.equal(early[0][name], early[1][name]) for name in early[0])
 
 
 def test_averaged_weights_are_refused(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
