@@ -42,9 +42,9 @@
 #     --regime 200 --mixup 0.2 --copies 10          baseline 94.60, ba 95.55 (table 3)
 #     --tta 10 --copies 10                          baseline 93.41 → 94.33, ba 95.03 → 96.00 (table 4)
 #
-# Measured here: on 10,000 pictures for five epochs (--copies 4 --train-pictures 10000 --epochs 5 --tta 10 -- --lr-drops
-# 4), last checkpoint and the same over 10 views with cutout (--tta-cutout 16): baseline 51.55, 51.99; fixed-samples
-# 64.56, 66.28; ba 54.80, 55.59. The whole regime: not yet.
+# Measured here: on 10,000 pictures for five epochs (--copies 4 --train-pictures 10000 --epochs 5 --tta 10 --tta-cutout
+# 16 -- --lr-drops 4), last checkpoint and the same over 10 views: baseline 51.55, 51.99; fixed-samples 64.56, 66.28; ba
+# 54.80, 55.59. The whole regime: not yet.
 #
 # As in the paper, each epoch's accuracy is that on the test pictures, and the column "best" of the closing table is
 # the best of them: chosen on what it is measured on. The column "last" chooses nothing. With --hold-out nothing is

@@ -22,7 +22,8 @@ image_recipe() {
     seqba_options from data arm copies regime epochs updates batch-size seed out mixup tta train-pictures hold-out \
         mixup-lambda tta-average tta-cutout settings -- "$@"
     image_check
-    out="${out:-$root/runs/$name${regime_suffix}${variant_suffix}${mixup:+-mixup-$mixup${mixup_lambda:+-$mixup_lambda}}}"
+    local mixed="${mixup:+-mixup-$mixup${mixup_lambda:+-$mixup_lambda}}"
+    out="${out:-$root/runs/$name$regime_suffix$variant_suffix$mixed}"
 
     seqba_environment vision
 
