@@ -13,7 +13,11 @@
 #     --updates N         the same in updates of each arm; overrides --epochs
 #     --batch-size N      pictures of the baseline and of ba (64); fixed-samples sees M times as many
 #     --mixup A           mix pictures in pairs, in shares from Beta(A, A) (the paper's table 3: 0.2, with --regime 200)
+#     --mixup-lambda L    the share: per-copy (default), one for each copy of a batch, so that an update averages M; or
+#                         shared, one for all copies, as in the released code
 #     --tta N             evaluate over N random views as well (the paper's table 4: 10)
+#     --tta-average WHAT  of the views: their probabilities (default), or logits, as the released code
+#     --tta-cutout N      blank a square of N in the views (the released code: only where asked for, and none here)
 #     --train-pictures N  learn from N of the 50,000 pictures alone, the same N for all seeds: for a CPU
 #     --hold-out N        hold N training pictures out, and let them, not the test pictures, choose the best checkpoint
 #     --seed N            weights, order and noise (1)
@@ -39,9 +43,9 @@
 #     --regime 200 --mixup 0.2 --copies 10          baseline 94.60, ba 95.55 (table 3)
 #     --tta 10 --copies 10                          baseline 93.41 → 94.33, ba 95.03 → 96.00 (table 4)
 #
-# Measured here: on 10,000 pictures for five epochs (--copies 4 --train-pictures 10000 --epochs 5 --tta 10 -- --lr-drops
-# 4), last checkpoint and the same over 10 views: baseline 51.55, 51.99; fixed-samples 64.56, 66.28; ba 54.80, 55.59.
-# The whole regime: not yet.
+# Measured here: on 10,000 pictures for five epochs (--copies 4 --train-pictures 10000 --epochs 5 --tta 10 --tta-cutout
+# 16 -- --lr-drops 4), last checkpoint and the same over 10 views: baseline 51.55, 51.99; fixed-samples 64.56, 66.28; ba
+# 54.80, 55.59. The whole regime: not yet.
 #
 # As in the paper, each epoch's accuracy is that on the test pictures, and the column "best" of the closing table is
 # the best of them: chosen on what it is measured on. The column "last" chooses nothing. With --hold-out nothing is

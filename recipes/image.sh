@@ -8,6 +8,7 @@
 #     copies        M, or several, separated by commas
 #     regimes       declare -A: epochs → seqba-train's options for learning rate and weight decay
 #     regime        which of them, if --regime doesn't say
+#     variants      declare -A: released, usual → seqba-train's options for what the two differ in, where they do
 #
 # and call `image_recipe "$@"`. The options are explained in the heads of cifar10_resnet44.sh and imagenet_resnet50.sh.
 
@@ -15,12 +16,14 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 image_recipe() {
     local root from="" data="" arm=ba epochs="" updates="" seed=1 out="" mixup="" tta="" train_pictures="" hold_out=""
+    local mixup_lambda="" tta_average="" tta_cutout="" settings="" variant=()
     local usual_regime="$regime" test subset arms counts schedule epoch_updates count run passed=() views=() runs=()
     root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
     seqba_options from data arm copies regime epochs updates batch-size seed out mixup tta train-pictures hold-out \
-        -- "$@"
+        mixup-lambda tta-average tta-cutout settings -- "$@"
     image_check
-    out="${out:-$root/runs/$name${regime_suffix}${mixup:+-mixup-$mixup}}"
+    local mixed="${mixup:+-mixup-$mixup${mixup_lambda:+-$mixup_lambda}}"
+    out="${out:-$root/runs/$name$regime_suffix$variant_suffix$mixed}"
 
     seqba_environment vision
 
@@ -59,12 +62,35 @@ image_check() {
     seqba_count --train-pictures "${train_pictures:-1}"
     seqba_count --hold-out "${hold_out:-1}"
     [[ "${mixup:-1}" =~ ^[0-9]*\.?[0-9]+$ ]] || seqba_fail "--mixup takes a number such as 0.2, not '$mixup'"
+    [[ -z "$mixup_lambda" || -n "$mixup" ]] || seqba_fail "--mixup-lambda belongs to --mixup, which isn't given"
+    image_choice --mixup-lambda "${mixup_lambda:-shared}" per-copy shared
+    [[ -z "$tta_average$tta_cutout" || -n "$tta" ]] ||
+        seqba_fail "--tta-average and --tta-cutout belong to --tta, which isn't given"
+    image_choice --tta-average "${tta_average:-logits}" probabilities logits
+    seqba_count --tta-cutout "${tta_cutout:-1}"
+    image_variant
     [[ -z "$train_pictures" || -z "$hold_out" ]] ||
         seqba_fail "--train-pictures and --hold-out exclude each other: both say what is left out of training"
     [[ -z "$from" || -z "$data" ]] ||
         seqba_fail "--from and --data exclude each other: --data names pictures that lie ready"
     [[ "$dataset" != imagenet || -n "$from$data" ]] ||
         seqba_fail "ImageNet is not for download without an account: --from DIR with its archives, or --data DIR"
+}
+
+image_choice() { # OPTION VALUE CHOICE CHOICE
+    [[ "$2" == "$3" || "$2" == "$4" ]] || seqba_fail "$1 is $3 or $4, not '$2'"
+}
+
+# Sets `variant` to what the settings mean, the released code's by default, and `variant_suffix` to the name of others.
+image_variant() {
+    variant_suffix=""
+    if ! declare -p variants >/dev/null 2>&1; then
+        [[ -z "$settings" ]] || seqba_fail "--settings: those of $name and of the released code are the same"
+        return 0
+    fi
+    image_choice --settings "${settings:=released}" released usual
+    read -ra variant <<<"${variants[$settings]}"
+    [[ "$settings" == released ]] || variant_suffix="-$settings"
 }
 
 # Sets `data` to the folder of the pictures, which is made if the user has none.
@@ -95,7 +121,8 @@ image_subset() {
     [[ "$dataset" != imagenet ]] || test=val
     subset="$test"
     [[ -z "$hold_out" || -n "$train_pictures" ]] || subset=held-out
-    views=(${hold_out:+--hold-out "$hold_out"} ${mixup:+--mixup "$mixup"})
+    views=(${hold_out:+--hold-out "$hold_out"} ${mixup:+--mixup "$mixup"}
+        ${mixup_lambda:+--mixup-lambda "$mixup_lambda"})
 }
 
 image_count() {
@@ -129,7 +156,8 @@ image_arm() { # ARM M
     [[ -n "$tta" ]] || return 0
     seqba_step "$test, $folder, last checkpoint, $tta views"
     seqba-eval-image "$data" --path "$out/$folder/checkpoint_last.pt" --gen-subset "$test" --tta "$tta" \
-        --seed "$seed" >"$out/$folder/tta.log"
+        --seed "$seed" ${tta_average:+--tta-average "$tta_average"} ${tta_cutout:+--tta-cutout "$tta_cutout"} \
+        >"$out/$folder/tta.log"
 }
 
 # All arms validate and save at the same updates, whatever their own epochs are (fixed-samples passes over the pictures
@@ -137,7 +165,7 @@ image_arm() { # ARM M
 image_train() { # ARM [seqba-train's options]
     seqba-train "$data" --task image_classification --save-dir "$out/$folder" \
         --arm "$1" --copies "$copies" --seed "$seed" "${network[@]}" "${views[@]}" --batch-size "$batch_size" \
-        --optimizer sgd --momentum 0.9 --lr-scheduler step "${schedule[@]}" --max-update "$updates" \
+        --optimizer sgd --momentum 0.9 --lr-scheduler step "${schedule[@]}" "${variant[@]}" --max-update "$updates" \
         --valid-subset "$subset" --batch-size-valid 256 \
         --best-checkpoint-metric top1 --maximize-best-checkpoint-metric \
         --validate-interval-updates "$epoch_updates" --validate-interval 1000000 \

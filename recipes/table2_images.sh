@@ -2,7 +2,7 @@
 # The other image rows of the paper's table 2, one by one. ResNet44 on CIFAR-10 and ResNet50 on ImageNet have recipes of
 # their own.
 #
-#     bash recipes/table2_images.sh ROW [the options of recipes/cifar10_resnet44.sh]
+#     bash recipes/table2_images.sh ROW [--settings released|usual] [the options of recipes/cifar10_resnet44.sh]
 #     bash recipes/table2_images.sh --list
 #
 # Should reach, top-1 % (Hoffer et al. 2020, table 2; "fixed" is the arm fixed-samples;
@@ -25,7 +25,7 @@
 #
 # Not yet measured here.
 #
-# All rows: SGD, momentum 0.9; on CIFAR crop, flip and a cutout of 16, on ImageNet resized crops of 224 and flips. The
+# All rows: SGD, momentum 0.9; on CIFAR crop, flip and a cutout of 16, on ImageNet crops of 224 and flips. The
 # rates and their drops are those of the released code, which doesn't say how long it trains: the epochs here are ours,
 # from where the last drop lies and from the networks' own papers. So are the batches of VGG16, WRN-28-10 and DenseNet.
 #
@@ -34,11 +34,21 @@
 #     wrn28-10       the same drops; decay 5e-4, biases and norms left out
 #     densenet100    lr 0.1, a tenth after each of 150 and 225; decay 1e-4, biases and norms left out
 #     alexnet        lr 0.01, 0.005 after 10 epochs, 0.001 after 15, 0.0005 after 20, 0.0001 after 25; decay 5e-4 on
-#                    everything. The released code ends the decay at 15 epochs; here it stays
-#     mobilenet      lr 0.1, a tenth after each of 30, 60, 80; decay 1e-4, biases and norms left out. The released code
-#                    leaves the depthwise weights out too; here they decay
+#                    everything
+#     mobilenet      lr 0.1, a tenth after each of 30, 60, 80; decay 1e-4, biases and norms left out
 #
-# AlexNet and MobileNet had plain crops of 224 from pictures of 256 in the released code, and here have resized ones.
+# In three rows the released code (convNet.pytorch) has settings of its own. --settings released, the default, is as
+# there; --settings usual is what the networks' papers or other programs have, in a folder of its own, runs/ROW-usual:
+#
+#     row            released                                           usual
+#     densenet100    weights begin with variance 2 / (9 · inputs)       2 / (9 · outputs), as DenseNet's own code
+#     alexnet        no decay after 15 epochs of the baseline;          decay throughout;
+#                    windows of 224 of pictures resized to 256          resized crops
+#     mobilenet      depthwise weights don't decay;                     they do;
+#                    windows of 224 of pictures resized to 256          resized crops
+#
+# Resized crops, boxes of 8 to 100% of a picture, are taken from pictures decoded to 400 (see imagenet_resnet50.sh). One
+# setting alone is had from seqba-train's options: --settings usual -- --weight-decay-until 15, say.
 #
 # Needs    a GPU for the whole of any row; ImageNet's pictures from its archives (--from DIR, see data_prep/imagenet.py)
 #          or ready (--data DIR). CIFAR is downloaded if neither is given.
@@ -76,7 +86,14 @@ read -r _ arch batch_size copies regime lr shrink drops decay of < <(rows | awk 
 dataset="${name##*-}"
 case "$dataset" in
     cifar*) network=(--arch "$arch" --cutout 16) ;;
-    imagenet) network=(--arch "$arch" --augmentation resized-crop) ;;
+    imagenet) network=(--arch "$arch" --image-size 224) ;;
+esac
+windows="--augmentation crop --crop-padding 0 --decode-size 256"
+boxes="--augmentation resized-crop --decode-size 400"
+case "$name" in
+    densenet100-*) declare -A variants=([released]="--conv-init fan-in" [usual]="--conv-init fan-out") ;;
+    alexnet-*) declare -A variants=([released]="$windows --weight-decay-until 15" [usual]="$boxes") ;;
+    mobilenet-*) declare -A variants=([released]="$windows --weight-decay-on weights-not-depthwise" [usual]="$boxes") ;;
 esac
 declare -A regimes=(
     ["$regime"]="--lr $lr --lr-drops $drops --lr-shrink $shrink --weight-decay $decay --weight-decay-on $of"

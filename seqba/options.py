@@ -73,6 +73,12 @@ def number_text(number: float) -> str:
     return repr(number).removesuffix(".0")
 
 
+def is_given(options: Any, name: str) -> bool:
+    """Whether an option differs from its default."""
+    (field,) = (field for field in dataclasses.fields(options) if field.name == name)
+    return bool(getattr(options, name) != field.default)
+
+
 def check_options(options: Any, typed: Mapping[str, str] | None = None) -> None:
     """Checks every field of an options dataclass against its declared range.
 

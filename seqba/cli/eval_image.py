@@ -17,11 +17,11 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.data.images import ImageBatches
 from seqba.errors import UserError
-from seqba.evaluation.accuracy import ImageTally, ScoredImages, score_once, score_views
+from seqba.evaluation.accuracy import AVERAGES, ImageTally, ScoredImages, score_once, score_views
 from seqba.models.classifier import ImageClassifier
-from seqba.options import option, options_from
-from seqba.tasks.image_classification import ImageOptions, classes_digest, open_split
-from seqba.tasks.image_views import evaluation_view, training_view
+from seqba.options import flag_of, is_given, option, options_from
+from seqba.tasks.image_classification import ImageOptions, classes_digest, open_split, random_view
+from seqba.tasks.image_views import evaluation_decode_size, evaluation_view
 from seqba.training.checkpoint import LoadedModel, load_model
 from seqba.training.device import choose_device
 from seqba.training.memory import keep_freed_memory
@@ -36,8 +36,18 @@ class EvalOptions:
     batch_size: int = option(256, "pictures of a batch", minimum=1, aliases=("max-sentences",))
     tta: int = option(
         0,
-        "test-time augmentation: average the probabilities over so many random views, drawn as in training; 0 = one "
-        "view of the middle",
+        "test-time augmentation: average over so many random views, drawn as in training but for cutout; 0 = one view "
+        "of the middle",
+        minimum=0,
+    )
+    tta_average: str = option(
+        "probabilities",
+        "what --tta averages: probabilities, or logits as the released code of Batch Augmentation does",
+        choices=AVERAGES,
+    )
+    tta_cutout: int = option(
+        0,
+        "blank a square of this side in the views of --tta; 0 = none, as in the released code unless it is asked for",
         minimum=0,
     )
     seed: int = option(1, "of the views", minimum=0, maximum=2**63 - 1)
@@ -53,6 +63,11 @@ class EvalOptions:
         """Checks what no single option can."""
         if self.path is None:
             raise UserError("--path is missing: which checkpoint shall be evaluated? (checkpoints/checkpoint_best.pt)")
+        for name in ("tta_average", "tta_cutout"):
+            if not self.tta and is_given(self, name):
+                raise UserError(f"{flag_of(name)} belongs to --tta, which is 0: one view of the middle is seen")
+        if self.tta_cutout == 1:
+            raise UserError("--tta-cutout 1 would blank nothing: an odd side acts as the even number below it")
         if self.quiet and self.output_predictions:
             raise UserError("--quiet and --output-predictions exclude each other")
 
@@ -94,20 +109,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _image_options(loaded: LoadedModel, options: EvalOptions) -> ImageOptions:
-    """What the model was trained with; the views are drawn as there."""
+    """What the model was trained with, with the cutout of the views that are averaged."""
     try:
         trained = options_from(ImageOptions, loaded.cfg["task"]["images"])
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"checkpoint {options.path} doesn't say what its views were: {error}") from None
-    if options.tta and trained.augmentation == "none" and not trained.cutout and not trained.colour_jitter:
-        raise UserError(f"--tta {options.tta} would average equal views: {options.path} was trained without any noise")
-    return replace(trained, num_workers=options.num_workers)
+    images = replace(trained, num_workers=options.num_workers, cutout=options.tta_cutout)
+    if options.tta and images.augmentation == "none" and not images.cutout and not images.colour_jitter:
+        noise = "with no noise but cutout: add --tta-cutout" if trained.cutout else "without any noise"
+        raise UserError(f"--tta {options.tta} would average equal views: {options.path} was trained {noise}")
+    return images
 
 
 def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: EvalOptions) -> ImageBatches:
     """The split, if its classes are the model's."""
     train_subset = _train_subset(loaded, options)
-    batches = open_split(folder, options.gen_subset, images, train_subset=train_subset, batch_size=options.batch_size)
+    size = loaded.task_state["image_size"]
+    batches = open_split(
+        folder,
+        options.gen_subset,
+        images,
+        train_subset=train_subset,
+        batch_size=options.batch_size,
+        decode_size=images.decode_size if options.tta else evaluation_decode_size(images, size),
+    )
     if loaded.task_state.get("classes_sha256") != classes_digest(batches.source.classes):
         raise UserError(
             f"checkpoint {options.path} was trained on other classes than those of {folder}: give the folder it was "
@@ -134,8 +159,10 @@ def _scored(
         raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which is no image classifier")
     size = loaded.task_state["image_size"]
     if options.tta:
-        view = training_view(images, size)
-        return score_views(model, batches, view, device, views=options.tta, seed=options.seed)
+        view = random_view(batches.source, images, size)
+        return score_views(
+            model, batches, view, device, views=options.tta, seed=options.seed, average=options.tta_average
+        )
     return score_once(model, batches, evaluation_view(size), device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from seqba.core import Noise, noise_context
 from seqba.data.images import ImageBatch, ImageBatches
 from seqba.nn import count_right
+
+AVERAGES = ("probabilities", "logits")
+"""What may be averaged over views."""
 
 
 class View(Protocol):
@@ -79,11 +83,19 @@ def score_once(model: nn.Module, batches: ImageBatches, view: View, device: torc
 
 
 def score_views(
-    model: nn.Module, batches: ImageBatches, view: View, device: torch.device, *, views: int, seed: int
+    model: nn.Module,
+    batches: ImageBatches,
+    view: View,
+    device: torch.device,
+    *,
+    views: int,
+    seed: int,
+    average: str = "probabilities",
 ) -> Iterator[ScoredImages]:
-    """Scores every picture in several random views: the mean of their probabilities (test-time augmentation).
+    """Scores every picture in several random views: test-time augmentation.
 
-        p(y | x) = 1/K · Σ_i softmax(model(T_i(x)))
+        p(y | x) = 1/K · Σ_i softmax(model(T_i(x)))        the mean of their probabilities, or
+        p(y | x) = softmax(1/K · Σ_i model(T_i(x)))        of their logits
 
     Args:
         model: as in `score_once`.
@@ -92,25 +104,32 @@ def score_views(
         device: of the model.
         views: K.
         seed: of the views.
+        average: one of `AVERAGES`.
 
     Raises:
-        ValueError: if `views` < 1.
+        ValueError: if `views` < 1, or for another `average`.
 
     Randomness: a picture's view i is keyed by (seed, 0, number of the batch, i), so that the same batches give the same
     figures, and the first views are the same for every K.
 
-    Source: Hoffer et al. 2020, table 4; there logits were averaged in the released code.
+    Source: Hoffer et al. 2020, table 4; its released code averages logits.
     """
+    if views < 1:
+        raise ValueError(f"views is {views}; it must be at least 1")
+    if average not in AVERAGES:
+        raise ValueError(f"average is {average!r}; it must be one of {', '.join(AVERAGES)}")
+    add = torch.logaddexp if average == "probabilities" else torch.add
+
+    def scores(number: int, batch: ImageBatch, copy: int) -> Tensor:
+        with noise_context(Noise(seed, 0, number, (copy,))):
+            return _log_probabilities(model, batch, view, device)
+
     for number in range(len(batches)):
         batch = batches[number]
-        total: Tensor | None = None
-        for copy in range(views):
-            with noise_context(Noise(seed, 0, number, (copy,))):
-                scores = _log_probabilities(model, batch, view, device)
-            total = scores if total is None else torch.logaddexp(total, scores)
-        if total is None:
-            raise ValueError(f"views is {views}; it must be at least 1")
-        yield ScoredImages(batch.labels, (total - math.log(views)).cpu())
+        total = functools.reduce(add, (scores(number, batch, copy) for copy in range(views)))
+        # Log-probabilities are logits less a constant of each row and view, which the softmax takes away again.
+        mean = total - math.log(views) if average == "probabilities" else (total / views).log_softmax(dim=1)
+        yield ScoredImages(batch.labels, mean.cpu())
 
 
 def _log_probabilities(model: nn.Module, batch: ImageBatch, view: View, device: torch.device) -> Tensor:

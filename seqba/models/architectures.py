@@ -20,6 +20,7 @@ from seqba.models.options import (
 )
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
+from seqba.options import flag_of
 
 Family = Literal["transformer", "transformer_lm", "awd_lstm", "image_classifier"]
 Model = TypeVar("Model")
@@ -82,7 +83,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         },
     ),
     "transformer_lm": Architecture("transformer_lm", {**_side("decoder", 6, 512, 2048, 8), **_SHARED}),
-    **{name: Architecture("image_classifier", {"dropout": network.dropout}) for name, network in NETWORKS.items()},
+    **{
+        name: Architecture("image_classifier", {"dropout": network.dropout, "conv_init": network.conv_init})
+        for name, network in NETWORKS.items()
+    },
 }
 """Sizes: Vaswani et al. 2017, table 3 (base, big); Merity et al. 2018 on PTB with the dropouts of the released command
 (awd_lstm); `seqba.models.image_networks`; fairseq's recipes (the others)."""
@@ -145,12 +149,14 @@ def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> Imag
     """Fills what `options` leaves open with the architecture's values.
 
     Raises:
-        UserError: for an unknown architecture, or a dropout that it has no place for.
+        UserError: for an unknown architecture, or a dropout or a way of initialisation that it has no place for.
     """
     fields = architecture(arch, "image_classifier").fields
-    if options.dropout is not None and fields["dropout"] is None:
-        names = [name for name, network in NETWORKS.items() if network.dropout is not None]
-        raise UserError(f"--dropout has no place in --arch {arch}: {', '.join(names)} have one")
+    for name in ("dropout", "conv_init"):
+        if getattr(options, name) is not None and fields[name] is None:
+            having = [other for other, network in NETWORKS.items() if getattr(network, name) is not None]
+            have = "has" if len(having) == 1 else "have"
+            raise UserError(f"{flag_of(name)} has no place in --arch {arch}: {', '.join(having)} {have} one")
     return ImageClassifierOptions(**{**fields, **_given(options)})
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+
+Fan = Literal["fan-out", "fan-in"]
+"""What the variance of initial weights goes by."""
 
 Norm = Callable[[int], nn.Module]
 """Makes the normalization of so many channels: `nn.BatchNorm2d`, or a subclass with other statistics."""
@@ -95,16 +98,22 @@ def average_head(features: int, classes: int) -> nn.Sequential:
     return sequence({"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "linear": nn.Linear(features, classes)})
 
 
-def init_convolutions(model: nn.Module) -> None:
-    """Draws every convolution's weights from N(0, 2/n), n = kernel area × output channels; biases become 0.
+def init_convolutions(model: nn.Module, *, fan: Fan = "fan-out") -> None:
+    """Draws every convolution's weights from N(0, 2/n); biases become 0.
+
+    Args:
+        model: whose convolutions.
+        fan: n is kernel area × the output channels (fan-out), or × the input channels of a group (fan-in).
 
     Randomness: the global generator, in the order of `model.modules()`.
 
-    Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2, its backward case (equation 14).
+    Source: He et al. 2015, "Delving Deep into Rectifiers", section 2.2, its backward case (equation 14) and its forward
+    case (equation 10).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            n = math.prod(module.kernel_size) * module.out_channels
+            channels = module.out_channels if fan == "fan-out" else module.weight.shape[1]
+            n = math.prod(module.kernel_size) * channels
             nn.init.normal_(module.weight, std=math.sqrt(2 / n))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seqba.models.classifier import ImageClassifier, Norm, average_head, convolution, init_convolutions, sequence
+from seqba.models.classifier import Fan, ImageClassifier, Norm, average_head, convolution, init_convolutions, sequence
 from seqba.nn import Dropout
 
 BOTTLENECK = 4
@@ -50,7 +50,13 @@ class DenseLayer(nn.Module):
 
 
 def densenet_bc(
-    classes: int, *, depth: int = 100, growth: int = 12, norm: Norm = nn.BatchNorm2d, dropout: float = 0.0
+    classes: int,
+    *,
+    depth: int = 100,
+    growth: int = 12,
+    norm: Norm = nn.BatchNorm2d,
+    dropout: float = 0.0,
+    fan: Fan = "fan-out",
 ) -> ImageClassifier:
     """A 3×3 stem of 2·growth channels, three dense blocks of n layers, half of the channels kept between two blocks.
 
@@ -65,13 +71,15 @@ def densenet_bc(
         growth: k, the channels that a layer adds.
         norm: makes a norm for a number of channels.
         dropout: after each convolution but the stem; 0.2 in the paper where images aren't augmented, else none.
+        fan: of the initial weights: fan-out as in DenseNet's released code (torch7), fan-in as in Batch Augmentation's.
 
     Raises:
         ValueError: for a depth that isn't 6n + 4 with n ≥ 1.
 
-    Initial weights: `init_convolutions`; γ = 1, β = 0; the linear layer's are the framework's own, with bias 0.
+    Initial weights: `init_convolutions` by `fan`; γ = 1, β = 0; the linear layer's are the framework's own, but for its
+    bias, which is 0.
 
-    Source: Huang et al. 2017, sections 3 and 4.2; initial weights as in its released code.
+    Source: Huang et al. 2017, sections 3 and 4.2.
     """
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth is {depth}; it must be 6n + 4: 10, 16, 22, … 100")
@@ -91,7 +99,7 @@ def densenet_bc(
             parts.update(norm=norm(channels), relu=nn.ReLU(inplace=True), head=average_head(channels, classes))
         stages.append(sequence(parts))
     model = ImageClassifier(stages)
-    init_convolutions(model)
+    init_convolutions(model, fan=fan)
     nn.init.zeros_(model.get_parameter(f"stages.{BLOCKS - 1}.head.linear.bias"))
     return model
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from seqba.models.alexnet import alexnet_bn
-from seqba.models.classifier import ImageClassifier, Norm
+from seqba.models.classifier import Fan, ImageClassifier, Norm
 from seqba.models.densenet import densenet_bc
 from seqba.models.mobilenet import mobilenet_v1
 from seqba.models.options import ImageClassifierOptions
@@ -21,12 +21,14 @@ class Network:
     """A named network.
 
     Attributes:
-        build: (classes, side of the pictures in pixels, norm, dropout) → the model.
+        build: (classes, side of the pictures in pixels, norm, resolved options) → the model.
         dropout: what the network has where nobody says otherwise; None for one without.
+        conv_init: likewise, what the variance of its initial weights goes by; None for one that leaves no choice.
     """
 
-    build: Callable[[int, int, Norm, float], ImageClassifier]
+    build: Callable[[int, int, Norm, ImageClassifierOptions], ImageClassifier]
     dropout: float | None = None
+    conv_init: Fan | None = None
 
 
 def _resnet(depth: int) -> Network:
@@ -40,18 +42,29 @@ NETWORKS: dict[str, Network] = {
     "resnet44": _resnet(44),
     "resnet56": _resnet(56),
     "wide_resnet28_10": Network(
-        lambda classes, _, norm, dropout: wide_resnet(classes, depth=28, widen=10, norm=norm, dropout=dropout),
+        lambda classes, _, norm, options: wide_resnet(
+            classes, depth=28, widen=10, norm=norm, dropout=options.dropout or 0.0
+        ),
         dropout=0.0,
     ),
     "vgg16_bn": Network(
-        lambda classes, side, norm, dropout: vgg16_bn(classes, image_size=side, norm=norm, dropout=dropout),
+        lambda classes, side, norm, options: vgg16_bn(
+            classes, image_size=side, norm=norm, dropout=options.dropout or 0.0
+        ),
         dropout=0.5,
     ),
-    "densenet_bc100_12": Network(lambda classes, _, norm, __: densenet_bc(classes, depth=100, growth=12, norm=norm)),
+    "densenet_bc100_12": Network(
+        lambda classes, _, norm, options: densenet_bc(
+            classes, depth=100, growth=12, norm=norm, fan="fan-in" if options.conv_init == "fan-in" else "fan-out"
+        ),
+        conv_init="fan-out",
+    ),
     "resnet50": Network(lambda classes, _, norm, __: resnet_imagenet(classes, depth=50, norm=norm)),
     "mobilenet_v1": Network(lambda classes, _, norm, __: mobilenet_v1(classes, norm=norm)),
     "alexnet": Network(
-        lambda classes, side, norm, dropout: alexnet_bn(classes, image_size=side, norm=norm, dropout=dropout),
+        lambda classes, side, norm, options: alexnet_bn(
+            classes, image_size=side, norm=norm, dropout=options.dropout or 0.0
+        ),
         dropout=0.5,
     ),
 }
@@ -65,4 +78,4 @@ def build_network(name: str, options: ImageClassifierOptions, classes: int, imag
         ValueError: for a size of pictures that it can't have.
     """
     norm = partial(GhostBatchNorm2d, ghost_batch=options.ghost_batch)
-    return NETWORKS[name].build(classes, image_size, norm, options.dropout or 0.0)
+    return NETWORKS[name].build(classes, image_size, norm, options)

@@ -102,6 +102,12 @@ class ImageClassifierOptions:
         None, "images of a group of batch normalisation; must divide --batch-size (default: all of it)", minimum=1
     )
     dropout: float | None = option(None, "where the architecture has dropout; default: as --arch", minimum=0, below=1)
+    conv_init: str | None = option(
+        None,
+        "DenseNet's initial weights: fan-out, variance 2 / (kernel area × output channels), as its own code (default); "
+        "fan-in, × input channels, as the released code of Batch Augmentation",
+        choices=("fan-out", "fan-in"),
+    )
 
 
 ModelOptions = TransformerOptions | TransformerLMOptions | AWDLSTMOptions | ImageClassifierOptions

@@ -10,7 +10,7 @@ from seqba.nn.linear import gathered_linear, linear, norm_linear
 from seqba.nn.loss import label_smoothed_cross_entropy
 from seqba.nn.lstm import WeightDroppedLSTM
 from seqba.nn.mixup import Mixing, Mixup
-from seqba.nn.resized_crop import CenterCrop, RandomResizedCrop
+from seqba.nn.resized_crop import CenterCrop, RandomResizedCrop, RandomWindow
 from seqba.nn.weight_noise import WeightDropout, WordDropout
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Normalize",
     "RandomCrop",
     "RandomResizedCrop",
+    "RandomWindow",
     "WeightDropout",
     "WeightDroppedLSTM",
     "WordDropout",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from seqba.core.noise import current_noise
+from seqba.core.noise import Noise, current_noise
 
 NOWHERE = -1
 """The stage of rows that aren't mixed."""
@@ -79,13 +79,19 @@ class Mixup(nn.Module):
     Randomness: as in both papers' released code, where everything is drawn once for a minibatch; here the minibatch is
     a cell. Each copy of a shard draws one λ ~ Beta(α, α), one permutation of its B rows and one stage, keyed inside an
     update by (seed, update, shard, copy, site); outside one they are drawn once for all rows, from the global
-    generator. The released code of Batch Augmentation permutes the rows of all copies together, so that copies may be
-    mixed with each other; ours stay in their copy, as otherwise the gradient would depend on which copies were stacked.
-    All of it is drawn on the CPU, so that every device mixes alike. In evaluation nothing is mixed.
+    generator. All of it is drawn on the CPU, so that every device mixes alike. In evaluation nothing is mixed.
+
+    With M copies the update's gradient is hence a mean over M shares and mixings. The released code of Batch
+    Augmentation draws one λ and one permutation for all B·M rows together. `shared` is its λ: one for all copies of a
+    shard (and one stage), keyed by `ALL_COPIES` in the copy's place, and so the same in every plan. Its permutation,
+    which mixes copies with each other, isn't to be had, as the gradient would depend on which copies were stacked; but
+    a row's partner is a uniformly random row of the shard in a view of its own, there as here, where each copy still
+    has its own permutation.
 
     Args:
         alpha: α, above 0. Small ones leave examples nearly pure; 1 makes λ uniform.
         stages: places at which a copy may be mixed.
+        shared: one λ and one stage for all copies of a shard, rather than for each.
 
     Raises:
         ValueError: if `alpha` isn't above 0 or `stages` < 1.
@@ -93,12 +99,13 @@ class Mixup(nn.Module):
     Source: Zhang et al. 2018, equation 1; Verma et al. 2019, section 2; with copies, Hoffer et al. 2020, table 3.
     """
 
-    def __init__(self, alpha: float, stages: int = 1) -> None:
+    def __init__(self, alpha: float, stages: int = 1, *, shared: bool = False) -> None:
         super().__init__()
         if not 0 < alpha < float("inf") or stages < 1:
             raise ValueError(f"alpha is {alpha} and stages {stages}; alpha must be above 0, stages at least 1")
         self.alpha = alpha
         self.stages = stages
+        self.shared = shared
 
     def draw(self, rows: int, device: torch.device) -> Mixing:
         """Draws the mixing of a pass.
@@ -118,19 +125,25 @@ class Mixup(nn.Module):
         if rows % copies:
             raise ValueError(f"{rows} rows don't hold {copies} copies: their number must be a multiple of {copies}")
         size = rows // copies
-        generators = [None] if noise is None else noise.generators(self, torch.device("cpu"))
         partner = torch.empty(copies, size, dtype=torch.int64)
         share = torch.empty(copies, size)
         stage = torch.empty(copies, size, dtype=torch.int64)
-        for copy, generator in enumerate(generators):
+        for copy, generator in enumerate(self._generators(noise)):
             share[copy] = draw_beta(self.alpha, generator)
             partner[copy] = torch.randperm(size, generator=generator) + copy * size
             stage[copy] = torch.randint(self.stages, (), generator=generator)
+        if self.shared:
+            for generator in self._generators(noise, shared=True):
+                share[:] = draw_beta(self.alpha, generator)
+                stage[:] = torch.randint(self.stages, (), generator=generator)
         return Mixing(partner.flatten().to(device), share.flatten().to(device), stage.flatten())
 
+    def _generators(self, noise: Noise | None, *, shared: bool = False) -> Iterable[torch.Generator | None]:
+        return [None] if noise is None else noise.generators(self, torch.device("cpu"), shared=shared)
+
     def extra_repr(self) -> str:
-        """`alpha=0.2, stages=1`."""
-        return f"alpha={self.alpha}, stages={self.stages}"
+        """`alpha=0.2, stages=1, shared=False`."""
+        return f"alpha={self.alpha}, stages={self.stages}, shared={self.shared}"
 
 
 def draw_beta(alpha: float, generator: torch.Generator | None) -> float:

@@ -25,9 +25,10 @@ class RandomResizedCrop(nn.Module):
     fits, it is the largest box at the picture's centre whose shape is in `ratio`.
 
     Resampling is bilinear between pixel centres and sees the box alone, as if it were cut out first. It isn't
-    antialiased: an output pixel reads at most 2 × 2 input pixels. A box much larger than `size` is thus sampled with
-    gaps, where Pillow would average. From pictures decoded to a shorter side of 256, boxes for a size of 224 are shrunk
-    by 4/3 · 256/224 = 1.5 at most, and more than half of them are enlarged.
+    antialiased: an output pixel reads at most 2 × 2 input pixels, so that a box more than twice as large as `size` is
+    sampled with gaps, where Pillow would average. From pictures decoded to a shorter side of 256, boxes for a size of
+    224 are shrunk by 4/3 · 256/224 = 1.5 at most, and more than half of them are enlarged, a box of 8% of a square
+    picture from 72 pixels. From 400 they are shrunk by 2.4 at most, and such a box has 113 pixels.
 
     Randomness: one box per row. Inside an update it is keyed by (seed, update, shard, copy, site); outside one it comes
     from the global generator. In evaluation the pictures are returned as they are: see `CenterCrop`.
@@ -75,6 +76,60 @@ class RandomResizedCrop(nn.Module):
         return f"size={self.size}, scale={self.scale}, ratio={self.ratio}"
 
 
+class RandomWindow(nn.Module):
+    """Cuts a window out of each picture at a uniformly random place, as if its shorter side were resized to `shorter`.
+
+    What `RandomCrop` does to pictures of one size: pictures are surrounded with zeros, and the window is `size` ×
+    `size` pixels of them. Of a picture whose shorter side is s < `shorter`, it is a box of size·s/shorter pixels, and
+    padding likewise, resized by `resample`; shrinking larger ones is left to the decoder, and they count as `shorter`.
+
+    Randomness: one place per row, keyed as in `RandomResizedCrop`. In evaluation the pictures are returned as they are.
+
+    Args:
+        size: side of the result.
+        shorter: that pictures are resized to; at least `size`.
+        padding: zeros on every side.
+
+    Shape:
+        (k·B, C, H, W) → (k·B, C, size, size) of the same dtype; enlarged bytes are rounded. `sizes` is (k·B, 2) int64,
+        height and width of each picture. Whether any is small is asked of their device, which makes a GPU wait.
+
+    Raises:
+        ValueError: if `size` < 1, `shorter` < `size` or `padding` < 0, or `sizes` doesn't fit the pictures (its numbers
+            are checked on a CPU only).
+
+    Source: Resize(256), RandomCrop(224) of torchvision, by which the released code of Hoffer et al. 2020 trains AlexNet
+    and MobileNet.
+    """
+
+    def __init__(self, size: int, shorter: int, padding: int = 0) -> None:
+        super().__init__()
+        if size < 1 or shorter < size or padding < 0:
+            raise ValueError(
+                f"size is {size}, shorter {shorter} and padding {padding}; a window has a side of at least 1, the "
+                "picture at least that of the window, padding at least 0"
+            )
+        self.size = size
+        self.shorter = shorter
+        self.padding = padding
+
+    def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """Crops `images` (k·B, C, H, W) whose heights and widths are `sizes` (k·B, 2)."""
+        _check_sizes(images, sizes)
+        if not self.training:
+            return images
+        numbers = draw_uniform(self, (len(images), 2), images.device)
+        shares = (sizes.amin(1).clamp(max=self.shorter) / self.shorter)[:, None]  # (R, 1): 1 where nothing is enlarged
+        sides, margins = (self.size * shares).round().long().clamp(min=1), (self.padding * shares).round().long()
+        places = scale_to_integers(numbers, sizes + 2 * margins - sides + 1) + self.padding - margins
+        padded = nn.functional.pad(images, (self.padding,) * 4)
+        return _cut_or_enlarge(padded, places, sides.squeeze(1), self.size)
+
+    def extra_repr(self) -> str:
+        """`size=224, shorter=256, padding=0`."""
+        return f"size={self.size}, shorter={self.shorter}, padding={self.padding}"
+
+
 class CenterCrop(nn.Module):
     """Cuts `size` × `size` pixels out of the centre of each picture, in training and in evaluation.
 
@@ -103,21 +158,7 @@ class CenterCrop(nn.Module):
         _check_sizes(images, sizes)
         sides = sizes.amin(1).clamp(max=self.size)
         places = ((sizes - sides[:, None]) / 2).round().long()
-        small = sides < self.size
-        if not bool(small.any()):
-            return self._cut(images, torch.arange(len(images), device=images.device), places)
-        squares = torch.cat([places, sides[:, None], sides[:, None]], dim=1)[small]
-        enlarged = resample(images[small], squares, self.size)
-        crops = images.new_empty(*images.shape[:2], self.size, self.size)
-        crops[small] = (enlarged if images.is_floating_point() else enlarged.round()).to(images.dtype)
-        if not bool(small.all()):
-            large = (~small).nonzero().squeeze(1)
-            crops[large] = self._cut(images, large, places[large])
-        return crops
-
-    def _cut(self, images: Tensor, rows: Tensor, places: Tensor) -> Tensor:
-        tops, lefts = places.unbind(1)
-        return cut_windows(images, rows, tops, lefts, self.size, self.size)
+        return _cut_or_enlarge(images, places, sides, self.size)
 
     def extra_repr(self) -> str:
         """`size=224`."""
@@ -183,6 +224,22 @@ def resample(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     shape = (len(images), size, size)
     grid = torch.stack([across[:, None, :].expand(shape), down[:, :, None].expand(shape)], dim=3)
     return nn.functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+
+
+def _cut_or_enlarge(images: Tensor, places: Tensor, sides: Tensor, size: int) -> Tensor:
+    """Squares of `sides` (R,) at `places` (R, 2), top and left, as windows of `size`: those below it are enlarged."""
+    small = sides < size
+    if not bool(small.any()):
+        rows = torch.arange(len(images), device=images.device)
+        return cut_windows(images, rows, places[:, 0], places[:, 1], size, size)
+    squares = torch.cat([places, sides[:, None], sides[:, None]], dim=1)[small]
+    enlarged = resample(images[small], squares, size)
+    crops = images.new_empty(*images.shape[:2], size, size)
+    crops[small] = (enlarged if images.is_floating_point() else enlarged.round()).to(images.dtype)
+    if not bool(small.all()):
+        large = (~small).nonzero().squeeze(1)
+        crops[large] = cut_windows(images, large, places[large, 0], places[large, 1], size, size)
+    return crops
 
 
 def _check_sizes(images: Tensor, sizes: Tensor) -> None:

@@ -20,9 +20,9 @@ from seqba.data.images import ImageBatch, ImageBatches, ImageSource, open_images
 from seqba.data.names import name_bytes
 from seqba.errors import UserError
 from seqba.nn import Mixing, Mixup, count_right
-from seqba.options import number_text, option
+from seqba.options import is_given, number_text, option
 from seqba.tasks import Unit
-from seqba.tasks.image_views import ViewOptions, evaluation_view, training_view
+from seqba.tasks.image_views import View, ViewOptions, evaluation_decode_size, evaluation_view, training_view
 from seqba.tasks.options import BatchOptions, CriterionOptions
 
 HELD_OUT = "held-out"
@@ -45,6 +45,13 @@ class ImageOptions(ViewOptions):
         0.0, "α of mixup: each copy mixes its pictures in pairs, in shares drawn from Beta(α, α); 0 = not", minimum=0
     )
     manifold_mixup: float = option(0.0, "the same at the input or at one of two places in the model", minimum=0)
+    mixup_lambda: str = option(
+        "per-copy",
+        "per-copy: each copy draws its own share λ (and place), of which an update with M copies averages M; shared: "
+        "one for all copies of a shard, as in the released code of Batch Augmentation. Partners are drawn by each copy "
+        "in itself",
+        choices=("per-copy", "shared"),
+    )
     hold_out: int = option(
         0, f"take so many training pictures, the same for all seeds, as a split of its own: {HELD_OUT}", minimum=0
     )
@@ -57,6 +64,8 @@ class ImageOptions(ViewOptions):
         super().__post_init__()
         if self.mixup and self.manifold_mixup:
             raise UserError("--mixup and --manifold-mixup exclude each other: the latter mixes at the input too")
+        if is_given(self, "mixup_lambda") and not self.mixup and not self.manifold_mixup:
+            raise UserError(f"--mixup-lambda {self.mixup_lambda} needs --mixup or --manifold-mixup: nothing is mixed")
 
 
 class ImageClassification:
@@ -104,10 +113,11 @@ class ImageClassification:
         _check_classes(self._training.name, len(self.classes), self.smoothing)
         self.image_size = _image_size(self._training, options)
         self._training_rows = self._rows_to_learn()
-        self._training_view = training_view(options, self.image_size)
+        self._training_view = random_view(self._training, options, self.image_size)
         self._evaluation_view = evaluation_view(self.image_size)
         alpha = options.mixup or options.manifold_mixup
-        self._mixup = Mixup(alpha, PLACES if options.manifold_mixup else 1) if alpha else None
+        stages, shared = PLACES if options.manifold_mixup else 1, options.mixup_lambda == "shared"
+        self._mixup = Mixup(alpha, stages, shared=shared) if alpha else None
         self._validation: dict[str, ImageBatches] = {}
 
     def resized(self, batches: BatchOptions) -> ImageClassification:
@@ -143,7 +153,12 @@ class ImageClassification:
         if subset not in self._validation:
             size = self.batches.batch_size_valid or self.rows
             self._validation[subset] = open_split(
-                self.folder, subset, self.options, train_subset=self.batches.train_subset, batch_size=size
+                self.folder,
+                subset,
+                self.options,
+                train_subset=self.batches.train_subset,
+                batch_size=size,
+                decode_size=evaluation_decode_size(self.options, self.image_size),
             )
         return self._validation[subset]
 
@@ -204,7 +219,13 @@ def classes_digest(classes: Sequence[str]) -> str:
 
 
 def open_split(
-    folder: str | Path, subset: str, options: ImageOptions, *, train_subset: str, batch_size: int
+    folder: str | Path,
+    subset: str,
+    options: ImageOptions,
+    *,
+    train_subset: str,
+    batch_size: int,
+    decode_size: int,
 ) -> ImageBatches:
     """All pictures of a split, in order, `batch_size` at a time; the last batch may have fewer.
 
@@ -214,15 +235,25 @@ def open_split(
         options: those of training.
         train_subset: the split that is learned from.
         batch_size: pictures of a batch.
+        decode_size: pixels that the shorter side of a larger picture is shrunk to.
 
     Raises:
         UserError: for a split that isn't there, is empty or broken.
     """
     held_out = subset == HELD_OUT and options.hold_out > 0
-    source = open_images(folder, train_subset if held_out else subset, decode_size=options.decode_size)
+    source = open_images(folder, train_subset if held_out else subset, decode_size=decode_size)
     rows = np.sort(_shuffled(len(source))[: options.hold_out]) if held_out else np.arange(len(source))
     batches = np.split(rows, range(batch_size, len(rows), batch_size))
     return ImageBatches(source, batches, workers=options.num_workers)
+
+
+def random_view(source: ImageSource, options: ViewOptions, size: int) -> View:
+    """The view that the options describe of a source's pictures, `size` pixels wide and high.
+
+    Raises:
+        UserError: for a file that is no picture, where the sizes of all must be known.
+    """
+    return training_view(options, size, equal=options.augmentation != "crop" or source.side is not None)
 
 
 def _shuffled(count: int) -> npt.NDArray[np.int64]:
@@ -243,14 +274,16 @@ def _check_classes(name: str, classes: int, smoothing: float) -> None:
 
 def _image_size(source: ImageSource, options: ImageOptions) -> int:
     """Side of the model's pictures: as asked for, or as they are, or the usual one for pictures of all sizes."""
-    if source.side is None and options.augmentation == "crop":
-        raise UserError(
-            f"{source.name} has pictures of different sizes, from which no common window can be cut: add "
-            "--augmentation resized-crop"
-        )
-    if source.side is not None and options.augmentation == "crop" and (options.image_size or 0) > source.side:
+    if options.image_size is not None and (options.augmentation != "crop" or source.side is None):
+        return options.image_size  # without a look at each picture, where nothing depends on it
+    if source.side is not None and (options.image_size or 0) > source.side:
         raise UserError(
             f"--image-size {options.image_size} is more than the {source.side} pixels of {source.name}, from which no "
             "such window can be cut: add --augmentation resized-crop, which enlarges"
+        )
+    if source.side is None and options.decode_size < FOLDER_IMAGE_SIZE:
+        raise UserError(
+            f"{source.name} has pictures of different sizes or larger than --decode-size {options.decode_size}, which "
+            f"is less than the {FOLDER_IMAGE_SIZE} that the model sees of such pictures: give --image-size"
         )
     return options.image_size or source.side or FOLDER_IMAGE_SIZE

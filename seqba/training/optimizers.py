@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from seqba.core.group import local_part
+from seqba.errors import UserError
 from seqba.training.averaging import NonMonotonicTrigger
 from seqba.training.options import OptimisationOptions
 
@@ -24,7 +25,13 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
     nt_asgd   the same without momentum, until `build_trigger`'s trigger fires (`seqba.training.averaging`).
 
     With --weight-decay-on weights, parameters of one dimension don't decay: biases, and the scales and shifts of norms.
+    With weights-not-depthwise, neither do those of depthwise convolutions: each output reads one channel, (C, 1, h, w).
+    When the decay ends is the trainer's to say (`UpdateRules.decay_updates`).
+
     A step reads and writes each weight once (fused), on the CPU as well; but torch's SGD can't do so with sharded ones.
+
+    Raises:
+        UserError: for weights-not-depthwise where there is no depthwise convolution.
 
     Source: Kingma & Ba 2015; Loshchilov & Hutter 2019 for Adam's decay; Merity et al. 2018 for NT-ASGD.
     """
@@ -44,6 +51,14 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
 def _groups(parameters: list[nn.Parameter], options: OptimisationOptions) -> list[dict[str, Any]]:
     """Parameters that decay, then those that don't."""
     decays = [options.weight_decay_on == "all" or parameter.dim() > 1 for parameter in parameters]
+    if options.weight_decay_on == "weights-not-depthwise":
+        depthwise = [parameter.dim() == 4 and parameter.shape[1] == 1 for parameter in parameters]
+        if not any(depthwise):
+            raise UserError(
+                "--weight-decay-on weights-not-depthwise is for networks with depthwise convolutions (mobilenet_v1), "
+                "and this model has none: take weights"
+            )
+        decays = [decay and not single for decay, single in zip(decays, depthwise, strict=True)]
     groups = [
         {"params": list(compress(parameters, decays)), "weight_decay": options.weight_decay},
         {"params": list(compress(parameters, map(operator.not_, decays))), "weight_decay": 0.0},

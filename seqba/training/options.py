@@ -6,12 +6,10 @@ it meant there.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from seqba.errors import UserError
-from seqba.options import flag_of, option
+from seqba.options import flag_of, is_given, option
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,21 @@ class OptimisationOptions:
         10, "stop after this many updates in a row without a finite loss and gradient (not in fairseq)", minimum=1
     )
     weight_decay_on: str = option(
-        "all", "all, or weights: biases and norms don't decay (not in fairseq)", choices=("all", "weights")
+        "all",
+        "all; weights: biases and norms don't decay; or weights-not-depthwise: depthwise convolutions' don't either, "
+        "as in Batch Augmentation's MobileNet (not in fairseq)",
+        choices=("all", "weights", "weights-not-depthwise"),
+    )
+    weight_decay_until: int | None = option(
+        None,
+        "weights decay in the first so many epochs or updates only (default: throughout; not in fairseq)",
+        minimum=1,
+    )
+    weight_decay_unit: str = option(
+        "epoch",
+        "what --weight-decay-until counts: updates, or epochs of the arm baseline, so that all arms' decay ends at the "
+        "same update (not in fairseq)",
+        choices=("epoch", "update"),
     )
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
 
@@ -237,11 +249,22 @@ def _check_grid(options: TrainingOptions) -> None:
     schedule = options.schedule
     if schedule.lr_scheduler == "step" and schedule.lr_drop_unit == "epoch" and len(options.grid.update_freq) > 1:
         raise UserError("--lr-drop-unit epoch needs one --update-freq for all epochs: give --lr-drops in updates")
+    optimisation = options.optimisation
+    if (
+        optimisation.weight_decay_until is not None
+        and optimisation.weight_decay_unit == "epoch"
+        and len(options.grid.update_freq) > 1
+    ):
+        raise UserError("--weight-decay-unit epoch needs one --update-freq for all epochs: count in updates")
 
 
 def _check_optimisation(optimisation: OptimisationOptions) -> None:
     if len(optimisation.adam_betas) != 2:
         raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {optimisation.adam_betas}")
+    if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
+        raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
+    if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
+        raise UserError("--weight-decay-until ends a decay that there isn't: give --weight-decay")
 
 
 def _check_schedule(schedule: ScheduleOptions) -> None:
@@ -256,7 +279,7 @@ def _check_schedule(schedule: ScheduleOptions) -> None:
     if name == "step":
         _check_drops(schedule)
     else:
-        given = [flag_of(field) for field in ("lr_drops", "lr_drop_unit", "lr_shrink") if _is_given(schedule, field)]
+        given = [flag_of(field) for field in ("lr_drops", "lr_drop_unit", "lr_shrink") if is_given(schedule, field)]
         if given:
             raise UserError(f"{given[0]} belongs to --lr-scheduler step, not {name}")
     if schedule.warmup_updates == 0 and name not in ("fixed", "step"):
@@ -273,12 +296,6 @@ def _check_drops(schedule: ScheduleOptions) -> None:
         raise UserError(
             f"--lr-shrink has {len(factors)} factors for {len(drops)} --lr-drops: give one, or one for each"
         )
-
-
-def _is_given(options: Any, name: str) -> bool:
-    """Whether an option differs from its default."""
-    (field,) = (field for field in dataclasses.fields(options) if field.name == name)
-    return bool(getattr(options, name) != field.default)
 
 
 def _check_validation(options: TrainingOptions) -> None:

@@ -47,7 +47,7 @@ from seqba.training.recipe import (
     open_task,
     with_positions_of,
 )
-from seqba.training.schedules import build_schedule
+from seqba.training.schedules import build_schedule, count_decay_updates
 from seqba.training.sharding import shard_model
 from seqba.training.signals import StopSignal
 from seqba.training.state import Start, find_start, origin, restore
@@ -182,7 +182,8 @@ def _build_trainer(
     model = _on_device(build_model(constants["cfg"]["model"], constants["task_state"]), options, device, ranks)
     sizes = constants["cfg"]["model"]["options"]
     width = sizes.get("encoder_embed_dim", sizes.get("decoder_embed_dim"))
-    schedule = build_schedule(options.schedule, width=width, epoch_updates=partial(epochs.length, 1))
+    epoch_updates = partial(epochs.length, 1)
+    schedule = build_schedule(options.schedule, width=width, epoch_updates=epoch_updates)
     rules = UpdateRules(
         copies=grid.copies,
         plan=options.grid.plan,
@@ -190,6 +191,7 @@ def _build_trainer(
         clip_norm=options.optimisation.clip_norm,
         bf16=options.optimisation.bf16,
         max_skipped_updates=options.optimisation.max_skipped_updates,
+        decay_updates=count_decay_updates(options.optimisation, epoch_updates),
     )
     optimizer = build_optimizer(model.parameters(), options.optimisation)
     trigger = build_trigger(options.optimisation)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from seqba.errors import UserError
-from seqba.training.options import ScheduleOptions
+from seqba.training.options import OptimisationOptions, ScheduleOptions
 
 Schedule = Callable[[int], float]
 
@@ -113,6 +113,21 @@ def build_schedule(options: ScheduleOptions, *, width: int | None, epoch_updates
         warmup_updates=warmup or DEFAULT_WARMUP_UPDATES,
         warmup_init_lr=max(0.0, options.warmup_init_lr),
     )
+
+
+def count_decay_updates(options: OptimisationOptions, epoch_updates: Callable[[], int]) -> int | None:
+    """In how many updates weights decay, of those that `--weight-decay-until` names; None for all.
+
+    Args:
+        options: the optimizer's.
+        epoch_updates: how many updates an epoch of the arm baseline has; asked where the decay is counted in epochs.
+
+    Source: the regime of AlexNet in Hoffer et al. 2020's released code, without decay "at epoch 15":
+    after 15 whole ones.
+    """
+    if options.weight_decay_until is None:
+        return None
+    return options.weight_decay_until * (epoch_updates() if options.weight_decay_unit == "epoch" else 1)
 
 
 def _check(update: int, warmup_updates: int = 1) -> None:

@@ -43,6 +43,8 @@ WEIGHT_MOVING = {
         "nonmono",
         "weight_decay",
         "weight_decay_on",
+        "weight_decay_until",
+        "weight_decay_unit",
         "clip_norm",
         "bf16",
     ),
@@ -55,6 +57,7 @@ WEIGHT_MOVING = {
         "decode_size",
         "mixup",
         "manifold_mixup",
+        "mixup_lambda",
     ),
     "schedule": (
         "lr_scheduler",
@@ -259,7 +262,7 @@ def _check_same_run(start: Start, constants: Mapping[str, Any]) -> None:
         )
     arch, asked = (cfg["model"]["arch"] for cfg in (start.state["cfg"], constants["cfg"]))
     before, after = (_groups(cfg) for cfg in (start.state["cfg"], constants["cfg"]))
-    if before["model"].keys() != after["model"].keys():
+    if before["model"].keys() - after["model"].keys():  # older versions had fewer options
         _refuse(start, [f"--arch {asked} (it had {arch})"], start.way_out)
     sizes = {"model": [name for name in after["model"] if not is_noise(name)]}
     _refuse(start, _changes(before, after, sizes), start.way_out)

@@ -82,6 +82,7 @@ class UpdateRules:
         clip_norm: largest gradient norm; 0 for no limit.
         bf16: whether the forward runs under autocast to bfloat16.
         max_skipped_updates: so many non-finite updates in a row end the run.
+        decay_updates: after so many updates weights don't decay any more; None for never.
     """
 
     copies: int
@@ -90,6 +91,7 @@ class UpdateRules:
     clip_norm: float = 0.0
     bf16: bool = False
     max_skipped_updates: int = 10
+    decay_updates: int | None = None
 
 
 class Trainer(Generic[Batch]):
@@ -164,7 +166,7 @@ class Trainer(Generic[Batch]):
         lr = self.schedule(number) * self.task.learning_rate_factor(own.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
         if not skipped:
-            self._step(lr)
+            self._step(number, lr)
         self.optimizer.zero_grad()
         self._carry_on(skipped=skipped)
         report = UpdateReport(
@@ -274,9 +276,12 @@ class Trainer(Generic[Batch]):
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.rules.clip_norm, norm)
         return float(norm)
 
-    def _step(self, lr: float) -> None:
+    def _step(self, number: int, lr: float) -> None:
+        last = self.rules.decay_updates
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+            if last is not None and number > last:
+                group["weight_decay"] = 0.0
         self.optimizer.step()
 
     def _count(self, report: UpdateReport) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from alphabet import write_alphabet
 from commands import last_complaint, weights
-from toy_images import write_coloured_cifar
+from toy_images import picture, write_coloured_cifar, write_folders
 
 from seqba.cli.command import run
 from seqba.cli.eval_image import main as evaluate
@@ -134,6 +134,14 @@ def test_a_checkpoint_says_what_it_is(trained: Path) -> None:
         (["--batch-size", "1"], "--batch-size 1 leaves batch normalisation one image"),
         (["--ghost-batch", "3"], "--ghost-batch 3 must divide --batch-size 8"),
         (["--dropout", "0.1"], "--dropout has no place in --arch resnet8: wide_resnet28_10, vgg16_bn, alexnet have"),
+        (["--conv-init", "fan-in"], "--conv-init has no place in --arch resnet8: densenet_bc100_12 has one"),
+        (["--weight-decay-on", "weights-not-depthwise"], "for networks with depthwise convolutions (mobilenet_v1)"),
+        (["--weight-decay", "0", "--weight-decay-until", "3"], "--weight-decay-until ends a decay that there isn't"),
+        (["--weight-decay-unit", "update"], "--weight-decay-unit belongs to --weight-decay-until"),
+        (
+            ["--weight-decay-until", "3", "--update-freq", "1,2", "--lr-drop-unit", "update"],
+            "--weight-decay-unit epoch needs one --update-freq for all epochs",
+        ),
         (["--max-tokens", "100"], "--max-tokens belongs to --task translation"),
         (["--lr-scheduler", "vaswani"], "--lr has no effect on"),
         (["--best-checkpoint-metric", "ppl"], "ppl belongs to --task translation or language_modeling"),
@@ -146,6 +154,26 @@ def test_what_does_not_fit_is_refused(
     more: list[str], message: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in last_complaint(capsys, train(pictures, tmp_path, "--max-update", "1", *more))
+
+
+@pytest.mark.parametrize(("unit", "until"), [("epoch", "1"), ("update", "10")])
+def test_the_decay_ends_at_the_same_update_in_every_arm_and_after_going_on(
+    unit: str, until: str, pictures: Path, tmp_path: Path
+) -> None:
+    more = ["--weight-decay", "0.5", "--weight-decay-until", until, "--weight-decay-unit", unit]
+    for arm in ("baseline", "fixed-samples", "ba"):  # an epoch of the baseline has 10 updates
+        ends = [("straight", "12", more), ("twice", "11", more), ("twice", "12", more), ("never", "12", more[:2])]
+        for name, updates, options in ends:
+            folder = tmp_path / arm / name
+            assert train(pictures, folder, "--arm", arm, "--max-update", updates, *options) == 0
+        straight, twice, never = (weights(tmp_path / arm / name / LAST) for name in ("straight", "twice", "never"))
+        assert all(torch.equal(straight[name], twice[name]) for name in straight)
+        name = "stages.0.stem.conv.weight"
+        assert not torch.equal(straight[name], never[name])
+        assert train(pictures, tmp_path / arm / "early", "--arm", arm, "--max-update", "10", *more) == 0
+        assert train(pictures, tmp_path / arm / "early never", "--arm", arm, "--max-update", "10", *more[:2]) == 0
+        early = [weights(tmp_path / arm / folder / LAST) for folder in ("early", "early never")]
+        assert all(torch.equal(early[0][name], early[1][name]) for name in early[0])
 
 
 def test_averaged_weights_are_refused(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,6 +218,10 @@ def test_going_on_with_another_decay_leaves_the_momentum_behind(
         (["--gen-subset", "train2"], "has no split 'train2'"),
         (["--gen-subset", "held-out"], "has no split 'held-out'"),
         (["--quiet", "--output-predictions"], "exclude each other"),
+        (["--tta-average", "logits"], "--tta-average belongs to --tta, which is 0"),
+        (["--tta-cutout", "8"], "--tta-cutout belongs to --tta, which is 0"),
+        (["--tta", "2", "--tta-cutout", "1"], "--tta-cutout 1 would blank nothing"),
+        (["--tta", "2", "--tta-average", "votes"], "'votes'"),
     ],
 )
 def test_an_evaluation_that_can_not_be_is_refused(
@@ -207,11 +239,38 @@ def test_other_classes_are_refused(trained: Path, tmp_path: Path, capsys: pytest
     assert "was trained on other classes than those of" in last_complaint(capsys, status)
 
 
+def test_views_are_averaged_as_asked(trained: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = {}
+    for more in ("", "--tta-average probabilities", "--tta-average logits", "--tta-cutout 0", "--tta-cutout 8"):
+        assert evaluate([str(pictures), "--path", str(trained / BEST), "--cpu", "--tta", "3", *more.split()]) == 0
+        losses[more] = float(capsys.readouterr().out.split()[-1])
+    assert losses[""] == losses["--tta-average probabilities"] == losses["--tta-cutout 0"]
+    # The model was trained with cutout; without it its views are easier.
+    assert len({losses[""], losses["--tta-average logits"], losses["--tta-cutout 8"]}) == 3
+
+
+def test_a_folder_of_small_pictures_is_trained_on_as_cifar_is(tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(write_folders(tmp_path / "pictures").rglob("*.png"))):
+        picture(24, 24, seed=number).save(path)
+    (tmp_path / "pictures" / "test.bin").touch()
+    more = ["--batch-size", "3", "--valid-subset", "val", "--max-epoch", "1"]
+    assert train(tmp_path / "pictures", tmp_path / "run", *more) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["task_state"]["image_size"] == 24
+    arguments = [str(tmp_path / "pictures"), "--gen-subset", "val", "--path", str(tmp_path / "run" / BEST), "--cpu"]
+    assert run(evaluate, arguments) == run(evaluate, [*arguments, "--tta", "2"]) == 0
+
+
 def test_equal_views_are_not_averaged(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(pictures, tmp_path, "--max-update", "1", "--augmentation", "none", "--cutout", "0") == 0
     capsys.readouterr()
     status = run(evaluate, [str(pictures), "--path", str(tmp_path / BEST), "--tta", "3", "--cpu"])
     assert "was trained without any noise" in last_complaint(capsys, status)
+    assert train(pictures, tmp_path / "blank", "--max-update", "1", "--augmentation", "none") == 0
+    capsys.readouterr()
+    arguments = [str(pictures), "--path", str(tmp_path / "blank" / BEST), "--tta", "3", "--cpu"]
+    status = run(evaluate, arguments)
+    assert "was trained with no noise but cutout: add --tta-cutout" in last_complaint(capsys, status)
+    assert run(evaluate, [*arguments, "--tta-cutout", "8"]) == 0
 
 
 def test_a_checkpoint_of_another_task_is_refused(

@@ -72,6 +72,21 @@ def test_probabilities_are_averaged_over_views(pictures: Path) -> None:
     torch.testing.assert_close(by_count[2], (by_count[0] + second + third) / 3)
 
 
+def test_logits_are_averaged_over_views(pictures: Path) -> None:
+    model, batches = Tilted(), split(pictures)
+    scored = [
+        together(list(score_views(model, batches, Shaken(), CPU, views=views, seed=3, average="logits")))[1].log()
+        for views in (1, 2)
+    ]
+    likely = [together(list(score_views(model, batches, Shaken(), CPU, views=views, seed=3)))[1] for views in (1, 2)]
+    torch.testing.assert_close(scored[0].exp(), likely[0])  # of one view
+    second = 2 * likely[1] - likely[0]
+    torch.testing.assert_close(
+        scored[1], ((likely[0].log() + second.log()) / 2).log_softmax(dim=1), rtol=1e-4, atol=1e-4
+    )
+    assert not torch.allclose(scored[1].exp(), likely[1], atol=1e-4)
+
+
 def test_views_are_a_function_of_the_seed(pictures: Path) -> None:
     def score(seed: int) -> Tensor:
         return together(list(score_views(Tilted(), split(pictures), Shaken(), CPU, views=2, seed=seed)))[1]
@@ -113,3 +128,5 @@ def test_a_sure_mistake_has_a_finite_loss(pictures: Path) -> None:
 def test_no_views_are_refused(pictures: Path) -> None:
     with pytest.raises(ValueError, match="views is 0; it must be at least 1"):
         next(score_views(Tilted(), split(pictures), still, CPU, views=0, seed=1))
+    with pytest.raises(ValueError, match="average is 'median'; it must be one of probabilities, logits"):
+        next(score_views(Tilted(), split(pictures), still, CPU, views=1, seed=1, average="median"))

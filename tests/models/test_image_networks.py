@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -89,3 +91,25 @@ def test_dropout_goes_where_the_network_has_it(name: str) -> None:
 def test_a_size_that_a_network_can_not_have_is_one_line(name: str, side: int) -> None:
     with pytest.raises(UserError, match=f"image_size is {side}"):
         build(name, 10, side)
+
+
+def test_densenet_may_begin_as_in_the_released_code() -> None:
+    spreads = {}
+    for given in (None, "fan-out", "fan-in"):
+        torch.manual_seed(0)
+        options = resolve_image_classifier("densenet_bc100_12", ImageClassifierOptions(conv_init=given))
+        model = build_image_classifier("densenet_bc100_12", options, 10, 32)
+        spreads[given] = {
+            name: float(module.weight.detach().std()) * math.prod(module.kernel_size) ** 0.5
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d)
+        }
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d):
+                channels = module.in_channels if given == "fan-in" else module.out_channels
+                # The deviation of n draws is known to 1/√(2n) of itself.
+                close = 5 / math.sqrt(2 * module.weight.numel())
+                assert spreads[given][name] == pytest.approx(math.sqrt(2 / channels), rel=close), name
+    assert spreads[None] == spreads["fan-out"] != spreads["fan-in"]
+    with pytest.raises(UserError, match="--conv-init has no place in --arch resnet8: densenet_bc100_12 has one"):
+        resolve_image_classifier("resnet8", ImageClassifierOptions(conv_init="fan-in"))

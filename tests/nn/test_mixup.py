@@ -62,6 +62,23 @@ def test_one_share_one_stage_and_one_permutation_belong_to_a_copy() -> None:
     assert len(mixing.stage.unique()) > 1
 
 
+def test_a_shared_share_and_stage_belong_to_all_copies_of_a_shard() -> None:
+    own, shared = Mixup(1.0, stages=40), Mixup(1.0, stages=40, shared=True)
+    together = draw(shared, 4 * 30, copies=(0, 1, 2, 3))
+    assert len(together.share.unique()) == len(together.stage.unique()) == 1
+    assert torch.equal(together.partner, draw(own, 4 * 30, copies=(0, 1, 2, 3)).partner)  # in each copy its own
+    for copy in range(4):  # and whatever other copies are in the pass
+        alone = draw(shared, 30, copies=(copy,))
+        of_copy = slice(30 * copy, 30 * copy + 30)
+        assert torch.equal(together.share[of_copy], alone.share)
+        assert torch.equal(together.stage[of_copy], alone.stage)
+        assert torch.equal(together.partner[of_copy] - 30 * copy, alone.partner)
+    others = [draw(shared, 30, **{part: 9}) for part in KEY]
+    assert len({float(mixing.share[0]) for mixing in [together, *others]}) == 1 + len(KEY)
+    outside = shared.draw(30, CPU)
+    assert len(outside.share.unique()) == 1
+
+
 def test_partners_and_stages_are_uniform() -> None:
     module = Mixup(0.2, stages=3)
     partners, stages = torch.zeros(5, 5), torch.zeros(3)
@@ -181,9 +198,9 @@ def test_the_loss_is_that_against_mixed_labels(label_smoothing: float) -> None:
 class Network(nn.Module):
     """Three stages, mixed before any of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
         super().__init__()
-        self.mixup = Mixup(1.0, stages=3)
+        self.mixup = Mixup(1.0, stages=3, shared=shared)
         self.stages = nn.ModuleList([nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 4)])
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
@@ -195,9 +212,10 @@ class Network(nn.Module):
         return losses.sum(), len(x)
 
 
-def test_the_gradient_does_not_depend_on_the_plan() -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_gradient_does_not_depend_on_the_plan(shared: bool) -> None:
     torch.manual_seed(7)
-    network = Network().double()
+    network = Network(shared=shared).double()
     batch = (torch.randn(5, 6).double(), torch.randint(0, 4, (5,)))
     gradients = []
     for plan in ("stacked", "looped"):

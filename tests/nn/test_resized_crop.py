@@ -10,7 +10,7 @@ import torch
 from pictures import check_outside_an_update, check_the_draws, drawn_numbers, in_pass, random_pictures
 from torch import Tensor
 
-from seqba.nn.resized_crop import CenterCrop, RandomResizedCrop, random_boxes, resample
+from seqba.nn.resized_crop import CenterCrop, RandomResizedCrop, RandomWindow, random_boxes, resample
 
 TRIES = 10
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -218,3 +218,41 @@ def test_impossible_settings_are_refused() -> None:
     for ratio in ((0.0, 1.0), (2.0, 1.0)):
         with pytest.raises(ValueError, match="two rising numbers above 0"):
             RandomResizedCrop(4, ratio=ratio)
+
+
+def test_windows_are_those_of_pictures_resized_before() -> None:
+    """Against a slow reading of each picture: resized to a shorter side of 20 where it is smaller, windows of 16."""
+    sizes = torch.tensor([[20, 30], [31, 20], [10, 14], [13, 13], [5, 40], [20, 20]])
+    images = surrounded(sizes, outside=255)
+    module = RandomWindow(16, 20)
+    cut = in_pass(module, images, sizes)
+    assert (cut.shape, cut.dtype) == ((6, 3, 16, 16), torch.uint8)
+    numbers = drawn_numbers(6, 2)
+    for row, (height, width) in enumerate(sizes.tolist()):
+        side = round(16 * min(height, width, 20) / 20)
+        top = math.floor(np.float32(numbers[row, 0]) * np.float32(height - side + 1))
+        left = math.floor(np.float32(numbers[row, 1]) * np.float32(width - side + 1))
+        box = images[row, :, top : top + side, left : left + side].numpy()
+        assert abs(cut[row].numpy() - slow_resize(box.astype(float), 16)).max() <= (0 if side == 16 else 0.51)
+
+
+def test_windows_of_padded_pictures_see_zeros() -> None:
+    images, sizes = torch.full((200, 1, 12, 12), 7, dtype=torch.uint8), torch.full((200, 2), 12)
+    cut = in_pass(RandomWindow(12, 12, padding=3), images, sizes)
+    rows, columns = (cut > 0).any(dim=3).sum(dim=(1, 2)), (cut > 0).any(dim=2).sum(dim=(1, 2))
+    assert set(rows.tolist()) == set(columns.tolist()) == {9, 10, 11, 12}
+    small = in_pass(RandomWindow(12, 24, padding=4), images, sizes)  # as if they were 24 wide: 2 of their own pixels
+    inside = (small == 7).flatten(1).all(dim=1)
+    assert inside.any()
+    assert not inside.all()
+    whole = in_pass(RandomWindow(12, 24), images, sizes)
+    assert torch.equal(whole, torch.full_like(whole, 7))
+
+
+def test_windows_keep_the_promises_of_noise() -> None:
+    sizes = torch.tensor([[20, 30], [31, 20], [10, 14], [13, 13], [25, 40]])
+    check_the_draws(RandomWindow(12, 20, padding=2), surrounded(sizes), sizes)
+    check_outside_an_update(RandomWindow(12, 20), surrounded(sizes), sizes)
+    for size, shorter, padding in ((0, 8, 0), (9, 8, 0), (8, 8, -1)):
+        with pytest.raises(ValueError, match=f"size is {size}, shorter {shorter} and padding {padding}"):
+            RandomWindow(size, shorter, padding)

@@ -30,6 +30,16 @@ ROWS = {
 }
 """Network, M, batch, epochs, learning rate, its drops and factors, weight decay, and what decays."""
 
+WINDOWS = {"--augmentation": "crop", "--crop-padding": "0", "--decode-size": "256"}
+RELEASED = {
+    "densenet100-cifar100": {"--conv-init": "fan-in"},
+    "alexnet-imagenet": {**WINDOWS, "--weight-decay-until": "15"},
+    "mobilenet-imagenet": {**WINDOWS, "--weight-decay-on": "weights-not-depthwise"},
+}
+"""Settings that only the released code of Batch Augmentation has."""
+
+ALL_SETTINGS = (*WINDOWS, "--conv-init", "--weight-decay-until", "--weight-decay-on")
+
 STUB = """\
 import json, sys
 from pathlib import Path
@@ -272,6 +282,7 @@ def test_regimes_of_imagenet(recipe, stubs: Path, tmp_path: Path, regime: str, d
     assert (trained["--lr-drops"], trained["--max-update"]) == (drops, str(2 * epochs))
     assert (trained["--arch"], trained["--augmentation"], trained["--copies"]) == ("resnet50", "resized-crop", "4")
     assert (trained["--lr"], trained["--weight-decay"], trained["--weight-decay-on"]) == ("0.1", "1e-4", "weights")
+    assert (trained["--image-size"], trained["--decode-size"]) == ("224", "400")
     assert trained["--valid-subset"] == "val"
     assert {call["--gen-subset"] for call in calls(stubs, "seqba-eval-image")} == {"val"}
 
@@ -285,12 +296,74 @@ def test_rows(recipe, stubs: Path, tmp_path: Path, row: str) -> None:
     (trained,) = calls(stubs, "seqba-train")
     assert (trained["--arch"], trained["--copies"], trained["--batch-size"]) == (arch, copies, batch)
     assert (trained["--lr"], trained["--lr-drops"], trained["--lr-shrink"]) == (lr, drops, shrink)
-    assert (trained["--weight-decay"], trained["--weight-decay-on"]) == (decay, on)
+    assert trained["--weight-decay"] == decay
     assert trained["--max-update"] == str(2 * epochs)
+    released = RELEASED.get(row, {})
+    assert {name: trained.get(name) for name in ALL_SETTINGS} == dict.fromkeys(ALL_SETTINGS) | {
+        "--weight-decay-on": on,
+        **released,
+    }
     if row.endswith("imagenet"):
-        assert (trained["--augmentation"], trained["--valid-subset"]) == ("resized-crop", "val")
+        assert (trained["--image-size"], trained["--valid-subset"]) == ("224", "val")
     else:
         assert (trained["--cutout"], trained["--valid-subset"]) == ("16", "test")
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_rows_in_usual_settings(recipe, stubs: Path, tmp_path: Path, row: str) -> None:
+    given = ["--data", "here", "--settings", "usual", "--out", tmp_path / "out"]
+    finished = recipe("table2_images.sh", row, *given, SEQBA_VENV=str(stubs), PICTURES="512")
+    if row not in RELEASED:
+        assert (finished.returncode, finished.stdout) == (2, "")
+        assert finished.stderr == f"error: --settings: those of {row} and of the released code are the same\n"
+        return
+    assert finished.returncode == 0, finished.stderr
+    (trained,) = calls(stubs, "seqba-train")
+    boxes = {"--augmentation": "resized-crop", "--decode-size": "400"}
+    usual = {"--conv-init": "fan-out"} if row.startswith("densenet") else boxes
+    assert {name: trained.get(name) for name in ALL_SETTINGS} == dict.fromkeys(ALL_SETTINGS) | {
+        "--weight-decay-on": ROWS[row][-1],
+        **usual,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("row", "small", "expected"),
+    [
+        ("alexnet-imagenet", ["--arch", "resnet8"], {"weight_decay_until": 15, "weight_decay_on": "all"}),
+        ("mobilenet-imagenet", [], {"weight_decay_until": None, "weight_decay_on": "weights-not-depthwise"}),
+    ],
+)
+def test_rows_of_imagenet_as_released_on_toy_pictures(
+    recipe, tmp_path: Path, row: str, small: list[str], expected: dict[str, object]
+) -> None:
+    pictures, out = write_coloured_folders(tmp_path / "pictures", 4), tmp_path / "out"
+    options = ["--data", pictures, "--copies", "2", "--updates", "2", "--batch-size", "4", "--tta", "2", "--out", out]
+    views = ["--tta-average", "logits", "--mixup", "0.2", "--mixup-lambda", "shared"]
+    finished = recipe(
+        "table2_images.sh", row, *options, *views, "--", "--image-size", "32", "--num-workers", "0", *small
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert [(run, len(figures)) for run, figures in table(finished.stdout).items()] == [("ba-2", 3)]
+    cfg = read_checkpoint(out / "ba-2" / "checkpoint_last.pt")["cfg"]
+    images = cfg["task"]["images"]
+    assert (images["augmentation"], images["crop_padding"], images["decode_size"]) == ("crop", 0, 256)
+    assert images["mixup_lambda"] == "shared"
+    assert {name: cfg["training"]["optimisation"][name] for name in expected} == expected
+
+
+def test_how_views_are_averaged_and_pictures_mixed_reaches_the_commands(recipe, stubs: Path, tmp_path: Path) -> None:
+    tta = ["--tta", "5", "--tta-average", "logits", "--tta-cutout", "16"]
+    given = ["--data", "here", "--batch-size", "8", "--mixup", "0.2", "--mixup-lambda", "shared", *tta]
+    for script in ("cifar10_resnet44.sh", "imagenet_resnet50.sh"):
+        finished = recipe(script, *given, "--out", tmp_path / script, SEQBA_VENV=str(stubs), PICTURES="60")
+        assert finished.returncode == 0, finished.stderr
+    assert [call["--mixup-lambda"] for call in calls(stubs, "seqba-train")] == ["shared"] * 2
+    seen = [call for call in calls(stubs, "seqba-eval-image") if "--tta" in call]
+    assert [(call["--tta-average"], call["--tta-cutout"]) for call in seen] == [("logits", "16")] * 2
+    others = [call for call in calls(stubs, "seqba-eval-image") if "--tta" not in call]
+    assert not any({"--tta-average", "--tta-cutout"} & set(call) for call in others)
 
 
 def test_the_list_of_rows_is_that_of_the_header(recipe) -> None:
@@ -332,6 +405,13 @@ def test_pictures_are_prepared_where_none_lie_ready(
         (["cifar10_resnet44.sh", "--regime", "100"], "cifar10-resnet44"),
         (["cifar10_resnet44.sh", "--regime", "200", "--mixup", "0.2"], "cifar10-resnet44-200-epochs-mixup-0.2"),
         (["table2_images.sh", "vgg16-cifar10"], "vgg16-cifar10"),
+        (["table2_images.sh", "densenet100-cifar100"], "densenet100-cifar100"),
+        (["table2_images.sh", "densenet100-cifar100", "--settings", "released"], "densenet100-cifar100"),
+        (["table2_images.sh", "densenet100-cifar100", "--settings", "usual"], "densenet100-cifar100-usual"),
+        (
+            ["cifar10_resnet44.sh", "--mixup", "0.2", "--mixup-lambda", "shared"],
+            "cifar10-resnet44-mixup-0.2-shared",
+        ),
     ],
 )
 def test_a_result_has_its_own_folder(stubs: Path, tmp_path: Path, arguments: list[str], folder: str) -> None:
@@ -369,6 +449,11 @@ def test_a_result_has_its_own_folder(stubs: Path, tmp_path: Path, arguments: lis
         (["--train-pictures", "1.5"], "--train-pictures takes a whole number from 1 on, not '1.5'"),
         (["--hold-out", "some"], "--hold-out takes a whole number from 1 on, not 'some'"),
         (["--mixup", "much"], "--mixup takes a number such as 0.2, not 'much'"),
+        (["--mixup-lambda", "shared"], "--mixup-lambda belongs to --mixup, which isn't given"),
+        (["--mixup", "1", "--mixup-lambda", "one"], "--mixup-lambda is per-copy or shared, not 'one'"),
+        (["--tta-average", "logits"], "--tta-average and --tta-cutout belong to --tta, which isn't given"),
+        (["--tta", "2", "--tta-average", "votes"], "--tta-average is probabilities or logits, not 'votes'"),
+        (["--tta", "2", "--tta-cutout", "0"], "--tta-cutout takes a whole number from 1 on, not '0'"),
         (["--from", "here"], "--from and --data exclude each other: --data names pictures that lie ready"),
         (
             ["--train-pictures", "8", "--hold-out", "8"],
@@ -391,6 +476,8 @@ def test_mistakes_are_one_line(recipe, tmp_path: Path, script: list[str], argume
         (["table2_images.sh", "vgg16-cifar10", "--regime", ""], "--regime is one of 200, not ''"),
         (["imagenet_resnet50.sh"], "ImageNet is not for download without an account: --from DIR with its archives, or"),
         (["table2_images.sh", "alexnet-imagenet"], "ImageNet is not for download without an account: --from DIR with"),
+        (["table2_images.sh", "alexnet-imagenet", "--settings", "all"], "--settings is released or usual, not 'all'"),
+        (["cifar10_resnet44.sh", "--settings", "usual"], "--settings: those of cifar10-resnet44 and of the released"),
         (["table2_images.sh", "vgg16"], "there is no row 'vgg16'; bash "),
         (["table2_images.sh", "ROW"], "there is no row 'ROW'; bash "),
         (["table2_images.sh"], "which row? bash "),

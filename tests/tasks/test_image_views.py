@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from seqba.core import Noise, noise_context
-from seqba.nn import ColourJitter, Cutout, HorizontalFlip, Normalize, RandomCrop
-from seqba.tasks.image_views import ViewOptions, evaluation_view, training_view
+from seqba.nn import ColourJitter, Cutout, HorizontalFlip, Normalize, RandomCrop, RandomWindow
+from seqba.tasks.image_views import ViewOptions, evaluation_decode_size, evaluation_view, training_view
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -54,6 +54,30 @@ def test_the_options_reach_the_crop() -> None:
     view = training_view(ViewOptions(crop_padding=2), 16)
     assert isinstance(view.window, RandomCrop)
     assert (view.window.size, view.window.padding) == (16, 2)
+
+
+def test_crops_of_pictures_of_different_sizes_are_as_of_resized_ones() -> None:
+    view = training_view(ViewOptions(crop_padding=2, decode_size=20), 16, equal=False)
+    assert isinstance(view.window, RandomWindow)
+    assert (view.window.size, view.window.shorter, view.window.padding) == (16, 20, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "expected"),
+    [
+        (ViewOptions(), 32, 256),
+        (ViewOptions(augmentation="none", decode_size=300), 224, 300),
+        (ViewOptions(augmentation="resized-crop"), 224, 256),
+        (ViewOptions(augmentation="resized-crop", decode_size=400), 224, 256),
+        (ViewOptions(augmentation="resized-crop", decode_size=240), 224, 240),
+        (ViewOptions(augmentation="resized-crop", decode_size=400), 64, 73),
+        (ViewOptions(augmentation="resized-crop", decode_size_valid=288), 224, 288),
+    ],
+)
+def test_the_middle_has_its_usual_scale_however_training_is_decoded(
+    options: ViewOptions, size: int, expected: int
+) -> None:
+    assert evaluation_decode_size(options, size) == expected
 
 
 def test_a_view_follows_the_pictures_to_their_device() -> None:

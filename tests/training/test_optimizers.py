@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from seqba.errors import UserError
 from seqba.training.averaging import begin_averaging
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import OptimisationOptions
@@ -61,6 +62,22 @@ def test_biases_and_norms_may_be_left_out_of_the_decay(name: str) -> None:
         # torch's ASGD makes its first step at the learning rate that it was built with, here the same.
         expected = before[key] * (0.95 if decays else 1.0) ** len(optimizers)
         torch.testing.assert_close(value.detach(), expected, msg=key)
+
+
+@pytest.mark.parametrize("name", ["sgd", "nt_asgd", "adam"])
+def test_depthwise_weights_may_be_left_out_of_the_decay(name: str) -> None:
+    parts = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 3, groups=2), nn.BatchNorm2d(4)]
+    model = nn.Sequential(*parts, nn.Flatten(), nn.Linear(4, 2))
+    options = OptimisationOptions(optimizer=name, weight_decay=0.5, weight_decay_on="weights-not-depthwise")
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in build_optimizer(model.parameters(), options).param_groups
+        for parameter in group["params"]
+    }
+    decaying = {name for name, parameter in model.named_parameters() if decays[id(parameter)]}
+    assert decaying == {"0.weight", "2.weight", "5.weight"}
+    with pytest.raises(UserError, match="weights-not-depthwise is for networks with depthwise convolutions"):
+        build_optimizer(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 1)).parameters(), options)
 
 
 def test_only_nt_asgd_has_a_trigger() -> None:

@@ -19,6 +19,21 @@ def make_trainer(task: SquaresTask, model: Line, lr: float = 0.1, **rules: Any) 
     return Trainer(task, model, optimizer, lambda update: lr / update, UpdateRules(**values))
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("end", [None, 2])
+def test_weights_decay_until_they_shall_not(kind: type[torch.optim.Optimizer], end: int | None) -> None:
+    task, model = SquaresTask(), Line()
+    model.weight.data.fill_(8.0)
+    rules = UpdateRules(copies=1, plan="stacked", seed=1, decay_updates=end)
+    optimizer = kind(model.parameters(), lr=123.0, weight_decay=0.5)  # type: ignore[call-arg]
+    seen = []
+    optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["weight_decay"]))
+    trainer = Trainer(task, model, optimizer, lambda _: 1e-3, rules)
+    for _ in range(4):
+        trainer.update(task.batches[:1])
+    assert seen == ([0.5] * 4 if end is None else [0.5, 0.5, 0, 0])
+
+
 def merged(batches: list[Rows]) -> Rows:
     return Rows(torch.cat([batch.values for batch in batches]), torch.cat([batch.target for batch in batches]))
 
