@@ -33,17 +33,17 @@ class Group(Protocol):
     """The processes that compute an update together; `seqba.distributed.Ranks` is one, `ALONE` another.
 
     Each calls with the same model and the same arguments, runs its cells, and ends with the same gradient.
-
-    Attributes:
-        rank: of this process, from 0.
-        size: how many there are.
     """
 
     @property
-    def rank(self) -> int: ...  # noqa: D102
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        ...
 
     @property
-    def size(self) -> int: ...  # noqa: D102
+    def size(self) -> int:
+        """Number of processes."""
+        ...
 
     @property
     def is_first(self) -> bool:
