@@ -60,6 +60,9 @@ def transform_file(source: Path, target: Path, transform: Transform, *, workers:
     with open(source, "rb") as lines, atomic_write(target) as stream, multiprocessing.Pool(workers) as pool:
         for chunk in pool.imap(transform, _chunks(iterate_lines(lines, str(source)))):
             stream.writelines(line.encode("utf-8") + b"\n" for line in chunk)
+        # Leaving the block sends SIGTERM, which a worker that has only just been forked loses: it would wait for ever.
+        pool.close()
+        pool.join()
 
 
 def clean_pairs(
