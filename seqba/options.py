@@ -144,3 +144,15 @@ def _check_range(flag: str, value: Any, metadata: Any, told: str | None) -> None
         bound = metadata.get(key)
         if bound is not None and not holds(value, bound):
             raise UserError(f"{flag} is {told}; it must be {words} {number_text(bound)}")
+
+
+def plain_options(options: Any) -> dict[str, Any]:
+    """An options dataclass as plain values that `weights_only` accepts and JSON can hold."""
+    plain: dict[str, Any] = _plain(dataclasses.asdict(options))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value

@@ -26,9 +26,9 @@ from torch import nn
 from tqdm import tqdm
 
 from seqba.data.stream import StreamBatch
+from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
-from seqba.training.memory import keep_freed_memory
 
 SEED, STREAMS, BPTT = 141, 20, 70
 

@@ -49,8 +49,8 @@ from seqba.data.image_batch import ImageBatch
 from seqba.data.images import open_images
 from seqba.models.image_networks import build_network
 from seqba.models.options import ImageClassifierOptions
+from seqba.runtime.devices import to_device
 from seqba.tasks.image_views import View, ViewOptions, training_view
-from seqba.training.device import to_device
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
 

@@ -21,7 +21,7 @@ from harness import Row, median_ratio, parse_options, report, seconds
 
 from seqba.core import Noise, noise_context
 from seqba.nn import Dropout
-from seqba.training.memory import keep_freed_memory
+from seqba.runtime.memory import keep_freed_memory
 
 P = 0.1
 # Rows of a pass and their width, and how many copies the rows are of. 4,000 tokens are a --max-tokens 4096 batch.

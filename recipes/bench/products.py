@@ -19,7 +19,7 @@ import torch
 from harness import Row, parse_options, report, seconds
 
 from seqba.nn.products import HAS_ONEDNN, product
-from seqba.training.memory import keep_freed_memory
+from seqba.runtime.memory import keep_freed_memory
 
 SHAPES = ((4096, 512, 512), (4096, 512, 1536), (4096, 512, 2048), (4096, 2048, 512), (262, 512, 8000))
 

@@ -12,12 +12,12 @@ from marian import build_marian, copy_weights
 from transformers import LogitsProcessor, LogitsProcessorList
 from workload import SIZES, TEST_LENGTHS, Size, build_ours, lengths, random_rows
 
+from seqba.checkpoints.model import load_model
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import find_languages, open_pairs
 from seqba.decoding.beam import beam_search
 from seqba.decoding.options import SearchOptions
 from seqba.models import Transformer
-from seqba.training.checkpoint import load_model
 
 BEAM = 4
 LOWERED = 100.0

@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from seqba.checkpoints.averaging import average_weights
+from seqba.checkpoints.file import model_options, read_checkpoint, write_checkpoint
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.errors import UserError
-from seqba.evaluation.averaging import average_weights
 from seqba.models.options import is_noise
 from seqba.options import flag_of, option
-from seqba.training.checkpoint import model_options, read_checkpoint, write_checkpoint
 from seqba.training.folder import EPOCH_NAME, INTERVAL_NAME
 from seqba.training.options import RISING_METRICS
 

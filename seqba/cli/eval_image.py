@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.data.images import ImageBatches
@@ -20,11 +21,10 @@ from seqba.errors import UserError
 from seqba.evaluation.accuracy import AVERAGES, ImageTally, ScoredImages, score_once, score_views
 from seqba.models.classifier import ImageClassifier
 from seqba.options import flag_of, is_given, option, options_from
+from seqba.runtime.devices import choose_device
+from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks.image_classification import ImageOptions, classes_digest, open_split, random_view
 from seqba.tasks.image_views import evaluation_decode_size, evaluation_view
-from seqba.training.checkpoint import LoadedModel, load_model
-from seqba.training.device import choose_device
-from seqba.training.memory import keep_freed_memory
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.fairseq_options import INFERENCE, LOADING, PROCESSES, SCORERS, SUBWORD_TOOLS, hints
@@ -25,11 +26,10 @@ from seqba.evaluation.stream_perplexity import StreamScoring, score_streams
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.transformer_lm import TransformerLM
 from seqba.options import flag_of, option, options_from
+from seqba.runtime.devices import choose_device
+from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.streams import StreamOptions
-from seqba.training.checkpoint import LoadedModel, load_model
-from seqba.training.device import choose_device
-from seqba.training.memory import keep_freed_memory
 
 TaskOptions = TypeVar("TaskOptions", BlockOptions, StreamOptions)
 

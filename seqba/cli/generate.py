@@ -28,11 +28,11 @@ from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.reference import score_references
 from seqba.decoding.translation import MAX_TOKENS, plan_translation, translate_batches
+from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
 from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
 from seqba.options import flag_of, option
-from seqba.training.device import to_device
-from seqba.training.distributed import joined_ranks
+from seqba.runtime.devices import to_device
 
 NAMED_LINES = 10
 Rows = npt.NDArray[np.int64]

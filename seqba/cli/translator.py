@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.arguments import Parser, plain_type, read_options
 from seqba.cli.fairseq_options import INFERENCE, LOADING, SCORERS, SUBWORD_TOOLS, hints
 from seqba.data.dictionary import Dictionary, dictionary_digest
@@ -23,9 +24,8 @@ from seqba.errors import UserError, quoted
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.options import check_options, option
-from seqba.training.checkpoint import LoadedModel, load_model
-from seqba.training.device import choose_device
-from seqba.training.memory import keep_freed_memory
+from seqba.runtime.devices import choose_device
+from seqba.runtime.memory import keep_freed_memory
 
 PLAIN_TEXT = (
     "text is detokenised by the data-bin's own SentencePiece model, if it has one (seqba-preprocess --sentencepiece); "

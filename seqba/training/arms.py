@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from seqba.core import parse_plan
+from seqba.core import ALONE, Group, parse_plan
 from seqba.errors import UserError
 from seqba.options import flag_of
 from seqba.tasks.options import BatchOptions
-from seqba.training.options import GridOptions
+from seqba.training.options import GridOptions, RunOptions
 
 
 @dataclass(frozen=True)
@@ -120,3 +120,21 @@ class BaselineEpochs:
     def is_end(self, updates: int) -> bool:
         """Whether the last of so many updates ends an epoch."""
         return updates > 0 and self._ends[self.done(updates)] == updates
+
+
+def check_ranks(ranks: Group, grid: Grid, options: RunOptions) -> None:
+    """Refuses more ranks than an update has cells, in any epoch, and options of several ranks where there is one.
+
+    Raises:
+        UserError: with the numbers.
+    """
+    if ranks is ALONE:
+        if options.broadcast_batches:
+            raise UserError("--broadcast-batches is for several processes: start them with torchrun, or leave it out")
+        if options.shard_params:
+            raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
+    else:
+        try:
+            ranks.check(min(grid.shards_per_epoch), grid.copies)
+        except ValueError as error:
+            raise UserError(f"{error} (--update-freq, --copies)") from None

@@ -21,11 +21,11 @@ from seqba.decoding.step_model import StepModel
 from seqba.decoding.text import TextForm
 from seqba.decoding.translation import MAX_TOKENS, translate_corpus
 from seqba.distributed import whole_weights
+from seqba.distributed.batch_broadcast import whose
 from seqba.errors import UserError, quoted
 from seqba.evaluation.bleu import tokenised_bleu
 from seqba.options import check_options, option
 from seqba.tasks.translation import Translation
-from seqba.training.distributed import whose
 from seqba.training.validation import Interrupted
 
 logger = logging.getLogger(__name__)

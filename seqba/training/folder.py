@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from seqba.checkpoints.file import copy_checkpoint, write_checkpoint
 from seqba.errors import UserError
-from seqba.training.checkpoint import copy_checkpoint, write_checkpoint
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress
 

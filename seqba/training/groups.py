@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.tasks import Shards, Task
-from seqba.training.distributed import BatchBroadcast
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
+from seqba.core import Group
 from seqba.data.names import ESCAPED, name_text
 from seqba.errors import UserError
+from seqba.runtime.memory import peak_memory_mb
 from seqba.tasks import Unit
-from seqba.training.memory import peak_memory_mb
 from seqba.training.metrics import readable
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
@@ -210,3 +211,10 @@ def _rounded(value: Any) -> Any:
 def _simple(line: dict[str, Any]) -> str:
     told = {key: value for key, value in line.items() if key != "event" and value is not None}
     return f"{line['event']} | " + " | ".join(f"{key} {value}" for key, value in told.items())
+
+
+def quiet_but_first(options: LogOptions, ranks: Group) -> LogOptions:
+    """The log of this process: only the first rank tells anything."""
+    if ranks.is_first:
+        return options
+    return replace(options, log_format="none", log_file=None, tensorboard_logdir=None, no_progress_bar=False)

@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from seqba.core import ALONE
+from seqba.distributed.batch_broadcast import BatchBroadcast, is_unread, whose
 from seqba.errors import UserError
 from seqba.tasks import Task
+from seqba.training.agreement import summed
 from seqba.training.arms import BaselineEpochs, Grid
-from seqba.training.distributed import BatchBroadcast, is_unread, summed, whose
 from seqba.training.folder import BEST, CheckpointFolder
 from seqba.training.groups import Group, Groups
 from seqba.training.log import TrainingLog

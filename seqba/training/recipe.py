@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from seqba.checkpoints.file import model_options
 from seqba.errors import UserError
 from seqba.models.architectures import (
     Family,
@@ -22,6 +23,7 @@ from seqba.models.options import (
     TransformerLMOptions,
     TransformerOptions,
 )
+from seqba.options import plain_options
 from seqba.tasks.image_classification import ImageClassification, ImageOptions
 from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
@@ -29,7 +31,6 @@ from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
 from seqba.tasks.translation import Translation, TranslationOptions
 from seqba.training.arms import derive_grid
 from seqba.training.bleu import BleuOptions
-from seqba.training.checkpoint import model_options, plain_options
 from seqba.training.options import TrainingOptions
 
 TaskOptions = TranslationOptions | BlockOptions | StreamOptions | ImageOptions

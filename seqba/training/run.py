@@ -13,29 +13,26 @@ import torch
 from torch import nn
 
 from seqba import __version__
+from seqba.checkpoints.model import build_model
 from seqba.core import ALONE, Group
 from seqba.core.noise import KEY_VERSION
 from seqba.data.files import atomic_text
 from seqba.distributed import Ranks
+from seqba.distributed.batch_broadcast import BatchBroadcast
+from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
+from seqba.options import plain_options
+from seqba.runtime.devices import choose_device
+from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
-from seqba.training.arms import BaselineEpochs, Grid, derive_grid
+from seqba.training.arms import BaselineEpochs, Grid, check_ranks, derive_grid
 from seqba.training.bleu import BleuScorer
-from seqba.training.checkpoint import build_model, plain_options
-from seqba.training.device import choose_device
-from seqba.training.distributed import (
-    BatchBroadcast,
-    check_ranks,
-    joined_ranks,
-    quiet_but_first,
-)
 from seqba.training.folder import LAST, CheckpointFolder
 from seqba.training.groups import count_updates
-from seqba.training.log import TrainingLog
+from seqba.training.log import TrainingLog, quiet_but_first
 from seqba.training.loop import TrainingLoop
-from seqba.training.memory import keep_freed_memory
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress

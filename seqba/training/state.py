@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from seqba.checkpoints.file import read_checkpoint
+from seqba.checkpoints.model import load_weights
 from seqba.errors import UserError
 from seqba.models.options import is_noise
 from seqba.options import flag_of
-from seqba.training.checkpoint import load_weights, read_checkpoint
 from seqba.training.folder import LAST
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
 from seqba.distributed import is_sharded, put_away, talking, whole_tensor
 from seqba.errors import UserError
+from seqba.runtime.devices import to_device
 from seqba.tasks import Task
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
-from seqba.training.device import to_device
 from seqba.training.optimizers import check_averages
 from seqba.training.schedules import Schedule
 from seqba.training.sharding import fit_averages

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from seqba.distributed.batch_broadcast import attempted, is_unread, whose
+from seqba.runtime.devices import to_device
 from seqba.tasks import Shards
-from seqba.training.device import to_device
-from seqba.training.distributed import attempted, is_unread, summed, whose
+from seqba.training.agreement import summed
 from seqba.training.totals import Totals
 from seqba.training.trainer import Trainer
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqba.training.checkpoint import read_checkpoint
+from seqba.checkpoints.file import read_checkpoint
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from seqba.checkpoints.file import write_checkpoint
 from seqba.data.monolingual import open_dictionary
 from seqba.models.architectures import build_transformer_lm, resolve_transformer_lm
 from seqba.models.options import TransformerLMOptions
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.monolingual import vocabulary_state
-from seqba.training.checkpoint import write_checkpoint
 
 SIZES = TransformerLMOptions(
     decoder_layers=1, decoder_embed_dim=16, decoder_ffn_embed_dim=24, decoder_attention_heads=2

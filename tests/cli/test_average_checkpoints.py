@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from translation_world import World
 
+from seqba.checkpoints.file import read_checkpoint, write_checkpoint
 from seqba.cli.average_checkpoints import main
 from seqba.cli.command import run
 from seqba.cli.generate import main as generate
-from seqba.training.checkpoint import read_checkpoint, write_checkpoint
 
 
 def write(path: Path, value: float, **weights: Tensor) -> Path:

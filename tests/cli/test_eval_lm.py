@@ -16,13 +16,13 @@ from reversal import write_reversal
 from torch.nn import functional
 from translation_world import World
 
+from seqba.checkpoints.model import load_model
 from seqba.cli.command import run
 from seqba.cli.eval_lm import UNSUPPORTED, main
 from seqba.cli.generate import main as generate
 from seqba.cli.interactive import main as interact
 from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.tasks.language_modeling import BlockOptions
-from seqba.training.checkpoint import load_model
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ import torch
 from commands import weights
 from reversal import train_arguments, write_reversal
 
+from seqba.checkpoints.file import read_checkpoint, write_checkpoint
+from seqba.checkpoints.model import load_model
 from seqba.cli.average_checkpoints import main as average
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
@@ -24,7 +26,6 @@ from seqba.models.options import TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import sinusoids
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.translation import TranslationOptions
-from seqba.training.checkpoint import load_model, read_checkpoint, write_checkpoint
 from seqba.training.folder import LAST
 from seqba.training.recipe import DEFAULT_ARCH, KINDS
 

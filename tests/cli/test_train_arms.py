@@ -12,9 +12,9 @@ import torch
 from alphabet import write_alphabet
 from commands import last_complaint, weights
 
+from seqba.checkpoints.file import read_checkpoint
 from seqba.cli.command import run
 from seqba.cli.train import main
-from seqba.training.checkpoint import read_checkpoint
 from seqba.training.folder import LAST
 
 COMMON = ["--cpu", "--log-format", "none", "--log-interval", "1", "--copies", "4"]

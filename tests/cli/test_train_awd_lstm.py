@@ -12,12 +12,13 @@ import torch
 from alphabet import write_alphabet
 from commands import last_complaint
 
+from seqba.checkpoints.file import read_checkpoint
+from seqba.checkpoints.model import load_model
 from seqba.cli.average_checkpoints import main as average_checkpoints
 from seqba.cli.command import run
 from seqba.cli.eval_lm import main as evaluate
 from seqba.cli.train import main
 from seqba.models.awd_lstm import AWDLSTM
-from seqba.training.checkpoint import load_model, read_checkpoint
 from seqba.training.folder import BEST, LAST
 
 LSTM = [

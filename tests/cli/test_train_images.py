@@ -11,10 +11,10 @@ from alphabet import write_alphabet
 from commands import last_complaint, weights
 from toy_images import picture, write_coloured_cifar, write_folders
 
+from seqba.checkpoints.model import load_model
 from seqba.cli.command import run
 from seqba.cli.eval_image import main as evaluate
 from seqba.cli.train import main
-from seqba.training.checkpoint import load_model
 from seqba.training.folder import BEST, LAST
 
 RESNET = [

@@ -13,11 +13,11 @@ from commands import weights
 from reversal import train_arguments as translation_arguments
 from reversal import write_reversal
 
+from seqba.checkpoints.model import load_model
 from seqba.cli.command import run
 from seqba.cli.eval_lm import main as evaluate
 from seqba.cli.train import main
 from seqba.models.transformer_lm import TransformerLM
-from seqba.training.checkpoint import load_model
 from seqba.training.folder import LAST
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seqba.checkpoints.file import read_checkpoint
 from seqba.data.cifar import CIFAR10, CIFAR100, PIXEL_BYTES, Layout
-from seqba.training.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ["baseline", "fixed-samples-2", "ba-2"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from seqba.training.checkpoint import read_checkpoint
+from seqba.checkpoints.file import read_checkpoint
 
 SPLITS = {"train": 160, "val": 16, "test_2016_flickr": 16}
 

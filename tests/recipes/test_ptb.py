@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seqba.training.checkpoint import read_checkpoint
+from seqba.checkpoints.file import read_checkpoint
 
 LINES = {"train": 60, "valid": 12, "test": 12}  # of 8 tokens each, the line's end included
 BATCH_SIZES = {"ptb.sh": 20, "wikitext2.sh": 80}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from seqba.training.checkpoint import read_checkpoint
+from seqba.checkpoints.file import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SRUN = """\

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seqba.training.checkpoint import read_checkpoint
+from seqba.checkpoints.file import read_checkpoint
 
 TRAIN = ("europarl-v7.de-en", "commoncrawl.de-en", "news-commentary-v11.de-en")
 TINY = [

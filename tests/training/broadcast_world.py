@@ -13,8 +13,8 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from seqba.distributed import Ranks
+from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.errors import UserError
-from seqba.training.distributed import BatchBroadcast
 
 SIZE = 3
 COPIES = 4

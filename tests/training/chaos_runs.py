@@ -24,9 +24,9 @@ from failing_runs import fork_ranks, warm_up
 
 import seqba.training.folder
 import seqba.training.loop
+from seqba.checkpoints.file import read_checkpoint
 from seqba.cli.command import run
 from seqba.cli.train import main
-from seqba.training.checkpoint import read_checkpoint
 from seqba.training.folder import LAST
 from seqba.training.groups import Group
 from seqba.training.trainer import Trainer

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-import seqba.training.checkpoint
+import seqba.checkpoints.file
 import seqba.training.loop
 from seqba.cli.command import run
 from seqba.cli.train import main

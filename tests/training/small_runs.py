@@ -10,8 +10,8 @@ import torch
 from sums import Line, SquaresTask
 
 from seqba.core.noise import KEY_VERSION
+from seqba.options import plain_options
 from seqba.training.arms import derive_grid
-from seqba.training.checkpoint import plain_options
 from seqba.training.folder import CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.loop import TrainingLoop

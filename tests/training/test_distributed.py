@@ -22,12 +22,11 @@ from rank_runs import ARM_RUNS, RUNS, train_all
 from reversal import write_reversal
 from toy_images import write_coloured_cifar
 
+from seqba.checkpoints.file import read_checkpoint
 from seqba.core import ALONE
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.arms import Grid
-from seqba.training.checkpoint import read_checkpoint
-from seqba.training.distributed import check_ranks
+from seqba.training.arms import Grid, check_ranks
 from seqba.training.folder import LAST
 from seqba.training.options import RunOptions
 

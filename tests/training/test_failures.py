@@ -17,7 +17,7 @@ import torch
 from alphabet import write_alphabet
 from failing_runs import RUN, Ended, Failure, Launcher
 
-from seqba.training.checkpoint import read_checkpoint
+from seqba.checkpoints.file import read_checkpoint
 from seqba.training.folder import LAST
 
 PHASES = ("data", "forward", "all-reduce", "validation", "checkpoint")

@@ -15,7 +15,7 @@ from alphabet import write_alphabet
 from rank_runs import train_all
 from reversal import write_reversal
 
-from seqba.training.checkpoint import read_checkpoint
+from seqba.checkpoints.file import read_checkpoint
 from seqba.training.folder import LAST
 
 UPDATES = 10

@@ -19,8 +19,7 @@ from validation_world import BATCHES, SIZE, CountingTask, run_all, validated
 from seqba.core import ALONE
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.arms import Grid
-from seqba.training.distributed import check_ranks
+from seqba.training.arms import Grid, check_ranks
 from seqba.training.folder import LAST
 from seqba.training.loop import TrainingLoop
 from seqba.training.options import RunOptions

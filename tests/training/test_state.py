@@ -10,8 +10,8 @@ import torch
 from small_runs import make_constants, make_loop, make_options
 from sums import SquaresTask
 
+from seqba.checkpoints.file import read_checkpoint, write_checkpoint
 from seqba.errors import UserError
-from seqba.training.checkpoint import read_checkpoint, write_checkpoint
 from seqba.training.folder import LAST
 from seqba.training.progress import Progress
 from seqba.training.signals import StopSignal

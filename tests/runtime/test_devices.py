@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from sums import Rows
 
-from seqba.training.device import choose_device, to_device
+from seqba.runtime.devices import choose_device, to_device
 
 
 def test_the_cpu_on_request() -> None:

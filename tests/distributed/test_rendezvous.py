@@ -5,7 +5,7 @@ import threading
 import pytest
 from torch.distributed import HashStore, Store, TCPStore
 
-from seqba.training.meeting import agree, meet
+from seqba.distributed.rendezvous import agree, meet
 
 
 def names_of_a_start(store: Store, size: int = 3, late: int | None = None) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from seqba.training.memory import keep_freed_memory, peak_memory_mb
+from seqba.runtime.memory import keep_freed_memory, peak_memory_mb
 
 
 def test_peak_memory_grows_with_what_is_held() -> None:

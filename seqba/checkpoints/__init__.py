@@ -1,0 +1,1 @@
+"""Checkpoint files, models from them, and means over them: what inference needs of training."""

@@ -1,0 +1,146 @@
+"""Checkpoint files: written whole or not at all, read without running anything in them, and checked when opened.
+
+Keys are fairseq's where they mean the same: `model` (the plain state_dict), `args` (None), `cfg`, `optimizer_history`,
+`task_state`, `extra_state`, `last_optimizer_state`.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+import torch
+from torch import Tensor
+
+from seqba.checkpoints.archive import open_archive, unreadable
+from seqba.data.files import atomic_write
+from seqba.errors import UserError
+from seqba.models.architectures import (
+    ARCHITECTURES,
+)
+
+FIRST_KEY_VERSION = 1
+"""What drew the noise of checkpoints that don't say which `seqba.core.noise.KEY_VERSION` they are of."""
+
+
+REQUIRED = {"model": dict, "cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
+
+
+def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint that is whole as soon as it has its name.
+
+    Raises:
+        OSError: where the file system fails (a full disk, say); the file that had the name before is untouched.
+    """
+    with atomic_write(path) as file:
+        guarded = _RememberingWriter(file)
+        try:
+            torch.save(dict(state), cast(IO[bytes], guarded))
+        except RuntimeError:
+            # torch's zip writer reports a failed write as an internal error of its own.
+            raise guarded.failure or OSError(errno.EIO, "writing failed", str(path)) from None
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Gives a checkpoint a second name, atomically: a hard link where there are any, else a copy.
+
+    Checkpoints are replaced, never changed in place, so that a link is as good as a copy and takes neither time nor
+    room.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:
+        with source.open("rb") as old, atomic_write(target) as new:
+            shutil.copyfileobj(old, new, 1 << 24)
+        return
+    partial.replace(target)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint into CPU memory and checks that it is one of seqba's.
+
+    Raises:
+        UserError: for a file that is missing, truncated, of another program, or lacks a part.
+    """
+    with open_archive(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a pickle that torch doubts: the checks below say what is wrong with it
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            raise UserError(
+                f"checkpoint {path} holds more than tensors and plain values, so it is not of seqba-train (fairseq's "
+                "checkpoints hold program objects and are not read), or it is damaged"
+            ) from None
+        except Exception:  # torch's unpickler raises whatever a damaged pickle leads it to
+            raise UserError(unreadable(path)) from None
+    if not isinstance(state, dict):
+        raise UserError(f"checkpoint {path} holds a {type(state).__name__}, not a run of seqba-train")
+    for key, kind in REQUIRED.items():
+        if not isinstance(state.get(key), kind):
+            raise UserError(f"checkpoint {path} was not written by seqba-train: it has no {key!r}")
+    if not all(isinstance(value, Tensor) for value in state["model"].values()):
+        raise UserError(f"checkpoint {path} is damaged: 'model' holds more than tensors")
+    if not all(isinstance(entry, dict) for entry in state["optimizer_history"]):
+        raise UserError(f"checkpoint {path} is damaged: 'optimizer_history' holds more than entries")
+    if type(count_updates(state)) is not int:
+        raise UserError(f"checkpoint {path} is damaged: it has seen {count_updates(state)!r} updates")
+    _say_what_older_versions_left_out(state["cfg"])
+    return state
+
+
+def count_updates(state: Mapping[str, Any]) -> int:
+    """How many updates a checkpoint's weights have seen (0 where it says nothing)."""
+    history = state["optimizer_history"]
+    updates: int = history[-1].get("num_updates", 0) if history else 0
+    return updates
+
+
+def model_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's options that a checkpoint's cfg has; none where it describes no model."""
+    model = cfg.get("model")
+    options = model.get("options") if isinstance(model, dict) else None
+    return options if isinstance(options, dict) else {}
+
+
+def _say_what_older_versions_left_out(cfg: dict[str, Any]) -> None:
+    """Adds to a checkpoint's cfg what was a constant when it was written."""
+    cfg.setdefault("key_version", FIRST_KEY_VERSION)
+    options = model_options(cfg)
+    known = ARCHITECTURES.get(str(cfg["model"].get("arch"))) if options else None
+    if known is not None and "first_position" in known.fields:
+        options.setdefault("first_position", 0)
+
+
+class _RememberingWriter(io.RawIOBase):
+    """Passes writes on, and remembers the error of the file system that torch's writer hides."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.failure: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self._file.flush()
+        except OSError as error:
+            self.failure = error
+            raise

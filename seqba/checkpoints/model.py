@@ -1,0 +1,141 @@
+"""Models from checkpoints: built by what the file says of them, with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqba.checkpoints.file import count_updates, read_checkpoint
+from seqba.distributed import cut_like
+from seqba.errors import UserError
+from seqba.models.architectures import (
+    ARCHITECTURES,
+    build_awd_lstm,
+    build_image_classifier,
+    build_transformer,
+    build_transformer_lm,
+)
+from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.classifier import ImageClassifier
+from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
+from seqba.models.transformer import Transformer
+from seqba.models.transformer_lm import TransformerLM
+from seqba.options import options_from
+
+Model = Transformer | TransformerLM | AWDLSTM | ImageClassifier
+
+
+READERS = {
+    "translation": "seqba-generate",
+    "language_modeling": "seqba-eval-lm",
+    "image_classification": "seqba-eval-image",
+}
+
+
+SIZES = ("source_vocabulary", "target_vocabulary", "vocabulary", "classes", "image_size")
+"""What a task says of its data that a model is made for."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model rebuilt from a checkpoint, in evaluation mode.
+
+    Attributes:
+        model: the model with its weights.
+        cfg: {"task", "model", "training", "version"}: what was resolved when it was trained, plain values.
+        task_state: what the task said of itself, its `state()`: its name, size and digest of its dictionaries, and the
+            languages of a translation.
+        updates: how many updates it had seen.
+    """
+
+    model: Model
+    cfg: Mapping[str, Any]
+    task_state: Mapping[str, Any]
+    updates: int
+
+
+def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Model:
+    """The model that `cfg["model"]` and what the task says of its data describe, with fresh weights."""
+    options = model_cfg["options"]
+    sizes = {name: task_state[name] for name in SIZES if name in task_state}
+    if any(type(size) is not int or not 0 < size < 1 << 31 for size in sizes.values()):
+        raise ValueError(f"sizes of the data are {sizes}")
+    family = ARCHITECTURES[model_cfg["arch"]].family
+    if family == "transformer_lm":
+        return build_transformer_lm(options_from(TransformerLMOptions, options), task_state["vocabulary"])
+    if family == "awd_lstm":
+        return build_awd_lstm(options_from(AWDLSTMOptions, options), task_state["vocabulary"])
+    if family == "image_classifier":
+        image_options = options_from(ImageClassifierOptions, options)
+        return build_image_classifier(model_cfg["arch"], image_options, task_state["classes"], task_state["image_size"])
+    vocabularies = (sizes["source_vocabulary"], sizes["target_vocabulary"])
+    return build_transformer(options_from(TransformerOptions, options), *vocabularies)
+
+
+def load_model(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    task: str | None = None,
+) -> LoadedModel:
+    """Rebuilds the model of a checkpoint.
+
+    Args:
+        path: the file.
+        device: where the model shall be.
+        overrides: fields of its options to replace before it is built.
+        task: what it must have been trained for; None for anything.
+
+    Raises:
+        UserError: for a file that isn't a checkpoint, is of another task, or whose weights don't fit the model it
+            describes.
+    """
+    state = read_checkpoint(path)
+    own = state["task_state"].get("task")
+    if task is not None and own != task:
+        reader = f"; it is of {own}: use {READERS[own]}" if isinstance(own, str) and own in READERS else ""
+        article = "an" if task[0] in "aeiou" else "a"
+        raise UserError(f"checkpoint {path} is not of {article} {task.replace('_', ' ')} run{reader}")
+    try:
+        model_cfg = {**state["cfg"]["model"], "options": {**state["cfg"]["model"]["options"], **(overrides or {})}}
+        with torch.device("meta"):  # without memory: what a damaged file describes may be of any size
+            outline = build_model(model_cfg, state["task_state"])
+    except Exception as error:  # a damaged description may hold anything
+        raise UserError(f"checkpoint {path} describes no model that this version can build: {error}") from None
+    _check_weights(outline.state_dict(), state["model"], path)
+    model = build_model(model_cfg, state["task_state"])
+    load_weights(model, state, path)
+    return LoadedModel(model.to(device).eval(), state["cfg"], state["task_state"], count_updates(state))
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Any], path: str | Path) -> None:
+    """Copies a checkpoint's weights into `model`, whole or sharded.
+
+    Raises:
+        UserError: naming the first weight that is missing, surplus or of another shape.
+    """
+    own, given = model.state_dict(), state["model"]
+    _check_weights(own, given, path)
+    model.load_state_dict({name: cut_like(tensor, given[name]) for name, tensor in own.items()})
+
+
+def _check_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: str | Path) -> None:
+    for name, tensor in own.items():
+        if name not in given:
+            raise UserError(f"checkpoint {path} has no weight {name!r}: it is of another architecture")
+        if given[name].shape != tensor.shape:
+            raise UserError(
+                f"checkpoint {path} has {name!r} of shape {tuple(given[name].shape)}, the model {tuple(tensor.shape)}: "
+                "it is of another architecture or dictionary"
+            )
+        if given[name].is_floating_point() != tensor.is_floating_point():
+            raise UserError(f"checkpoint {path} is damaged: {name!r} holds {given[name].dtype}")
+    surplus = [name for name in given if name not in own]
+    if surplus:
+        raise UserError(f"checkpoint {path} has a weight {surplus[0]!r} that the model lacks: another architecture")

@@ -1,0 +1,88 @@
+"""Batches that one rank reads and sends to the others that have copies of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from seqba.distributed.lost import talking
+from seqba.distributed.ranks import Ranks
+from seqba.errors import UserError
+from seqba.runtime.devices import in_own_memory
+
+
+@dataclass(frozen=True)
+class BatchBroadcast:
+    """Reads every batch once: the first of the ranks that have copies of a shard reads it and sends it to the others.
+
+    Attributes:
+        ranks: the processes of the run.
+        copies: M.
+        timeout_s: how long a rank waits for the one that reads.
+    """
+
+    ranks: Ranks
+    copies: int
+    timeout_s: float
+    _groups: dict[range, dist.ProcessGroup | None] = field(default_factory=dict, init=False)
+
+    def load(self, shards: int, read: Callable[[int], Any]) -> dict[int, Any]:
+        """The batches of this rank's shards, of an update of `shards`; all ranks must call it, in every update.
+
+        Args:
+            shards: S of this update.
+            read: number of a shard → its batch; called for those that are this rank's to read.
+
+        Raises:
+            UserError: that `read` raised, on all ranks with a copy of that batch.
+            RanksLost: if one of them is lost.
+        """
+        holders = self.ranks.holders(shards, self.copies)
+        for sharing in holders:
+            if sharing not in self._groups:  # batches lie in the memory of the CPU, whatever trains
+                with talking():
+                    group = dist.new_group(list(sharing), timedelta(seconds=self.timeout_s), "gloo")
+                self._groups[sharing] = group if self.ranks.rank in sharing else None
+        own = [number for number in range(shards) if self.ranks.rank in holders[number]]
+        batches = {number: self._shared(holders[number], number, read) for number in own}
+        for batch in batches.values():
+            if isinstance(batch, UserError):  # not before: others wait for what this rank sends them
+                raise whose(batch)
+        return batches
+
+    def _shared(self, sharing: range, number: int, read: Callable[[int], Any]) -> Any:
+        """A batch, or the error of the rank that reads it."""
+        batch: Any = None
+        if self.ranks.rank == sharing.start:
+            batch = attempted(lambda: in_own_memory(read(number)))
+        if len(sharing) > 1:
+            batch = Ranks.of(self._groups[sharing]).broadcast(batch)
+        return batch
+
+
+def attempted(read: Callable[[], Any]) -> Any:
+    """What was read, or the error that says why it can't be."""
+    try:
+        return read()
+    except UserError as error:
+        return error
+
+
+def is_unread(read: object) -> float:
+    """1 for what couldn't be read here, to be added up over the ranks."""
+    return float(isinstance(read, UserError))
+
+
+def whose(read: object) -> UserError:
+    """The error of this rank, told anew, or a word about another's.
+
+    Anew, for an error that is raised where it is kept holds itself by its traceback, and so whatever the functions in
+    there know, groups of ranks for instance, until Python's end.
+    """
+    if isinstance(read, UserError):
+        return UserError(str(read))
+    return UserError("another rank can't read what it needs, and says why: mend it, and the same command goes on")

@@ -1,0 +1,1 @@
+"""Where a process computes, and its memory."""
