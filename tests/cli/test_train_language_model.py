@@ -103,7 +103,7 @@ def test_another_dictionary_or_task_in_the_same_folder_is_refused(
     told = complaint(train_arguments(other, tmp_path / "run", "--max-update", "2"), capsys)
     assert "was trained on other data (dictionary_sha256 differ)" in told
     told = complaint(translation_arguments(reversal, tmp_path / "run", "--max-update", "2"), capsys)
-    assert "was trained on other data (task, " in told
+    assert "is of --task language_modeling, and this run of --task translation" in told
 
 
 @pytest.mark.parametrize(
