@@ -37,6 +37,7 @@ from plain_awd_lstm import PlainAWDLSTM, State, plain_loss
 from torch import Tensor, nn
 
 import seqba
+from seqba.core import parse_plan
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.nn import label_smoothed_cross_entropy
 
@@ -106,7 +107,7 @@ def our_update(size: Size, spec: Mapping[str, Any], text: Tensor) -> Callable[[i
         hidden_size=size.hidden_size,
         share_weight_noise=spec["shared"],
     ).to(text.device)
-    step, carry, plan = descend(model), seqba.Carry(), seqba.parse_plan(spec["plan"])
+    step, carry, plan = descend(model), seqba.Carry(), parse_plan(spec["plan"])
 
     def loss(model: nn.Module, rows: Tensor) -> tuple[Tensor, float]:
         assert isinstance(model, AWDLSTM)

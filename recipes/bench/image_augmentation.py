@@ -103,7 +103,7 @@ def build(spec: Mapping[str, Any]) -> Callable[[int], float]:
             order = torch.from_numpy(np.random.default_rng(number).permutation(pictures)).view(-1, BATCH)
             for update, rows in enumerate(order):
                 images = replicate(data[rows].to(device), copies)
-                with noise_context(Noise(seed=number, update=update, shard=0, copies=range(copies))):
+                with noise_context(Noise(seed=number, update=update, micro_batch=0, copies=range(copies))):
                     for step in steps.values():
                         images = step(images)
                 assert images.shape == (copies * BATCH, 3, SIDE, SIDE)
@@ -137,7 +137,7 @@ def parts(copies: int, device: torch.device, repeats: int) -> dict[str, float]:
         outputs: list[Tensor] = []
 
         def once(step: Callable[[Tensor], Tensor] = step, outputs: list[Tensor] = outputs) -> None:
-            with noise_context(Noise(seed=0, update=0, shard=0, copies=range(copies))):
+            with noise_context(Noise(seed=0, update=0, micro_batch=0, copies=range(copies))):
                 outputs[:] = [step(images)]  # noqa: B023 - used up within the iteration
             wait_for(device)
 

@@ -43,7 +43,7 @@ from harness import Row, gemm_rates, median_ratio, parse_options, report, second
 from torch import Tensor, nn
 
 import seqba
-from seqba.core import Noise, noise_context, replicate
+from seqba.core import Noise, noise_context, parse_plan, replicate
 from seqba.data.cifar import CIFAR10
 from seqba.data.image_batch import ImageBatch
 from seqba.data.images import open_images
@@ -116,7 +116,7 @@ def build_update(spec: Mapping[str, Any], view: View, device: torch.device) -> C
     optimizer = build_optimizer(model.parameters(), SGD)
     for group in optimizer.param_groups:
         group["lr"] = LEARNING_RATE
-    plan = seqba.parse_plan(spec["plan"])
+    plan = parse_plan(spec["plan"])
 
     def loss(model: nn.Module, batch: ImageBatch) -> tuple[Tensor, float]:
         logits = model(view(batch.images, batch.sizes))

@@ -46,7 +46,7 @@ def measure(rows: int, width: int, copies: int, rounds: int) -> list[Row]:
     module = Dropout(P).train()
     times: dict[str, list[list[float]]] = {"keyed": [], "F.dropout": []}
     for update in range(rounds + 3):
-        with noise_context(Noise(seed=1, update=update, shard=0, copies=range(copies))):
+        with noise_context(Noise(seed=1, update=update, micro_batch=0, copies=range(copies))):
             times["keyed"].append(forward_and_backward(module, x, grad))
         times["F.dropout"].append(forward_and_backward(lambda x: torch.nn.functional.dropout(x, P), x, grad))
     sides = {name: torch.tensor(measured[3:]) for name, measured in times.items()}

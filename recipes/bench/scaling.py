@@ -53,6 +53,7 @@ from torch import Tensor, nn
 from workload import SIZES, build_ours, fused_loss, training_batches
 
 import seqba
+from seqba.core import parse_plan
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.nn import label_smoothed_cross_entropy
 
@@ -123,7 +124,7 @@ def build_work(spec: Mapping[str, Any], ranks: seqba.Ranks | None) -> tuple[Call
     model = example.model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-3)
-    plan = seqba.parse_plan("looped")  # what `auto` comes to on a CPU
+    plan = parse_plan("looped")  # what `auto` comes to on a CPU
 
     def update(number: int) -> None:
         seqba.merged_gradient(

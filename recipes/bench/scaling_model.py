@@ -101,7 +101,7 @@ def update_s(ranks: int, copies: int, work: Work, network: Network) -> float:
     """
     cells = work.shards * copies
     if ranks > cells:
-        raise ValueError(f"{ranks} ranks for {work.shards} shards × {copies} copies = {cells} cells")
+        raise ValueError(f"{ranks} ranks for {work.shards} micro-batches × {copies} copies = {cells} cells")
     exchange = exchange_s(ranks, work.gradient_bytes, network)
     hidden = min(work.overlap * exchange, BACKWARD_SHARE * work.cell_s)
     return math.ceil(cells / ranks) * work.cell_s + exchange - hidden + (work.straggler_s if ranks > 1 else 0.0)

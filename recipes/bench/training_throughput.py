@@ -34,7 +34,8 @@ import torch
 from harness import Row, gemm_rates, median_ratio, parse_options, report, seconds, serve, take_turns
 from workload import SIZES, VOCABULARY, Size, build_ours, cut, fused_loss, training_batches, training_flops
 
-from seqba import grid_gradient, parse_plan
+from seqba import grid_gradient
+from seqba.core import parse_plan
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
 

@@ -68,8 +68,8 @@ class Accumulator:
             return loss  # one pass of means: an ordinary step, to the last bit
         return total / self.total_weight
 
-    def add_nothing(self, loss: Loss) -> Tensor:
-        """Takes note of what the loss function reports, and returns zero times its loss."""
+    def add_dummy(self, loss: Loss) -> Tensor:
+        """Notes which sums the loss function of a dummy pass reports, and returns zero times its loss."""
         total, _, sums = _unpack(loss, 1)
         self.loss = torch.zeros_like(total) if self.loss is None else self.loss
         for name, value in sums.items():
@@ -102,12 +102,12 @@ class Accumulator:
     def _checked(self) -> tuple[float, Tensor]:
         weight = self.total_weight
         if weight is None or self.loss is None:
-            raise ValueError("an update needs at least one shard")
+            raise ValueError("an update needs at least one micro-batch")
         if abs(self.weight - weight) > WEIGHT_TOLERANCE * weight:
             told = "the grid's weight was given as" if self.weight_is_known else "the first pass came to"
             raise ValueError(
                 f"{told} {weight:g}, but the passes add up to {self.weight:g}: a weight may not depend on the noise, "
-                "and a grid's is copies × the sum over shards"
+                "and a grid's is copies × the sum over micro-batches"
             )
         return weight, self.loss
 

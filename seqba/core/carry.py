@@ -15,11 +15,11 @@ Cell = tuple[int, int]
 
 
 class Carry:
-    """The hidden states of a recurrent model, one for each (shard, copy).
+    """The hidden states of a recurrent model, one for each (micro-batch, copy).
 
-    A copy of a shard has gone through its own noise in every window so far, so its state is its own; a state repeated
-    from another copy would take a part of the augmentation away. Between updates the states are kept by cell, whatever
-    passes the cells ran in: the next update may run under another plan.
+    A copy of a micro-batch has gone through its own noise in every window so far, so its state is its own; a state
+    repeated from another copy would take a part of the augmentation away. Between updates the states are kept by cell,
+    whatever passes the cells ran in: the next update may run under another plan.
 
     What a pass writes counts from `commit` on. An update that is thrown away (a gradient that isn't finite, a plan that
     ran out of memory and begins again) leaves every state as it was.
@@ -45,12 +45,14 @@ class Carry:
         noise = current_noise()
         if noise is None:
             return self._outside
-        states = [self._kept.get((noise.shard, copy)) for copy in noise.copies]
+        states = [self._kept.get((noise.micro_batch, copy)) for copy in noise.copies]
         there = [state for state in states if state is not None]
         if not there:
             return None
         if len(there) < len(states):
-            raise ValueError(f"shard {noise.shard}: only {len(there)} of copies {list(noise.copies)} have a state")
+            raise ValueError(
+                f"micro-batch {noise.micro_batch}: only {len(there)} of copies {list(noise.copies)} have a state"
+            )
         return tuple(torch.cat(parts) for parts in zip(*there, strict=True)) if len(there) > 1 else there[0]
 
     def write(self, state: Sequence[Tensor]) -> None:
@@ -64,7 +66,7 @@ class Carry:
         slices = [tensor.chunk(copies) for tensor in detached]
         for place, copy in enumerate(noise.copies):
             # A slice of a stacked pass would keep the whole of it alive.
-            self._written[noise.shard, copy] = tuple(parts[place].clone() for parts in slices)
+            self._written[noise.micro_batch, copy] = tuple(parts[place].clone() for parts in slices)
 
     def forget(self) -> None:
         """Drops the states of the current pass's copies, or the one outside an update: their text begins here."""
@@ -73,7 +75,7 @@ class Carry:
             self._outside = None
             return
         for copy in noise.copies:
-            self._kept.pop((noise.shard, copy), None)
+            self._kept.pop((noise.micro_batch, copy), None)
 
     def commit(self) -> None:
         """Makes what the update's passes wrote the states of the next update."""
@@ -86,9 +88,10 @@ class Carry:
         self._written.clear()
 
     def state_dict(self, ranks: Group = ALONE) -> dict[str, Any]:
-        """{"shards": for each shard, in order, its tensors (M·B, ...), copy-major}: the same whatever the plan was.
+        """{"shards": for each micro-batch, in order, its tensors (M·B, ...), copy-major}: the same for every plan.
 
-        Where shards aren't numbered from 0 (a process under DistributedDataParallel), "numbers" has their numbers.
+        Where micro-batches aren't numbered from 0 (a process under DistributedDataParallel), "numbers" has their
+        numbers.
 
         Args:
             ranks: the processes that have the cells between them; all must call it, and each gets all states, on the
@@ -98,10 +101,12 @@ class Carry:
         if ranks is not ALONE:
             own = {cell: tuple(part.cpu() for part in kept[cell]) for cell in self._latest if cell in kept}
             kept = {cell: state for each in ranks.gather(own) for cell, state in each.items()}
-        shards = sorted({shard for shard, _ in kept})
-        of_shards = [[kept[cell] for cell in sorted(kept) if cell[0] == shard] for shard in shards]
-        state = {"shards": [[torch.cat(parts) for parts in zip(*states, strict=True)] for states in of_shards]}
-        return state if shards == list(range(len(shards))) else {**state, "numbers": shards}
+        micro_batches = sorted({micro_batch for micro_batch, _ in kept})
+        of_micro_batches = [
+            [kept[cell] for cell in sorted(kept) if cell[0] == micro_batch] for micro_batch in micro_batches
+        ]
+        state = {"shards": [[torch.cat(parts) for parts in zip(*states, strict=True)] for states in of_micro_batches]}
+        return state if micro_batches == list(range(len(micro_batches))) else {**state, "numbers": micro_batches}
 
     def load_state_dict(self, state: Mapping[str, Any], *, copies: int, device: torch.device) -> None:
         """Goes on from `state_dict`, whose rows are those of `copies` copies, on the device of the model.
@@ -113,11 +118,11 @@ class Carry:
         self._written.clear()
         self._latest.clear()
         numbers = state.get("numbers", range(len(state["shards"])))
-        for shard, tensors in zip(numbers, state["shards"], strict=True):
+        for micro_batch, tensors in zip(numbers, state["shards"], strict=True):
             if not all(
                 tensor.is_floating_point() and tensor.dim() and tensor.shape[0] % copies == 0 for tensor in tensors
             ):
-                raise ValueError(f"the carried state of shard {shard} isn't that of {copies} copies")
+                raise ValueError(f"the carried state of micro-batch {micro_batch} isn't that of {copies} copies")
             for copy, parts in enumerate(zip(*(tensor.chunk(copies) for tensor in tensors), strict=True)):
-                self._kept[shard, copy] = tuple(part.to(device, copy=True) for part in parts)
+                self._kept[micro_batch, copy] = tuple(part.to(device, copy=True) for part in parts)
         self._latest = set(self._kept)

@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.core.accumulator import Accumulator, Loss, Step, described, whole_number
+from seqba.core.gradients_before import GradientsBefore
 from seqba.core.group import ALONE, Exchange, Group, group_of, local_part
-from seqba.core.hooks import finish_update, gathering_nothing
+from seqba.core.hooks import discarding_pending, finish_update
 from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Pass, Plan, PlanLike, SavedBytes, parse_plan
 from seqba.core.replicate import replicate, select_copies
@@ -33,10 +34,11 @@ def merged_gradient(
     plan: PlanLike = "auto",
     seed: int = 0,
     update: int = 0,
-    shard: int = 0,
+    micro_batch: int = 0,
     ranks: Group | None = None,
     end_update: bool = True,
     replicated: bool = False,
+    shard: int | None = None,
 ) -> Step:
     """Adds to every parameter's `.grad` the mean gradient over `copies` noisy views of one batch.
 
@@ -53,16 +55,18 @@ def merged_gradient(
         copies: M, noisy views of each example; 1 is an ordinary step, bit for bit where there is no dropout.
         plan: "auto", "stacked", "looped", a number of copies per pass, or a `Plan`.
         seed: of the run.
-        update: number of this update. **Pass it**: the same (seed, update, shard) draws the same masks again.
-        shard: number of this batch within the update, when several are added up before one optimizer step.
+        update: number of this update. **Pass it**: the same (seed, update, micro-batch) draws the same masks again.
+        micro_batch: number of this batch within the update, when several are added up before one optimizer step.
         ranks: the processes that share the copies (`seqba.Ranks.of()` under torchrun); each calls with the same batch,
             runs its part of the copies, and ends with the gradient of all of them. None for this process alone, and
             for a model in DistributedDataParallel or FSDP: there each process has rows of its own, whose draws are its
-            own (shard s of rank r is keyed as shard s·R + r), and the wrapper means the gradients, once a call.
+            own (micro-batch s of rank r is keyed as micro-batch s·R + r), and the wrapper means the gradients, once a
+            call.
         end_update: whether modules that gather something over an update (running statistics of `GhostBatchNorm2d`) use
             it now. False for a loop that decides about the step afterwards, and then calls `finish_update` itself.
         replicated: whether `batch` holds M·B rows already, copy after copy, as a loader with `RepeatingBatchSampler`
             makes them: every copy with its own random transforms.
+        shard: the former name of `micro_batch`, which is taken with a warning.
 
     Returns:
         The mean loss and the weight; under DistributedDataParallel or FSDP, those of this process's rows.
@@ -79,7 +83,10 @@ def merged_gradient(
 
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
-    grid = _Grid(model, [batch], loss_fn, copies, plan, seed, update, shard, ranks, replicated=replicated)
+    if shard is not None:
+        warnings.warn("shard= is called micro_batch= now", DeprecationWarning, stacklevel=2)
+        micro_batch = shard
+    grid = _Grid(model, [batch], loss_fn, copies, plan, seed, update, micro_batch, ranks, replicated=replicated)
     grid.group.check(1, grid.copies)
     step = grid.run(weight=None, end_update=end_update)
     if grid.repeats_a_key:
@@ -89,7 +96,7 @@ def merged_gradient(
 
 def grid_gradient(
     model: nn.Module,
-    shards: Sequence[Batch],
+    micro_batches: Sequence[Batch],
     loss_fn: LossFunction[Batch],
     *,
     copies: int,
@@ -101,19 +108,19 @@ def grid_gradient(
     also_sum: Sequence[float] = (),
     end_update: bool = True,
 ) -> Step:
-    """`merged_gradient` over S shards at once: the mean is over the whole grid of S × M cells.
+    """`merged_gradient` over S micro-batches at once: the mean is over the whole grid of S × M cells.
 
         .grad += 1/weight · Σ_s Σ_m ∇ (summed loss of cell (s, m))
 
     Args:
         model: as in `merged_gradient`.
-        shards: S batches of distinct examples; shard s is keyed by its place in this sequence. With `ranks` only those
-            that have a cell here are asked for.
+        micro_batches: S batches of distinct examples; micro-batch s is keyed by its place in this sequence. With
+            `ranks` only those that have a cell here are asked for.
         loss_fn: as in `merged_gradient`, returning (sum, weight) or (sum, weight, further sums).
         copies: M.
-        weight: of the whole grid, M × Σ_s weight of shard s, known beforehand: dividing by it is the only division.
-            With `ranks`, of the cells of this rank alone (0 where it has none): weights are added up in the same
-            all-reduce as the gradients, and divided by then.
+        weight: of the whole grid, M × Σ_s weight of micro-batch s, known beforehand: dividing by it is the only
+            division. With `ranks`, of the cells of this rank alone (0 where it has none): weights are added up in the
+            same all-reduce as the gradients, and divided by then.
         plan: as in `merged_gradient`.
         seed: of the run.
         update: number of the update.
@@ -134,7 +141,7 @@ def grid_gradient(
     """
     if not weight > 0 and not (ranks is not None and weight == 0):
         raise ValueError(f"the grid's weight is {weight}; it must be positive")
-    grid = _Grid(model, shards, loss_fn, copies, plan, seed, update, 0, ranks)
+    grid = _Grid(model, micro_batches, loss_fn, copies, plan, seed, update, 0, ranks)
     step = grid.run(weight=weight, end_update=end_update, also_sum=also_sum)
     if grid.repeats_a_key:
         warnings.warn(grid.repeated_key(), stacklevel=2)
@@ -158,13 +165,13 @@ class _Grid:
     def __init__(
         self,
         model: nn.Module,
-        shards: Sequence[Any],
+        micro_batches: Sequence[Any],
         loss_fn: LossFunction[Any],
         copies: int,
         plan: PlanLike,
         seed: int,
         update: int,
-        first_shard: int,
+        first_micro_batch: int,
         ranks: Group | None,
         *,
         replicated: bool = False,
@@ -178,7 +185,7 @@ class _Grid:
         self.copies = whole_number("copies", copies)
         self.seed = whole_number("seed", seed)
         self.update = whole_number("update", update)
-        self.first_shard = whole_number("shard", first_shard)
+        self.first_micro_batch = whole_number("micro_batch", first_micro_batch)
         if self.copies < 1:
             raise ValueError(f"copies is {self.copies}; it must be at least 1")
         self.group: Group = ALONE if ranks is None else ranks
@@ -190,7 +197,7 @@ class _Grid:
                 "take again: pass the model itself (model.module) with ranks=, or leave ranks= out"
             )
         self.model = model
-        self.shards = shards
+        self.micro_batches = micro_batches
         self.loss_fn = loss_fn
         self.plan = _plan_for(model, plan)
         self.replicated = replicated
@@ -200,10 +207,10 @@ class _Grid:
 
     def run(self, weight: float | None, *, end_update: bool, also_sum: Sequence[float] = ()) -> Step:
         """Runs the passes, and adds up and divides what they made."""
-        before = _GradientsBefore(self.model, set_aside=self.group is not ALONE)
+        before = GradientsBefore(self.model, set_aside=self.group is not ALONE)
         try:
             self.exchange = self.group.exchange(self.model)
-            sums = self._attempts(self.group.cells(len(self.shards), self.copies), weight, before)
+            sums = self._attempts(self.group.cells(len(self.micro_batches), self.copies), weight, before)
             step = sums.step(self.model, self.exchange, also_sum)
         except BaseException:
             finish_update(self.model, keep=False)
@@ -215,7 +222,7 @@ class _Grid:
         return step
 
     def _attempts(
-        self, cells: Sequence[tuple[int, range]], weight: float | None, before: _GradientsBefore
+        self, cells: Sequence[tuple[int, range]], weight: float | None, before: GradientsBefore
     ) -> Accumulator:
         while True:
             try:
@@ -228,56 +235,58 @@ class _Grid:
 
     def _attempt(self, cells: Sequence[tuple[int, range]], weight: float | None) -> Accumulator:
         sums = Accumulator(weight, sum(len(copies) for _, copies in cells), self.group)
-        for _ in range(self._idle_passes(cells)):
-            self._run_idle(cells, sums)
+        for _ in range(self._dummy_passes(cells)):
+            self._run_dummy(cells, sums)
         drew_noise = False
-        for shard, copies in cells:
+        for micro_batch, copies in cells:
             if not copies:
                 continue
-            batch = self.shards[shard]
-            for pass_ in self._passes(shard, copies):
-                noise = self._noise(shard, pass_.copies)
-                is_last = (shard, pass_.copies.stop) == (cells[-1][0], cells[-1][1].stop)
+            batch = self.micro_batches[micro_batch]
+            for pass_ in self._passes(micro_batch, copies):
+                noise = self._noise(micro_batch, pass_.copies)
+                is_last = (micro_batch, pass_.copies.stop) == (cells[-1][0], cells[-1][1].stop)
                 self._run_pass(pass_, batch, noise, sums, is_last=is_last)
                 drew_noise = drew_noise or noise.draws > 0
         self.repeats_a_key = self._is_repeated_key() if drew_noise else False
         return sums
 
-    def _noise(self, shard: int, copies: range) -> Noise:
-        return Noise(self.seed, self.update, self.replicas.number(self.first_shard + shard), copies, self.names)
+    def _noise(self, micro_batch: int, copies: range) -> Noise:
+        return Noise(
+            self.seed, self.update, self.replicas.number(self.first_micro_batch + micro_batch), copies, self.names
+        )
 
-    def _passes(self, shard: int, copies: range) -> Iterator[Pass]:
+    def _passes(self, micro_batch: int, copies: range) -> Iterator[Pass]:
         """The passes of some copies, each planned when it is asked for: by then the plan may have measured."""
         first = copies.start
         while first < copies.stop:
-            pass_ = self.plan.next_pass(shard, first, copies.stop)
+            pass_ = self.plan.next_pass(micro_batch, first, copies.stop)
             yield pass_
             first = pass_.copies.stop
 
-    def _idle_passes(self, cells: Sequence[tuple[int, range]]) -> int:
-        """How many passes this rank runs for nothing.
+    def _dummy_passes(self, cells: Sequence[tuple[int, range]]) -> int:
+        """How many dummy passes this rank runs, whose outcome counts nowhere.
 
         One where it has no cell, to know what the loss function reports; with sharded parameters, whose every pass is a
         conversation, as many as the rank with the most passes has more.
         """
         if not self.group.passes_together(self.model):
             return 0 if not cells or any(copies for _, copies in cells) else 1
-        dealt = (self.group.cells(len(self.shards), self.copies, rank) for rank in range(self.group.size))
+        dealt = (self.group.cells(len(self.micro_batches), self.copies, rank) for rank in range(self.group.size))
         return max(map(self._count_passes, dealt)) - self._count_passes(cells)
 
     def _count_passes(self, cells: Sequence[tuple[int, range]]) -> int:
-        return sum(1 for shard, copies in cells for _ in self._passes(shard, copies))
+        return sum(1 for micro_batch, copies in cells for _ in self._passes(micro_batch, copies))
 
-    def _run_idle(self, cells: Sequence[tuple[int, range]], sums: Accumulator) -> None:
+    def _run_dummy(self, cells: Sequence[tuple[int, range]], sums: Accumulator) -> None:
         """A pass of this rank's first cell, or of another rank's, whose outcome counts nowhere.
 
         It comes before the others: what it carries over, the cell's own pass carries over as well.
         """
-        shard, copies = cells[0]
+        micro_batch, copies = cells[0]
         one = range(copies.start, copies.start + 1)
-        noise = self._noise(shard, one)
-        with gathering_nothing(self.model), noise_context(noise), noise.ordinary():
-            nothing = sums.add_nothing(self.loss_fn(self.model, self._rows(self.shards[shard], one)))
+        noise = self._noise(micro_batch, one)
+        with discarding_pending(self.model), noise_context(noise), noise.ordinary():
+            nothing = sums.add_dummy(self.loss_fn(self.model, self._rows(self.micro_batches[micro_batch], one)))
             nothing.backward()  # type: ignore[no-untyped-call]
 
     def _run_pass(self, pass_: Pass, batch: Any, noise: Noise, sums: Accumulator, *, is_last: bool) -> None:
@@ -310,7 +319,7 @@ class _Grid:
 
     def _is_repeated_key(self) -> bool:
         """Masks that come again after the weights have moved are a forgotten `update=`, which would go unnoticed."""
-        key = (self.seed, self.update, self.first_shard)
+        key = (self.seed, self.update, self.first_micro_batch)
         sample = _sample_weights(self.model)
         last_key, last_sample = _last_keys.get(self.model, (None, sample))  # type: ignore[no-untyped-call]
         _last_keys[self.model] = (key, sample)
@@ -320,48 +329,8 @@ class _Grid:
         """What to say of it."""
         return (
             f"the weights have changed, but this update draws the same masks as the one before (seed {self.seed}, "
-            f"update {self.update}, shard {self.first_shard}): pass update= with the number of the update"
+            f"update {self.update}, micro-batch {self.first_micro_batch}): pass update= with the number of the update"
         )
-
-
-class _GradientsBefore:
-    """The gradients that parameters had before an update: a failed one leaves them as they were.
-
-    Args:
-        model: whose parameters' `.grad` are kept.
-        set_aside: whether the update shall find none, and `add` them afterwards: what ranks add up isn't to be added up
-            again. Otherwise passes add to them, and a copy is kept.
-    """
-
-    def __init__(self, model: nn.Module, *, set_aside: bool) -> None:
-        self._parameters = list(model.parameters())
-        self._gradients = [parameter.grad for parameter in self._parameters]
-        self._set_aside = set_aside
-        self._copies = [None if set_aside or gradient is None else gradient.clone() for gradient in self._gradients]
-        if set_aside:
-            self.begin_again()
-
-    def restore(self) -> None:
-        """Makes every `.grad` what it was, the same tensor with the same values."""
-        for parameter, gradient, copy in zip(self._parameters, self._gradients, self._copies, strict=True):
-            parameter.grad = gradient
-            if gradient is not None and copy is not None:
-                gradient.detach().copy_(copy)
-
-    def begin_again(self) -> None:
-        """Makes every `.grad` what the update begins with."""
-        self.restore()
-        if self._set_aside:
-            for parameter in self._parameters:
-                parameter.grad = None
-
-    def add(self) -> None:
-        """Adds what was set aside to the gradients of the update."""
-        if not self._set_aside:
-            return
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
 
 
 def _sample_weights(model: nn.Module) -> float:

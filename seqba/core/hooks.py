@@ -43,7 +43,7 @@ def gathered(model: nn.Module) -> Iterator[Tensor]:
 
 
 @contextmanager
-def gathering_nothing(model: nn.Module) -> Iterator[None]:
+def discarding_pending(model: nn.Module) -> Iterator[None]:
     """Inside, modules gather as they do in any pass; afterwards it counts as zeros, added to what was there before.
 
     So a rank without a cell has sums of zeros, to which others' are added.

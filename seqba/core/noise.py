@@ -1,4 +1,4 @@
-"""Keyed noise: every random number of an update is a function of (seed, update, shard, copy, site).
+"""Keyed noise: every random number of an update is a function of (seed, update, micro-batch, copy, site).
 
 Because nothing depends on how the cells of the grid were grouped into passes, the gradient doesn't either: stacked,
 looped and spread plans draw the same masks. Resuming needs no stored generator state for the same reason.
@@ -25,7 +25,7 @@ LEVELS = 1 << 16
 """Probabilities are resolved to 1/65,536: sixteen random bits per element are drawn, not the 64 of a double."""
 
 ALL_COPIES = -1
-"""Stands for the copy in the key of a draw that all copies of a shard share."""
+"""Stands for the copy in the key of a draw that all copies of a micro-batch share."""
 
 KEY_VERSION = 1
 """Which function of the key the draws are; grows with every change that draws other numbers from the same key.
@@ -38,12 +38,12 @@ _WORD = (1 << 64) - 1
 
 @dataclass
 class Noise:
-    """The keyed noise of one pass: which copies of which shard a forward is looking at, and their draws.
+    """The keyed noise of one pass: which copies of which micro-batch a forward is looking at, and their draws.
 
     Args:
         seed: of the run.
         update: number of the update.
-        shard: number of the shard within the update.
+        micro_batch: number of the micro-batch within the update.
         copies: numbers of the copies stacked in this pass, in the order of their row slices. Never a rank.
         names: `id` of a module → its qualified name in the model. A module that isn't in the model (a loss, say) is
             named by the order in which such modules first draw.
@@ -55,12 +55,12 @@ class Noise:
 
     seed: int
     update: int
-    shard: int
+    micro_batch: int
     copies: Sequence[int]
     names: Mapping[int, str] = field(default_factory=dict)
     draws: int = 0
     calls: Calls = field(default_factory=Calls)
-    _strangers: dict[int, tuple[object, str]] = field(default_factory=dict)
+    _unnamed: dict[int, tuple[object, str]] = field(default_factory=dict)
     _generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
 
     def keep_mask(
@@ -79,13 +79,13 @@ class Noise:
             shape: (k·R, ...): k copies of R rows each, copy-major.
             probability: of dropping, in [0, 1).
             device: where the mask is needed.
-            shared: one draw for all copies of the shard, whatever plan they run in: `shape` is then that of one copy,
-                and the key holds `ALL_COPIES` in the copy's place.
+            shared: one draw for all copies of the micro-batch, whatever plan they run in: `shape` is then that of one
+                copy, and the key holds `ALL_COPIES` in the copy's place.
 
         Returns:
             An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update,
-            shard, copies[j], site): the same whatever other copies are in the pass. CPU and GPU draw different masks
-            from the same key.
+            micro-batch, copies[j], site): the same whatever other copies are in the pass. CPU and GPU draw different
+            masks from the same key.
 
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
@@ -114,7 +114,7 @@ class Noise:
         return numbers.view(tuple(shape))
 
     def generators(self, owner: object, device: torch.device, *, shared: bool = False) -> Iterator[torch.Generator]:
-        """One generator for each copy of the pass, in order, seeded by (seed, update, shard, copy, site).
+        """One generator for each copy of the pass, in order, seeded by (seed, update, micro-batch, copy, site).
 
         All of them are the same object, seeded anew: draw what a copy needs before going on to the next one.
 
@@ -127,7 +127,7 @@ class Noise:
         self.draws += 1
         generator = self._generator(device)
         for copy in (ALL_COPIES,) if shared else self.copies:
-            yield generator.manual_seed(_mix(self.seed, self.update, self.shard, copy, site))
+            yield generator.manual_seed(_mix(self.seed, self.update, self.micro_batch, copy, site))
 
     @contextmanager
     def ordinary(self) -> Iterator[None]:
@@ -138,7 +138,7 @@ class Noise:
         """
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_mix(self.seed, self.update, self.shard, self.copies[0], _digest("ordinary noise")))
+            torch.manual_seed(_mix(self.seed, self.update, self.micro_batch, self.copies[0], _digest("ordinary noise")))
             seeded = _generator_states(devices)
             yield
             self.draws += not all(map(torch.equal, seeded, _generator_states(devices)))
@@ -146,7 +146,7 @@ class Noise:
     def _site(self, owner: object) -> int:
         name = self.names.get(id(owner))
         if name is None:  # kept with its owner, whose id would be given to another object
-            _, name = self._strangers.setdefault(id(owner), (owner, f"<stranger {len(self._strangers)}>"))
+            _, name = self._unnamed.setdefault(id(owner), (owner, f"<stranger {len(self._unnamed)}>"))
         return _digest(f"{name}#{self.calls.number(name)}")
 
     def _generator(self, device: torch.device) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""The plan: grid of shards × copies → passes. It says where cells run and never changes what the update is."""
+"""The plan: grid of micro-batches × copies → passes. It says where cells run and never changes what the update is."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ FREE_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and backward: some copies of one shard."""
+    """One forward and backward: some copies of one micro-batch."""
 
-    shard: int
+    micro_batch: int
     copies: range
 
 
 @dataclass
 class Plan:
-    """How many copies of a shard go into one pass.
+    """How many copies of a micro-batch go into one pass.
 
     `stacked` takes all M (fewest, largest kernels), `looped` one (1/M of the memory), an integer that many, and `auto`
     as many as fit: it runs the first copy alone, counts the bytes that its forward keeps for the backward, and stacks
@@ -51,12 +51,12 @@ class Plan:
         """Chooses the copies per pass from the weight of one copy; an update with fewer copies takes them all."""
         self.copies_per_pass = max(1, _room_bytes(device) // max(bytes_per_copy, 1))
 
-    def next_pass(self, shard: int, first: int, copies: int) -> Pass:
-        """The pass that begins with copy `first` of `shard`."""
+    def next_pass(self, micro_batch: int, first: int, copies: int) -> Pass:
+        """The pass that begins with copy `first` of `micro_batch`."""
         if self.needs_measuring(copies):
-            return Pass(shard, range(first, first + 1))
+            return Pass(micro_batch, range(first, first + 1))
         size = self.copies_per_pass or copies
-        return Pass(shard, range(first, min(first + size, copies)))
+        return Pass(micro_batch, range(first, min(first + size, copies)))
 
     def shrink(self, pass_: Pass) -> bool:
         """Halves the copies per pass after running out of memory; False when there is nothing left to halve."""

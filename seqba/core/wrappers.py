@@ -60,9 +60,9 @@ class Replicas:
                 return cls(dist.get_rank(group), dist.get_world_size(group))
         return cls()
 
-    def number(self, shard: int) -> int:
-        """The number of this process's shard among those of all: other rows, other masks."""
-        return shard * self.size + self.rank
+    def number(self, micro_batch: int) -> int:
+        """The number of this process's micro-batch among those of all: other rows, other masks."""
+        return micro_batch * self.size + self.rank
 
     @contextmanager
     def without_exchange(self) -> Iterator[None]:

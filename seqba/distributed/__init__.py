@@ -1,11 +1,11 @@
 """Several processes that compute an update together: who they are, sums over them, parameters in parts on them."""
 
-from seqba.distributed.lost import RanksLost, talking
+from seqba.distributed.lost import RanksLost, collective_errors
 from seqba.distributed.ranks import Ranks
 from seqba.distributed.sharding import (
     cut_like,
     is_sharded,
-    put_away,
+    reshard,
     shard_parameters,
     whole_tensor,
     whole_weights,
@@ -14,11 +14,11 @@ from seqba.distributed.sharding import (
 __all__ = [
     "Ranks",
     "RanksLost",
+    "collective_errors",
     "cut_like",
     "is_sharded",
-    "put_away",
+    "reshard",
     "shard_parameters",
-    "talking",
     "whole_tensor",
     "whole_weights",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from seqba.distributed.lost import talking
+from seqba.distributed.lost import collective_errors
 from seqba.distributed.ranks import Ranks
 from seqba.errors import UserError
 from seqba.runtime.devices import in_own_memory
@@ -17,7 +17,7 @@ from seqba.runtime.devices import in_own_memory
 
 @dataclass(frozen=True)
 class BatchBroadcast:
-    """Reads every batch once: the first of the ranks that have copies of a shard reads it and sends it to the others.
+    """Reads every batch once: of the ranks that have copies of it the first reads it, and sends it to the others.
 
     Attributes:
         ranks: the processes of the run.
@@ -30,24 +30,24 @@ class BatchBroadcast:
     timeout_s: float
     _groups: dict[range, dist.ProcessGroup | None] = field(default_factory=dict, init=False)
 
-    def load(self, shards: int, read: Callable[[int], Any]) -> dict[int, Any]:
-        """The batches of this rank's shards, of an update of `shards`; all ranks must call it, in every update.
+    def load(self, micro_batches: int, read: Callable[[int], Any]) -> dict[int, Any]:
+        """This rank's batches of an update of `micro_batches`; all ranks must call it, in every update.
 
         Args:
-            shards: S of this update.
-            read: number of a shard → its batch; called for those that are this rank's to read.
+            micro_batches: S of this update.
+            read: number of a micro-batch → its batch; called for those that are this rank's to read.
 
         Raises:
             UserError: that `read` raised, on all ranks with a copy of that batch.
             RanksLost: if one of them is lost.
         """
-        holders = self.ranks.holders(shards, self.copies)
+        holders = self.ranks.holders(micro_batches, self.copies)
         for sharing in holders:
             if sharing not in self._groups:  # batches lie in the memory of the CPU, whatever trains
-                with talking():
+                with collective_errors():
                     group = dist.new_group(list(sharing), timedelta(seconds=self.timeout_s), "gloo")
                 self._groups[sharing] = group if self.ranks.rank in sharing else None
-        own = [number for number in range(shards) if self.ranks.rank in holders[number]]
+        own = [number for number in range(micro_batches) if self.ranks.rank in holders[number]]
         batches = {number: self._shared(holders[number], number, read) for number in own}
         for batch in batches.values():
             if isinstance(batch, UserError):  # not before: others wait for what this rank sends them

@@ -11,7 +11,7 @@ class RanksLost(RuntimeError):
 
 
 @contextmanager
-def talking() -> Iterator[None]:
+def collective_errors() -> Iterator[None]:
     """Turns errors of a collective into `RanksLost`: torch has no type of its own for it.
 
     Raises:

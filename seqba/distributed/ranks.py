@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from seqba.distributed.all_reduce import GradientExchange, Message, buckets
-from seqba.distributed.lost import talking
+from seqba.distributed.lost import collective_errors
 from seqba.distributed.sharding import check_sharding, is_sharded
 
 Value = TypeVar("Value")
@@ -56,32 +56,33 @@ class Ranks:
         """Whether this process is the one that writes: files, log lines, progress."""
         return self.rank == 0
 
-    def cells(self, shards: int, copies: int, rank: int | None = None) -> list[tuple[int, range]]:
-        """The cells of a rank (this one): for each of its shards, in order, which copies.
+    def cells(self, micro_batches: int, copies: int, rank: int | None = None) -> list[tuple[int, range]]:
+        """The cells of a rank (this one): for each of its micro-batches, in order, which copies.
 
-        The S × M cells are laid out shard after shard, and each rank takes one stretch of them; the stretches differ by
-        one cell at most. So a rank sees as few shards as can be, and the copies of one shard lie on neighbouring ranks.
-        Where there are more ranks than cells, those without one have an empty range of the copies of some shard.
+        The S × M cells are laid out micro-batch after micro-batch, and each rank takes one stretch of them; the
+        stretches differ by one cell at most. So a rank sees as few micro-batches as can be, and the copies of one
+        micro-batch lie on neighbouring ranks. Where there are more ranks than cells, those without one have an empty
+        range of the copies of some micro-batch.
         """
-        total = shards * copies
+        total = micro_batches * copies
         own = self.rank if rank is None else rank
         first, last = (total * place // self.size for place in (own, own + 1))
         return [
-            (shard, range(max(first - shard * copies, 0), min(last - shard * copies, copies)))
-            for shard in range(first // copies, max(-(-last // copies), first // copies + 1))
+            (micro_batch, range(max(first - micro_batch * copies, 0), min(last - micro_batch * copies, copies)))
+            for micro_batch in range(first // copies, max(-(-last // copies), first // copies + 1))
         ]
 
-    def check(self, shards: int, copies: int) -> None:
+    def check(self, micro_batches: int, copies: int) -> None:
         """Refuses ranks that would have no cell.
 
         Raises:
             ValueError: if there are more ranks than cells.
         """
-        total = shards * copies
+        total = micro_batches * copies
         if self.size > total:
             raise ValueError(
-                f"{self.size} ranks for {shards} shards × {copies} copies = {total} cells: take at most {total} ranks, "
-                "or more shards or copies"
+                f"{self.size} ranks for {micro_batches} micro-batches × {copies} copies = {total} cells: take at most "
+                f"{total} ranks, or more micro-batches or copies"
             )
 
     def check_model(self, model: nn.Module) -> None:
@@ -101,10 +102,14 @@ class Ranks:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return GradientExchange(self, [] if is_sharded(model) else trained)
 
-    def holders(self, shards: int, copies: int) -> list[range]:
-        """For each shard the ranks that `cells` gives it to, which are neighbours."""
-        of_ranks = [{shard for shard, _ in self.cells(shards, copies, rank)} for rank in range(self.size)]
-        holding = [[rank for rank in range(self.size) if shard in of_ranks[rank]] for shard in range(shards)]
+    def holders(self, micro_batches: int, copies: int) -> list[range]:
+        """For each micro-batch the ranks that `cells` gives it to, which are neighbours."""
+        of_ranks = [
+            {micro_batch for micro_batch, _ in self.cells(micro_batches, copies, rank)} for rank in range(self.size)
+        ]
+        holding = [
+            [rank for rank in range(self.size) if micro_batch in of_ranks[rank]] for micro_batch in range(micro_batches)
+        ]
         return [range(ranks[0], ranks[-1] + 1) for ranks in holding]
 
     def add_up(self, sums: Sequence[Tensor]) -> None:
@@ -116,12 +121,12 @@ class Ranks:
     def send(self, tensors: list[Tensor]) -> Message:
         """Puts one message of `add_up` on its way."""
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with talking():
+        with collective_errors():
             return Message(tensors, flat, dist.all_reduce(flat, group=self.group, async_op=True))
 
     def receive(self, message: Message) -> None:
         """Waits until a message has been added up by all, and writes the sums over its tensors."""
-        with talking():
+        with collective_errors():
             if message.work is not None:
                 message.work.wait()
         sizes = [tensor.numel() for tensor in message.tensors]
@@ -131,13 +136,13 @@ class Ranks:
     def gather(self, value: Value) -> list[Value]:
         """What each rank has, in the order of the ranks, on all of them; small things, which are pickled on the way."""
         values: list[Value | None] = [None] * self.size
-        with talking():
+        with collective_errors():
             dist.all_gather_object(values, value, group=self.group)
         return cast("list[Value]", values)
 
     def broadcast(self, value: Value | None) -> Value:
         """What the first rank has, on all of them: any value that can be pickled; what the others give is ignored."""
         values = [value]
-        with talking():
+        with collective_errors():
             dist.broadcast_object_list(values, group=self.group, group_src=0)
         return cast(Value, values[0])

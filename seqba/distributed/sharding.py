@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from seqba.core.group import Group, attach_group, group_of
-from seqba.distributed.lost import talking
+from seqba.distributed.lost import collective_errors
 
 # torch.distributed.fsdp and .tensor are imported where they are used: they take half a second, which only a run with
 # sharded parameters shall wait for.
@@ -132,7 +132,7 @@ def whole_tensor(tensor: Tensor) -> Tensor:
     """A sharded tensor from the parts of all ranks, which all must call it; any other tensor itself."""
     if not _is_part(tensor):
         return tensor
-    with talking():
+    with collective_errors():
         return cast(_Part, tensor).full_tensor().detach()
 
 
@@ -147,7 +147,7 @@ def cut_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     return distribute_tensor(moved, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def put_away(model: nn.Module) -> None:
+def reshard(model: nn.Module) -> None:
     """Gives back what the ranks have gathered of a sharded model; what comes next gathers the weights as they are then.
 
     Needed where weights are changed between two forwards other than by an optimizer's step after a backward.
@@ -165,7 +165,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     """
     parts = list(_parts(model))
     for part in parts:
-        with talking():
+        with collective_errors():
             part.unshard()
         part.set_reshard_after_forward(False, recurse=False)
     try:
@@ -195,7 +195,7 @@ class _AllGather(_Talk):
     def __call__(
         self, output_tensor: Tensor, input_tensor: Tensor, group: dist.ProcessGroup, async_op: bool = False
     ) -> dist.Work | None:
-        with talking():
+        with collective_errors():
             work = dist.all_gather_single(output_tensor, input_tensor, group=group, async_op=async_op)
         return cast("dist.Work | None", work)
 
@@ -209,6 +209,6 @@ class _ReduceScatter(_Talk):
         op: Any,
         async_op: bool = False,
     ) -> dist.Work | None:
-        with talking():
+        with collective_errors():
             work = dist.reduce_scatter_single(output_tensor, input_tensor, op=op, group=group, async_op=async_op)
         return cast("dist.Work | None", work)

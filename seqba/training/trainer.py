@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
-from seqba.distributed import is_sharded, put_away, talking, whole_tensor
+from seqba.distributed import collective_errors, is_sharded, reshard, whole_tensor
 from seqba.errors import UserError
 from seqba.runtime.devices import to_device
 from seqba.tasks import Task
@@ -206,7 +206,7 @@ class Trainer(Generic[Batch]):
             with swapped_weights(self.optimizer) as averaged:
                 yield averaged
         finally:
-            put_away(self.model)
+            reshard(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, the trigger, the carried state, and the plan's choice of copies per pass.
@@ -270,7 +270,7 @@ class Trainer(Generic[Batch]):
 
     def _clip(self) -> float:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        with talking() if self.is_sharded else nullcontext():
+        with collective_errors() if self.is_sharded else nullcontext():
             norm = whole_tensor(nn.utils.get_total_norm(gradients))
         if self.rules.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.rules.clip_norm, norm)

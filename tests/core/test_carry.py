@@ -1,4 +1,4 @@
-"""What a cell carries from update to update: by shard and copy, whatever passes the cells ran in."""
+"""What a cell carries from update to update: by micro-batch and copy, whatever passes the cells ran in."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Walk(nn.Module):
         return torch.tanh(state @ self.weight + self.dropout(x))
 
 
-def train(plans: list[object], *, shards: int = 2, copies: int = 3) -> tuple[Tensor, seqba.Carry]:
+def train(plans: list[object], *, micro_batches: int = 2, copies: int = 3) -> tuple[Tensor, seqba.Carry]:
     """The gradient of the last of several consecutive windows, one plan each, and the state after it."""
     model, carry = Walk(), seqba.Carry()
     generator = torch.Generator().manual_seed(4)
@@ -39,8 +39,10 @@ def train(plans: list[object], *, shards: int = 2, copies: int = 3) -> tuple[Ten
 
     for update, plan in enumerate(plans):
         model.zero_grad()
-        windows = [torch.randn(2, 4, generator=generator, dtype=torch.float64) for _ in range(shards)]
-        seqba.grid_gradient(model, windows, loss, copies=copies, weight=copies * 2 * shards, plan=plan, update=update)
+        windows = [torch.randn(2, 4, generator=generator, dtype=torch.float64) for _ in range(micro_batches)]
+        seqba.grid_gradient(
+            model, windows, loss, copies=copies, weight=copies * 2 * micro_batches, plan=plan, update=update
+        )
         carry.commit()
     assert model.weight.grad is not None
     return model.weight.grad, carry
@@ -55,7 +57,7 @@ def test_each_copy_goes_on_from_its_own_state_under_any_plan(plans: list[object]
         assert torch.allclose(one[0], other[0], rtol=1e-12, atol=0)
 
 
-def test_the_states_of_copies_and_shards_differ() -> None:
+def test_the_states_of_copies_and_micro_batches_differ() -> None:
     states = train(["stacked"] * 2)[1].state_dict()["shards"]
     rows = torch.cat([tensors[0].view(3, -1) for tensors in states])  # one row for each cell
     assert len({tuple(row.tolist()) for row in rows}) == 6
@@ -154,7 +156,7 @@ def test_copies_without_a_state_among_others_are_refused() -> None:
 
 
 def test_rows_that_are_not_those_of_so_many_copies_are_refused() -> None:
-    with pytest.raises(ValueError, match="shard 0 isn't that of 2 copies"):
+    with pytest.raises(ValueError, match="micro-batch 0 isn't that of 2 copies"):
         seqba.Carry().load_state_dict({"shards": [[torch.ones(3, 1)]]}, copies=2, device=CPU)
 
 
@@ -178,16 +180,18 @@ def test_states_forgotten_in_an_update_that_was_thrown_away_are_missing_on_ranks
     assert carry.state_dict(Alone(0, 1)) == carry.state_dict() == {"shards": []}
 
 
-def test_shards_that_are_not_numbered_from_nought_keep_their_numbers() -> None:
-    """A process under DistributedDataParallel has every R-th shard."""
+def test_micro_batches_that_are_not_numbered_from_nought_keep_their_numbers() -> None:
+    """A process under DistributedDataParallel has every R-th micro-batch."""
     carry, model = seqba.Carry(), Walk()
 
     def loss(model: nn.Module, x: Tensor) -> Tensor:
         carry.write([x])
         return model(x, x).sum()
 
-    for shard in (1, 3):
-        seqba.merged_gradient(model, torch.full((2, 4), float(shard)).double(), loss, copies=2, shard=shard)
+    for micro_batch in (1, 3):
+        seqba.merged_gradient(
+            model, torch.full((2, 4), float(micro_batch)).double(), loss, copies=2, micro_batch=micro_batch
+        )
     carry.commit()
     state = carry.state_dict()
     assert state["numbers"] == [1, 3]

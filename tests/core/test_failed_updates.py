@@ -72,7 +72,9 @@ def test_gradients_are_what_they_were(network: Network, kind: str, error: BaseEx
         for parameter in parameters(network)
     ]
     with pytest.raises(type(error)):
-        seqba.merged_gradient(network, batch, failing(kind, at, error), copies=PASSES, plan="looped", update=1, shard=1)
+        seqba.merged_gradient(
+            network, batch, failing(kind, at, error), copies=PASSES, plan="looped", update=1, micro_batch=1
+        )
     for parameter, (gradient, values) in zip(parameters(network), before, strict=True):
         assert parameter.grad is gradient
         assert values is None or torch.equal(gradient, values)
@@ -104,12 +106,12 @@ def test_memory_that_runs_out_is_got_over_with_gradients_from_before(network: Ne
         return summed_loss(model, batch)
 
     seqba.merged_gradient(network, batch, summed_loss, copies=6, update=1)
-    seqba.merged_gradient(network, batch, summed_loss, copies=6, plan="looped", update=1, shard=1)
+    seqba.merged_gradient(network, batch, summed_loss, copies=6, plan="looped", update=1, micro_batch=1)
     expected = gradient_of(network)
     network.zero_grad()
     seqba.merged_gradient(network, batch, summed_loss, copies=6, update=1)
     plan = Plan(copies_per_pass=4, is_auto=True)
-    seqba.merged_gradient(network, batch, exhausting, copies=6, plan=plan, update=1, shard=1)
+    seqba.merged_gradient(network, batch, exhausting, copies=6, plan=plan, update=1, micro_batch=1)
     assert plan.copies_per_pass == 2
     assert relative_error(gradient_of(network), expected) < 1e-6
 
@@ -176,7 +178,7 @@ def test_a_loss_that_cannot_be_taken_is_named(
         seqba.merged_gradient(network, make_batch(), loss_fn, copies=2)
 
 
-@pytest.mark.parametrize("name", ["copies", "update", "seed", "shard"])
+@pytest.mark.parametrize("name", ["copies", "update", "seed", "micro_batch"])
 @pytest.mark.parametrize("value", [1.5, 2.0, "4", None, True, torch.tensor([1, 2]), torch.tensor(1.0)])
 def test_a_number_that_is_none_is_named(network: Network, name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=f"{name} must be a whole number, not "):

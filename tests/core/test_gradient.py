@@ -83,14 +83,15 @@ def test_its_variance_falls_as_one_over_the_copies(network: Network) -> None:
         assert variance(copies) * copies / one == pytest.approx(1, rel=0.15)
 
 
-def test_a_grid_of_unequal_shards_is_one_large_batch(network: Network) -> None:
+def test_a_grid_of_unequal_micro_batches_is_one_large_batch(network: Network) -> None:
     network.double()
-    shards = [make_batch(rows, seed=rows, dtype=torch.float64) for rows in (3, 6, 1)]
+    micro_batches = [make_batch(rows, seed=rows, dtype=torch.float64) for rows in (3, 6, 1)]
     network.zero_grad()
-    step = seqba.grid_gradient(network, shards, summed_loss, copies=2, weight=2 * 10, update=5)
+    step = seqba.grid_gradient(network, micro_batches, summed_loss, copies=2, weight=2 * 10, update=5)
     gradient = gradient_of(network)
     parts = [
-        merged(network, shard, copies=2, update=5, shard=number) * len(shard[1]) for number, shard in enumerate(shards)
+        merged(network, micro_batch, copies=2, update=5, micro_batch=number) * len(micro_batch[1])
+        for number, micro_batch in enumerate(micro_batches)
     ]
     assert relative_error(gradient, torch.stack(parts).sum(0) / 10) < 1e-12
     assert step.weight == 20
@@ -98,7 +99,7 @@ def test_a_grid_of_unequal_shards_is_one_large_batch(network: Network) -> None:
 
 def test_the_same_key_draws_the_same_and_any_other_key_another(network: Network) -> None:
     batch = make_batch()
-    keys = [{}, {"seed": 1}, {"update": 1}, {"shard": 1}]
+    keys = [{}, {"seed": 1}, {"update": 1}, {"micro_batch": 1}]
     gradients = [merged(network, batch, copies=2, plan="stacked", **key) for key in keys]
     for number, key in enumerate(keys):
         assert torch.equal(merged(network, batch, copies=2, plan="stacked", **key), gradients[number])
@@ -117,6 +118,15 @@ def test_it_adds_to_gradients_that_are_there(network: Network) -> None:
     once = merged(network, batch, copies=2)
     seqba.merged_gradient(network, batch, summed_loss, copies=2)
     assert relative_error(gradient_of(network), 2 * once) < 1e-6
+
+
+def test_the_former_name_of_a_micro_batch_is_taken_with_a_warning(network: Network) -> None:
+    expected = merged(network, make_batch(), copies=2, plan="looped", micro_batch=3)
+    network.zero_grad()
+    with pytest.warns(DeprecationWarning, match="micro_batch= now") as warned:
+        seqba.merged_gradient(network, make_batch(), summed_loss, copies=2, plan="looped", shard=3)
+    assert warned[0].filename == __file__
+    assert torch.equal(gradient_of(network), expected)
 
 
 def test_the_step_reports_means(network: Network) -> None:

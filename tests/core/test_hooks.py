@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import Noise, finish_update, grid_gradient, merged_gradient, noise_context
-from seqba.core.hooks import gathering_nothing
+from seqba.core.hooks import discarding_pending
 from seqba.core.plan import Plan
 from seqba.nn import GhostBatchNorm2d
 
@@ -109,11 +109,11 @@ def test_what_an_interrupted_update_gathered_is_forgotten() -> None:
 def test_a_pass_for_nothing_gathers_zeros_beside_what_was_gathered(before: int) -> None:
     norms = nn.Sequential(GhostBatchNorm2d(3), GhostBatchNorm2d(3))
     x = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    with noise_context(Noise(seed=1, update=1, shard=0, copies=[0])):
+    with noise_context(Noise(seed=1, update=1, micro_batch=0, copies=[0])):
         for _ in range(before):
             norms(x)
         earlier = [sums.clone() for module in norms for sums in module.gathered()]
-        with gathering_nothing(norms):
+        with discarding_pending(norms):
             norms(x + 5)
     now = [sums for module in norms for sums in module.gathered()]
     assert len(now) == 2

@@ -13,13 +13,15 @@ from seqba.core.noise import Noise, current_noise, noise_context
 CPU = torch.device("cpu")
 
 
-def draw(*, seed: int = 0, update: int = 0, shard: int = 0, copies: tuple[int, ...] = (0,), rows: int = 8) -> Tensor:
-    noise = Noise(seed, update, shard, copies)
+def draw(
+    *, seed: int = 0, update: int = 0, micro_batch: int = 0, copies: tuple[int, ...] = (0,), rows: int = 8
+) -> Tensor:
+    noise = Noise(seed, update, micro_batch, copies)
     return noise.keep_mask(object(), (len(copies) * rows, 33), 0.5, CPU)
 
 
 def test_every_part_of_the_key_matters() -> None:
-    draws = [draw(), draw(seed=1), draw(update=1), draw(shard=1), draw(copies=(1,))]
+    draws = [draw(), draw(seed=1), draw(update=1), draw(micro_batch=1), draw(copies=(1,))]
     for one, other in itertools.combinations(draws, 2):
         assert not torch.equal(one, other)
         # Independent fair masks agree in half of their places: 264 draws, five standard deviations.
@@ -27,7 +29,7 @@ def test_every_part_of_the_key_matters() -> None:
 
 
 def test_the_same_key_draws_the_same() -> None:
-    assert torch.equal(draw(seed=5, update=6, shard=7), draw(seed=5, update=6, shard=7))
+    assert torch.equal(draw(seed=5, update=6, micro_batch=7), draw(seed=5, update=6, micro_batch=7))
 
 
 def test_a_copy_draws_the_same_in_any_company() -> None:
@@ -86,12 +88,12 @@ def test_contexts_nest_and_end() -> None:
 
 
 def test_a_shared_draw_is_the_same_for_all_copies_in_any_company_and_differs_from_their_own() -> None:
-    def shared(copies: tuple[int, ...], shard: int = 0) -> Tensor:
-        return Noise(0, 0, shard, copies).keep_mask(object(), (7, 33), 0.5, CPU, shared=True)
+    def shared(copies: tuple[int, ...], micro_batch: int = 0) -> Tensor:
+        return Noise(0, 0, micro_batch, copies).keep_mask(object(), (7, 33), 0.5, CPU, shared=True)
 
     assert torch.equal(shared((0,)), shared((0, 1, 2)))
     assert torch.equal(shared((0,)), shared((3,)))
-    assert not torch.equal(shared((0,)), shared((0,), shard=1))
+    assert not torch.equal(shared((0,)), shared((0,), micro_batch=1))
     own = Noise(0, 0, 0, (0,)).keep_mask(object(), (7, 33), 0.5, CPU)
     assert not torch.equal(shared((0,)), own)
 

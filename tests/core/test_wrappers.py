@@ -93,10 +93,10 @@ def test_data_parallel_goes_with_recomputation_compilation_and_failed_updates(pr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["two shards", "grid", "buckets"])
-def test_shards_are_numbered_over_the_processes(processes: Results, way: str) -> None:
+@pytest.mark.parametrize("way", ["two micro-batches", "grid", "buckets"])
+def test_micro_batches_are_numbered_over_the_processes(processes: Results, way: str) -> None:
     for found in processes.values():
-        assert relative_error(found[way], mean_of_processes(2, shards=2)) < 1e-12
+        assert relative_error(found[way], mean_of_processes(2, micro_batches=2)) < 1e-12
 
 
 @pytest.mark.slow

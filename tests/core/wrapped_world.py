@@ -26,19 +26,19 @@ def make_network(dropout: type[nn.Module] = seqba.nn.Dropout) -> Network:
     return model
 
 
-def rows_of(rank: int, shard: int = 0) -> Any:
+def rows_of(rank: int, micro_batch: int = 0) -> Any:
     """Other rows on every process, and other numbers of them."""
-    return make_batch(rows=4 + rank, seed=10 * shard + rank, dtype=torch.float64)
+    return make_batch(rows=4 + rank, seed=10 * micro_batch + rank, dtype=torch.float64)
 
 
-def mean_of_processes(size: int, shards: int = 1) -> Tensor:
+def mean_of_processes(size: int, micro_batches: int = 1) -> Tensor:
     """The gradient of DistributedDataParallel: the mean over processes of their own, each under its own keys."""
     gradients = []
     for rank in range(size):
         model = make_network()
-        for shard in range(shards):
-            key = {"update": 7, "shard": shard * size + rank}
-            seqba.merged_gradient(model, rows_of(rank, shard), summed_loss, copies=COPIES, **key)
+        for micro_batch in range(micro_batches):
+            key = {"update": 7, "micro_batch": micro_batch * size + rank}
+            seqba.merged_gradient(model, rows_of(rank, micro_batch), summed_loss, copies=COPIES, **key)
         gradients.append(gradient_of(model))
     return torch.stack(gradients).mean(0)
 
@@ -51,7 +51,7 @@ def in_data_parallel(ranks: Ranks) -> dict[str, Any]:
         found[f"gradient {plan}"] = gradient_of(model)
         found[f"messages {plan}"] = len(messages)
         found[f"weight {plan}"] = step.weight
-    found["two shards"] = accumulated(ranks)
+    found["two micro-batches"] = accumulated(ranks)
     found["grid"] = of_a_grid(ranks)
     found["recomputed"] = recomputed(ranks)
     found["buckets"] = accumulated(ranks, gradient_as_bucket_view=True)
@@ -79,18 +79,18 @@ def wrapped(ranks: Ranks, **options: Any) -> tuple[DistributedDataParallel, list
 
 def accumulated(ranks: Ranks, **options: Any) -> Tensor:
     model, _ = wrapped(ranks, **options)
-    for shard in range(2):
-        rows = rows_of(ranks.rank, shard)
-        seqba.merged_gradient(model, rows, summed_loss, copies=COPIES, plan="looped", update=7, shard=shard)
+    for micro_batch in range(2):
+        rows = rows_of(ranks.rank, micro_batch)
+        seqba.merged_gradient(model, rows, summed_loss, copies=COPIES, plan="looped", update=7, micro_batch=micro_batch)
     return gradient_of(model)
 
 
 def of_a_grid(ranks: Ranks) -> Tensor:
-    """Twice the mean over a grid of two shards of one weight, which is the sum of their means."""
+    """Twice the mean over a grid of two micro-batches of one weight, which is the sum of their means."""
     model, _ = wrapped(ranks)
-    shards = [rows_of(ranks.rank, shard) for shard in range(2)]
-    weight = COPIES * sum(len(shard[1]) for shard in shards)
-    seqba.grid_gradient(model, shards, summed_loss, copies=COPIES, weight=weight, plan="looped", update=7)
+    micro_batches = [rows_of(ranks.rank, micro_batch) for micro_batch in range(2)]
+    weight = COPIES * sum(len(micro_batch[1]) for micro_batch in micro_batches)
+    seqba.grid_gradient(model, micro_batches, summed_loss, copies=COPIES, weight=weight, plan="looped", update=7)
     return 2 * gradient_of(model)
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from rank_groups import TIMEOUT
-from spread_world import Shards
+from spread_world import MicroBatches
 from torch import Tensor, nn
 
 from seqba.core import grid_gradient, merged_gradient
@@ -21,7 +21,7 @@ from seqba.distributed import (
     RanksLost,
     cut_like,
     is_sharded,
-    put_away,
+    reshard,
     shard_parameters,
     whole_tensor,
     whole_weights,
@@ -68,7 +68,7 @@ class Network(nn.Module):
 
 def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float, dict[str, Tensor]]:
     x, labels = batch
-    hidden = model.features(x, rare=int(labels.max()) == 1)  # type: ignore[operator] # of the first shard alone
+    hidden = model.features(x, rare=int(labels.max()) == 1)  # type: ignore[operator] # of the first micro-batch alone
     losses = nn.functional.cross_entropy(hidden @ model.head.t(), labels, reduction="none")  # type: ignore[operator]
     return losses.sum(), float(len(labels)), {"largest": losses.detach().sum() * 2}
 
@@ -91,13 +91,19 @@ def train(ranks: Ranks | None, plan: Any, *, sharded: bool = True) -> dict[str, 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
     steps = []
     for update, (size, copies) in enumerate(UPDATES, start=1):
-        shards = Shards(update)
+        micro_batches = MicroBatches(update)
         cells = (Ranks(0, 1) if ranks is None else ranks).cells(size, copies)
         weight = float(sum(len(own) * (2 + 2 * number) for number, own in cells))
         step = grid_gradient(
-            model, [shards[s] for s in range(size)], loss_fn, copies=copies, weight=weight, plan=plan, update=update,
+            model,
+            [micro_batches[s] for s in range(size)],
+            loss_fn,
+            copies=copies,
+            weight=weight,
+            plan=plan,
+            update=update,
             ranks=ranks,
-        )  # fmt: skip
+        )
         norm = nn.utils.get_total_norm(
             [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         )
@@ -121,7 +127,9 @@ def accumulate(ranks: Ranks | None) -> dict[str, Any]:
     """Two batches added up before one step, with means for losses and the plan left to itself."""
     model = network(ranks)
     for number in range(2):
-        merged_gradient(model, Shards(1)[number], mean_loss_fn, copies=5, update=1, shard=number, ranks=ranks)
+        merged_gradient(
+            model, MicroBatches(1)[number], mean_loss_fn, copies=5, update=1, micro_batch=number, ranks=ranks
+        )
     return {
         name: whole_tensor(parameter.grad) for name, parameter in model.named_parameters() if parameter.grad is not None
     }
@@ -130,11 +138,11 @@ def accumulate(ranks: Ranks | None) -> dict[str, Any]:
 def tried(ranks: Ranks | None) -> list[Tensor]:
     """Outputs without noise: before and after the weights are changed by hand, and as often as each rank likes."""
     model = network(ranks).eval()
-    x, _ = Shards(1)[0]
+    x, _ = MicroBatches(1)[0]
     outputs = []
     with torch.no_grad():
         outputs.append(model.features(x, rare=True))
-        put_away(model)
+        reshard(model)
         for parameter in model.parameters():
             local_part(parameter).mul_(2)
         outputs.append(model.features(x, rare=True))
@@ -175,7 +183,7 @@ def _lonely(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2, timeout=TIMEOUT)
     ranks = Ranks.of()
     told = []
-    x, _ = Shards(1)[0]
+    x, _ = MicroBatches(1)[0]
     forward, backward = network(ranks), Network().double()
     shard_parameters(backward, ranks, torch.device("cpu"), blocks=[], methods=["features"])
     hidden = backward.features(x, rare=True)

@@ -15,7 +15,7 @@ from seqba.nn import Dropout, GhostBatchNorm2d, WeightDropout
 
 SIZES = (1, 2, 3, 4)
 COPIES = 3
-SHARDS = 2
+MICRO_BATCHES = 2
 UPDATES = 3
 
 
@@ -42,32 +42,32 @@ class Network(nn.Module):
         return out * self.rare if rare else out
 
 
-def shard(update: int, number: int) -> tuple[Tensor, Tensor]:
+def micro_batch(update: int, number: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(10 * update + number)
-    rows = 2 + 2 * number  # shards of different weights
+    rows = 2 + 2 * number  # micro-batches of different weights
     return torch.randn(rows, 1, 4, 4, generator=generator, dtype=torch.float64), torch.arange(rows) % 5
 
 
-class Shards:
-    """Shards that are made when they are asked for, and remember which were."""
+class MicroBatches:
+    """Micro-batches that are made when they are asked for, and remember which were."""
 
     def __init__(self, update: int) -> None:
         self.update = update
         self.asked: list[int] = []
 
     def __len__(self) -> int:
-        return SHARDS
+        return MICRO_BATCHES
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        if number >= SHARDS:
+        if number >= MICRO_BATCHES:
             raise IndexError
         self.asked.append(number)
-        return shard(self.update, number)
+        return micro_batch(self.update, number)
 
 
 def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float, dict[str, Tensor]]:
     x, labels = batch
-    logits = model(x, rare=int(labels.max()) > 1)  # the second shard alone
+    logits = model(x, rare=int(labels.max()) > 1)  # the second micro-batch alone
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
     return losses.sum(), float(len(labels)), {"largest": losses.detach().sum() * 2}
 
@@ -78,21 +78,21 @@ def mean_loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def train(ranks: Ranks | None, plan: Any) -> dict[str, Any]:
-    """A few updates of a grid: losses, weights, buffers, and which shards were read."""
+    """A few updates of a grid: losses, weights, buffers, and which micro-batches were read."""
     model = Network().double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     steps, asked = [], []
     for update in range(1, UPDATES + 1):
-        shards = Shards(update)
-        cells = (Ranks(0, 1) if ranks is None else ranks).cells(SHARDS, COPIES)
+        micro_batches = MicroBatches(update)
+        cells = (Ranks(0, 1) if ranks is None else ranks).cells(MICRO_BATCHES, COPIES)
         weight = float(sum(len(copies) * (2 + 2 * number) for number, copies in cells))
         step = grid_gradient(
-            model, shards, loss_fn, copies=COPIES, weight=weight, plan=plan, seed=1, update=update, ranks=ranks
+            model, micro_batches, loss_fn, copies=COPIES, weight=weight, plan=plan, seed=1, update=update, ranks=ranks
         )
         optimizer.step()
         optimizer.zero_grad()
         steps.append((step.loss, step.weight, step.sums["largest"]))
-        asked.append(shards.asked)
+        asked.append(micro_batches.asked)
     return {"state": model.state_dict(), "steps": steps, "asked": asked, "never": model.never.grad is None}
 
 
@@ -100,7 +100,9 @@ def accumulate(ranks: Ranks | None) -> dict[str, Any]:
     """Two batches added up before one step, with means for losses."""
     model = Network().double()
     for number in range(2):
-        merged_gradient(model, shard(1, number), mean_loss_fn, copies=4, update=1, shard=number, ranks=ranks)
+        merged_gradient(
+            model, micro_batch(1, number), mean_loss_fn, copies=4, update=1, micro_batch=number, ranks=ranks
+        )
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
@@ -127,7 +129,7 @@ def everything(ranks: Ranks) -> dict[str, Any]:
         "accumulate": accumulate(ranks),
         "ordinary": ordinary_masks(ranks),
     }
-    with patch("seqba.core.spread.BUCKET_BYTES", 100):  # several messages
+    with patch("seqba.distributed.all_reduce.BUCKET_BYTES", 100):  # several messages
         results["late"] = train(ranks, "looped")
         results["early"] = train(replace(ranks, overlap=True), "looped")
     return results

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from rank_groups import Results, run_groups
-from spread_world import COPIES, SHARDS, SIZES, accumulate, everything, train
+from spread_world import COPIES, MICRO_BATCHES, SIZES, accumulate, everything, train
 from torch import Tensor
 
 from seqba.distributed import Ranks
@@ -47,7 +47,7 @@ def test_gradients_that_leave_early_add_up_to_the_last_bit_of_those_that_wait(re
 @pytest.mark.slow
 def test_a_rank_reads_only_what_its_cells_need(results: Results) -> None:
     read = {size: [results[size, rank]["train"]["asked"][0] for rank in range(size)] for size in SIZES}
-    # Six cells, three of each shard.
+    # Six cells, three of each micro-batch.
     assert read == {1: [[0, 1]], 2: [[0], [1]], 3: [[0], [0, 1], [1]], 4: [[0], [0], [1], [1]]}
 
 
@@ -78,13 +78,13 @@ def test_copies_differ_by_ordinary_dropout_too_where_all_ranks_have_seeded_alike
         assert all(result["untouched"] for result in of_ranks)
 
 
-@pytest.mark.parametrize("shards", [1, 2, 5])
+@pytest.mark.parametrize("micro_batches", [1, 2, 5])
 @pytest.mark.parametrize("copies", [1, 3, 4])
-def test_cells_are_dealt_whole_and_evenly(shards: int, copies: int) -> None:
-    everything = [(shard, copy) for shard in range(shards) for copy in range(copies)]
-    for size in range(1, shards * copies + 1):
+def test_cells_are_dealt_whole_and_evenly(micro_batches: int, copies: int) -> None:
+    everything = [(micro_batch, copy) for micro_batch in range(micro_batches) for copy in range(copies)]
+    for size in range(1, micro_batches * copies + 1):
         dealt = [
-            [(shard, copy) for shard, own in Ranks(rank, size).cells(shards, copies) for copy in own]
+            [(micro_batch, copy) for micro_batch, own in Ranks(rank, size).cells(micro_batches, copies) for copy in own]
             for rank in range(size)
         ]
         assert [cell for own in dealt for cell in own] == everything
@@ -92,16 +92,20 @@ def test_cells_are_dealt_whole_and_evenly(shards: int, copies: int) -> None:
 
 
 def test_more_ranks_than_cells_are_refused() -> None:
-    with pytest.raises(ValueError, match="7 ranks for 2 shards × 3 copies = 6 cells: take at most 6 ranks"):
-        Ranks(0, 7).check(SHARDS, COPIES)
+    with pytest.raises(ValueError, match="7 ranks for 2 micro-batches × 3 copies = 6 cells: take at most 6 ranks"):
+        Ranks(0, 7).check(MICRO_BATCHES, COPIES)
 
 
-@pytest.mark.parametrize(("shards", "copies", "size"), [(2, 3, 4), (1, 4, 3), (5, 1, 2), (3, 4, 12)])
-def test_the_holders_of_a_shard_are_the_ranks_with_a_cell_of_it(shards: int, copies: int, size: int) -> None:
-    of_ranks = [{shard for shard, _ in Ranks(rank, size).cells(shards, copies)} for rank in range(size)]
-    holders = Ranks(0, size).holders(shards, copies)
+@pytest.mark.parametrize(("micro_batches", "copies", "size"), [(2, 3, 4), (1, 4, 3), (5, 1, 2), (3, 4, 12)])
+def test_the_holders_of_a_micro_batch_are_the_ranks_with_a_cell_of_it(
+    micro_batches: int, copies: int, size: int
+) -> None:
+    of_ranks = [
+        {micro_batch for micro_batch, _ in Ranks(rank, size).cells(micro_batches, copies)} for rank in range(size)
+    ]
+    holders = Ranks(0, size).holders(micro_batches, copies)
     assert [list(ranks) for ranks in holders] == [
-        [rank for rank in range(size) if shard in of_ranks[rank]] for shard in range(shards)
+        [rank for rank in range(size) if micro_batch in of_ranks[rank]] for micro_batch in range(micro_batches)
     ]
 
 

@@ -102,5 +102,5 @@ def test_ranks_beyond_the_cells_have_an_empty_range() -> None:
 
 def test_a_rank_without_a_copy_of_a_merged_gradient_is_refused() -> None:
     model = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="3 ranks for 1 shards × 2 copies = 2 cells: take at most 2 ranks"):
+    with pytest.raises(ValueError, match="3 ranks for 1 micro-batches × 2 copies = 2 cells: take at most 2 ranks"):
         merged_gradient(model, torch.ones(1, 1), lambda m, x: m(x).mean(), copies=2, ranks=Ranks(0, 3))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seqba.core import Noise, noise_context
 
 CPU = torch.device("cpu")
-KEY = {"seed": 1, "update": 2, "shard": 3}
+KEY = {"seed": 1, "update": 2, "micro_batch": 3}
 
 
 def random_pictures(rows: int, height: int, width: int, channels: int = 3) -> Tensor:

@@ -88,7 +88,7 @@ def test_no_more_hides_than_the_last_backward_covers(model: Any) -> None:
 
 def test_more_ranks_than_cells_are_refused(model: Any) -> None:
     assert model.update_s(16, 4, work(model), network(model)) > 0
-    with pytest.raises(ValueError, match="17 ranks for 4 shards × 4 copies = 16 cells"):
+    with pytest.raises(ValueError, match="17 ranks for 4 micro-batches × 4 copies = 16 cells"):
         model.update_s(17, 4, work(model), network(model))
 
 

@@ -23,7 +23,7 @@ def test_freed_memory_comes_back_as_it_was_left(word: str, expected: str) -> Non
     # In a process of its own, since the setting stays. A block of 80 MB is beyond what glibc keeps by itself.
     code = """
 import sys, torch
-from seqba.training.memory import keep_freed_memory
+from seqba.runtime.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(10):

@@ -193,7 +193,7 @@ def _spoil_validation(failure: Failure, flag: Path) -> None:
 
 
 def _in_the_middle_of_writing(failure: Failure, flag: Path) -> None:
-    original, done = seqba.training.checkpoint.atomic_write, [flag.exists()]
+    original, done = seqba.checkpoints.file.atomic_write, [flag.exists()]
 
     class Tripwire:
         def __init__(self, file: BinaryIO) -> None:
@@ -212,11 +212,11 @@ def _in_the_middle_of_writing(failure: Failure, flag: Path) -> None:
         with original(path) as file:
             yield Tripwire(file)
 
-    seqba.training.checkpoint.atomic_write = instead  # type: ignore[assignment]
+    seqba.checkpoints.file.atomic_write = instead  # type: ignore[assignment]
 
 
 def _slow_writing(seconds: float, flag: Path) -> None:
-    original = seqba.training.checkpoint.atomic_write
+    original = seqba.checkpoints.file.atomic_write
 
     @contextmanager
     def instead(path: Path) -> Iterator[BinaryIO]:
@@ -224,7 +224,7 @@ def _slow_writing(seconds: float, flag: Path) -> None:
             yield file
             time.sleep(seconds if flag.exists() else 0)
 
-    seqba.training.checkpoint.atomic_write = instead
+    seqba.checkpoints.file.atomic_write = instead
 
 
 def _fail(failure: Failure, flag: Path) -> None:

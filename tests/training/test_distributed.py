@@ -155,7 +155,9 @@ def test_the_further_arms_are_those_of_one_process_too(folder: Path) -> None:
 def test_more_ranks_than_cells_are_refused_with_the_numbers(folder: Path) -> None:
     finished = torchrun(folder, 3, "refused", 2, "--arm", "baseline", names="awd_lstm")
     assert finished.returncode != 0
-    complaint = "3 ranks for 1 shards × 1 copies = 1 cells: take at most 1 ranks, or more shards or copies"
+    complaint = (
+        "3 ranks for 1 micro-batches × 1 copies = 1 cells: take at most 1 ranks, or more micro-batches or copies"
+    )
     told = [line for line in finished.stderr.splitlines() if line.startswith("error: rank ")]
     assert told
     assert all(line.endswith(f"{complaint} (--update-freq, --copies)") for line in told)
