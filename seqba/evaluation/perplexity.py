@@ -18,7 +18,7 @@ from seqba.data.indexed import IndexedCorpus, JoinedCorpus
 from seqba.data.splits import name_rows
 from seqba.errors import UserError
 from seqba.models.transformer_lm import TransformerLM
-from seqba.nn.scores import target_log_probabilities
+from seqba.nn.kernels.scores import target_log_probabilities
 
 MAX_TOKENS = 36_000
 """Tokens of a batch where nothing else is said, as in fairseq."""

@@ -19,7 +19,9 @@ from seqba.data.batching import permutation
 from seqba.data.images import ImageBatch, ImageBatches, ImageSource, open_images
 from seqba.data.names import name_bytes
 from seqba.errors import UserError
-from seqba.nn import Mixing, Mixup, count_right
+from seqba.nn import Mixup
+from seqba.nn.accuracy import count_right
+from seqba.nn.images.mixup import Mixing
 from seqba.options import is_given, number_text, option
 from seqba.tasks import Unit
 from seqba.tasks.image_views import View, ViewOptions, evaluation_decode_size, evaluation_view, training_view

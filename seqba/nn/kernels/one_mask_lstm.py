@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.nn.blocked import blocked_sum, can_block
-from seqba.nn.products import product, transposed
+from seqba.nn.kernels.prepacked import can_prepack, prepacked_sum
+from seqba.nn.kernels.products import product, transposed
 
 State = tuple[Tensor, Tensor]
 LARGE_WEIGHT = 3_000_000
@@ -19,12 +19,12 @@ FEW_ROWS = 100
 MINUS_ONE = torch.tensor(-1.0)  # no dimensions: a number, of whatever dtype it meets
 
 
-def suits_blocks(x: Tensor, weight_hh: Tensor) -> bool:
+def suits_prepacking(x: Tensor, weight_hh: Tensor) -> bool:
     """Whether `masked_lstm` is the faster one for rows x (B, T, I): by types, sizes and the machine, never by timing.
 
     So a resumed run computes as it did before.
     """
-    return can_block(weight_hh) and x.shape[0] <= FEW_ROWS and weight_hh.numel() >= LARGE_WEIGHT
+    return can_prepack(weight_hh) and x.shape[0] <= FEW_ROWS and weight_hh.numel() >= LARGE_WEIGHT
 
 
 def masked_lstm(
@@ -111,7 +111,7 @@ def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: Tensor) -> None:
     size = h.shape[-1]
     gates[..., 2 * size : 3 * size].mul_(2)
     recurrent[2 * size : 3 * size].mul_(2)
-    summed, squashed = blocked_sum(recurrent), torch.empty_like(c[0])
+    summed, squashed = prepacked_sum(recurrent), torch.empty_like(c[0])
     # Views are made before the loop: it has ten kernels of a few microseconds a step.
     gate_steps = (gate.unbind() for gate in gates.chunk(4, dim=-1))
     steps = zip(
@@ -160,7 +160,7 @@ def _run_back(
     grad_y is (T, B, H); `recurrent` (H, 4H) is transposed. Returns the gradients by the initial h and c.
     """
     length, rows, size = through.shape
-    summed, dc, dh = blocked_sum(recurrent), grad_last_c.clone(), grad_y[-1]
+    summed, dc, dh = prepacked_sum(recurrent), grad_last_c.clone(), grad_y[-1]
     dc_of_gates = dc.unsqueeze(1)  # (B, 1, H), follows dc
     earlier = (torch.zeros_like(dc), *grad_y[:-1].unbind())
     of_c = factors[..., : 3 * size].view(length, rows, 3, size).unbind()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seqba.nn.loss import CHUNK_ELEMENTS
-from seqba.nn.products import product
+from seqba.nn.kernels.loss import CHUNK_ELEMENTS
+from seqba.nn.kernels.products import product
 
 
 @torch.no_grad()
