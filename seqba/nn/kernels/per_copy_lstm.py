@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.nn.kernels.one_mask_lstm import State
+from seqba.nn.kernels.lstm_cell import State, backward_factors, dropped_weight
 from seqba.nn.kernels.products import product, product_dtype
 
 
@@ -67,7 +67,7 @@ class _PerCopyLSTM(torch.autograd.Function):
         gates = _rows_product(x, weight_ih, bias, dtype)  # (k, T, B, 4H)
         h, c = (part.new_empty(copies, length + 1, rows, hidden_size) for part in (h0, c0))
         h[:, 0], c[:, 0] = h0, c0
-        _run(gates, h, c, _dropped(weight_hh, kept, scale, dtype))
+        _run(gates, h, c, dropped_weight(weight_hh, kept, scale).to(dtype))
         ctx.save_for_backward(x, weight_ih, weight_hh, kept, gates, h, c)
         ctx.scale, ctx.dtype = scale, dtype
         return h[:, 1:].clone(), c[:, -1].clone()
@@ -77,7 +77,7 @@ class _PerCopyLSTM(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_y, grad_last_c = grads
         x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors
-        recurrent = _dropped(weight_hh, kept, ctx.scale, ctx.dtype)
+        recurrent = dropped_weight(weight_hh, kept, ctx.scale).to(ctx.dtype)
         by_gates, by_h0, by_c0 = _run_back(gates, c, grad_y, grad_last_c, recurrent)
         by_weight_hh = _masked_gradient(by_gates, h[:, :-1], kept, ctx.scale, ctx.dtype)
         flat, inputs = by_gates.flatten(0, 2).to(ctx.dtype), x.flatten(0, 2).to(ctx.dtype)
@@ -85,11 +85,6 @@ class _PerCopyLSTM(torch.autograd.Function):
         by_weight_ih = product(flat.t(), inputs.t()).to(weight_ih.dtype)
         by_bias = by_gates.flatten(0, 2).sum(0)
         return by_x, by_h0, by_c0, by_weight_ih, by_weight_hh, by_bias, None, None, None
-
-
-def _dropped(weight: Tensor, kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """Each copy's own weights, W·mask·scale: (k, 4H, H) in the dtype of the products."""
-    return kept.to(weight.dtype).mul_(scale).mul_(weight).to(dtype)
 
 
 def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: Tensor) -> None:
@@ -115,25 +110,13 @@ def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: Tensor) -> None:
 def _run_back(
     gates: Tensor, c: Tensor, grad_y: Tensor, grad_last_c: Tensor, recurrent: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Back through time.
-
-    What does not depend on later steps is computed for all steps at once: with the gradients dh and dc of a step,
-
-        by (i, f, g) = dc · (g·i(1−i), c_{t−1}·f(1−f), i·(1−g²)),   by o = dh · tanh(c_t)·o(1−o),
-        dc_t = dc_{t+1}·f_{t+1} + dh · o(1−tanh²c_t)
+    """Back through time: what does not depend on later steps is computed for all steps at once.
 
     Returns:
         The gradients by the gates' sums (k, T, B, 4H), and by the initial h and c, (k, B, H) each.
     """
-    by_gates = torch.empty_like(gates)
-    i, f, g, o = gates.chunk(4, dim=-1)
-    by_i, by_f, by_g, by_o = by_gates.chunk(4, dim=-1)
-    squashed = torch.tanh(c[:, 1:])
-    torch.ops.aten.sigmoid_backward.grad_input(g, i, grad_input=by_i)
-    torch.ops.aten.sigmoid_backward.grad_input(c[:, :-1], f, grad_input=by_f)
-    torch.ops.aten.tanh_backward.grad_input(i, g, grad_input=by_g)
-    torch.ops.aten.sigmoid_backward.grad_input(squashed, o, grad_input=by_o)
-    through = torch.ops.aten.tanh_backward(o, squashed)  # o(1 − tanh²c)
+    by_gates, through = backward_factors(gates, c[:, :-1], torch.tanh(c[:, 1:]))
+    f = gates.chunk(4, dim=-1)[1]
     size = c.shape[-1]
     dc, dh = grad_last_c.clone(), torch.zeros_like(grad_last_c)
     for t in range(gates.shape[1] - 1, -1, -1):

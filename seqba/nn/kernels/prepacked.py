@@ -46,7 +46,7 @@ def prepacked_product(weight: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The sum x (N, D), other (N, E) → x·Wᵀ + other for the weight (E, D): one kernel, prepacked where `can_prepack`."""
+    """The sum x (N, D), other (N, E) → x·Wᵀ + other for the weight (E, D): one kernel, packed where `can_prepack`."""
     if not can_prepack(weight):
         return lambda x, other: torch.addmm(other, x, weight.t())
     blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
