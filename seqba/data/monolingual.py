@@ -6,7 +6,6 @@ from pathlib import Path
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import IndexedCorpus, JoinedCorpus, index_path
-from seqba.data.preprocess_options import with_suffix
 from seqba.data.splits import (
     NO_TARGET,
     check_sentences,
@@ -15,6 +14,7 @@ from seqba.data.splits import (
     part_names,
     text_languages,
     two_sided,
+    with_suffix,
 )
 from seqba.errors import UserError
 

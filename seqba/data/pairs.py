@@ -58,11 +58,6 @@ class PairBatch:
     target: torch.Tensor
 
     @functools.cached_property
-    def source_tokens(self) -> int:
-        """Source tokens, `</s>` included and padding not."""
-        return int((self.source != Dictionary.pad).sum())
-
-    @functools.cached_property
     def target_tokens(self) -> int:
         """Target tokens, `</s>` included and padding not: the weight of the batch."""
         return int((self.target != Dictionary.pad).sum())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seqba.checkpoints.names import RISING_METRICS
 from seqba.errors import UserError
 from seqba.options import flag_of, is_given, option
 
@@ -87,9 +88,6 @@ class OptimisationOptions:
     )
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
 
-
-RISING_METRICS = ("bleu", "top1", "top5")
-"""Metrics of a validation whose largest value is the best."""
 
 OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asgd": ("nonmono",)}
 """Options that one optimizer alone has."""
