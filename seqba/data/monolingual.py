@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus, index_path
+from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, index_path
 from seqba.data.splits import (
     NO_TARGET,
     check_sentences,
@@ -31,9 +31,7 @@ def open_dictionary(data_dir: str | Path) -> Dictionary:
     return Dictionary.load(folder / f"{with_suffix('dict', _find_language(folder))}.txt")
 
 
-def open_monolingual(
-    data_dir: str | Path, split: str, dictionary: Dictionary, *, combine: bool = False
-) -> IndexedCorpus | JoinedCorpus:
+def open_monolingual(data_dir: str | Path, split: str, dictionary: Dictionary, *, combine: bool = False) -> Corpus:
     """Opens a split of a single text: `train`, or `train.en-None.en` if the text has a language.
 
     Args:

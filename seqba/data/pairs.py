@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus, index_path
+from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, index_path
 from seqba.data.splits import NO_TARGET, check_sentences, language_pairs, missing_split, part_names, text_languages
 from seqba.errors import UserError
 
@@ -36,9 +36,6 @@ class AbsentSide:
     def padded(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Some rows: (B, 0) int64."""
         return np.empty((len(rows), 0), dtype=np.int64)
-
-
-Corpus = IndexedCorpus | JoinedCorpus
 
 
 @dataclass(frozen=True)
