@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.errors import UserError
 from seqba.models.options import is_noise
-from seqba.options import flag_of, option
+from seqba.options import flag_of, option, options
 
 
-@dataclass(frozen=True)
+@options
 class AverageOptions:
     """Which checkpoints of a folder, and where the mean goes."""
 

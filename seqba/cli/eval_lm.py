@@ -7,7 +7,6 @@ import math
 import sys
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +25,7 @@ from seqba.evaluation.perplexity import MAX_TOKENS, BlockScoring, Scored, Scored
 from seqba.evaluation.stream_perplexity import StreamScoring, score_streams
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.transformer_lm import TransformerLM
-from seqba.options import flag_of, option, options_from
+from seqba.options import flag_of, option, options, options_from
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks.language_modeling import BlockOptions
@@ -74,7 +73,7 @@ BLOCKS = ("tokens_per_sample", "sample_break_mode", "context_window", "skip_inva
 """Options of text that is cut into rows which stand for themselves."""
 
 
-@dataclass(frozen=True)
+@options
 class EvalOptions:
     """Which model reads which text, how it is cut, and what is printed."""
 

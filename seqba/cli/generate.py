@@ -33,7 +33,7 @@ from seqba.decoding.translation import MAX_TOKENS, plan_translation, translate_b
 from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
 from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
-from seqba.options import flag_of, option
+from seqba.options import flag_of, option, options
 from seqba.runtime.devices import to_device
 
 Rows = npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ OF_REFERENCES = ("score_reference", "prefix_size", "scoring", "sacrebleu", "quie
 """Options that have a meaning only where there are references; --quiet would print nothing at all."""
 
 
-@dataclass(frozen=True)
+@options
 class GenerateOptions:
     """Which sentences are translated, and what is printed."""
 

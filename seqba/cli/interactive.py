@@ -26,7 +26,7 @@ from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.translation import MAX_TOKENS
 from seqba.errors import UserError
-from seqba.options import option
+from seqba.options import option, options
 
 NOT_HERE = {
     "--required-batch-size-multiple": "no result depends on it; leave it out",
@@ -43,7 +43,7 @@ NOT_HERE = {
 }
 
 
-@dataclass(frozen=True)
+@options
 class InteractiveOptions:
     """Where lines come from, and how many are read before they are translated."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from seqba.data.splits import with_suffix
 from seqba.errors import UserError, quoted
-from seqba.options import option
+from seqba.options import option, options
 
 
-@dataclass(frozen=True)
+@options
 class PreprocessOptions:
     """Options of `seqba-preprocess`, named as fairseq names them."""
 
