@@ -39,7 +39,7 @@ from seqba.data.files import atomic_write
 from seqba.data.lines import BYTE_ORDER_MARK, HEAD_BYTES, check_is_text
 from seqba.data.text import count_lines
 from seqba.errors import UserError
-from seqba.options import option
+from seqba.options import option, options
 
 LANGUAGES = ("en", "de")
 NEWSTESTS = ("newstest2013", "newstest2014", "newstest2015", "newstest2016")
@@ -95,7 +95,7 @@ TESTS = {
 SEGMENT = re.compile(rb"<seg[^>]*>(.*)</seg>", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@options
 class PreparationOptions:
     """How the text is prepared; the defaults are the classical recipe's."""
 

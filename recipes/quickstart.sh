@@ -21,7 +21,7 @@ updates="${UPDATES:-600}"
 seqba_environment
 
 seqba_step "corpus: $out/text"
-python -m seqba.data.phrases "$out/text"
+python "$root/data_prep/phrases.py" "$out/text"
 
 if [[ ! -f "$out/data-bin/.complete" ]]; then
     seqba_step "subwords and dictionary: $out/data-bin"

@@ -11,15 +11,40 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from seqba.errors import UserError, quoted
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_: bool) -> Callable[[Any], Any]:
+        """What typing has from Python 3.11 on, which matters to type checkers alone."""
+        return lambda decorator: decorator
+
 
 Options = TypeVar("Options")
 
 LARGEST = 2**31 - 1
 """The most that a whole number may be where its option names no other maximum."""
+
+
+@dataclass_transform(frozen_default=True)
+def options(kind: type[Options]) -> type[Options]:
+    """Makes a class a frozen dataclass whose fields are checked against their ranges before its own `__post_init__`.
+
+    Constructing it raises `UserError` for a value out of its range, naming the flag, the value and the range.
+    """
+    inherited: Callable[[Any], None] = getattr(kind, "__post_init__", _nothing_more)
+
+    def check(self: Any) -> None:
+        _check_ranges(self)
+        inherited(self)
+
+    kind.__post_init__ = check  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True)(kind)
 
 
 def option(
@@ -63,6 +88,10 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def _nothing_more(_options: Any) -> None:
+    """What is checked of options that have ranges alone."""
+
+
 def flag_of(name: str) -> str:
     """`label_smoothing` → `--label-smoothing`."""
     return "--" + name.replace("_", "-")
@@ -79,22 +108,18 @@ def is_given(options: Any, name: str) -> bool:
     return bool(getattr(options, name) != field.default)
 
 
-def check_options(options: Any, typed: Mapping[str, str] | None = None) -> None:
-    """Checks every field of an options dataclass against its declared range.
+class OutOfRange(UserError):
+    """A number that an option can't have.
 
-    Args:
-        options: the dataclass.
-        typed: field → what stood on the command line, to be shown as it was given: `1e-3`, not 0.001.
-
-    Raises:
-        UserError: naming the flag, the value and the range.
+    Attributes:
+        name: of the option.
+        reason: "it must be at least 1".
     """
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        several = isinstance(value, tuple)
-        told = None if several else (typed or {}).get(field.name)
-        for number in value if several else (value,):
-            _check_range(flag_of(field.name), number, field.metadata, told)
+
+    def __init__(self, name: str, number: str, reason: str) -> None:
+        super().__init__(f"{flag_of(name)} is {number}; {reason}")
+        self.name = name
+        self.reason = reason
 
 
 def options_from(kind: type[Options], values: Mapping[str, Any]) -> Options:
@@ -109,9 +134,7 @@ def options_from(kind: type[Options], values: Mapping[str, Any]) -> Options:
     for name, value in frozen.items():
         if name in types_of and not _is_of(value, types_of[name]):
             raise TypeError(f"{flag_of(name)} is {value!r}")
-    options = kind(**frozen)
-    check_options(options)
-    return options
+    return kind(**frozen)
 
 
 def _is_of(value: Any, annotation: Any) -> bool:
@@ -123,17 +146,24 @@ def _is_of(value: Any, annotation: Any) -> bool:
     return type(value) is annotation or (annotation is float and type(value) is int)
 
 
-def _check_range(flag: str, value: Any, metadata: Any, told: str | None) -> None:
+def _check_ranges(options: Any) -> None:
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        for each in value if isinstance(value, tuple) else (value,):
+            _check_range(field.name, each, field.metadata)
+
+
+def _check_range(name: str, value: Any, metadata: Any) -> None:
     choices = metadata.get("choices")
     if choices is not None and value is not None and value not in choices:
-        raise UserError(f"{flag} is {quoted(value)}; choose one of: {', '.join(choices)}")
+        raise UserError(f"{flag_of(name)} is {quoted(str(value))}; choose one of: {', '.join(choices)}")
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
-    told = number_text(value) if told is None else told
+    told = number_text(value)
     if not math.isfinite(value):
-        raise UserError(f"{flag} is {told}; it must be a finite number")
+        raise OutOfRange(name, told, "it must be a finite number")
     if isinstance(value, int) and metadata.get("maximum") is None and value > LARGEST:
-        raise UserError(f"{flag} is {told}; it must be at most {LARGEST}")
+        raise OutOfRange(name, told, f"it must be at most {LARGEST}")
     bounds = {
         "minimum": ("at least", operator.ge),
         "above": ("greater than", operator.gt),
@@ -143,7 +173,7 @@ def _check_range(flag: str, value: Any, metadata: Any, told: str | None) -> None
     for key, (words, holds) in bounds.items():
         bound = metadata.get(key)
         if bound is not None and not holds(value, bound):
-            raise UserError(f"{flag} is {told}; it must be {words} {number_text(bound)}")
+            raise OutOfRange(name, told, f"it must be {words} {number_text(bound)}")
 
 
 def plain_options(options: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from seqba.nn.products import product
+from seqba.nn.kernels.products import product
 from seqba.runtime.memory import keep_freed_memory, peak_memory_mb
 
 Row = dict[str, str | int | float]

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from seqba.core import Noise, noise_context, replicate
-from seqba.nn.image_noise import IMAGENET_MEAN, IMAGENET_STD, Cutout, HorizontalFlip, Normalize, RandomCrop
+from seqba.nn.images.image_noise import IMAGENET_MEAN, IMAGENET_STD, Cutout, HorizontalFlip, Normalize, RandomCrop
 from seqba.runtime.memory import keep_freed_memory
 
 SIDE, PADDING, LENGTH = 32, 4, 16

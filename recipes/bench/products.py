@@ -1,4 +1,4 @@
-"""Single float32 products through oneDNN (seqba.nn.products) and through torch.mm, in pairs.
+"""Single float32 products through oneDNN (seqba.nn.kernels.products) and through torch.mm, in pairs.
 
     python recipes/bench/products.py [--rounds 15] [--json FILE]
 
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from harness import Row, parse_options, report, seconds
 
-from seqba.nn.products import HAS_ONEDNN, product
+from seqba.nn.kernels.products import HAS_ONEDNN, product
 from seqba.runtime.memory import keep_freed_memory
 
 SHAPES = ((4096, 512, 512), (4096, 512, 1536), (4096, 512, 2048), (4096, 2048, 512), (262, 512, 8000))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from seqba.errors import UserError, quoted
-from seqba.options import check_options, flag_of
+from seqba.options import OutOfRange, flag_of
 
 Options = TypeVar("Options")
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
@@ -104,15 +104,20 @@ class Parser(argparse.ArgumentParser):
 
 
 def read_options(namespace: argparse.Namespace, options: type[Options]) -> Options:
-    """Builds the dataclass from a parsed command line, with its own defaults for the rest, and checks its ranges.
+    """Builds the dataclass from a parsed command line, with its own defaults for the rest.
 
     Raises:
         UserError: for a value outside its range.
     """
     names = [field.name for field in dataclasses.fields(typing.cast(Any, options))]
-    built = options(**{name: getattr(namespace, name) for name in names if hasattr(namespace, name)})
-    check_options(built, namespace.typed if isinstance(namespace, Given) else None)
-    return built
+    typed = namespace.typed if isinstance(namespace, Given) else {}
+    try:
+        return options(**{name: getattr(namespace, name) for name in names if hasattr(namespace, name)})
+    except OutOfRange as error:
+        if error.name not in typed:
+            raise
+        # As it was given: 1e-3, not 0.001.
+        raise OutOfRange(error.name, typed[error.name], error.reason) from None
 
 
 def _check_same_flag(first: dataclasses.Field[Any], first_kind: Any, other: dataclasses.Field[Any], kind: Any) -> None:

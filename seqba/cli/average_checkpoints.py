@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,15 @@ from torch import Tensor
 
 from seqba.checkpoints.averaging import average_weights
 from seqba.checkpoints.file import model_options, read_checkpoint, write_checkpoint
+from seqba.checkpoints.names import BEST_NAME, EPOCH_NAME, INTERVAL_NAME, RISING_METRICS
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.errors import UserError
 from seqba.models.options import is_noise
-from seqba.options import flag_of, option
-from seqba.training.folder import EPOCH_NAME, INTERVAL_NAME
-from seqba.training.options import RISING_METRICS
-
-BEST_NAME = re.compile(r"checkpoint\.best_(\w+)_(-?\d+(?:\.\d+)?)\.pt")
+from seqba.options import flag_of, option, options
 
 
-@dataclass(frozen=True)
+@options
 class AverageOptions:
     """Which checkpoints of a folder, and where the mean goes."""
 
@@ -67,35 +63,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = Path(str(options.output))
     if not output.absolute().parent.is_dir():
         raise UserError(f"--output {options.output}: there is no folder {output.parent}; make it first")
-    states = _States(paths)
-    weights = average_weights(states)
-    write_checkpoint(output, {**states.first, "model": weights})
+    first = _read(paths[0])
+    write_checkpoint(output, {**first, "model": average_weights(_weights(paths, first))})
     print(f"Averaged {len(paths)} checkpoint(s) into {options.output}: {', '.join(Path(path).name for path in paths)}")
     return 0
 
 
-class _States:
-    """Reads checkpoints one by one and keeps all of the first but what belongs to its raw weights."""
+def _read(path: str | Path) -> dict[str, Any]:
+    """A checkpoint without what belongs to its raw weights alone."""
+    state = read_checkpoint(path)
+    for part in ("last_optimizer_state", "raw_model"):
+        state.pop(part, None)
+    if isinstance(state["extra_state"].get("trainer"), dict):
+        state["extra_state"]["trainer"].update(carried=None, trigger=None)
+    return state
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        self.paths = paths
-        self.first: dict[str, Any] = {}
 
-    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-        for path in self.paths:
-            state = read_checkpoint(path)
-            for part in ("last_optimizer_state", "raw_model"):
-                state.pop(part, None)
-            if isinstance(state["extra_state"].get("trainer"), dict):
-                state["extra_state"]["trainer"].update(carried=None, trigger=None)
-            self.first = self.first or state
-            if state["task_state"] != self.first["task_state"]:
-                raise UserError(
-                    f"{path} was trained on other data than {self.paths[0]} (task, languages or dictionaries differ): "
-                    "average checkpoints of one run"
-                )
-            _check_same_model(path, state, self.paths[0], self.first)
-            yield str(path), state["model"]
+def _weights(paths: Sequence[str | Path], first: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Names and weights, one file after the other: those of the first, and of others of the same model and data."""
+    yield str(paths[0]), first["model"]
+    for path in paths[1:]:
+        state = _read(path)
+        if state["task_state"] != first["task_state"]:
+            raise UserError(
+                f"{path} was trained on other data than {paths[0]} (task, languages or dictionaries differ): "
+                "average checkpoints of one run"
+            )
+        _check_same_model(path, state, paths[0], first)
+        yield str(path), state["model"]
 
 
 def _check_same_model(

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,14 +20,14 @@ from seqba.data.images import ImageBatches
 from seqba.errors import UserError
 from seqba.evaluation.accuracy import AVERAGES, ImageTally, ScoredImages, score_once, score_views
 from seqba.models.classifier import ImageClassifier
-from seqba.options import flag_of, is_given, option, options_from
+from seqba.options import flag_of, is_given, option, options, options_from
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks.image_classification import ImageOptions, classes_digest, open_split, random_view
 from seqba.tasks.image_views import evaluation_decode_size, evaluation_view
 
 
-@dataclass(frozen=True)
+@options
 class EvalOptions:
     """Which model looks at which pictures, in how many views, and what is printed."""
 

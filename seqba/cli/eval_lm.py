@@ -7,7 +7,6 @@ import math
 import sys
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,14 +17,15 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.fairseq_options import INFERENCE, LOADING, PROCESSES, SCORERS, SUBWORD_TOOLS, hints
 from seqba.data.dictionary import Dictionary, dictionary_digest
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus
+from seqba.data.indexed import Corpus
+from seqba.data.limits import batch_tokens
 from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.errors import UserError
 from seqba.evaluation.perplexity import MAX_TOKENS, BlockScoring, Scored, ScoredRow, Tally, score_blocks
 from seqba.evaluation.stream_perplexity import StreamScoring, score_streams
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.transformer_lm import TransformerLM
-from seqba.options import flag_of, option, options_from
+from seqba.options import flag_of, option, options, options_from
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks.language_modeling import BlockOptions
@@ -73,7 +73,7 @@ BLOCKS = ("tokens_per_sample", "sample_break_mode", "context_window", "skip_inva
 """Options of text that is cut into rows which stand for themselves."""
 
 
-@dataclass(frozen=True)
+@options
 class EvalOptions:
     """Which model reads which text, how it is cut, and what is printed."""
 
@@ -168,9 +168,7 @@ def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalOptions) -> 
     return dictionary
 
 
-def _scorer(
-    loaded: LoadedModel, corpus: IndexedCorpus | JoinedCorpus, options: EvalOptions, given: Collection[str]
-) -> Scored:
+def _scorer(loaded: LoadedModel, corpus: Corpus, options: EvalOptions, given: Collection[str]) -> Scored:
     """The way of the model's family to score a text; `given` are the options that stood on the command line."""
     model = loaded.model.bfloat16() if options.bf16 else loaded.model
     if isinstance(model, TransformerLM):
@@ -212,7 +210,7 @@ def _block_scoring(loaded: LoadedModel, options: EvalOptions, given: Collection[
         break_mode=options.sample_break_mode or trained.sample_break_mode,
         add_bos=trained.add_bos_token,
         context_window=options.context_window,
-        max_tokens=MAX_TOKENS if options.max_tokens is None and options.batch_size is None else options.max_tokens,
+        max_tokens=batch_tokens(options.max_tokens, options.batch_size, MAX_TOKENS),
         max_rows=options.batch_size,
         skip_overlong=options.skip_invalid_size_inputs_valid_test,
     )

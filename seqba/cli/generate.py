@@ -18,12 +18,14 @@ from tqdm import tqdm
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.output import print_hypotheses
+from seqba.cli.output import print_hypotheses, warn_on_stderr
 from seqba.cli.translator import UNSUPPORTED, Translator, add_translator_flags, read_translator
 from seqba.core import ALONE, Group
 from seqba.data.batching import fitting
 from seqba.data.files import atomic_text
+from seqba.data.limits import batch_tokens, longest_sides, refuse_or_leave_out
 from seqba.data.pairs import PairBatch, PairCorpus, open_pairs
+from seqba.data.splits import name_rows
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.reference import score_references
@@ -31,10 +33,9 @@ from seqba.decoding.translation import MAX_TOKENS, plan_translation, translate_b
 from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
 from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
-from seqba.options import flag_of, option
+from seqba.options import flag_of, option, options
 from seqba.runtime.devices import to_device
 
-NAMED_LINES = 10
 Rows = npt.NDArray[np.int64]
 RANKS_TIMEOUT_S = 1800.0
 """How long a rank waits for the batch of another one."""
@@ -62,7 +63,7 @@ OF_REFERENCES = ("score_reference", "prefix_size", "scoring", "sacrebleu", "quie
 """Options that have a meaning only where there are references; --quiet would print nothing at all."""
 
 
-@dataclass(frozen=True)
+@options
 class GenerateOptions:
     """Which sentences are translated, and what is printed."""
 
@@ -213,21 +214,17 @@ def build_parser() -> Parser:
 
 def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions, *, warns: bool) -> list[Rows]:
     """The batches of this shard, without the sentences that no model can take."""
-    max_tokens = MAX_TOKENS if options.max_tokens is None and options.batch_size is None else options.max_tokens
-    limits = (translator.max_source_positions, translator.max_target_positions)
-    if max_tokens is not None:
-        limits = (min(limits[0], max_tokens), min(limits[1], max_tokens))
+    max_tokens = batch_tokens(options.max_tokens, options.batch_size, MAX_TOKENS)
+    limits = longest_sides((translator.max_source_positions, translator.max_target_positions), max_tokens)
     rows, dropped = fitting(corpus.source_sizes, corpus.target_sizes, *limits)
     if len(dropped):
-        named = ", ".join(map(str, dropped[:NAMED_LINES])) + (", …" if len(dropped) > NAMED_LINES else "")
         complaint = (
             f"{len(dropped)} pairs of {options.gen_subset} are longer than {limits[0]} source or {limits[1]} target "
-            f"tokens (lines {named}, from 0)"
+            f"tokens (lines {name_rows(dropped)}, from 0)"
         )
-        if not options.skip_invalid_size_inputs_valid_test:
-            raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
-        if warns:
-            print(f"warning: {complaint}: left out", file=sys.stderr)
+        refuse_or_leave_out(
+            complaint, leave_out=options.skip_invalid_size_inputs_valid_test, warn=warn_on_stderr if warns else _silent
+        )
     if not len(rows):
         raise UserError(f"the split {options.gen_subset} has no sentence that the model can take")
     batches = plan_translation(
@@ -244,6 +241,10 @@ def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions, 
             f"{options.shard_id} has none; take fewer, or a smaller --max-tokens"
         )
     return shard
+
+
+def _silent(_line: str) -> None:
+    """Says nothing: another rank does."""
 
 
 def _translate(

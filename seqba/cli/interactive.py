@@ -14,18 +14,19 @@ import torch
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.output import print_hypotheses
+from seqba.cli.output import print_hypotheses, warn_on_stderr
 from seqba.cli.translator import UNSUPPORTED, Translator, add_translator_flags, read_translator
 from seqba.data.batching import plan_batches
 from seqba.data.dictionary import Dictionary
 from seqba.data.files import open_file
+from seqba.data.limits import batch_tokens, refuse_or_leave_out
 from seqba.data.lines import iterate_lines
 from seqba.decoding.beam import beam_search
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.translation import MAX_TOKENS
 from seqba.errors import UserError
-from seqba.options import option
+from seqba.options import option, options
 
 NOT_HERE = {
     "--required-batch-size-multiple": "no result depends on it; leave it out",
@@ -42,7 +43,7 @@ NOT_HERE = {
 }
 
 
-@dataclass(frozen=True)
+@options
 class InteractiveOptions:
     """Where lines come from, and how many are read before they are translated."""
 
@@ -124,9 +125,9 @@ def _buffers(file: BinaryIO, translator: Translator, options: InteractiveOptions
             buffer.append(line)
         else:
             complaint = f"line {number + 1} of the input is {len(line.ids)} tokens long; {longest} is the most"
-            if not options.skip_invalid_size_inputs_valid_test:
-                raise UserError(f"{complaint}: cut it, or add --skip-invalid-size-inputs-valid-test to leave it out")
-            print(f"warning: {complaint}: left out", file=sys.stderr)
+            refuse_or_leave_out(
+                complaint, leave_out=options.skip_invalid_size_inputs_valid_test, warn=warn_on_stderr, remedy="cut it"
+            )
         if waiting >= options.buffer_size:
             yield buffer
             buffer, waiting = [], 0
@@ -152,7 +153,7 @@ def _translate(lines: list[_Line], translator: Translator, search: SearchOptions
         sizes,
         sizes,
         np.argsort(sizes, kind="stable"),
-        max_tokens=MAX_TOKENS if options.max_tokens is None and options.batch_size is None else options.max_tokens,
+        max_tokens=batch_tokens(options.max_tokens, options.batch_size, MAX_TOKENS),
         max_rows=options.batch_size,
         multiple=1,
     )

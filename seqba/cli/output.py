@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -23,3 +24,8 @@ def print_hypotheses(identifier: int, hypotheses: Sequence[Hypothesis], form: Te
         print(f"H-{identifier}\t{score}\t{form.tokens(hypothesis.tokens)}", file=file)
         print(f"D-{identifier}\t{score}\t{form.plain(hypothesis.tokens)}", file=file)
         print(f"P-{identifier}\t{parts}", file=file)
+
+
+def warn_on_stderr(line: str) -> None:
+    """Prints a warning where it stays out of what the command prints."""
+    print(f"warning: {line}", file=sys.stderr)

@@ -96,7 +96,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def entry() -> None:
     """The `seqba-preprocess` command."""
     sys.exit(run(main))
-
-
-if __name__ == "__main__":
-    entry()

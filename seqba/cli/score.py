@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
@@ -19,7 +18,7 @@ from seqba.evaluation.bleu import (
     sentence_bleu,
     tokenised_bleu,
 )
-from seqba.options import option
+from seqba.options import option, options
 
 DESCRIPTION = (
     "Scores translations against references, line by line. Prints three numbers: BLEU of tokens as multi-bleu.perl "
@@ -30,7 +29,7 @@ DESCRIPTION = (
 )
 
 
-@dataclass(frozen=True)
+@options
 class ScoreOptions:
     """Two files, and how to count."""
 

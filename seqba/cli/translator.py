@@ -23,7 +23,7 @@ from seqba.decoding.text import TextForm
 from seqba.errors import UserError, quoted
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
-from seqba.options import check_options, option
+from seqba.options import option, options
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
 
@@ -72,7 +72,7 @@ UNSUPPORTED = {
 }
 
 
-@dataclass(frozen=True)
+@options
 class TranslatorOptions:
     """Which models, which languages, where."""
 
@@ -208,7 +208,7 @@ def _read_overrides(text: str) -> Mapping[str, Any]:
             raise UserError(f"--model-overrides: a model has no field {quoted(str(name))}; it has: {', '.join(known)}")
         if type(value) is not known[name] and (known[name], type(value)) != (float, int):
             raise UserError(f"--model-overrides: {name!r} is {value!r}; it must be a {known[name].__name__}")
-    check_options(TransformerOptions(**overrides))
+    TransformerOptions(**overrides)  # checks their ranges
     return overrides
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus
+from seqba.data.indexed import Corpus
 
 Numbers = npt.NDArray[np.int64]
 
@@ -66,7 +66,7 @@ class Blocks:
 
     def __init__(
         self,
-        corpus: IndexedCorpus | JoinedCorpus,
+        corpus: Corpus,
         size: int,
         *,
         break_mode: str = "none",
@@ -78,9 +78,9 @@ class Blocks:
             raise ValueError(f"break_mode is {break_mode!r}; it must be none or eos")
         self.corpus = corpus
         self.add_bos = add_bos
-        parts = corpus.parts if isinstance(corpus, JoinedCorpus) else (corpus,)
         lengths = [
-            part.sizes.astype(np.int64) if break_mode == "eos" else _equal_sizes(part.tokens, size) for part in parts
+            part.sizes.astype(np.int64) if break_mode == "eos" else _equal_sizes(part.tokens, size)
+            for part in corpus.parts
         ]
         self.predicted = np.concatenate(lengths)
         self._starts = np.cumsum(self.predicted) - self.predicted

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,42 @@ def id_type_code(vocabulary_size: int) -> int:
     return 9 if vocabulary_size < 4_294_967_295 else 5
 
 
+class Corpus(Protocol):
+    """Rows of token ids that are read when they are asked for.
+
+    Attributes:
+        sizes: (N,) int32, tokens of each row, the final `</s>` included.
+    """
+
+    sizes: npt.NDArray[np.int32]
+
+    @property
+    def parts(self) -> tuple[IndexedCorpus, ...]:
+        """The files that it lies in, one after the other."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all rows, every `</s>` included."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def __getitem__(self, row: int) -> Ids:
+        """Ids of one row: (sizes[row],)."""
+        ...
+
+    def padded(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Ids of some rows, filled up on the right with `<pad>` to the longest: (B, L) int64."""
+        ...
+
+    def take(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The tokens at some places of the running text: (n,) int64, for places (n,) from 0."""
+        ...
+
+
 class IndexedCorpus:
     """Rows of token ids in a memory-mapped file; nothing but the sizes and positions (12 bytes a row) is in memory.
 
@@ -79,6 +115,11 @@ class IndexedCorpus:
         self._ids = self._map_ids(id_type)
         if vocabulary_size is not None:
             self._check_ids(vocabulary_size)
+
+    @property
+    def parts(self) -> tuple[IndexedCorpus, ...]:
+        """Itself."""
+        return (self,)
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus, index_path
-from seqba.data.preprocess_options import with_suffix
+from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, index_path
 from seqba.data.splits import (
     NO_TARGET,
     check_sentences,
@@ -15,6 +14,7 @@ from seqba.data.splits import (
     part_names,
     text_languages,
     two_sided,
+    with_suffix,
 )
 from seqba.errors import UserError
 
@@ -31,9 +31,7 @@ def open_dictionary(data_dir: str | Path) -> Dictionary:
     return Dictionary.load(folder / f"{with_suffix('dict', _find_language(folder))}.txt")
 
 
-def open_monolingual(
-    data_dir: str | Path, split: str, dictionary: Dictionary, *, combine: bool = False
-) -> IndexedCorpus | JoinedCorpus:
+def open_monolingual(data_dir: str | Path, split: str, dictionary: Dictionary, *, combine: bool = False) -> Corpus:
     """Opens a split of a single text: `train`, or `train.en-None.en` if the text has a language.
 
     Args:

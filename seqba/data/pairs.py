@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus, index_path
+from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, index_path
 from seqba.data.splits import NO_TARGET, check_sentences, language_pairs, missing_split, part_names, text_languages
 from seqba.errors import UserError
 
@@ -38,9 +38,6 @@ class AbsentSide:
         return np.empty((len(rows), 0), dtype=np.int64)
 
 
-Corpus = IndexedCorpus | JoinedCorpus
-
-
 @dataclass(frozen=True)
 class PairBatch:
     """Some pairs as tensors, right-padded with `<pad>` = 1; B pairs, sources up to L tokens, targets up to T.
@@ -56,11 +53,6 @@ class PairBatch:
     source: torch.Tensor
     previous: torch.Tensor
     target: torch.Tensor
-
-    @functools.cached_property
-    def source_tokens(self) -> int:
-        """Source tokens, `</s>` included and padding not."""
-        return int((self.source != Dictionary.pad).sum())
 
     @functools.cached_property
     def target_tokens(self) -> int:

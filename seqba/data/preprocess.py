@@ -1,4 +1,4 @@
-"""From parallel text to a data folder, byte for byte as fairseq-preprocess writes it."""
+"""From one text, or two that are parallel, to a data folder, byte for byte as fairseq-preprocess writes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import numpy.typing as npt
 from seqba.data.dictionary import Dictionary
 from seqba.data.files import atomic_text, atomic_write
 from seqba.data.indexed import IndexedWriter
-from seqba.data.preprocess_options import PreprocessOptions, check_consistency, with_suffix
+from seqba.data.preprocess_options import PreprocessOptions, check_consistency
+from seqba.data.splits import with_suffix
 from seqba.data.subwords import MODEL_NAME, VOCABULARY_NAME, Subwords, read_subwords, train_subwords
 from seqba.data.text import Piece, Workers, count_lines, split_text
 from seqba.errors import UserError

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
+from seqba.data.splits import with_suffix
 from seqba.errors import UserError, quoted
-from seqba.options import option
+from seqba.options import option, options
 
 
-@dataclass(frozen=True)
+@options
 class PreprocessOptions:
     """Options of `seqba-preprocess`, named as fairseq names them."""
 
@@ -72,11 +73,6 @@ class PreprocessOptions:
     def corpus_name(self, split: str, language: str | None) -> str:
         """`train.en-de.en`, or `train` for text without a language; fairseq's own names."""
         return f"{split}.{self.source_lang}-{self.target_lang}.{language}" if language is not None else split
-
-
-def with_suffix(name: str, language: str | None) -> str:
-    """`train` and `en` → `train.en`; a text without a language keeps its name."""
-    return name if language is None else f"{name}.{language}"
 
 
 def check_consistency(options: PreprocessOptions) -> None:

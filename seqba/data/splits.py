@@ -54,6 +54,11 @@ def text_languages(folder: Path) -> set[str | None]:
     return found
 
 
+def with_suffix(name: str, language: str | None) -> str:
+    """`train` and `en` → `train.en`; a text without a language keeps its name."""
+    return name if language is None else f"{name}.{language}"
+
+
 def part_names(split: str, exists: Callable[[str], bool], *, combine: bool) -> list[str]:
     """`train`, and with `combine` also `train1`, `train2`, … as far as they exist, as fairseq does in training."""
     names = [split]

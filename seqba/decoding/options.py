@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from seqba.errors import UserError
-from seqba.options import check_options, option
+from seqba.options import option, options
 
 LENPEN_FORMS = ("fairseq", "gnmt")
 
 
-@dataclass(frozen=True)
+@options
 class SearchOptions:
     """How translations are searched for. Defaults are fairseq's.
 
@@ -53,8 +51,7 @@ class SearchOptions:
     seed: int = option(1, "seed of --sampling and of --retain-dropout", minimum=0, maximum=2**63 - 1)
 
     def __post_init__(self) -> None:
-        """Checks the ranges, and what no single option can."""
-        check_options(self)
+        """Checks what no single option can."""
         if self.sampling and self.nbest != self.beam:
             raise UserError(f"--sampling needs --nbest equal to --beam; they are {self.nbest} and {self.beam}")
         if self.nbest > self.beam:

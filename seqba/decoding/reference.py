@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from seqba.decoding.ensemble import average_log_probs
 from seqba.decoding.hypothesis import Hypothesis, length_penalty
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.step_model import PAD
-
-CHUNK = 1024
-"""Target positions whose logits exist at a time."""
+from seqba.nn.kernels.scores import target_log_probabilities
 
 
 class ScoringModel(Protocol):
@@ -60,14 +58,11 @@ def score_references(
 def _log_probs(
     models: Sequence[ScoringModel], source: Tensor, previous: Tensor, words: Tensor, temperature: float
 ) -> Tensor:
-    """Log-probability of each of the N `words`, (N,)."""
-    features = [model.features(source, previous) for model in models]
-    scores = []
-    for start in range(0, words.numel(), CHUNK):
-        part = slice(start, start + CHUNK)
-        logits = [
-            (hidden[part] @ model.output_weight.T).float() / temperature
-            for hidden, model in zip(features, models, strict=True)
-        ]
-        scores.append(average_log_probs(logits).gather(1, words[part].unsqueeze(1)).squeeze(1))
-    return torch.cat(scores)
+    """Log of the models' mean probability of each of the N `words`, (N,)."""
+    scores = [
+        target_log_probabilities(
+            model.features(source, previous), model.output_weight.detach(), words, temperature=temperature
+        )
+        for model in models
+    ]
+    return torch.logsumexp(torch.stack(scores).float(), dim=0) - math.log(len(models))

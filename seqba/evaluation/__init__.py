@@ -1,1 +1,1 @@
-"""BLEU in its three forms, and the translation of a whole split."""
+"""What models are worth: BLEU, perplexity and accuracy."""

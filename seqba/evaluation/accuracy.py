@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from seqba.core import Noise, noise_context
 from seqba.data.images import ImageBatch, ImageBatches
-from seqba.nn import count_right
+from seqba.nn.accuracy import count_right
 
 AVERAGES = ("probabilities", "logits")
 """What may be averaged over views."""

@@ -14,11 +14,12 @@ import torch
 from seqba.data.batching import fitting, plan_batches
 from seqba.data.blocks import BlockBatch, Blocks
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus
+from seqba.data.indexed import Corpus
+from seqba.data.limits import longest_sides, refuse_or_leave_out
 from seqba.data.splits import name_rows
 from seqba.errors import UserError
 from seqba.models.transformer_lm import TransformerLM
-from seqba.nn.scores import target_log_probabilities
+from seqba.nn.kernels.scores import target_log_probabilities
 
 MAX_TOKENS = 36_000
 """Tokens of a batch where nothing else is said, as in fairseq."""
@@ -96,7 +97,7 @@ class BlockScoring:
     skip_overlong: bool = False
 
 
-def score_blocks(model: TransformerLM, corpus: IndexedCorpus | JoinedCorpus, options: BlockScoring) -> Scored:
+def score_blocks(model: TransformerLM, corpus: Corpus, options: BlockScoring) -> Scored:
     """Scores every token of a text, each in one block, given what comes before it in the block and its context.
 
     Args:
@@ -151,13 +152,12 @@ def _check_sizes(model: TransformerLM, options: BlockScoring) -> None:
 
 
 def _fitting_rows(model: TransformerLM, blocks: Blocks, options: BlockScoring) -> npt.NDArray[np.int64]:
-    limit = min(model.max_target_positions, options.max_tokens or model.max_target_positions)
-    rows, dropped = fitting(blocks.sizes, blocks.sizes, limit, limit)
+    positions = (model.max_target_positions, model.max_target_positions)
+    limit, _ = limits = longest_sides(positions, options.max_tokens)
+    rows, dropped = fitting(blocks.sizes, blocks.sizes, *limits)
     if len(dropped):
         complaint = f"{len(dropped)} lines longer than {limit} tokens (lines {name_rows(dropped)}, from 0)"
-        if not options.skip_overlong:
-            raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
-        logger.warning(f"{complaint}: left out")
+        refuse_or_leave_out(complaint, leave_out=options.skip_overlong, warn=logger.warning)
     if not len(rows):
         raise UserError("the split has no line that the model can take")
     return rows

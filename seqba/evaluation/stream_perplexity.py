@@ -9,7 +9,7 @@ import torch
 from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_windows
 from seqba.evaluation.perplexity import Scored, ScoredRow
 from seqba.models.awd_lstm import AWDLSTM
-from seqba.nn.scores import target_log_probabilities
+from seqba.nn.kernels.scores import target_log_probabilities
 
 
 @dataclass(frozen=True)

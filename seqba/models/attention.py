@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from seqba.models.packing import Packing
-from seqba.nn import Dropout, linear
+from seqba.nn import Dropout
+from seqba.nn.kernels.linear import linear
 
 
 class Attention(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seqba.models.layers import DecoderLayer, Stream, feed_forward
 from seqba.models.packing import Packing
-from seqba.nn import blocked, blocked_product
+from seqba.nn.kernels.prepacked import prepacked, prepacked_product
 
 FIRST_CAPACITY = 16
 
@@ -66,7 +66,7 @@ def start_state(
 ) -> DecoderState:
     """An empty state over packed encoder output `memory` (N', D')."""
     caches = []
-    for layer in (cast(DecoderLayer, blocked(layer)) for layer in layers):
+    for layer in (cast(DecoderLayer, prepacked(layer)) for layer in layers):
         memory_keys, memory_values = layer.cross_attention.memory_heads(memory, packing)
         attention = layer.attention
         empty = memory.new_zeros(packing.rows, attention.heads, FIRST_CAPACITY, beam_size, attention.head_dim)
@@ -74,7 +74,7 @@ def start_state(
     ancestors = torch.zeros(packing.rows, beam_size, 0, dtype=torch.int64, device=memory.device)
     mask = packing.key_mask()
     memory_bias = None if mask is None else _bias(mask, memory.dtype)
-    return DecoderState(caches, blocked_product(output_weight), memory_bias, ancestors, 0, beam_size)
+    return DecoderState(caches, prepacked_product(output_weight), memory_bias, ancestors, 0, beam_size)
 
 
 def advance(state: DecoderState, x: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from seqba.models.attention import Attention
 from seqba.models.packing import Packing
-from seqba.nn import Dropout, linear, norm_linear
+from seqba.nn import Dropout
+from seqba.nn.kernels.linear import linear, norm_linear
 
 Activation = Literal["relu", "gelu"]
 
@@ -41,7 +42,7 @@ class Stream:
     Attributes:
         x: (N, D).
         norm: the post-norm that x still has to go through. It waits for the linear layer that reads x next, because
-            both together keep less for the backward (`seqba.nn.norm_linear`).
+            both together keep less for the backward (`seqba.nn.kernels.linear.norm_linear`).
     """
 
     x: Tensor

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from seqba.options import option
+from seqba.options import option, options
 
 
-@dataclass(frozen=True)
+@options
 class DecoderOptions:
     """Sizes and dropouts that a Transformer has with and without an encoder; None (or False) leaves it to --arch."""
 
@@ -40,7 +38,7 @@ class DecoderOptions:
     )
 
 
-@dataclass(frozen=True)
+@options
 class TransformerOptions(DecoderOptions):
     """An encoder-decoder Transformer under fairseq's names."""
 
@@ -57,12 +55,12 @@ class TransformerOptions(DecoderOptions):
     )
 
 
-@dataclass(frozen=True)
+@options
 class TransformerLMOptions(DecoderOptions):
     """A decoder-only Transformer under fairseq's names."""
 
 
-@dataclass(frozen=True)
+@options
 class AWDLSTMOptions:
     """An AWD-LSTM: sizes under the names of fairseq's LSTMs, noise under long names and the released short ones."""
 
@@ -94,7 +92,7 @@ class AWDLSTMOptions:
     )
 
 
-@dataclass(frozen=True)
+@options
 class ImageClassifierOptions:
     """A convolutional network; its sizes are its architecture's, what may be chosen is its noise."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqba.nn import gathered_linear, linear
+from seqba.nn.kernels.linear import gathered_linear, linear
 
 
 class Packing:

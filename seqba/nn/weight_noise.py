@@ -38,7 +38,7 @@ class WeightDropout(nn.Module):
         """Masks for `weight` (O, I): int8 (k, O, I) for the k copies of the pass, (1, O, I) for all rows, or None."""
         if not self.training or self.p == 0:
             return None
-        return _type_masks(self, weight.shape, self.p, weight.device, shared=self.shared)
+        return _masks_per_copy(self, weight.shape, self.p, weight.device, shared=self.shared)
 
     def extra_repr(self) -> str:
         """`p=0.5, shared=False`."""
@@ -75,7 +75,7 @@ class WordDropout(nn.Module):
         """Drops words from `embedded` (k·B, T, D), the embeddings of `tokens` (k·B, T) int64."""
         if not self.training or self.p == 0:
             return embedded
-        kept = _type_masks(self, (self.vocabulary,), self.p, tokens.device, shared=self.shared)  # (k or 1, V)
+        kept = _masks_per_copy(self, (self.vocabulary,), self.p, tokens.device, shared=self.shared)  # (k or 1, V)
         copies = kept.shape[0]
         offsets = torch.arange(copies, device=tokens.device).view(copies, 1, 1) * self.vocabulary
         places = tokens.reshape(copies, -1, tokens.shape[1]) + offsets  # (k, B, T)
@@ -87,7 +87,9 @@ class WordDropout(nn.Module):
         return f"p={self.p}, vocabulary={self.vocabulary}, shared={self.shared}"
 
 
-def _type_masks(owner: nn.Module, shape: tuple[int, ...], p: float, device: torch.device, *, shared: bool) -> Tensor:
+def _masks_per_copy(
+    owner: nn.Module, shape: tuple[int, ...], p: float, device: torch.device, *, shared: bool
+) -> Tensor:
     """int8 masks (k, *shape) of the pass's copies; (1, *shape) where they share it or outside an update."""
     noise = current_noise()
     if noise is None:

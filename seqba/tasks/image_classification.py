@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,10 @@ from seqba.data.batching import permutation
 from seqba.data.images import ImageBatch, ImageBatches, ImageSource, open_images
 from seqba.data.names import name_bytes
 from seqba.errors import UserError
-from seqba.nn import Mixing, Mixup, count_right
-from seqba.options import is_given, number_text, option
+from seqba.nn import Mixup
+from seqba.nn.accuracy import count_right
+from seqba.nn.images.mixup import Mixing
+from seqba.options import is_given, number_text, option, options
 from seqba.tasks import Unit
 from seqba.tasks.image_views import View, ViewOptions, evaluation_decode_size, evaluation_view, training_view
 from seqba.tasks.options import BatchOptions, CriterionOptions
@@ -37,7 +38,7 @@ PLACES = 3
 """Where manifold mixup may mix: at the input, and before the second and the third stage of a model."""
 
 
-@dataclass(frozen=True)
+@options
 class ImageOptions(ViewOptions):
     """Which pictures are learned from, and what a copy sees of them."""
 

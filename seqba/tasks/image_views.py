@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from seqba.errors import UserError
@@ -17,12 +15,12 @@ from seqba.nn import (
     RandomResizedCrop,
     RandomWindow,
 )
-from seqba.options import option
+from seqba.options import option, options
 
 MINIMUM_DECODE_SIZE = 8
 
 
-@dataclass(frozen=True)
+@options
 class ViewOptions:
     """The random views of training: the augmentation of Batch Augmentation."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
-from seqba.options import option
+from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
@@ -29,7 +29,7 @@ from seqba.tasks.packing import Packer, Planned
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@options
 class BlockOptions:
     """How a text is cut into the rows of a Transformer."""
 

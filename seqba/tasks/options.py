@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from seqba.errors import UserError
-from seqba.options import option
+from seqba.options import option, options
 
 
-@dataclass(frozen=True)
+@options
 class BatchOptions:
     """How examples are grouped into shards."""
 
@@ -35,7 +33,7 @@ class BatchOptions:
             )
 
 
-@dataclass(frozen=True)
+@options
 class CriterionOptions:
     """What is minimised, and what its sum is divided by."""
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
+from seqba.data.limits import longest_sides, refuse_or_leave_out
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions
 
@@ -107,9 +108,9 @@ class Packer:
         rows, dropped = self._fitting(examples, max_tokens)
         if len(dropped):
             complaint = f"{self.too_long(dropped, self._limits(max_tokens))} of {subset} in {where}"
-            if not self.options.skip_invalid_size_inputs_valid_test:
-                raise UserError(f"{complaint}: shorten them, or add --skip-invalid-size-inputs-valid-test")
-            logger.warning(f"{complaint}: left out")
+            refuse_or_leave_out(
+                complaint, leave_out=self.options.skip_invalid_size_inputs_valid_test, warn=logger.warning
+            )
         if not len(rows):
             raise UserError(f"the split {subset} in {where} has no {self.what} to validate on")
         batches = plan_batches(
@@ -123,9 +124,7 @@ class Packer:
         return Planned(examples, batches)
 
     def _limits(self, max_tokens: int | None) -> tuple[int, int]:
-        """Longest source and target: the model's positions, and no example alone may exceed a batch."""
-        source, target = self.max_positions
-        return (source, target) if max_tokens is None else (min(source, max_tokens), min(target, max_tokens))
+        return longest_sides(self.max_positions, max_tokens)
 
     def _fitting(self, examples: Examples, max_tokens: int | None) -> tuple[Rows, Rows]:
         return fitting(examples.source_sizes, examples.target_sizes, *self._limits(max_tokens))

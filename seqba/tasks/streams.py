@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,13 +16,13 @@ from seqba.data.splits import data_folders
 from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_windows, random_windows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
-from seqba.options import option
+from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 
 
-@dataclass(frozen=True)
+@options
 class StreamOptions:
     """How running text is read by a recurrent model, and what keeps its activations small and slow."""
 

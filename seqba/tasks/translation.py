@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from seqba.data.pairs import PairBatch, PairCorpus, find_languages, open_pairs
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
-from seqba.options import option
+from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.packing import Packer, Planned
@@ -27,7 +27,7 @@ from seqba.tasks.packing import Packer, Planned
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@options
 class TranslationOptions:
     """Which languages."""
 

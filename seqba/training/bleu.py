@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -24,14 +23,14 @@ from seqba.distributed import whole_weights
 from seqba.distributed.batch_broadcast import whose
 from seqba.errors import UserError, quoted
 from seqba.evaluation.bleu import tokenised_bleu
-from seqba.options import check_options, option
+from seqba.options import option, options
 from seqba.tasks.translation import Translation
 from seqba.training.validation import Interrupted
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@options
 class BleuOptions:
     """Whether and how validation translates."""
 
@@ -158,9 +157,7 @@ def _search_options(text: str) -> SearchOptions:
         if not _is_like(value, known[name].default):
             given = quoted(value) if isinstance(value, str) else repr(value)
             raise UserError(f"--eval-bleu-args: {name} is {given}; it must be like {known[name].default!r}")
-    options = SearchOptions(**values)
-    check_options(options)
-    return options
+    return SearchOptions(**values)
 
 
 def _is_like(value: Any, default: Any) -> bool:

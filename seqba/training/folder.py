@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from seqba.checkpoints.file import copy_checkpoint, write_checkpoint
+from seqba.checkpoints.names import EPOCH_NAME, INTERVAL_NAME
 from seqba.errors import UserError
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress
 
 LAST = "checkpoint_last.pt"
 BEST = "checkpoint_best.pt"
-EPOCH_NAME = re.compile(r"checkpoint(\d+)\.pt")
-INTERVAL_NAME = re.compile(r"checkpoint_\d+_(\d+)\.pt")
 
 
 class CheckpointFolder:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seqba.checkpoints.names import RISING_METRICS
 from seqba.errors import UserError
-from seqba.options import flag_of, is_given, option
+from seqba.options import flag_of, is_given, option, options
 
 
-@dataclass(frozen=True)
+@options
 class GridOptions:
     """What one update is: S shards × M copies, and the seed of everything random."""
 
@@ -41,7 +42,7 @@ class GridOptions:
     )
 
 
-@dataclass(frozen=True)
+@options
 class OptimisationOptions:
     """From gradient to step."""
 
@@ -88,14 +89,11 @@ class OptimisationOptions:
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
 
 
-RISING_METRICS = ("bleu", "top1", "top5")
-"""Metrics of a validation whose largest value is the best."""
-
 OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asgd": ("nonmono",)}
 """Options that one optimizer alone has."""
 
 
-@dataclass(frozen=True)
+@options
 class ScheduleOptions:
     """The learning rate of each update."""
 
@@ -128,7 +126,7 @@ class ScheduleOptions:
     stop_min_lr: float = option(-1, "stop once the learning rate has fallen to this after its warm-up", minimum=-1)
 
 
-@dataclass(frozen=True)
+@options
 class RunOptions:
     """When the run ends and what it runs on."""
 
@@ -154,7 +152,7 @@ class RunOptions:
     )
 
 
-@dataclass(frozen=True)
+@options
 class ValidationOptions:
     """When the model is tried on held-out text or pictures, and what counts as better."""
 
@@ -171,7 +169,7 @@ class ValidationOptions:
     patience: int = option(-1, "stop after this many validations in a row without a new best; -1 = never", minimum=-1)
 
 
-@dataclass(frozen=True)
+@options
 class CheckpointOptions:
     """What is written where, what is kept, and where a run starts from."""
 
@@ -205,7 +203,7 @@ class CheckpointOptions:
     no_save: bool = option(False, "write nothing at all")
 
 
-@dataclass(frozen=True)
+@options
 class LogOptions:
     """What is told while it runs."""
 

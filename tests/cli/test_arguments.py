@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, make_dataclass
+from dataclasses import make_dataclass
 
 import pytest
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.errors import UserError
-from seqba.options import option
+from seqba.options import option, options
 
 
-@dataclass(frozen=True)
+@options
 class Toys:
     """One field of each kind."""
 
@@ -85,7 +85,7 @@ def test_mistakes_are_told(arguments: list[str], message: str) -> None:
     assert message in str(caught.value)
 
 
-@dataclass(frozen=True)
+@options
 class Tools:
     """Shares two names with `Toys`, one of them with another default and range."""
 

@@ -320,7 +320,17 @@ def _failing_after(calls: int, sync: Callable[[int], None]) -> Callable[[int], N
 @pytest.mark.slow
 def test_a_file_size_limit_is_one_line_and_leaves_nothing_behind(tmp_path: Path) -> None:
     train = put(tmp_path, "train", "a b c d\n" * 20_000, "x y z\n" * 20_000)
-    command = [sys.executable, "-m", "seqba.cli.preprocess", "-s", "en", "-t", "de", "--destdir", str(tmp_path / "bin")]
+    command = [
+        sys.executable,
+        "-c",
+        "from seqba.cli.preprocess import entry; entry()",
+        "-s",
+        "en",
+        "-t",
+        "de",
+        "--destdir",
+        str(tmp_path / "bin"),
+    ]
     done = subprocess.run(
         [*command, "--trainpref", train],
         capture_output=True,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from seqba.nn import count_right
+from seqba.nn.accuracy import count_right
 
 
 def test_right_answers_by_hand() -> None:

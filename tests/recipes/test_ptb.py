@@ -42,7 +42,7 @@ def stubs(tmp_path: Path) -> Path:
     (programs / "stub.py").write_text(STUB, encoding="utf-8")
     commands = {
         "python": f'exec {sys.executable} "$@"',
-        "seqba-preprocess": f'exec {sys.executable} -m seqba.cli.preprocess "$@"',
+        "seqba-preprocess": f'exec {sys.executable} -c "from seqba.cli.preprocess import entry; entry()" "$@"',
         **dict.fromkeys(("seqba-train", "seqba-eval-lm"), f'exec {sys.executable} "${{0%/*}}/stub.py" "$0" "$@"'),
     }
     for name, line in commands.items():

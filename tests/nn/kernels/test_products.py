@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seqba.nn.products import STRIP, product, transposed
+from seqba.nn.kernels.products import STRIP, product, transposed
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,6 +1,6 @@
 """A small parallel corpus that needs no download: numbers, prices, dates and times of day, English → German.
 
-    python -m seqba.data.phrases DIR [SEED]        # writes train, valid and test, .en and .de
+    python data_prep/phrases.py DIR [SEED]        # writes train, valid and test, .en and .de
 
 Everything is in words, so that translating takes more than copying: "twenty-one" is "einundzwanzig", "half past nine"
 is "halb zehn", and the German verb may stand at the end. Every English phrase has exactly one translation, and no
@@ -290,7 +290,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         folder, seed = (*arguments, "1")[:2] if arguments else ("-h", "")
         if folder.startswith("-") or not seed.isdecimal() or len(arguments) > 2:
-            raise UserError("usage: python -m seqba.data.phrases DIR [SEED]")
+            raise UserError("usage: python data_prep/phrases.py DIR [SEED]")
         write(Path(folder), int(seed))
     except (UserError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core import Noise, noise_context
-from seqba.nn.mixup import Mixing, Mixup, draw_beta
+from seqba.nn.images.mixup import Mixing, Mixup, draw_beta
 
 
 def draw(module: Mixup, rows: int, copies: tuple[int, ...] = (0,), **key: int) -> Mixing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from seqba.nn.image_noise import check_images, draw_uniform
+from seqba.nn.images.image_noise import check_images, draw_uniform
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R 601-2), with torchvision's digits."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core import Noise, noise_context
-from seqba.nn.lstm import per_copy_lstm
+from seqba.nn.kernels.per_copy_lstm import per_copy_lstm
 
 COPIES, ROWS, LENGTH, INPUTS, HIDDEN = 3, 2, 5, 4, 6
 

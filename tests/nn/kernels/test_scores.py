@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from seqba.nn import scores
-from seqba.nn.scores import target_log_probabilities
+from seqba.nn.kernels import scores
+from seqba.nn.kernels.scores import target_log_probabilities
 
 
 @pytest.mark.parametrize("with_bias", [False, True])

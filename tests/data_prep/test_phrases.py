@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from seqba.data.phrases import (
+from phrases import (
     clock,
     english_number,
     english_ordinal,
@@ -116,7 +115,7 @@ def test_it_is_written_from_the_command_line(tmp_path: Path, capsys: pytest.Capt
     assert first == [german for _, german in generate(1)["test"]]
     for wrong in ([], ["--help"], [str(tmp_path), "seed"], [str(tmp_path), "1", "2"]):
         assert main(wrong) == 2
-        assert "usage: python -m seqba.data.phrases DIR [SEED]" in capsys.readouterr().err
+        assert "usage: python data_prep/phrases.py DIR [SEED]" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert main([str(tmp_path / "file" / "sub")]) == 2
     assert "cannot be made" in capsys.readouterr().err

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.nn.blocked import blocked_sum, can_block
-from seqba.nn.products import product, transposed
+from seqba.nn.kernels.lstm_cell import State, backward_factors, dropped_weight
+from seqba.nn.kernels.prepacked import can_prepack, prepacked_sum
+from seqba.nn.kernels.products import product, transposed
 
-State = tuple[Tensor, Tensor]
 LARGE_WEIGHT = 3_000_000
 """Elements from which W_hh is read from far, 866 units: smaller ones stay near a core, and torch's LSTM is as fast."""
 FEW_ROWS = 100
@@ -19,12 +19,12 @@ FEW_ROWS = 100
 MINUS_ONE = torch.tensor(-1.0)  # no dimensions: a number, of whatever dtype it meets
 
 
-def suits_blocks(x: Tensor, weight_hh: Tensor) -> bool:
+def suits_prepacking(x: Tensor, weight_hh: Tensor) -> bool:
     """Whether `masked_lstm` is the faster one for rows x (B, T, I): by types, sizes and the machine, never by timing.
 
     So a resumed run computes as it did before.
     """
-    return can_block(weight_hh) and x.shape[0] <= FEW_ROWS and weight_hh.numel() >= LARGE_WEIGHT
+    return can_prepack(weight_hh) and x.shape[0] <= FEW_ROWS and weight_hh.numel() >= LARGE_WEIGHT
 
 
 def masked_lstm(
@@ -75,7 +75,7 @@ class _MaskedLSTM(torch.autograd.Function):
         gates = product(x.flatten(0, 1), weight_ih, bias).view(length, rows, -1)
         h, c = (part.new_empty(length + 1, *part.shape) for part in (h0, c0))
         h[0], c[0] = h0, c0
-        _run(gates, h, c, _dropped(weight_hh, kept, scale))
+        _run(gates, h, c, dropped_weight(weight_hh, kept, scale))
         ctx.save_for_backward(x, weight_ih, weight_hh, kept, gates, h, c)
         ctx.scale = scale
         return h[1:], c[-1].clone()
@@ -85,8 +85,8 @@ class _MaskedLSTM(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_y, grad_last_c = grads
         x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors
-        factors, through = _factors(gates, c)
-        recurrent = transposed(_dropped(weight_hh, kept, ctx.scale))
+        factors, through = backward_factors(gates, c[:-1], _as_tanh((c[1:] * 2).sigmoid_()))
+        recurrent = transposed(dropped_weight(weight_hh, kept, ctx.scale))
         by_h0, by_c0 = _run_back(factors, through, gates, grad_y, grad_last_c, recurrent)
         by_gates = factors.flatten(0, 1)
         by_x = product(by_gates, weight_ih.t()).view_as(x)
@@ -94,11 +94,6 @@ class _MaskedLSTM(torch.autograd.Function):
         by_weight_ih = product(columns, x.flatten(0, 1).t())
         by_weight_hh = product(columns, h[:-1].flatten(0, 1).t()).mul_(kept.to(h.dtype).mul_(ctx.scale))
         return by_x, by_h0, by_c0, by_weight_ih, by_weight_hh, by_gates.sum(0), None, None
-
-
-def _dropped(weight: Tensor, kept: Tensor, scale: float) -> Tensor:
-    """W·mask·scale."""
-    return kept.to(weight.dtype).mul_(scale).mul_(weight)
 
 
 def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: Tensor) -> None:
@@ -111,7 +106,7 @@ def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: Tensor) -> None:
     size = h.shape[-1]
     gates[..., 2 * size : 3 * size].mul_(2)
     recurrent[2 * size : 3 * size].mul_(2)
-    summed, squashed = blocked_sum(recurrent), torch.empty_like(c[0])
+    summed, squashed = prepacked_sum(recurrent), torch.empty_like(c[0])
     # Views are made before the loop: it has ten kernels of a few microseconds a step.
     gate_steps = (gate.unbind() for gate in gates.chunk(4, dim=-1))
     steps = zip(
@@ -130,28 +125,6 @@ def _as_tanh(sigmoid_of_double: Tensor) -> Tensor:
     return torch.add(MINUS_ONE, sigmoid_of_double, alpha=2, out=sigmoid_of_double)
 
 
-def _factors(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """What does not depend on later steps, for all steps at once.
-
-    With the gradients dh and dc of a step,
-
-        by (i, f, g) = dc · (g·i(1−i), c_{t−1}·f(1−f), i·(1−g²)),   by o = dh · tanh(c_t)·o(1−o),
-        dc_t = dc_{t+1}·f_{t+1} + dh · o(1−tanh²c_t)
-
-    Returns:
-        The factors of dc and dh (T, B, 4H), and o(1−tanh²c_t) (T, B, H).
-    """
-    factors = torch.empty_like(gates)
-    i, f, g, o = gates.chunk(4, dim=-1)
-    of_i, of_f, of_g, of_o = factors.chunk(4, dim=-1)
-    squashed = _as_tanh((c[1:] * 2).sigmoid_())
-    torch.ops.aten.sigmoid_backward.grad_input(g, i, grad_input=of_i)
-    torch.ops.aten.sigmoid_backward.grad_input(c[:-1], f, grad_input=of_f)
-    torch.ops.aten.tanh_backward.grad_input(i, g, grad_input=of_g)
-    torch.ops.aten.sigmoid_backward.grad_input(squashed, o, grad_input=of_o)
-    return factors, torch.ops.aten.tanh_backward(o, squashed)
-
-
 def _run_back(
     factors: Tensor, through: Tensor, gates: Tensor, grad_y: Tensor, grad_last_c: Tensor, recurrent: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -160,7 +133,7 @@ def _run_back(
     grad_y is (T, B, H); `recurrent` (H, 4H) is transposed. Returns the gradients by the initial h and c.
     """
     length, rows, size = through.shape
-    summed, dc, dh = blocked_sum(recurrent), grad_last_c.clone(), grad_y[-1]
+    summed, dc, dh = prepacked_sum(recurrent), grad_last_c.clone(), grad_y[-1]
     dc_of_gates = dc.unsqueeze(1)  # (B, 1, H), follows dc
     earlier = (torch.zeros_like(dc), *grad_y[:-1].unbind())
     of_c = factors[..., : 3 * size].view(length, rows, 3, size).unbind()

@@ -8,11 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from seqba.nn.products import HAS_ONEDNN
+from seqba.nn.kernels.products import HAS_ONEDNN
 
 
-class BlockedLinear(nn.Module):
-    """x·Wᵀ + b, with W copied into blocks, the order in which oneDNN's kernels read it.
+class PrepackedLinear(nn.Module):
+    """x·Wᵀ + b, with W copied into blocks (prepacked), the order in which oneDNN's kernels read it.
 
     Products of few rows are bound by how fast W comes from memory. So laid out, 4 to 512 rows take between a third and
     four fifths of the time that MKL needs; the copy costs as much as two products of few rows. oneDNN compiles
@@ -25,40 +25,40 @@ class BlockedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.blocked = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) float32 → (N, E)."""
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.blocked, self.bias, "none", [], "")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return product
 
 
-def can_block(weight: Tensor) -> bool:
-    """Whether `BlockedLinear` takes this weight on this machine, and no autocast asks for another dtype."""
+def can_prepack(weight: Tensor) -> bool:
+    """Whether `PrepackedLinear` takes this weight on this machine, and no autocast asks for another dtype."""
     plain = weight.device.type == "cpu" and weight.dtype == torch.float32
     return HAS_ONEDNN and plain and not torch.is_autocast_enabled("cpu")
 
 
-def blocked_product(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """The product x (N, D) → x·Wᵀ (N, E) for the weight (E, D), in blocks where `can_block`."""
-    return BlockedLinear(weight, None) if can_block(weight) else partial(nn.functional.linear, weight=weight)
+def prepacked_product(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """The product x (N, D) → x·Wᵀ (N, E) for the weight (E, D), in blocks where `can_prepack`."""
+    return PrepackedLinear(weight, None) if can_prepack(weight) else partial(nn.functional.linear, weight=weight)
 
 
-def blocked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """The sum x (N, D), other (N, E) → x·Wᵀ + other for the weight (E, D): one kernel, in blocks where `can_block`."""
-    if not can_block(weight):
+def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The sum x (N, D), other (N, E) → x·Wᵀ + other for the weight (E, D): one kernel, packed where `can_prepack`."""
+    if not can_prepack(weight):
         return lambda x, other: torch.addmm(other, x, weight.t())
     blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
     add = torch.ops.mkldnn._linear_pointwise.binary
     return lambda x, other: add(x, other, blocks, None, "add")
 
 
-def blocked(module: nn.Module) -> nn.Module:
-    """The same module with its linear layers in blocks where `can_block`; shares everything else with `module`."""
+def prepacked(module: nn.Module) -> nn.Module:
+    """The same module with its linear layers in blocks where `can_prepack`; shares everything else with `module`."""
     if isinstance(module, nn.Linear):
-        return BlockedLinear(module.weight, module.bias) if can_block(module.weight) else module
-    children = {name: child and blocked(child) for name, child in module._modules.items()}
+        return PrepackedLinear(module.weight, module.bias) if can_prepack(module.weight) else module
+    children = {name: child and prepacked(child) for name, child in module._modules.items()}
     if all(child is module._modules[name] for name, child in children.items()):
         return module
     twin = object.__new__(type(module))  # not `copy`, which a sharded module refuses

@@ -25,7 +25,7 @@ def make_inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Ten
 
 @pytest.fixture(params=[1 << 21, 100, 1], ids=["one chunk", "chunks of 9 rows", "chunks of a row"])
 def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqba.nn.loss.CHUNK_ELEMENTS", request.param)
+    monkeypatch.setattr("seqba.nn.kernels.loss.CHUNK_ELEMENTS", request.param)
 
 
 @pytest.mark.usefixtures("_chunks")

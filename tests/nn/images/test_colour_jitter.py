@@ -9,7 +9,7 @@ import pytest
 import torch
 from pictures import check_outside_an_update, check_the_draws, drawn_numbers, in_pass, random_pictures
 
-from seqba.nn.colour_jitter import ColourJitter
+from seqba.nn.images.colour_jitter import ColourJitter
 
 
 def slow_change(picture: np.ndarray, change: int, factor: float) -> np.ndarray:

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from seqba.nn import blocked, blocked_product
-from seqba.nn.blocked import BlockedLinear, blocked_sum
-from seqba.nn.products import HAS_ONEDNN
+from seqba.nn.kernels.prepacked import PrepackedLinear, prepacked, prepacked_product, prepacked_sum
+from seqba.nn.kernels.products import HAS_ONEDNN
 
 needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="this torch offers no oneDNN product")
 
@@ -19,8 +18,8 @@ def test_blocked_products_equal_the_frameworks(rows: int) -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(24, 40), torch.randn(rows, 24)
     with torch.no_grad():
-        torch.testing.assert_close(BlockedLinear(layer.weight, layer.bias)(x), layer(x))
-        torch.testing.assert_close(blocked_product(layer.weight)(x), x @ layer.weight.T)
+        torch.testing.assert_close(PrepackedLinear(layer.weight, layer.bias)(x), layer(x))
+        torch.testing.assert_close(prepacked_product(layer.weight)(x), x @ layer.weight.T)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -28,17 +27,17 @@ def test_a_blocked_sum_adds_to_the_product_and_leaves_both_sides_alone(dtype: to
     torch.manual_seed(0)
     weight, x, other = (torch.randn(shape, dtype=dtype) for shape in [(40, 24), (5, 24), (5, 40)])
     before = other.clone()
-    torch.testing.assert_close(blocked_sum(weight)(x, other), x @ weight.t() + before)
+    torch.testing.assert_close(prepacked_sum(weight)(x, other), x @ weight.t() + before)
     assert torch.equal(other, before)
 
 
 @needs_onednn
 def test_everything_but_linear_layers_is_shared_and_the_module_stays_as_it_was() -> None:
     module = nn.Sequential(nn.LayerNorm(8), nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)), nn.ReLU())
-    twin = blocked(module)
+    twin = prepacked(module)
     assert isinstance(twin, nn.Sequential)
     assert twin[0] is module[0]
-    assert isinstance(twin[1][0], BlockedLinear)
+    assert isinstance(twin[1][0], PrepackedLinear)
     assert twin[1][1] is module[1][1]
     assert twin[2] is module[2]
     assert isinstance(module[1][0], nn.Linear)
@@ -49,10 +48,10 @@ def test_everything_but_linear_layers_is_shared_and_the_module_stays_as_it_was()
 
 def test_other_precisions_keep_the_ordinary_layer() -> None:
     module = nn.Sequential(nn.Linear(8, 8, dtype=torch.float64), nn.ReLU())
-    assert blocked(module) is module
+    assert prepacked(module) is module
     weight, x = torch.randn(5, 8), torch.randn(3, 8)
-    torch.testing.assert_close(blocked_product(weight.double())(x.double()), x.double() @ weight.double().T)
+    torch.testing.assert_close(prepacked_product(weight.double())(x.double()), x.double() @ weight.double().T)
     plain = nn.Sequential(nn.Linear(8, 8))
     with torch.autocast("cpu", torch.bfloat16):
-        assert blocked(plain) is plain
-        assert blocked_product(weight)(x).dtype == torch.bfloat16
+        assert prepacked(plain) is plain
+        assert prepacked_product(weight)(x).dtype == torch.bfloat16

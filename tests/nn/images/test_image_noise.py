@@ -10,7 +10,7 @@ import torch
 from pictures import check_outside_an_update, check_the_draws, drawn_numbers, in_pass, random_pictures
 from torch import Tensor, nn
 
-from seqba.nn.image_noise import (
+from seqba.nn.images.image_noise import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Cutout,

@@ -10,7 +10,7 @@ import torch
 from pictures import check_outside_an_update, check_the_draws, drawn_numbers, in_pass, random_pictures
 from torch import Tensor
 
-from seqba.nn.resized_crop import CenterCrop, RandomResizedCrop, RandomWindow, random_boxes, resample
+from seqba.nn.images.resized_crop import CenterCrop, RandomResizedCrop, RandomWindow, random_boxes, resample
 
 TRIES = 10
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seqba.nn.loss import CHUNK_ELEMENTS
-from seqba.nn.products import product
+from seqba.nn.kernels.loss import CHUNK_ELEMENTS
+from seqba.nn.kernels.products import product
 
 
 @torch.no_grad()
-def target_log_probabilities(hidden: Tensor, weight: Tensor, target: Tensor, *, bias: Tensor | None = None) -> Tensor:
+def target_log_probabilities(
+    hidden: Tensor, weight: Tensor, target: Tensor, *, bias: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
     """Log-probability of each target word.
 
-        log p_n = z[n, target_n] − log Σ_v exp z[n, v],   z = hidden · weightᵀ + bias
+        log p_n = z[n, target_n] − log Σ_v exp z[n, v],   z = (hidden · weightᵀ + bias) / temperature
 
     Args:
         hidden: (N, D), floating.
         weight: (V, D), the output embedding, of the same dtype.
         target: (N,) int64 in [0, V).
         bias: (V,) or None.
+        temperature: divides the logits; above 1 evens the distribution out.
 
     Returns:
         (N,) in nats, float32 or wider; it has no gradient.
@@ -30,5 +33,7 @@ def target_log_probabilities(hidden: Tensor, weight: Tensor, target: Tensor, *, 
     for start in range(0, len(target), rows):
         part = slice(start, start + rows)
         logits = product(hidden[part], weight, bias).to(wide)
+        if temperature != 1.0:
+            logits = logits / temperature
         scores[part] = logits.gather(1, target[part].unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
     return scores

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import seqba
+import seqba.nn.lstm_layer as lstm_layer
 from seqba.core import Noise, noise_context
-from seqba.nn import lstm, recurrence
-from seqba.nn.products import HAS_ONEDNN
-from seqba.nn.recurrence import masked_lstm, suits_blocks
+from seqba.nn.kernels import one_mask_lstm
+from seqba.nn.kernels.one_mask_lstm import masked_lstm, suits_prepacking
+from seqba.nn.kernels.products import HAS_ONEDNN
 
 ROWS, LENGTH, INPUTS, HIDDEN, SCALE = 3, 5, 4, 6, 1 / 0.6
 needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="this torch offers no oneDNN product")
@@ -112,18 +113,18 @@ def test_the_state_does_not_hold_the_whole_sequence() -> None:
 @needs_onednn
 def test_it_is_for_large_layers_on_few_rows_in_float32() -> None:
     x, weight = torch.empty(20, 2, 8), torch.empty(4 * 900, 900)
-    assert suits_blocks(x, weight)
-    assert not suits_blocks(torch.empty(200, 2, 8), weight)
-    assert not suits_blocks(x, torch.empty(4 * 300, 300))
-    assert not suits_blocks(x, weight.double())
+    assert suits_prepacking(x, weight)
+    assert not suits_prepacking(torch.empty(200, 2, 8), weight)
+    assert not suits_prepacking(x, torch.empty(4 * 300, 300))
+    assert not suits_prepacking(x, weight.double())
     with torch.autocast("cpu", torch.bfloat16):
-        assert not suits_blocks(x, weight)
+        assert not suits_prepacking(x, weight)
 
 
 @needs_onednn
 @pytest.mark.parametrize("plan", ["looped", 2])
 def test_the_gradient_does_not_depend_on_the_plan(plan: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recurrence, "LARGE_WEIGHT", 1)
+    monkeypatch.setattr(one_mask_lstm, "LARGE_WEIGHT", 1)
     torch.manual_seed(3)
     layer, x = seqba.nn.WeightDroppedLSTM(INPUTS, HIDDEN, weight_dropout=0.4), torch.randn(ROWS, LENGTH, INPUTS)
 
@@ -161,8 +162,8 @@ def test_the_layer_takes_it_for_each_copy_and_computes_what_torch_s_lstm_compute
         calls.append(x.shape[0])
         return masked_lstm(x, *arguments)
 
-    monkeypatch.setattr(recurrence, "LARGE_WEIGHT", 1)
-    monkeypatch.setattr(lstm, "masked_lstm", counted)
+    monkeypatch.setattr(one_mask_lstm, "LARGE_WEIGHT", 1)
+    monkeypatch.setattr(lstm_layer, "masked_lstm", counted)
     together = layer_outputs(layer, (0, 1, 2))
     assert calls == [ROWS] * 3
     assert torch.allclose(together, by_torch, atol=1e-6)

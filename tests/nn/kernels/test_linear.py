@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core.plan import SavedBytes
-from seqba.nn import gathered_linear, linear, norm_linear
+from seqba.nn.kernels.linear import gathered_linear, linear, norm_linear
 
 
 @pytest.fixture

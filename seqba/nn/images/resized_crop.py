@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from seqba.nn.image_noise import check_images, cut_windows, draw_uniform, scale_to_integers
+from seqba.nn.images.image_noise import check_images, cut_windows, draw_uniform, scale_to_integers
 
 TRIES = 10
 """Boxes that are drawn for a picture before its centre is taken, as in torchvision."""
