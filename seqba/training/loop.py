@@ -13,6 +13,7 @@ from seqba.core import ALONE
 from seqba.distributed.batch_broadcast import BatchBroadcast, is_unread, whose
 from seqba.errors import UserError
 from seqba.tasks import Task
+from seqba.training.agenda import Position, due_after, lr_has_ended, reached_limit
 from seqba.training.agreement import summed
 from seqba.training.arms import BaselineEpochs, Grid
 from seqba.training.folder import BEST, CheckpointFolder
@@ -82,9 +83,10 @@ class TrainingLoop:
             UserError: after too many updates without a finite gradient, or if the data isn't what the checkpoint was
                 trained on.
         """
+        limit = self._limit(self._position())
         if self.progress.pending:
-            self._round_off(self._open_epoch(), stop)
-        while not self._shall_stop(stop) and self._limit() is None:
+            limit = self._round_off(self._open_epoch(), stop)
+        while limit is None and not self._shall_stop(stop):
             groups = self._open_epoch()
             first = self.progress.updates_in_epoch
             coming = self._read(groups, first)
@@ -93,10 +95,10 @@ class TrainingLoop:
                 shards = self._checked(coming)
                 coming = self._read(groups, number + 1)
                 self._update(shards, {"stop": stop.is_set(), "unread": is_unread(coming)})
-                self._round_off(groups, stop)
-                if self._shall_stop(stop) or self._limit() is not None:
+                limit = self._round_off(groups, stop)
+                if limit is not None or self._shall_stop(stop):
                     break
-        return None if self.progress.pending else self._limit()
+        return None if self.progress.pending else limit
 
     def _open_epoch(self) -> Groups:
         progress = self.progress
@@ -153,19 +155,18 @@ class TrainingLoop:
             self._rescue()
             raise
 
-    def _round_off(self, groups: Groups, stop: StopSignal) -> None:
-        """Does what is due after an update: validate, save, go on to the next epoch.
+    def _round_off(self, groups: Groups, stop: StopSignal) -> str | None:
+        """Does what is due after an update: validate, save, go on to the next epoch; returns the limit reached.
 
         A stop in the middle of a validation leaves it pending: the checkpoint says so, and the next start does it.
         """
         progress = self.progress
         ends_epoch = progress.updates_in_epoch == len(groups)
-        ended = self._ended_epoch(ends_epoch)
-        final = self._limit(ended) is not None
-        names = self._due_checkpoints(ended)
-        save = final or names is not None
-        names = names or []
-        if final or self._validation_due(ended):
+        position = self._position(ends_epoch=ends_epoch)
+        limit = self._limit(position)
+        due = due_after(self.options, position, is_final=limit is not None)
+        best_names: list[str] = []
+        if due.validate:
             try:
                 best_names = self._validate(stop)
             except Interrupted:
@@ -173,20 +174,21 @@ class TrainingLoop:
                 if self._agreed is not None:
                     self._agreed = {**self._agreed, "stop": 1.0}
                 self._save([])
-                return
+                return None
             except UserError:
                 # A picture that can't be read, say: the epoch before it isn't lost for that.
                 progress.pending = True
                 self._save_together()
                 raise
-            names += best_names
-            save = save or bool(best_names)
         progress.pending = False
         progress.rounded_off = self.trainer.updates
         if ends_epoch:
             progress.next_epoch()
-        if save or self._shall_stop(stop) or self._limit() is not None:
-            self._save(names)
+        if due.validate:
+            limit = self._limit(self._position())  # a validation moves patience, and takes time
+        if due.save or best_names or limit is not None or self._shall_stop(stop):
+            self._save([*due.names, *best_names])
+        return limit
 
     def _shall_stop(self, stop: StopSignal) -> bool:
         """Whether a signal has come; with several ranks, to any of them before the latest update, as all then know."""
@@ -198,38 +200,29 @@ class TrainingLoop:
             return time.monotonic() - self._started
         return self._agreed["elapsed_s"] / self._agreed["ranks"] if "ranks" in self._agreed else self._began_at_s
 
-    def _every(self, updates: int) -> bool:
-        """Whether the update just made is one of every so many (0 = never); a skipped one made no step."""
-        done = self.trainer.updates
-        return updates > 0 and done != self.progress.rounded_off and done % updates == 0
+    def _position(self, *, ends_epoch: bool = False) -> Position:
+        """Where the run is, in epochs as options count them.
 
-    def _epochs_done(self) -> int:
-        """Whole epochs so far, as options count them."""
-        return self.progress.epoch - 1 if self.epochs is None else self.epochs.done(self.trainer.updates)
+        Args:
+            ends_epoch: whether the latest update has ended an epoch of this arm's that isn't counted yet.
+        """
+        updates, progress = self.trainer.updates, self.progress
+        made_step = updates != progress.rounded_off
+        epochs = progress.epoch if ends_epoch else progress.epoch - 1
+        if self.epochs is not None:
+            epochs = self.epochs.done(updates)
+            ends_epoch = made_step and self.epochs.is_end(updates)
+        return Position(updates, epochs, made_step, ends_epoch, progress.validations_since_best, self._elapsed_s())
 
-    def _ended_epoch(self, ends_own: bool) -> int | None:
-        """Number of the epoch, as options count them, that the update just made has ended; None if it hasn't."""
-        if self.epochs is None:
-            return self.progress.epoch if ends_own else None
-        updates = self.trainer.updates
-        return self.epochs.done(updates) if self._every(1) and self.epochs.is_end(updates) else None
-
-    def _due_checkpoints(self, ended: int | None) -> list[str] | None:
-        """Names besides best and last; None if no checkpoint is due at all."""
-        rules = self.options.checkpoints
-        if ended is not None and ended % rules.save_interval == 0:
-            return [] if rules.no_epoch_checkpoints else [f"checkpoint{ended}.pt"]
-        if self._every(rules.save_interval_updates):
-            return [] if ended is not None else [f"checkpoint_{self._epochs_done() + 1}_{self.trainer.updates}.pt"]
-        return None
-
-    def _validation_due(self, ended: int | None) -> bool:
-        rules = self.options.validation
-        return (
-            (ended is not None and ended % rules.validate_interval == 0)
-            or self._every(rules.validate_interval_updates)
-            or self._every(self.options.checkpoints.save_interval_updates)
+    def _limit(self, position: Position) -> str | None:
+        """The limit that has been reached, if any."""
+        updates, schedule, stop_min_lr = self.trainer.updates, self.trainer.schedule, self.options.schedule.stop_min_lr
+        has_ended = (
+            stop_min_lr >= 0
+            and updates > 0
+            and lr_has_ended(schedule(updates), schedule(updates + 1), stop_min_lr=stop_min_lr)
         )
+        return reached_limit(self.options, position, lr_has_ended=has_ended)
 
     def _validate(self, stop: StopSignal) -> list[str]:
         """Validates on every split; returns the names under which the state is one of the best."""
@@ -266,25 +259,3 @@ class TrainingLoop:
         ranks, parted = self.trainer.ranks, self.trainer.is_sharded or self.task.carried is not None
         if ranks is ALONE or (not parted and ranks.is_first):
             self._save([])
-
-    def _limit(self, ended: int | None = None) -> str | None:
-        """The limit that has been reached, if any.
-
-        Args:
-            ended: number of the epoch that the update just made has ended, where that isn't counted yet.
-        """
-        epochs = self._epochs_done() if ended is None else ended
-        limits, schedule, updates = self.options.run, self.trainer.schedule, self.trainer.updates
-        patience = self.options.validation.patience
-        hours = self._elapsed_s() / 3600
-        if 0 < limits.max_update <= updates:
-            return f"--max-update {limits.max_update}"
-        if 0 < limits.max_epoch <= epochs:
-            return f"--max-epoch {limits.max_epoch}"
-        if 0 < limits.stop_time_hours <= hours:
-            return f"--stop-time-hours {limits.stop_time_hours:g}"
-        if 0 < patience <= self.progress.validations_since_best:
-            return f"--patience {patience}"
-        if updates and schedule(updates + 1) <= min(self.options.schedule.stop_min_lr, schedule(updates)):
-            return f"--stop-min-lr {self.options.schedule.stop_min_lr:g}"
-        return None
