@@ -16,8 +16,8 @@ from seqba.tasks import Task
 from seqba.training.agenda import Position, due_after, lr_has_ended, reached_limit
 from seqba.training.agreement import summed
 from seqba.training.arms import BaselineEpochs, Grid
+from seqba.training.batches import EpochUpdates, UpdateBatch
 from seqba.training.folder import BEST, CheckpointFolder
-from seqba.training.groups import Group, Groups
 from seqba.training.log import TrainingLog
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
@@ -87,59 +87,45 @@ class TrainingLoop:
         if self.progress.pending:
             limit = self._round_off(self._open_epoch(), stop)
         while limit is None and not self._shall_stop(stop):
-            groups = self._open_epoch()
+            updates = self._open_epoch()
             first = self.progress.updates_in_epoch
-            coming = self._read(groups, first)
+            coming = updates.read(first)
             self._unread = summed(self.trainer.ranks, [is_unread(coming)], self.trainer.device)[0]
-            for number in range(first, len(groups)):
-                shards = self._checked(coming)
-                coming = self._read(groups, number + 1)
-                self._update(shards, {"stop": stop.is_set(), "unread": is_unread(coming)})
-                limit = self._round_off(groups, stop)
+            for number in range(first, len(updates)):
+                batch = self._checked(coming)
+                coming = updates.read(number + 1)
+                self._update(batch, {"stop": stop.is_set(), "unread": is_unread(coming)})
+                limit = self._round_off(updates, stop)
                 if limit is not None or self._shall_stop(stop):
                     break
         return None if self.progress.pending else limit
 
-    def _open_epoch(self) -> Groups:
+    def _open_epoch(self) -> EpochUpdates[Any]:
         progress = self.progress
         size = self.grid.shards(progress.epoch)
-        groups = Groups(self.task.epoch(progress.epoch, size), size)
-        if progress.updates_in_epoch and progress.updates_of_epoch != len(groups):
+        micro_batches = self.task.epoch(progress.epoch, size)
+        updates = EpochUpdates(micro_batches, size, self.grid.copies, self.trainer.ranks, self.broadcast)
+        if progress.updates_in_epoch and progress.updates_of_epoch != len(updates):
             raise UserError(
-                f"epoch {progress.epoch} has {len(groups)} updates, but had {progress.updates_of_epoch} when the "
+                f"epoch {progress.epoch} has {len(updates)} updates, but had {progress.updates_of_epoch} when the "
                 "checkpoint was written: the training data has changed; start over with --reset-dataloader, or "
                 "with another --save-dir"
             )
-        progress.updates_of_epoch = len(groups)
-        return groups
+        progress.updates_of_epoch = len(updates)
+        return updates
 
-    def _read(self, groups: Groups, number: int) -> Group | UserError | None:
-        """What update `number` of the epoch needs here, or why it can't be read; None after the last one.
-
-        It is read before the update that precedes it, whose message takes along whether it could be: so all ranks know
-        in time that one can't go on, and it costs no message.
-        """
-        if number == len(groups):
-            return None
-        shards = groups[number]
-        try:
-            shards.load(self.trainer.own_shards(len(shards)), self.broadcast)
-        except UserError as error:
-            return error
-        return shards
-
-    def _checked(self, shards: Group | UserError | None) -> Group:
-        """The shards, unless a rank can't read its own (a broken picture): what was learned so far isn't lost then."""
-        if not self._unread and isinstance(shards, Group):
-            return shards
+    def _checked(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
+        """The batch, unless a rank can't read its part (a broken picture): what was learned so far isn't lost then."""
+        if not self._unread and isinstance(batch, UpdateBatch):
+            return batch
         if self.trainer.updates:
             self._save_together()
-        raise whose(shards)
+        raise whose(batch)
 
-    def _update(self, shards: Group, told: Mapping[str, float]) -> None:
+    def _update(self, batch: UpdateBatch[Any], told: Mapping[str, float]) -> None:
         started = time.monotonic()
         notes = {**told, "elapsed_s": started - self._started, "ranks": 1.0}
-        report = self.trainer.update(shards, notes)
+        report = self.trainer.update(batch, notes)
         self._unread = report.notes["unread"]
         if self._agreed is not None:
             self._agreed = report.notes
@@ -155,13 +141,13 @@ class TrainingLoop:
             self._rescue()
             raise
 
-    def _round_off(self, groups: Groups, stop: StopSignal) -> str | None:
+    def _round_off(self, updates: EpochUpdates[Any], stop: StopSignal) -> str | None:
         """Does what is due after an update: validate, save, go on to the next epoch; returns the limit reached.
 
         A stop in the middle of a validation leaves it pending: the checkpoint says so, and the next start does it.
         """
         progress = self.progress
-        ends_epoch = progress.updates_in_epoch == len(groups)
+        ends_epoch = progress.updates_in_epoch == len(updates)
         position = self._position(ends_epoch=ends_epoch)
         limit = self._limit(position)
         due = due_after(self.options, position, is_final=limit is not None)

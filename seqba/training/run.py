@@ -28,9 +28,9 @@ from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
 from seqba.training.arms import BaselineEpochs, Grid, check_ranks, derive_grid
+from seqba.training.batches import count_updates
 from seqba.training.bleu import BleuScorer
 from seqba.training.folder import LAST, CheckpointFolder
-from seqba.training.groups import count_updates
 from seqba.training.log import TrainingLog, quiet_but_first
 from seqba.training.loop import TrainingLoop
 from seqba.training.optimizers import build_optimizer, build_trigger

@@ -32,7 +32,7 @@ from seqba.cli.command import run
 from seqba.cli.train import main
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.groups import Group
+from seqba.training.batches import EpochUpdates
 from seqba.training.loop import TrainingLoop
 from seqba.training.trainer import Trainer
 
@@ -136,7 +136,7 @@ def arm(failure: Failure, flag: Path) -> None:
     if rank != failure.rank:
         return
     if failure.phase == "data":
-        _before(Group, "_read", failure, flag, lambda: _fail(failure, flag), training=None)
+        _before(EpochUpdates, "_read", failure, flag, lambda: _fail(failure, flag), training=None)
     elif failure.phase == "forward":
         _before(Trainer, "loss", failure, flag, lambda: _fail(failure, flag))
     elif failure.phase == "validation" and failure.what == "unreadable":
@@ -193,7 +193,7 @@ def _spoil_validation(failure: Failure, flag: Path) -> None:
 
 
 def _in_the_middle_of_writing(failure: Failure, flag: Path) -> None:
-    original, done = seqba.training.checkpoint.atomic_write, [flag.exists()]
+    original, done = seqba.checkpoints.file.atomic_write, [flag.exists()]
 
     class Tripwire:
         def __init__(self, file: BinaryIO) -> None:
@@ -212,11 +212,11 @@ def _in_the_middle_of_writing(failure: Failure, flag: Path) -> None:
         with original(path) as file:
             yield Tripwire(file)
 
-    seqba.training.checkpoint.atomic_write = instead  # type: ignore[assignment]
+    seqba.checkpoints.file.atomic_write = instead  # type: ignore[assignment]
 
 
 def _slow_writing(seconds: float, flag: Path) -> None:
-    original = seqba.training.checkpoint.atomic_write
+    original = seqba.checkpoints.file.atomic_write
 
     @contextmanager
     def instead(path: Path) -> Iterator[BinaryIO]:
@@ -224,7 +224,7 @@ def _slow_writing(seconds: float, flag: Path) -> None:
             yield file
             time.sleep(seconds if flag.exists() else 0)
 
-    seqba.training.checkpoint.atomic_write = instead
+    seqba.checkpoints.file.atomic_write = instead
 
 
 def _fail(failure: Failure, flag: Path) -> None:
