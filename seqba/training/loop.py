@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from seqba.core import ALONE
-from seqba.distributed.batch_broadcast import BatchBroadcast, is_unread, whose
+from seqba.distributed.batch_broadcast import BatchBroadcast, raise_read_error
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.agenda import Position, due_after, lr_has_ended, reached_limit
-from seqba.training.agreement import summed
+from seqba.training.agreement import Interrupted, Status, summed
 from seqba.training.arms import BaselineEpochs, Grid
 from seqba.training.batches import EpochUpdates, UpdateBatch
 from seqba.training.folder import BEST, CheckpointFolder
@@ -24,7 +24,7 @@ from seqba.training.progress import Progress
 from seqba.training.signals import StopSignal
 from seqba.training.state import capture
 from seqba.training.trainer import Trainer
-from seqba.training.validation import Interrupted, validate
+from seqba.training.validation import validate
 
 Scores = Callable[[nn.Module, str, Callable[[], bool]], dict[str, float]]
 """(model, name of a validation split, whether to stop) → further metrics, BLEU for instance."""
@@ -65,10 +65,8 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         """Starts the clock of the run."""
-        self._began_at_s = self.progress.elapsed_s
-        self._started = time.monotonic() - self._began_at_s
-        self._agreed: Mapping[str, float] | None = None if self.trainer.ranks is ALONE else {}
-        self._unread = 0.0  # how many ranks can't read what the coming update needs of them
+        self._started = time.monotonic() - self.progress.elapsed_s
+        self._agreed = Status(elapsed_s=self.progress.elapsed_s)
 
     def run(self, stop: StopSignal) -> str | None:
         """Trains.
@@ -90,11 +88,11 @@ class TrainingLoop:
             updates = self._open_epoch()
             first = self.progress.updates_in_epoch
             coming = updates.read(first)
-            self._unread = summed(self.trainer.ranks, [is_unread(coming)], self.trainer.device)[0]
+            self._agreed = self._own_status(stop, coming).over(self.trainer.ranks, self.trainer.device)
             for number in range(first, len(updates)):
                 batch = self._checked(coming)
                 coming = updates.read(number + 1)
-                self._update(batch, {"stop": stop.is_set(), "unread": is_unread(coming)})
+                self._update(batch, self._own_status(stop, coming))
                 limit = self._round_off(updates, stop)
                 if limit is not None or self._shall_stop(stop):
                     break
@@ -116,19 +114,16 @@ class TrainingLoop:
 
     def _checked(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
         """The batch, unless a rank can't read its part (a broken picture): what was learned so far isn't lost then."""
-        if not self._unread and isinstance(batch, UpdateBatch):
+        if not self._agreed.unreadable and isinstance(batch, UpdateBatch):
             return batch
         if self.trainer.updates:
             self._save_together()
-        raise whose(batch)
+        raise_read_error(batch)
 
-    def _update(self, batch: UpdateBatch[Any], told: Mapping[str, float]) -> None:
+    def _update(self, batch: UpdateBatch[Any], status: Status) -> None:
         started = time.monotonic()
-        notes = {**told, "elapsed_s": started - self._started, "ranks": 1.0}
-        report = self.trainer.update(batch, notes)
-        self._unread = report.notes["unread"]
-        if self._agreed is not None:
-            self._agreed = report.notes
+        report = self.trainer.update(batch, status)
+        self._agreed = report.status
         progress = self.progress
         progress.updates_in_epoch += 1
         progress.unique += report.unique
@@ -157,8 +152,7 @@ class TrainingLoop:
                 best_names = self._validate(stop)
             except Interrupted:
                 progress.pending = True
-                if self._agreed is not None:
-                    self._agreed = {**self._agreed, "stop": 1.0}
+                self._agreed = replace(self._agreed, stop=True)
                 self._save([])
                 return None
             except UserError:
@@ -176,15 +170,17 @@ class TrainingLoop:
             self._save([*due.names, *best_names])
         return limit
 
+    def _own_status(self, stop: StopSignal, coming: object) -> Status:
+        """Status of this rank, which has tried to read what comes next."""
+        return Status(stop.is_set(), isinstance(coming, UserError), time.monotonic() - self._started)
+
     def _shall_stop(self, stop: StopSignal) -> bool:
         """Whether a signal has come; with several ranks, to any of them before the latest update, as all then know."""
-        return stop.is_set() if self._agreed is None else self._agreed.get("stop", 0.0) > 0
+        return stop.is_set() if self.trainer.ranks is ALONE else self._agreed.stop
 
     def _elapsed_s(self) -> float:
         """Seconds of training; with several ranks the mean of their clocks at the latest update, which all know."""
-        if self._agreed is None:
-            return time.monotonic() - self._started
-        return self._agreed["elapsed_s"] / self._agreed["ranks"] if "ranks" in self._agreed else self._began_at_s
+        return time.monotonic() - self._started if self.trainer.ranks is ALONE else self._agreed.elapsed_s
 
     def _position(self, *, ends_epoch: bool = False) -> Position:
         """Where the run is, in epochs as options count them.

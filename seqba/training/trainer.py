@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_p
 from seqba.distributed import is_sharded, put_away, talking, whole_tensor
 from seqba.errors import UserError
 from seqba.tasks import Task
+from seqba.training.agreement import GOING_ON, Status
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
 from seqba.training.batches import UpdateBatch
 from seqba.training.optimizers import check_averages
@@ -42,7 +43,7 @@ class UpdateReport:
         grad_norm: L2 norm of the merged gradient before clipping.
         clipped: whether it was scaled down.
         skipped: whether the loss or gradient was not finite, so that no step was made.
-        notes: what `update` was given to note, added up over the ranks.
+        status: of all ranks as the update began.
     """
 
     update: int
@@ -53,7 +54,7 @@ class UpdateReport:
     grad_norm: float
     clipped: bool
     skipped: bool
-    notes: Mapping[str, float] = field(default_factory=dict)
+    status: Status = GOING_ON
 
     @property
     def loss(self) -> float:
@@ -134,12 +135,12 @@ class Trainer(Generic[Batch]):
         self.device = next(model.parameters()).device
         self._plan = parse_plan(rules.plan)
 
-    def update(self, batch: UpdateBatch[Batch], notes: Mapping[str, float] | None = None) -> UpdateReport:
+    def update(self, batch: UpdateBatch[Batch], status: Status = GOING_ON) -> UpdateReport:
         """One optimizer step on the grid of micro-batches × copies, unless the loss or gradient isn't finite.
 
         Args:
             batch: the micro-batches, of which this process has those with cells here.
-            notes: numbers that come back in the report, added up over the ranks.
+            status: of this rank; that of all ranks comes back in the report.
 
         Raises:
             UserError: after `max_skipped_updates` updates in a row that had to be skipped.
@@ -156,10 +157,10 @@ class Trainer(Generic[Batch]):
             seed=self.rules.seed,
             update=number,
             ranks=self.ranks,
-            also_sum=(*batch.counts(self.task), *(notes or {}).values()),
+            also_sum=(*batch.counts(self.task), *status.as_sums()),
             end_update=False,
         )
-        unique, processed, *noted = step.also
+        unique, processed, *sums = step.also
         grad_norm = self._clip()
         lr = self.schedule(number) * self.task.learning_rate_factor(batch.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
@@ -176,7 +177,7 @@ class Trainer(Generic[Batch]):
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,
-            notes=dict(zip(notes or {}, noted, strict=True)),
+            status=Status.agreed(sums, self.ranks.size),
         )
         self._count(report)
         return report

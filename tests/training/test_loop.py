@@ -10,11 +10,11 @@ from sums import Rows, SquaresTask, poison
 from torch import Tensor
 
 from seqba.errors import UserError
+from seqba.training.agreement import Interrupted, Status
 from seqba.training.batches import UpdateBatch
 from seqba.training.folder import LAST
 from seqba.training.loop import TrainingLoop
 from seqba.training.signals import StopSignal
-from seqba.training.validation import Interrupted
 
 
 def names(path: Path) -> list[str]:
@@ -137,12 +137,12 @@ def test_stopped_at_any_update_equals_never_stopped(stop_after: int, tmp_path: P
     stop = StopSignal()
     made = loop.trainer.update
 
-    def update_and_stop(batch: UpdateBatch[Rows], notes: Any) -> Any:
+    def update_and_stop(batch: UpdateBatch[Rows], status: Status) -> Any:
         nonlocal updates
         updates += 1
         if updates == stop_after:
             stop.received = 15  # type: ignore[assignment]
-        return made(batch, notes)
+        return made(batch, status)
 
     loop.trainer.update = update_and_stop  # type: ignore[method-assign]
     assert loop.run(stop) is None
@@ -165,10 +165,10 @@ def test_a_stop_during_validation_leaves_it_for_the_next_start(tmp_path: Path, m
     stop = StopSignal()
     stop_at_last = loop.trainer.update
 
-    def update(batch: UpdateBatch[Rows], notes: Any) -> Any:
+    def update(batch: UpdateBatch[Rows], status: Status) -> Any:
         if loop.trainer.updates == 3:
             stop.received = 15  # type: ignore[assignment]
-        return stop_at_last(batch, notes)
+        return stop_at_last(batch, status)
 
     loop.trainer.update = update  # type: ignore[method-assign]
     assert loop.run(stop) is None

@@ -10,6 +10,7 @@ from sums import Line, Rows, SquaresTask, poison
 from torch import Tensor, nn
 
 from seqba.errors import UserError
+from seqba.training.agreement import Status
 from seqba.training.batches import UpdateBatch
 from seqba.training.trainer import Trainer, UpdateReport, UpdateRules
 
@@ -82,7 +83,7 @@ def test_noise_does_not_depend_on_the_plan(plan: str) -> None:
     assert torch.allclose(expected.weight, model.weight, rtol=1e-5)
 
 
-def test_names_of_sums_and_notes_are_free() -> None:
+def test_names_of_sums_are_free() -> None:
     names = ("loss", "weight", "count", "unique", "processed", "unread")
 
     class Named(SquaresTask):
@@ -92,8 +93,8 @@ def test_names_of_sums_and_notes_are_free() -> None:
 
     batches = SquaresTask().batches[:2]
     expected = update(make_trainer(SquaresTask(), Line(), copies=3), batches)
-    report = update(make_trainer(Named(), Line(), copies=3), batches, dict.fromkeys(names, 5.0))
-    assert report.notes == dict.fromkeys(names, 5.0)
+    report = update(make_trainer(Named(), Line(), copies=3), batches, Status(True, True, 5.0))
+    assert report.status == Status(True, True, 5.0)
     for name in ("loss", "weight", "unique", "processed"):
         assert getattr(report, name) == getattr(expected, name)
     assert report.means == {**expected.means, **dict.fromkeys(names, 1.0)}  # 24 for 3 copies of 4 rows of two tokens
