@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +21,9 @@ from seqba.training.folder import BEST, CheckpointFolder
 from seqba.training.log import TrainingLog
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
+from seqba.training.record import RunRecord
+from seqba.training.resume import capture
 from seqba.training.signals import StopSignal
-from seqba.training.state import capture
 from seqba.training.trainer import Trainer
 from seqba.training.validation import validate
 
@@ -40,7 +41,7 @@ class TrainingLoop:
         grid: how many shards an update has.
         options: everything else.
         progress: where to begin; a fresh one for a new run.
-        constants: the parts of a checkpoint that stay the same during the run (cfg, task_state, …).
+        record: the identity of the run, for its checkpoints.
         folder: where checkpoints go.
         log: where lines go.
         subsets: validation splits; the first one decides what is best.
@@ -55,7 +56,7 @@ class TrainingLoop:
     grid: Grid
     options: TrainingOptions
     progress: Progress
-    constants: Mapping[str, Any]
+    record: RunRecord
     folder: CheckpointFolder
     log: TrainingLog
     subsets: list[str]
@@ -226,7 +227,7 @@ class TrainingLoop:
 
     def _save(self, names: list[str]) -> None:
         self.progress.elapsed_s = time.monotonic() - self._started
-        state = capture(self.trainer, self.progress, self.constants)  # by all ranks: each has a part of what is carried
+        state = capture(self.trainer, self.progress, self.record)  # by all ranks: each has a part of what is carried
         if self.trainer.ranks.is_first:
             self.folder.save(state, names)
             self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
