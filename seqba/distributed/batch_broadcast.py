@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch.distributed as dist
 
@@ -51,38 +51,39 @@ class BatchBroadcast:
         batches = {number: self._shared(holders[number], number, read) for number in own}
         for batch in batches.values():
             if isinstance(batch, UserError):  # not before: others wait for what this rank sends them
-                raise whose(batch)
+                raise_read_error(batch)
         return batches
 
     def _shared(self, sharing: range, number: int, read: Callable[[int], Any]) -> Any:
         """A batch, or the error of the rank that reads it."""
         batch: Any = None
         if self.ranks.rank == sharing.start:
-            batch = attempted(lambda: in_own_memory(read(number)))
+            batch = read_or_error(lambda: in_own_memory(read(number)))
         if len(sharing) > 1:
             batch = Ranks.of(self._groups[sharing]).broadcast(batch)
         return batch
 
 
-def attempted(read: Callable[[], Any]) -> Any:
-    """What was read, or the error that says why it can't be."""
+def read_or_error(read: Callable[[], Any]) -> Any:
+    """Result of `read()`, or the error that says why there is none."""
     try:
         return read()
     except UserError as error:
         return error
 
 
-def is_unread(read: object) -> float:
-    """1 for what couldn't be read here, to be added up over the ranks."""
-    return float(isinstance(read, UserError))
+def raise_read_error(read: object) -> NoReturn:
+    """Raises this rank's error as a new one, or tells of another rank's.
 
+    An error that is raised where it is kept holds itself by its traceback, and so whatever the functions in there know,
+    groups of ranks for instance, until Python's end.
 
-def whose(read: object) -> UserError:
-    """The error of this rank, told anew, or a word about another's.
+    Args:
+        read: result of `read_or_error` on this rank.
 
-    Anew, for an error that is raised where it is kept holds itself by its traceback, and so whatever the functions in
-    there know, groups of ranks for instance, until Python's end.
+    Raises:
+        UserError: always.
     """
     if isinstance(read, UserError):
-        return UserError(str(read))
-    return UserError("another rank can't read what it needs, and says why: mend it, and the same command goes on")
+        raise UserError(str(read))
+    raise UserError("another rank can't read what it needs, and says why: mend it, and the same command goes on")

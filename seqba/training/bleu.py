@@ -20,12 +20,11 @@ from seqba.decoding.step_model import StepModel
 from seqba.decoding.text import TextForm
 from seqba.decoding.translation import MAX_TOKENS, translate_corpus
 from seqba.distributed import whole_weights
-from seqba.distributed.batch_broadcast import whose
 from seqba.errors import UserError, quoted
 from seqba.evaluation.bleu import tokenised_bleu
 from seqba.options import option, options
 from seqba.tasks.translation import Translation
-from seqba.training.validation import Interrupted
+from seqba.training.agreement import Interrupted, Status
 
 logger = logging.getLogger(__name__)
 
@@ -88,20 +87,19 @@ class BleuScorer:
             Interrupted: as soon as `should_stop()`, on any rank.
             UserError: if a sentence can't be translated, here or on another rank.
         """
-        own: tuple[list[str], list[str]] | Exception
+        texts: tuple[list[str], list[str]] = ([], [])
+        status, unreadable = Status(), None
         rows = np.sort(self.task.validation(subset).batches.rows)
         try:
             with whole_weights(model):
-                own = self._translate(model, subset, rows[self.ranks.rank :: self.ranks.size], should_stop)
-        except (Interrupted, UserError) as error:
-            own = error
-        parts = self.ranks.gather(own)
-        if any(isinstance(part, UserError) for part in parts):
-            raise whose(own)
-        translated = [part for part in parts if isinstance(part, tuple)]
-        if len(translated) < len(parts):
-            raise Interrupted
-        hypotheses, references = ([text for part in translated for text in part[side]] for side in (0, 1))
+                texts = self._translate(model, subset, rows[self.ranks.rank :: self.ranks.size], should_stop)
+        except Interrupted:
+            status = Status(stop=True)
+        except UserError as error:
+            status, unreadable = Status(unreadable=True), error
+        parts = self.ranks.gather((texts, status))
+        Status.merged([own for _, own in parts]).raise_if_ended(unreadable)
+        hypotheses, references = ([text for own, _ in parts for text in own[side]] for side in (0, 1))
         if self.options.eval_bleu_print_samples:
             logger.info("example translation: %s", hypotheses[0])
             logger.info("example reference:   %s", references[0])

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from seqba.core import ALONE
-from seqba.distributed.batch_broadcast import BatchBroadcast, is_unread, whose
+from seqba.distributed.batch_broadcast import BatchBroadcast, raise_read_error
 from seqba.errors import UserError
 from seqba.tasks import Task
-from seqba.training.agreement import summed
+from seqba.training.agenda import Position, due_after, lr_has_ended, reached_limit
+from seqba.training.agreement import Interrupted, Status, summed
 from seqba.training.arms import BaselineEpochs, Grid
+from seqba.training.batches import EpochUpdates, UpdateBatch
 from seqba.training.folder import BEST, CheckpointFolder
-from seqba.training.groups import Group, Groups
 from seqba.training.log import TrainingLog
 from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
+from seqba.training.record import RunRecord
+from seqba.training.resume import capture
 from seqba.training.signals import StopSignal
-from seqba.training.state import capture
 from seqba.training.trainer import Trainer
-from seqba.training.validation import Interrupted, validate
+from seqba.training.validation import validate
 
 Scores = Callable[[nn.Module, str, Callable[[], bool]], dict[str, float]]
 """(model, name of a validation split, whether to stop) → further metrics, BLEU for instance."""
@@ -39,7 +41,7 @@ class TrainingLoop:
         grid: how many shards an update has.
         options: everything else.
         progress: where to begin; a fresh one for a new run.
-        constants: the parts of a checkpoint that stay the same during the run (cfg, task_state, …).
+        record: the identity of the run, for its checkpoints.
         folder: where checkpoints go.
         log: where lines go.
         subsets: validation splits; the first one decides what is best.
@@ -54,7 +56,7 @@ class TrainingLoop:
     grid: Grid
     options: TrainingOptions
     progress: Progress
-    constants: Mapping[str, Any]
+    record: RunRecord
     folder: CheckpointFolder
     log: TrainingLog
     subsets: list[str]
@@ -64,10 +66,8 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         """Starts the clock of the run."""
-        self._began_at_s = self.progress.elapsed_s
-        self._started = time.monotonic() - self._began_at_s
-        self._agreed: Mapping[str, float] | None = None if self.trainer.ranks is ALONE else {}
-        self._unread = 0.0  # how many ranks can't read what the coming update needs of them
+        self._started = time.monotonic() - self.progress.elapsed_s
+        self._agreed = Status(elapsed_s=self.progress.elapsed_s)
 
     def run(self, stop: StopSignal) -> str | None:
         """Trains.
@@ -82,65 +82,49 @@ class TrainingLoop:
             UserError: after too many updates without a finite gradient, or if the data isn't what the checkpoint was
                 trained on.
         """
+        limit = self._limit(self._position())
         if self.progress.pending:
-            self._round_off(self._open_epoch(), stop)
-        while not self._shall_stop(stop) and self._limit() is None:
-            groups = self._open_epoch()
+            limit = self._round_off(self._open_epoch(), stop)
+        while limit is None and not self._shall_stop(stop):
+            updates = self._open_epoch()
             first = self.progress.updates_in_epoch
-            coming = self._read(groups, first)
-            self._unread = summed(self.trainer.ranks, [is_unread(coming)], self.trainer.device)[0]
-            for number in range(first, len(groups)):
-                shards = self._checked(coming)
-                coming = self._read(groups, number + 1)
-                self._update(shards, {"stop": stop.is_set(), "unread": is_unread(coming)})
-                self._round_off(groups, stop)
-                if self._shall_stop(stop) or self._limit() is not None:
+            coming = updates.read(first)
+            self._agreed = self._own_status(stop, coming).over(self.trainer.ranks, self.trainer.device)
+            for number in range(first, len(updates)):
+                batch = self._checked(coming)
+                coming = updates.read(number + 1)
+                self._update(batch, self._own_status(stop, coming))
+                limit = self._round_off(updates, stop)
+                if limit is not None or self._shall_stop(stop):
                     break
-        return None if self.progress.pending else self._limit()
+        return None if self.progress.pending else limit
 
-    def _open_epoch(self) -> Groups:
+    def _open_epoch(self) -> EpochUpdates[Any]:
         progress = self.progress
         size = self.grid.shards(progress.epoch)
-        groups = Groups(self.task.epoch(progress.epoch, size), size)
-        if progress.updates_in_epoch and progress.updates_of_epoch != len(groups):
+        micro_batches = self.task.epoch(progress.epoch, size)
+        updates = EpochUpdates(micro_batches, size, self.grid.copies, self.trainer.ranks, self.broadcast)
+        if progress.updates_in_epoch and progress.updates_of_epoch != len(updates):
             raise UserError(
-                f"epoch {progress.epoch} has {len(groups)} updates, but had {progress.updates_of_epoch} when the "
+                f"epoch {progress.epoch} has {len(updates)} updates, but had {progress.updates_of_epoch} when the "
                 "checkpoint was written: the training data has changed; start over with --reset-dataloader, or "
                 "with another --save-dir"
             )
-        progress.updates_of_epoch = len(groups)
-        return groups
+        progress.updates_of_epoch = len(updates)
+        return updates
 
-    def _read(self, groups: Groups, number: int) -> Group | UserError | None:
-        """What update `number` of the epoch needs here, or why it can't be read; None after the last one.
-
-        It is read before the update that precedes it, whose message takes along whether it could be: so all ranks know
-        in time that one can't go on, and it costs no message.
-        """
-        if number == len(groups):
-            return None
-        shards = groups[number]
-        try:
-            shards.load(self.trainer.own_shards(len(shards)), self.broadcast)
-        except UserError as error:
-            return error
-        return shards
-
-    def _checked(self, shards: Group | UserError | None) -> Group:
-        """The shards, unless a rank can't read its own (a broken picture): what was learned so far isn't lost then."""
-        if not self._unread and isinstance(shards, Group):
-            return shards
+    def _checked(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
+        """The batch, unless a rank can't read its part (a broken picture): what was learned so far isn't lost then."""
+        if not self._agreed.unreadable and isinstance(batch, UpdateBatch):
+            return batch
         if self.trainer.updates:
             self._save_together()
-        raise whose(shards)
+        raise_read_error(batch)
 
-    def _update(self, shards: Group, told: Mapping[str, float]) -> None:
+    def _update(self, batch: UpdateBatch[Any], status: Status) -> None:
         started = time.monotonic()
-        notes = {**told, "elapsed_s": started - self._started, "ranks": 1.0}
-        report = self.trainer.update(shards, notes)
-        self._unread = report.notes["unread"]
-        if self._agreed is not None:
-            self._agreed = report.notes
+        report = self.trainer.update(batch, status)
+        self._agreed = report.status
         progress = self.progress
         progress.updates_in_epoch += 1
         progress.unique += report.unique
@@ -153,83 +137,75 @@ class TrainingLoop:
             self._rescue()
             raise
 
-    def _round_off(self, groups: Groups, stop: StopSignal) -> None:
-        """Does what is due after an update: validate, save, go on to the next epoch.
+    def _round_off(self, updates: EpochUpdates[Any], stop: StopSignal) -> str | None:
+        """Does what is due after an update: validate, save, go on to the next epoch; returns the limit reached.
 
         A stop in the middle of a validation leaves it pending: the checkpoint says so, and the next start does it.
         """
         progress = self.progress
-        ends_epoch = progress.updates_in_epoch == len(groups)
-        ended = self._ended_epoch(ends_epoch)
-        final = self._limit(ended) is not None
-        names = self._due_checkpoints(ended)
-        save = final or names is not None
-        names = names or []
-        if final or self._validation_due(ended):
+        ends_epoch = progress.updates_in_epoch == len(updates)
+        position = self._position(ends_epoch=ends_epoch)
+        limit = self._limit(position)
+        due = due_after(self.options, position, is_final=limit is not None)
+        best_names: list[str] = []
+        if due.validate:
             try:
                 best_names = self._validate(stop)
             except Interrupted:
                 progress.pending = True
-                if self._agreed is not None:
-                    self._agreed = {**self._agreed, "stop": 1.0}
+                self._agreed = replace(self._agreed, stop=True)
                 self._save([])
-                return
+                return None
             except UserError:
                 # A picture that can't be read, say: the epoch before it isn't lost for that.
                 progress.pending = True
                 self._save_together()
                 raise
-            names += best_names
-            save = save or bool(best_names)
         progress.pending = False
         progress.rounded_off = self.trainer.updates
         if ends_epoch:
             progress.next_epoch()
-        if save or self._shall_stop(stop) or self._limit() is not None:
-            self._save(names)
+        if due.validate:
+            limit = self._limit(self._position())  # a validation moves patience, and takes time
+        if due.save or best_names or limit is not None or self._shall_stop(stop):
+            self._save([*due.names, *best_names])
+        return limit
+
+    def _own_status(self, stop: StopSignal, coming: object) -> Status:
+        """Status of this rank, which has tried to read what comes next."""
+        return Status(stop.is_set(), isinstance(coming, UserError), time.monotonic() - self._started)
 
     def _shall_stop(self, stop: StopSignal) -> bool:
         """Whether a signal has come; with several ranks, to any of them before the latest update, as all then know."""
-        return stop.is_set() if self._agreed is None else self._agreed.get("stop", 0.0) > 0
+        return stop.is_set() if self.trainer.ranks is ALONE else self._agreed.stop
 
     def _elapsed_s(self) -> float:
         """Seconds of training; with several ranks the mean of their clocks at the latest update, which all know."""
-        if self._agreed is None:
-            return time.monotonic() - self._started
-        return self._agreed["elapsed_s"] / self._agreed["ranks"] if "ranks" in self._agreed else self._began_at_s
+        return time.monotonic() - self._started if self.trainer.ranks is ALONE else self._agreed.elapsed_s
 
-    def _every(self, updates: int) -> bool:
-        """Whether the update just made is one of every so many (0 = never); a skipped one made no step."""
-        done = self.trainer.updates
-        return updates > 0 and done != self.progress.rounded_off and done % updates == 0
+    def _position(self, *, ends_epoch: bool = False) -> Position:
+        """Where the run is, in epochs as options count them.
 
-    def _epochs_done(self) -> int:
-        """Whole epochs so far, as options count them."""
-        return self.progress.epoch - 1 if self.epochs is None else self.epochs.done(self.trainer.updates)
+        Args:
+            ends_epoch: whether the latest update has ended an epoch of this arm's that isn't counted yet.
+        """
+        updates, progress = self.trainer.updates, self.progress
+        made_step = updates != progress.rounded_off
+        epochs = progress.epoch if ends_epoch else progress.epoch - 1
+        if self.epochs is not None:
+            epochs = self.epochs.done(updates)
+            ends_epoch = made_step and self.epochs.is_end(updates)
+        return Position(updates, epochs, made_step, ends_epoch, progress.validations_since_best, self._elapsed_s())
 
-    def _ended_epoch(self, ends_own: bool) -> int | None:
-        """Number of the epoch, as options count them, that the update just made has ended; None if it hasn't."""
-        if self.epochs is None:
-            return self.progress.epoch if ends_own else None
-        updates = self.trainer.updates
-        return self.epochs.done(updates) if self._every(1) and self.epochs.is_end(updates) else None
-
-    def _due_checkpoints(self, ended: int | None) -> list[str] | None:
-        """Names besides best and last; None if no checkpoint is due at all."""
-        rules = self.options.checkpoints
-        if ended is not None and ended % rules.save_interval == 0:
-            return [] if rules.no_epoch_checkpoints else [f"checkpoint{ended}.pt"]
-        if self._every(rules.save_interval_updates):
-            return [] if ended is not None else [f"checkpoint_{self._epochs_done() + 1}_{self.trainer.updates}.pt"]
-        return None
-
-    def _validation_due(self, ended: int | None) -> bool:
-        rules = self.options.validation
-        return (
-            (ended is not None and ended % rules.validate_interval == 0)
-            or self._every(rules.validate_interval_updates)
-            or self._every(self.options.checkpoints.save_interval_updates)
+    def _limit(self, position: Position) -> str | None:
+        """The limit that has been reached, if any."""
+        updates, schedule, stop_min_lr = self.trainer.updates, self.trainer.schedule, self.options.schedule.stop_min_lr
+        has_ended = (
+            stop_min_lr >= 0
+            and updates > 0
+            and lr_has_ended(schedule(updates), schedule(updates + 1), stop_min_lr=stop_min_lr)
         )
+        return reached_limit(self.options, position, lr_has_ended=has_ended)
 
     def _validate(self, stop: StopSignal) -> list[str]:
         """Validates on every split; returns the names under which the state is one of the best."""
@@ -251,7 +227,7 @@ class TrainingLoop:
 
     def _save(self, names: list[str]) -> None:
         self.progress.elapsed_s = time.monotonic() - self._started
-        state = capture(self.trainer, self.progress, self.constants)  # by all ranks: each has a part of what is carried
+        state = capture(self.trainer, self.progress, self.record)  # by all ranks: each has a part of what is carried
         if self.trainer.ranks.is_first:
             self.folder.save(state, names)
             self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
@@ -266,25 +242,3 @@ class TrainingLoop:
         ranks, parted = self.trainer.ranks, self.trainer.is_sharded or self.task.carried is not None
         if ranks is ALONE or (not parted and ranks.is_first):
             self._save([])
-
-    def _limit(self, ended: int | None = None) -> str | None:
-        """The limit that has been reached, if any.
-
-        Args:
-            ended: number of the epoch that the update just made has ended, where that isn't counted yet.
-        """
-        epochs = self._epochs_done() if ended is None else ended
-        limits, schedule, updates = self.options.run, self.trainer.schedule, self.trainer.updates
-        patience = self.options.validation.patience
-        hours = self._elapsed_s() / 3600
-        if 0 < limits.max_update <= updates:
-            return f"--max-update {limits.max_update}"
-        if 0 < limits.max_epoch <= epochs:
-            return f"--max-epoch {limits.max_epoch}"
-        if 0 < limits.stop_time_hours <= hours:
-            return f"--stop-time-hours {limits.stop_time_hours:g}"
-        if 0 < patience <= self.progress.validations_since_best:
-            return f"--patience {patience}"
-        if updates and schedule(updates + 1) <= min(self.options.schedule.stop_min_lr, schedule(updates)):
-            return f"--stop-min-lr {self.options.schedule.stop_min_lr:g}"
-        return None

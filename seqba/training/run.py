@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import signal
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from seqba import __version__
 from seqba.checkpoints.model import build_model
 from seqba.core import ALONE, Group
-from seqba.core.noise import KEY_VERSION
 from seqba.data.files import atomic_text
 from seqba.distributed import Ranks
 from seqba.distributed.batch_broadcast import BatchBroadcast
@@ -28,9 +25,9 @@ from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
 from seqba.training.arms import BaselineEpochs, Grid, check_ranks, derive_grid
+from seqba.training.batches import count_updates
 from seqba.training.bleu import BleuScorer
 from seqba.training.folder import LAST, CheckpointFolder
-from seqba.training.groups import count_updates
 from seqba.training.log import TrainingLog, quiet_but_first
 from seqba.training.loop import TrainingLoop
 from seqba.training.optimizers import build_optimizer, build_trigger
@@ -44,10 +41,12 @@ from seqba.training.recipe import (
     open_task,
     with_positions_of,
 )
+from seqba.training.record import RunRecord
+from seqba.training.resume import restore
 from seqba.training.schedules import build_schedule, count_decay_updates
 from seqba.training.sharding import shard_model
 from seqba.training.signals import StopSignal
-from seqba.training.state import Start, find_start, origin, restore
+from seqba.training.start import Start, find_start
 from seqba.training.trainer import Trainer, UpdateRules
 
 logger = logging.getLogger(__name__)
@@ -78,13 +77,13 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> in
     if device.type == "cpu":
         keep_freed_memory()
     start = find_start(options.checkpoints)
-    baseline, constants = _describe(recipe if start is None else with_positions_of(start.state, recipe))
+    baseline, record = _describe(recipe if start is None else with_positions_of(start.state, recipe))
     task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(recipe.batches))
     epochs = BaselineEpochs(partial(_baseline_updates, baseline, options.grid.update_freq))
     if ranks.is_first:
         folder.prepare()
-    trainer = _build_trainer(recipe, task, constants, grid, epochs, device, ranks)
-    progress = _begin(trainer, constants, start)
+    trainer = _build_trainer(recipe, task, record, grid, epochs, device, ranks)
+    progress = _begin(trainer, record, start)
     subsets = [name for name in recipe.batches.valid_subset.split(",") if name]
     if not subsets:
         raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
@@ -97,7 +96,7 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> in
     log_options = quiet_but_first(options.log, ranks)
     log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit)
     if ranks.is_first:
-        _write_run(folder, constants, grid, task.batches, trainer)
+        _write_run(folder, record, grid, task.batches, trainer)
     broadcast = None
     if options.run.broadcast_batches and isinstance(ranks, Ranks):
         broadcast = BatchBroadcast(ranks, grid.copies, options.run.distributed_timeout)
@@ -107,7 +106,7 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> in
         grid,
         options,
         progress,
-        constants,
+        record,
         folder,
         log,
         subsets,
@@ -152,23 +151,22 @@ def _check_metric(recipe: Recipe) -> None:
         raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
 
 
-def _describe(recipe: Recipe) -> tuple[RunnableTask, dict[str, Any]]:
-    """The task, and the parts of a checkpoint that stay the same during the run."""
+def _describe(recipe: Recipe) -> tuple[RunnableTask, RunRecord]:
+    """The task, and the identity of the run."""
     task, model = open_task(recipe)
-    cfg = {
-        "task": describe_task(recipe),
-        "model": {"arch": recipe.arch, "options": plain_options(model)},
-        "training": plain_options(recipe.training),
-        "key_version": KEY_VERSION,
-        "version": __version__,
-    }
-    return task, {"cfg": cfg, "task_state": task.state(), "origin": origin(recipe.training.checkpoints)}
+    return task, RunRecord(
+        task=describe_task(recipe),
+        arch=recipe.arch,
+        model=plain_options(model),
+        training=recipe.training,
+        task_state=task.state(),
+    )
 
 
 def _build_trainer(
     recipe: Recipe,
     task: Task[Any],
-    constants: Mapping[str, Any],
+    record: RunRecord,
     grid: Grid,
     epochs: BaselineEpochs,
     device: torch.device,
@@ -176,9 +174,10 @@ def _build_trainer(
 ) -> Trainer[Any]:
     options = recipe.training
     torch.manual_seed(options.grid.seed)
-    model = _on_device(build_model(constants["cfg"]["model"], constants["task_state"]), options, device, ranks)
-    sizes = constants["cfg"]["model"]["options"]
-    width = sizes.get("encoder_embed_dim", sizes.get("decoder_embed_dim"))
+    model = _on_device(
+        build_model({"arch": record.arch, "options": record.model}, record.task_state), options, device, ranks
+    )
+    width = record.model.get("encoder_embed_dim", record.model.get("decoder_embed_dim"))
     epoch_updates = partial(epochs.length, 1)
     schedule = build_schedule(options.schedule, width=width, epoch_updates=epoch_updates)
     rules = UpdateRules(
@@ -204,10 +203,10 @@ def _on_device(model: nn.Module, options: TrainingOptions, device: torch.device,
     return model
 
 
-def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], start: Start | None) -> Progress:
+def _begin(trainer: Trainer[Any], record: RunRecord, start: Start | None) -> Progress:
     if start is None:
         return Progress()
-    progress = restore(start, trainer, constants)
+    progress = restore(start, trainer, record)
     logger.info(
         "going on from %s: update %d, epoch %d, %d updates into it",
         start.path,
@@ -219,21 +218,21 @@ def _begin(trainer: Trainer[Any], constants: Mapping[str, Any], start: Start | N
 
 
 def _write_run(
-    folder: CheckpointFolder, constants: Mapping[str, Any], grid: Grid, batches: BatchOptions, trainer: Trainer[Any]
+    folder: CheckpointFolder, record: RunRecord, grid: Grid, batches: BatchOptions, trainer: Trainer[Any]
 ) -> None:
     """`run.json`: what was resolved, so that a run can be repeated from its folder."""
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     resolved = {
-        **constants["cfg"],
+        **record.cfg(),
         "torch_version": str(torch.__version__),
         "device": str(trainer.device),
         "seed": trainer.rules.seed,
-        "arm": constants["cfg"]["training"]["grid"]["arm"],
+        "arm": record.training.grid.arm,
         "shards_per_update": list(grid.shards_per_epoch),
         "shard": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
         "copies": grid.copies,
         "parameters": parameters,
-        "task_state": constants["task_state"],
+        "task_state": record.task_state,
     }
     sizes = {"tokens": batches.max_tokens, "rows": batches.batch_size}
     told = " and ".join(f"{size} {unit}" for unit, size in sizes.items() if size is not None)

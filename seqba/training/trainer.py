@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
 from seqba.distributed import collective_errors, is_sharded, reshard, whole_tensor
 from seqba.errors import UserError
-from seqba.runtime.devices import to_device
 from seqba.tasks import Task
+from seqba.training.agreement import GOING_ON, Status
 from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
+from seqba.training.batches import UpdateBatch
 from seqba.training.optimizers import check_averages
 from seqba.training.schedules import Schedule
 from seqba.training.sharding import fit_averages
@@ -42,7 +43,7 @@ class UpdateReport:
         grad_norm: L2 norm of the merged gradient before clipping.
         clipped: whether it was scaled down.
         skipped: whether the loss or gradient was not finite, so that no step was made.
-        notes: what `update` was given to note, added up over the ranks.
+        status: of all ranks as the update began.
     """
 
     update: int
@@ -53,7 +54,7 @@ class UpdateReport:
     grad_norm: float
     clipped: bool
     skipped: bool
-    notes: Mapping[str, float] = field(default_factory=dict)
+    status: Status = GOING_ON
 
     @property
     def loss(self) -> float:
@@ -134,36 +135,34 @@ class Trainer(Generic[Batch]):
         self.device = next(model.parameters()).device
         self._plan = parse_plan(rules.plan)
 
-    def update(self, shards: Sequence[Batch], notes: Mapping[str, float] | None = None) -> UpdateReport:
-        """One optimizer step on the grid of these shards × copies, unless the loss or gradient isn't finite.
+    def update(self, batch: UpdateBatch[Batch], status: Status = GOING_ON) -> UpdateReport:
+        """One optimizer step on the grid of micro-batches × copies, unless the loss or gradient isn't finite.
 
         Args:
-            shards: of the whole update; on a rank, only those that have a cell there are asked for.
-            notes: numbers that come back in the report, added up over the ranks.
+            batch: the micro-batches, of which this process has those with cells here.
+            status: of this rank; that of all ranks comes back in the report.
 
         Raises:
             UserError: after `max_skipped_updates` updates in a row that had to be skipped.
         """
         number = self.updates + 1
-        own = _OwnShards(shards, self.ranks.cells(len(shards), self.rules.copies))
-        count = self.task.count
         self.model.train()
         step = grid_gradient(
             self.model,
-            own.on(self.device),
+            batch.to(self.device),
             self.loss,
             copies=self.rules.copies,
-            weight=own.total(self.task.weight),
+            weight=batch.weight(self.task),
             plan=self._plan,
             seed=self.rules.seed,
             update=number,
             ranks=self.ranks,
-            also_sum=(own.total_of_first_copies(count), own.total(count), *(notes or {}).values()),
+            also_sum=(*batch.counts(self.task), *status.as_sums()),
             end_update=False,
         )
-        unique, processed, *noted = step.also
+        unique, processed, *sums = step.also
         grad_norm = self._clip()
-        lr = self.schedule(number) * self.task.learning_rate_factor(own.first)
+        lr = self.schedule(number) * self.task.learning_rate_factor(batch.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
         if not skipped:
             self._step(number, lr)
@@ -178,7 +177,7 @@ class Trainer(Generic[Batch]):
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,
-            notes=dict(zip(notes or {}, noted, strict=True)),
+            status=Status.agreed(sums, self.ranks.size),
         )
         self._count(report)
         return report
@@ -255,10 +254,6 @@ class Trainer(Generic[Batch]):
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": fitting})
         check_averages(self.optimizer)
 
-    def own_shards(self, shards: int) -> list[int]:
-        """Which of an update's shards have cells in this process."""
-        return [shard for shard, _ in self.ranks.cells(shards, self.rules.copies)]
-
     def _carry_on(self, *, skipped: bool) -> None:
         """What the passes gathered or left for the next update counts, unless the update was thrown away."""
         finish_update(self.model, keep=not skipped)
@@ -302,42 +297,3 @@ class Trainer(Generic[Batch]):
 def _totals(step: Step, processed: float) -> Totals:
     """An update's sums."""
     return Totals(step.loss * step.weight, step.weight, processed, step.sums)
-
-
-class _OwnShards(Generic[Batch]):
-    """The shards of an update that have cells in this process: what they count, and how they get to the device."""
-
-    def __init__(self, shards: Sequence[Batch], cells: Sequence[tuple[int, range]]) -> None:
-        self._cells = cells
-        self._shards = {shard: shards[shard] for shard, _ in cells}
-        self._length = len(shards)
-
-    @property
-    def first(self) -> Batch:
-        """Any of them."""
-        return next(iter(self._shards.values()))
-
-    def total(self, of: Callable[[Batch], float]) -> float:
-        """The sum over this process's cells."""
-        return sum(len(copies) * of(self._shards[shard]) for shard, copies in self._cells)
-
-    def total_of_first_copies(self, of: Callable[[Batch], float]) -> float:
-        """The sum over those shards whose first copy is here, so that every shard counts on one rank."""
-        return sum(of(self._shards[shard]) for shard, copies in self._cells if 0 in copies)
-
-    def on(self, device: torch.device) -> _Moved[Batch]:
-        """The update's shards, each moved to the device when it is asked for."""
-        return _Moved(self._shards, self._length, device)
-
-
-@dataclass(frozen=True)
-class _Moved(Sequence[Batch]):
-    shards: Mapping[int, Batch]
-    length: int
-    device: torch.device
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, number: Any) -> Any:
-        return to_device(self.shards[number], self.device)

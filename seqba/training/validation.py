@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from seqba.distributed.batch_broadcast import attempted, is_unread, whose
+from seqba.distributed.batch_broadcast import read_or_error
+from seqba.errors import UserError
 from seqba.runtime.devices import to_device
 from seqba.tasks import Shards
-from seqba.training.agreement import summed
+from seqba.training.agreement import Status
 from seqba.training.totals import Totals
 from seqba.training.trainer import Trainer
-
-
-class Interrupted(Exception):
-    """A signal asked to stop before the validation was through."""
-
-
-class Ends(NamedTuple):
-    """Reasons to end a validation early: on how many ranks each holds."""
-
-    stopped: float = 0.0
-    unread: float = 0.0
 
 
 def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[[], bool]) -> dict[str, float]:
@@ -42,7 +32,7 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
         Interrupted: as soon as `should_stop()`.
         UserError: if a batch can't be read, here or on another rank.
     """
-    totals, ends = Totals(), Ends()
+    totals, status = Totals(), Status()
     batch: Any = None
     is_divided = trainer.task.carried is None
     first, step = (trainer.ranks.rank, trainer.ranks.size) if is_divided else (0, 1)
@@ -53,29 +43,18 @@ def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[
             is_idle = number >= len(batches)
             if is_idle and not trainer.is_sharded:
                 break
-            batch = attempted(partial(batches.__getitem__, 0 if is_idle else number))
-            ends = _agreed(trainer, Ends(float(should_stop()), is_unread(batch)))
-            if any(ends):
+            batch = read_or_error(partial(batches.__getitem__, 0 if is_idle else number))
+            status = Status(should_stop(), isinstance(batch, UserError))
+            if trainer.is_sharded:  # the others can't go on without this rank
+                status = status.over(trainer.ranks, trainer.device)
+            if status.stop or status.unreadable:
                 break
             loss, weight, extras = trainer.loss(trainer.model, to_device(batch, trainer.device))
             if is_idle:
                 break
             totals.add(loss, weight, trainer.task.count(batch), extras)
-    totals, ends = _merged(trainer.ranks.gather((totals, ends)), is_divided=is_divided)
-    if ends.unread:
-        raise whose(batch)
-    if ends.stopped:
-        raise Interrupted
-    return totals.metrics(trainer.task.unit)
-
-
-def _agreed(trainer: Trainer[Any], ends: Ends) -> Ends:
-    """Reasons to end here: with sharded parameters those of any rank, as the others can't go on without it."""
-    return Ends(*summed(trainer.ranks, ends, trainer.device)) if trainer.is_sharded else ends
-
-
-def _merged(parts: Sequence[tuple[Totals, Ends]], *, is_divided: bool) -> tuple[Totals, Ends]:
-    """The ranks' sums: added up where each had a part of the batches, anybody's where each had all of them."""
-    totals = Totals()
-    totals.add_all([own for own, _ in parts][: None if is_divided else 1])
-    return totals, Ends(*map(sum, zip(*(ends for _, ends in parts), strict=True)))
+    parts = trainer.ranks.gather((totals, status))
+    Status.merged([own for _, own in parts]).raise_if_ended(batch)
+    whole = Totals()
+    whole.add_all([own for own, _ in (parts if is_divided else parts[:1])])
+    return whole.metrics(trainer.task.unit)

@@ -16,7 +16,8 @@ from seqba.errors import UserError
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
-from seqba.training.trainer import Trainer, UpdateRules
+from seqba.training.batches import UpdateBatch
+from seqba.training.trainer import Trainer, UpdateReport, UpdateRules
 
 FIELDS = {kind: set(kind.__dataclass_fields__) for kind in (StreamOptions, BatchOptions, CriterionOptions)}
 
@@ -27,6 +28,10 @@ def open_task(data: Path | str, *, seed: int = 1, **options: Any) -> StreamLangu
         kind(**{name: value for name, value in given.items() if name in names}) for kind, names in FIELDS.items()
     )
     return StreamLanguageModeling(str(data), streams, batches, criterion, seed=seed)
+
+
+def update(trainer: Trainer[Any], micro_batches: list[Any]) -> UpdateReport:
+    return trainer.update(UpdateBatch.of(micro_batches, trainer.rules.copies))
 
 
 def make_model(dtype: torch.dtype = torch.float64) -> AWDLSTM:
@@ -101,7 +106,7 @@ def train(data: Path, plans: list[str], *, shards: int = 2, copies: int = 3, **o
         trainer = Trainer(task, model, optimizer, lambda _: lr, UpdateRules(copies=copies, plan=plan, seed=1))
         if before is not None:  # as a run that goes on under another plan
             trainer.load_state_dict(before.state_dict(), keep_plan=False, keep_carried=True)
-        report = trainer.update([windows[number * shards + shard] for shard in range(shards)])
+        report = update(trainer, [windows[number * shards + shard] for shard in range(shards)])
         carried = trainer.state_dict()["carried"]["shards"]
         assert report.lr == pytest.approx(lr * windows[number * shards].tokens.shape[1] / 10)
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), carried
@@ -140,11 +145,11 @@ def test_a_skipped_update_leaves_the_states_as_they_were(alphabet: Path) -> None
     windows = task.epoch(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     trainer = Trainer(task, model, optimizer, lambda _: 0.0, UpdateRules(copies=2, plan="stacked", seed=1))
-    trainer.update([windows[0]])
+    update(trainer, [windows[0]])
     before = [part.clone() for part in trainer.state_dict()["carried"]["shards"][0]]
     with torch.no_grad():
         model.output_bias.fill_(float("nan"))
-    assert trainer.update([windows[1]]).skipped
+    assert update(trainer, [windows[1]]).skipped
     for one, other in zip(trainer.state_dict()["carried"]["shards"][0], before, strict=True):
         assert torch.equal(one, other)
 
@@ -159,10 +164,10 @@ def test_an_epoch_begins_with_zeros_even_if_its_first_window_is_skipped(alphabet
     windows = task.epoch(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     trainer = Trainer(task, model, optimizer, lambda _: 0.0, UpdateRules(copies=2, plan="looped", seed=1))
-    trainer.update([windows[0]])
+    update(trainer, [windows[0]])
     with torch.no_grad():
         model.output_bias.fill_(float("nan"))
-    assert trainer.update([task.epoch(2, 1)[0]]).skipped
+    assert update(trainer, [task.epoch(2, 1)[0]]).skipped
     assert trainer.state_dict()["carried"]["shards"] == []
 
 
@@ -234,7 +239,7 @@ def test_the_toy_text_is_learned(tmp_path: Path) -> None:
     for epoch in range(1, 8):
         windows = task.epoch(epoch, 1)
         for number in range(len(windows)):
-            trainer.update([windows[number]])
+            update(trainer, [windows[number]])
     model.eval()
     planned = task.validation("valid")
     with torch.no_grad():

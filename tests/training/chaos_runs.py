@@ -27,8 +27,8 @@ import seqba.training.loop
 from seqba.checkpoints.file import read_checkpoint
 from seqba.cli.command import run
 from seqba.cli.train import main
+from seqba.training.batches import EpochUpdates
 from seqba.training.folder import LAST
-from seqba.training.groups import Group
 from seqba.training.trainer import Trainer
 
 RUN = [
@@ -61,7 +61,7 @@ class Watch:
     def follow(self, rank: int) -> None:
         """Has the functions of this process's rank tell where they are."""
         for owner, name, phase in (
-            (Group, "load", "data"),
+            (EpochUpdates, "read", "data"),
             (Trainer, "update", "update"),
             (seqba.training.loop, "validate", "validation"),
             (seqba.training.folder, "write_checkpoint", "checkpoint"),

@@ -32,7 +32,7 @@ from seqba.cli.command import run
 from seqba.cli.train import main
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.groups import Group
+from seqba.training.batches import EpochUpdates
 from seqba.training.loop import TrainingLoop
 from seqba.training.trainer import Trainer
 
@@ -136,7 +136,7 @@ def arm(failure: Failure, flag: Path) -> None:
     if rank != failure.rank:
         return
     if failure.phase == "data":
-        _before(Group, "_read", failure, flag, lambda: _fail(failure, flag), training=None)
+        _before(EpochUpdates, "_read", failure, flag, lambda: _fail(failure, flag), training=None)
     elif failure.phase == "forward":
         _before(Trainer, "loss", failure, flag, lambda: _fail(failure, flag))
     elif failure.phase == "validation" and failure.what == "unreadable":

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from sums import Line, SquaresTask
 
-from seqba.core.noise import KEY_VERSION
-from seqba.options import plain_options
 from seqba.training.arms import derive_grid
 from seqba.training.folder import CheckpointFolder
 from seqba.training.log import TrainingLog
@@ -27,9 +25,11 @@ from seqba.training.options import (
     ValidationOptions,
 )
 from seqba.training.progress import Progress
+from seqba.training.record import RunRecord
+from seqba.training.resume import restore
 from seqba.training.schedules import build_schedule
 from seqba.training.signals import StopSignal
-from seqba.training.state import find_start, origin, restore
+from seqba.training.start import find_start
 from seqba.training.trainer import Trainer, UpdateRules
 
 
@@ -50,18 +50,13 @@ def make_options(save_dir: Path, **changes: Any) -> TrainingOptions:
     return TrainingOptions(**groups)
 
 
-def make_constants(options: TrainingOptions, task: SquaresTask, **batches: Any) -> dict[str, Any]:
+def make_record(options: TrainingOptions, task: SquaresTask, **batches: Any) -> RunRecord:
     given = {"train_subset": "train", "max_tokens": 9, "batch_size": None, "required_batch_size_multiple": 8}
-    cfg = {
-        "task": {
-            "batches": {**given, **batches},
-            "criterion": {"criterion": "squares", "label_smoothing": 0.0, "sentence_avg": False},
-        },
-        "model": {"arch": "line", "options": {"width": 4, "dropout": 0.5}},
-        "training": plain_options(options),
-        "key_version": KEY_VERSION,
+    groups = {
+        "batches": {**given, **batches},
+        "criterion": {"criterion": "squares", "label_smoothing": 0.0, "sentence_avg": False},
     }
-    return {"cfg": cfg, "task_state": task.state(), "origin": origin(options.checkpoints)}
+    return RunRecord(groups, "line", {"width": 4, "dropout": 0.5}, options, task.state())
 
 
 def make_loop(options: TrainingOptions, task: SquaresTask | None = None, **parts: Any) -> TrainingLoop:
@@ -81,13 +76,13 @@ def make_loop(options: TrainingOptions, task: SquaresTask | None = None, **parts
     trainer = Trainer(
         task, model, optimizer, build_schedule(options.schedule, width=4, epoch_updates=int), rules, trigger
     )
-    constants = make_constants(options, task)
+    record = make_record(options, task)
     start = find_start(options.checkpoints)
-    progress = Progress() if start is None else restore(start, trainer, constants)
+    progress = Progress() if start is None else restore(start, trainer, record)
     folder = CheckpointFolder(options.checkpoints)
     folder.prepare()
     log = TrainingLog(options.log, torch.device("cpu"))
-    return TrainingLoop(task, trainer, grid, options, progress, constants, folder, log, ["valid"], **parts)
+    return TrainingLoop(task, trainer, grid, options, progress, record, folder, log, ["valid"], **parts)
 
 
 class StopAfter(StopSignal):

@@ -14,8 +14,8 @@ from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.training.agreement import Interrupted, Status
 from seqba.training.bleu import BleuOptions, BleuScorer
-from seqba.training.validation import Interrupted
 
 
 class Reverser(nn.Module):
@@ -85,7 +85,7 @@ def test_ranks_translate_a_part_each_and_all_have_the_whole_score(task: Translat
     ]
     # Corpus BLEU doesn't depend on the order of the sentences.
     assert scores[-1] == {"bleu": pytest.approx(alone["bleu"], rel=1e-9)}
-    sizes = [len(hypotheses) for hypotheses, _ in said]
+    sizes = [len(hypotheses) for (hypotheses, _), _ in said]
     assert sum(sizes) == len(task.validation("valid").batches.rows)
     assert max(sizes) - min(sizes) <= 1
 
@@ -95,7 +95,7 @@ def test_a_stop_on_one_rank_stops_the_translation_on_all(task: Translation) -> N
     said: list[Any] = []
     with pytest.raises(Interrupted):
         BleuScorer(task, options, InTurn(0, 2, said=said))(Reverser(), "valid", lambda: True)
-    assert [type(what) for what in said] == [Interrupted]
+    assert [status for _, status in said] == [Status(stop=True)]
     with pytest.raises(Interrupted):
         BleuScorer(task, options, InTurn(1, 2, said=said))(Reverser(), "valid", lambda: False)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ from sums import Rows, SquaresTask, poison
 from torch import Tensor
 
 from seqba.errors import UserError
+from seqba.training.agreement import Interrupted, Status
+from seqba.training.batches import UpdateBatch
 from seqba.training.folder import LAST
-from seqba.training.groups import Groups
 from seqba.training.loop import TrainingLoop
 from seqba.training.signals import StopSignal
-from seqba.training.validation import Interrupted
 
 
 def names(path: Path) -> list[str]:
@@ -32,29 +31,6 @@ def watch(loop: TrainingLoop, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(loop.log, "validation", lambda subset, metrics, progress, update: events.append(update))
     monkeypatch.setattr(loop.folder, "save", lambda state, names: events.append(names))
     return events
-
-
-def test_groups_of_shards() -> None:
-    groups = Groups(list("abcdefg"), 3)
-    assert [len(groups[number]) for number in range(len(groups))] == [3, 3, 1]
-    for number, expected in enumerate(["abc", "def", "g"]):
-        group = groups[number]
-        group.load(range(len(group)), through=None)
-        assert [group[place] for place in range(len(group))] == list(expected)
-
-
-def test_a_group_reads_only_what_it_is_told_to() -> None:
-    class Reader(list[str]):
-        read: list[int] = []  # noqa: RUF012
-
-        def __getitem__(self, number: Any) -> Any:
-            self.read.append(number)
-            return super().__getitem__(number)
-
-    shards = Reader("abcdefg")
-    group = Groups(shards, 3)[1]
-    group.load([2], through=None)
-    assert (group[2], shards.read) == ("f", [5])
 
 
 @pytest.mark.parametrize(
@@ -161,12 +137,12 @@ def test_stopped_at_any_update_equals_never_stopped(stop_after: int, tmp_path: P
     stop = StopSignal()
     made = loop.trainer.update
 
-    def update_and_stop(shards: Sequence[Rows], notes: Any) -> Any:
+    def update_and_stop(batch: UpdateBatch[Rows], status: Status) -> Any:
         nonlocal updates
         updates += 1
         if updates == stop_after:
             stop.received = 15  # type: ignore[assignment]
-        return made(shards, notes)
+        return made(batch, status)
 
     loop.trainer.update = update_and_stop  # type: ignore[method-assign]
     assert loop.run(stop) is None
@@ -189,10 +165,10 @@ def test_a_stop_during_validation_leaves_it_for_the_next_start(tmp_path: Path, m
     stop = StopSignal()
     stop_at_last = loop.trainer.update
 
-    def update(shards: Sequence[Rows], notes: Any) -> Any:
+    def update(batch: UpdateBatch[Rows], status: Status) -> Any:
         if loop.trainer.updates == 3:
             stop.received = 15  # type: ignore[assignment]
-        return stop_at_last(shards, notes)
+        return stop_at_last(batch, status)
 
     loop.trainer.update = update  # type: ignore[method-assign]
     assert loop.run(stop) is None

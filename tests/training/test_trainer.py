@@ -10,13 +10,19 @@ from sums import Line, Rows, SquaresTask, poison
 from torch import Tensor, nn
 
 from seqba.errors import UserError
-from seqba.training.trainer import Trainer, UpdateRules
+from seqba.training.agreement import Status
+from seqba.training.batches import UpdateBatch
+from seqba.training.trainer import Trainer, UpdateReport, UpdateRules
 
 
 def make_trainer(task: SquaresTask, model: Line, lr: float = 0.1, **rules: Any) -> Trainer[Rows]:
     optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
     values: dict[str, Any] = {"copies": 1, "plan": "stacked", "seed": 1, **rules}
     return Trainer(task, model, optimizer, lambda update: lr / update, UpdateRules(**values))
+
+
+def update(trainer: Trainer[Rows], micro_batches: list[Rows], *more: Any) -> UpdateReport:
+    return trainer.update(UpdateBatch.of(micro_batches, trainer.rules.copies), *more)
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
@@ -30,7 +36,7 @@ def test_weights_decay_until_they_shall_not(kind: type[torch.optim.Optimizer], e
     optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["weight_decay"]))
     trainer = Trainer(task, model, optimizer, lambda _: 1e-3, rules)
     for _ in range(4):
-        trainer.update(task.batches[:1])
+        update(trainer, task.batches[:1])
     assert seen == ([0.5] * 4 if end is None else [0.5, 0.5, 0, 0])
 
 
@@ -44,7 +50,7 @@ def test_a_step_by_hand() -> None:
     batch = task.batches[0]
     errors = batch.values @ before - batch.target
     gradient = 2 * errors @ batch.values / 4
-    report = make_trainer(task, model).update([batch])
+    report = update(make_trainer(task, model), [batch])
     assert torch.allclose(model.weight, before - 0.1 * gradient, rtol=1e-5)
     assert report.loss == pytest.approx(float(errors.square().mean()), rel=1e-5)
     assert report.means["nll"] == pytest.approx(report.loss / 4, rel=1e-6)  # half the loss, over two tokens a row
@@ -57,8 +63,8 @@ def test_shards_times_copies_equal_one_large_batch(copies: int) -> None:
     task = SquaresTask()
     shards = [task.batches[0], Rows(task.batches[1].values[:1], task.batches[1].target[:1]), task.batches[2]]
     apart, together = Line(), Line()
-    many = make_trainer(task, apart, copies=copies).update(shards)
-    one = make_trainer(task, together).update([merged(shards)])
+    many = update(make_trainer(task, apart, copies=copies), shards)
+    one = update(make_trainer(task, together), [merged(shards)])
     assert torch.allclose(apart.weight, together.weight, rtol=1e-5)
     assert many.loss == pytest.approx(one.loss, rel=1e-5)
     assert many.means["nll"] == pytest.approx(one.means["nll"], rel=1e-5)
@@ -73,11 +79,11 @@ def test_noise_does_not_depend_on_the_plan(plan: str) -> None:
     for trained, chosen in ((expected, "stacked"), (model, plan)):
         trainer = make_trainer(task, trained, copies=3, plan=chosen)
         for number in range(3):
-            trainer.update(task.batches[number : number + 2])
+            update(trainer, task.batches[number : number + 2])
     assert torch.allclose(expected.weight, model.weight, rtol=1e-5)
 
 
-def test_names_of_sums_and_notes_are_free() -> None:
+def test_names_of_sums_are_free() -> None:
     names = ("loss", "weight", "count", "unique", "processed", "unread")
 
     class Named(SquaresTask):
@@ -86,9 +92,9 @@ def test_names_of_sums_and_notes_are_free() -> None:
             return loss, weight, {**sums, **dict.fromkeys(names, torch.tensor(24.0))}
 
     batches = SquaresTask().batches[:2]
-    expected = make_trainer(SquaresTask(), Line(), copies=3).update(batches)
-    report = make_trainer(Named(), Line(), copies=3).update(batches, dict.fromkeys(names, 5.0))
-    assert report.notes == dict.fromkeys(names, 5.0)
+    expected = update(make_trainer(SquaresTask(), Line(), copies=3), batches)
+    report = update(make_trainer(Named(), Line(), copies=3), batches, Status(True, True, 5.0))
+    assert report.status == Status(True, True, 5.0)
     for name in ("loss", "weight", "unique", "processed"):
         assert getattr(report, name) == getattr(expected, name)
     assert report.means == {**expected.means, **dict.fromkeys(names, 1.0)}  # 24 for 3 copies of 4 rows of two tokens
@@ -100,19 +106,19 @@ def test_the_noise_is_keyed_by_the_update() -> None:
     for updates in (0, 0, 1):
         trainer = make_trainer(task, Line(dropout=0.5), copies=2)
         trainer.updates = updates
-        losses.append(trainer.update(task.batches[:1]).loss)
+        losses.append(update(trainer, task.batches[:1]).loss)
     assert losses[0] == losses[1] != losses[2]
 
 
 def test_clipping_reports_the_norm_before_it() -> None:
     task, free, clipped = SquaresTask(), Line(), Line()
     start = free.weight.detach().clone()
-    norm = make_trainer(task, free).update(task.batches[:1]).grad_norm
-    report = make_trainer(task, clipped, clip_norm=norm / 4).update(task.batches[:1])
+    norm = update(make_trainer(task, free), task.batches[:1]).grad_norm
+    report = update(make_trainer(task, clipped, clip_norm=norm / 4), task.batches[:1])
     assert report.clipped
     assert report.grad_norm == norm
     assert torch.allclose(clipped.weight - start, (free.weight - start) / 4, rtol=1e-4)
-    assert not make_trainer(task, Line(), clip_norm=2 * norm).update(task.batches[:1]).clipped
+    assert not update(make_trainer(task, Line(), clip_norm=2 * norm), task.batches[:1]).clipped
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -120,11 +126,11 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(value: float) -
     task, model = SquaresTask(), Line()
     trainer = make_trainer(task, model, clip_norm=1.0)
     before = model.weight.detach().clone()
-    report = trainer.update([task.batches[0], poison(task.batches[1], value)])
+    report = update(trainer, [task.batches[0], poison(task.batches[1], value)])
     assert report.skipped
     assert (trainer.updates, trainer.skipped) == (0, 1)
     assert torch.equal(model.weight, before)
-    good = trainer.update(task.batches[:1])
+    good = update(trainer, task.batches[:1])
     assert (good.update, good.skipped, trainer.updates, trainer.skipped) == (1, False, 1, 1)
     assert torch.isfinite(model.weight).all()
 
@@ -136,26 +142,26 @@ def test_an_infinite_loss_with_a_finite_gradient_is_skipped_too() -> None:
             return total + math.inf, weight, extras
 
     task, model = Offset(), Line()
-    assert make_trainer(task, model).update(task.batches[:1]).skipped
+    assert update(make_trainer(task, model), task.batches[:1]).skipped
 
 
 def test_too_many_in_a_row_end_the_run() -> None:
     task = SquaresTask()
     trainer = make_trainer(task, Line(), max_skipped_updates=3)
     bad = [poison(task.batches[0])]
-    trainer.update(bad)
-    trainer.update(bad)
-    trainer.update(task.batches[:1])  # a good one starts the count anew
-    trainer.update(bad)
-    trainer.update(bad)
+    update(trainer, bad)
+    update(trainer, bad)
+    update(trainer, task.batches[:1])  # a good one starts the count anew
+    update(trainer, bad)
+    update(trainer, bad)
     with pytest.raises(UserError, match="no finite loss and gradient for 3 updates in a row"):
-        trainer.update(bad)
+        update(trainer, bad)
 
 
 def test_state_comes_back() -> None:
     task = SquaresTask()
     trainer = make_trainer(task, Line(), copies=4, plan="auto")
-    trainer.update(task.batches[:1])
+    update(trainer, task.batches[:1])
     state = trainer.state_dict()
     assert (state["updates"], state["skipped"], state["skipped_in_a_row"]) == (1, 0, 0)
     assert state["copies_per_pass"] >= 4  # as many as memory suits, not as there were
@@ -170,8 +176,8 @@ def test_state_comes_back() -> None:
 def test_bf16_keeps_float32_weights_and_gradients() -> None:
     task, model = SquaresTask(), Line()
     plain = Line()
-    report = make_trainer(task, model, bf16=True).update(task.batches[:1])
-    expected = make_trainer(task, plain).update(task.batches[:1])
+    report = update(make_trainer(task, model, bf16=True), task.batches[:1])
+    expected = update(make_trainer(task, plain), task.batches[:1])
     assert model.weight.dtype == torch.float32
     assert report.loss != expected.loss
     assert report.loss == pytest.approx(expected.loss, rel=0.05)

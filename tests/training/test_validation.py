@@ -8,8 +8,9 @@ import torch
 from sums import Line, Rows, SquaresTask
 from torch import Tensor, nn
 
+from seqba.training.agreement import Interrupted
 from seqba.training.trainer import Trainer, UpdateRules
-from seqba.training.validation import Interrupted, validate
+from seqba.training.validation import validate
 
 
 def test_means_without_noise_over_the_whole_split() -> None:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from seqba.core import ALONE
 from seqba.core.group import local_part
 from seqba.distributed import Ranks
+from seqba.training.agreement import Interrupted
 from seqba.training.sharding import shard_model
 from seqba.training.trainer import Trainer, UpdateRules
-from seqba.training.validation import Interrupted, validate
+from seqba.training.validation import validate
 
 SIZE = 3
 TIMEOUT = timedelta(seconds=60)

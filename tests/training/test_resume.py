@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import make_constants, make_loop, make_options
+from small_runs import make_loop, make_options, make_record
 from sums import SquaresTask
 
 from seqba.checkpoints.file import read_checkpoint, write_checkpoint
 from seqba.errors import UserError
 from seqba.training.folder import LAST
 from seqba.training.progress import Progress
+from seqba.training.resume import restore
 from seqba.training.signals import StopSignal
-from seqba.training.state import Resets, Start, find_start, restore
+from seqba.training.start import Resets, Start, find_start
 
 
 @pytest.fixture
@@ -133,17 +134,17 @@ def test_another_grid_is_refused(changes: dict[str, Any], named: str, trained: P
 
 def test_noise_of_another_key_version_is_refused_unless_the_data_starts_over(trained: Path) -> None:
     options = make_options(trained)
-    constants = make_constants(options, SquaresTask())
-    constants["cfg"]["key_version"] += 1
+    record = make_record(options, SquaresTask())
+    record = replace(record, key_version=record.key_version + 1)
     for resets, state in (
         (Resets(), torch.load(trained / LAST)),
         (Resets(optimizer=True), without_key_version(trained)),
     ):
         start = Start(trained / LAST, state, resets)
         with pytest.raises(UserError, match=r"key version 1, and this version of seqba draws that of 2: .*--save-dir"):
-            restore(start, make_loop(options).trainer, constants)
+            restore(start, make_loop(options).trainer, record)
     start = Start(trained / LAST, torch.load(trained / LAST), Resets(dataloader=True))
-    assert restore(start, make_loop(options).trainer, constants).epoch == 1
+    assert restore(start, make_loop(options).trainer, record).epoch == 1
 
 
 def without_key_version(folder: Path) -> dict[str, Any]:
@@ -157,11 +158,11 @@ def without_key_version(folder: Path) -> dict[str, Any]:
 def test_other_batches_are_refused(trained: Path) -> None:
     options = make_options(trained)
     loop = make_loop(options)
-    constants = make_constants(options, SquaresTask(), max_tokens=10)
+    record = make_record(options, SquaresTask(), max_tokens=10)
     start = find_start(options.checkpoints)
     assert start is not None
     with pytest.raises(UserError, match=r"--max-tokens 10 \(it had 9\)"):
-        restore(start, loop.trainer, constants)
+        restore(start, loop.trainer, record)
 
 
 def test_other_blocks_of_text_are_refused(tmp_path: Path) -> None:
@@ -171,20 +172,19 @@ def test_other_blocks_of_text_are_refused(tmp_path: Path) -> None:
     blocks = {"tokens_per_sample": 32, "sample_break_mode": "none", "add_bos_token": False}
     state["cfg"]["task"]["blocks"] = blocks
     for name, value in (("tokens_per_sample", 64), ("sample_break_mode", "eos"), ("add_bos_token", True)):
-        constants = make_constants(options, SquaresTask())
-        constants["cfg"]["task"]["blocks"] = {**blocks, name: value}
+        record = make_record(options, SquaresTask())
+        record = replace(record, task={**record.task, "blocks": {**blocks, name: value}})
         with pytest.raises(UserError, match=rf"--{name.replace('_', '-')} {value} \(it had {blocks[name]}\)"):
-            restore(Start(tmp_path / LAST, state, Resets()), make_loop(options).trainer, constants)
+            restore(Start(tmp_path / LAST, state, Resets()), make_loop(options).trainer, record)
 
 
 def test_another_family_of_models_is_refused_by_its_architecture(trained: Path) -> None:
     options = make_options(trained)
-    constants = make_constants(options, SquaresTask())
-    constants["cfg"]["model"] = {"arch": "curve", "options": {"bend": 4, "dropout": 0.5}}
+    record = replace(make_record(options, SquaresTask()), arch="curve", model={"bend": 4, "dropout": 0.5})
     start = find_start(options.checkpoints)
     assert start is not None
     with pytest.raises(UserError, match=r"can't go on with --arch curve \(it had line\): .*another --save-dir"):
-        restore(start, make_loop(options).trainer, constants)
+        restore(start, make_loop(options).trainer, record)
 
 
 def test_another_grid_is_fine_when_the_data_starts_over(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -214,19 +214,19 @@ def test_another_model_or_dictionary_is_refused(trained: Path) -> None:
     loop = make_loop(options)
     start = find_start(options.checkpoints)
     assert start is not None
-    constants = make_constants(options, SquaresTask())
-    constants["cfg"]["model"]["options"]["width"] = 5
+    record = make_record(options, SquaresTask())
+    record = replace(record, model={**record.model, "width": 5})
     with pytest.raises(UserError, match=r"--width 5 \(it had 4\).*another --save-dir"):
-        restore(start, loop.trainer, constants)
-    other = make_constants(options, SquaresTask())
-    other["task_state"] = {**other["task_state"], "sha256": "0"}
+        restore(start, loop.trainer, record)
+    other = make_record(options, SquaresTask())
+    other = replace(other, task_state={**other.task_state, "sha256": "0"})
     with pytest.raises(UserError, match=r"on other data \(sha256 differ\).*, or take another --save-dir"):
         restore(start, loop.trainer, other)
     with pytest.raises(UserError, match=r"on other data \(sha256 differ\).*, or take another checkpoint"):
         restore(replace(start, is_named=True), loop.trainer, other)
-    constants = {**make_constants(options, SquaresTask()), "task_state": {"task": "cubes"}}
+    record = replace(make_record(options, SquaresTask()), task_state={"task": "cubes"})
     with pytest.raises(UserError, match=r"is of --task squares, and this run of --task cubes: take another --save-dir"):
-        restore(start, loop.trainer, constants)
+        restore(start, loop.trainer, record)
 
 
 @pytest.mark.parametrize("part", ["progress", "trainer"])
@@ -240,20 +240,20 @@ def test_a_checkpoint_without_its_position_is_told(part: str, trained: Path) -> 
         restore(
             Start(trained / LAST, state, Resets(optimizer=True)),
             make_loop(options).trainer,
-            make_constants(options, SquaresTask()),
+            make_record(options, SquaresTask()),
         )
 
 
 def test_a_checkpoint_without_its_optimizer_names_the_ways_on(trained: Path) -> None:
     options = make_options(trained)
-    constants = make_constants(options, SquaresTask())
+    record = make_record(options, SquaresTask())
     state = torch.load(trained / LAST)
     del state["last_optimizer_state"]
     with pytest.raises(
         UserError, match=r"has no optimizer state.*add --reset-optimizer .* --finetune-from-model .*last"
     ):
-        restore(Start(trained / LAST, state, Resets()), make_loop(options).trainer, constants)
-    progress = restore(Start(trained / LAST, state, Resets(optimizer=True)), make_loop(options).trainer, constants)
+        restore(Start(trained / LAST, state, Resets()), make_loop(options).trainer, record)
+    progress = restore(Start(trained / LAST, state, Resets(optimizer=True)), make_loop(options).trainer, record)
     assert (progress.epoch, progress.updates_in_epoch) == (2, 2)
 
 
@@ -270,7 +270,7 @@ def test_weights_alone_are_enough_to_finetune(trained: Path) -> None:
     progress = restore(
         Start(trained / LAST, bare, Resets(True, True, True, True)),
         loop.trainer,
-        make_constants(options, SquaresTask()),
+        make_record(options, SquaresTask()),
     )
     assert progress == Progress()
     assert torch.equal(loop.trainer.model.weight, state["model"]["weight"])
@@ -286,5 +286,5 @@ def test_parts_of_another_kind_are_told(value: object, trained: Path) -> None:
             restore(
                 Start(trained / LAST, state, Resets()),
                 make_loop(make_options(trained)).trainer,
-                make_constants(options, SquaresTask()),
+                make_record(options, SquaresTask()),
             )

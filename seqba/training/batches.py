@@ -1,0 +1,134 @@
+"""The batches of an epoch, update by update, from their files to the core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+
+from seqba.core import ALONE, Group
+from seqba.distributed.batch_broadcast import BatchBroadcast
+from seqba.errors import UserError
+from seqba.runtime.devices import to_device
+from seqba.tasks import Shards, Task
+
+Batch = TypeVar("Batch")
+
+
+class Counts(NamedTuple):
+    """Target tokens or images of an update's cells in this process.
+
+    Attributes:
+        unique: of those micro-batches whose first copy is here, so that every micro-batch counts on one rank.
+        processed: of all copies that are here.
+    """
+
+    unique: int
+    processed: int
+
+
+@dataclass(frozen=True)
+class UpdateBatch(Sequence[Batch]):
+    """The micro-batches of an update, of which this process has loaded those that have cells here.
+
+    Attributes:
+        size: S, the number of micro-batches on all ranks.
+        cells: of this process: for each of its micro-batches, in order, which copies.
+        loaded: number of a micro-batch → its batch, on the CPU.
+        device: where a micro-batch goes when it is asked for; None to leave it.
+    """
+
+    size: int
+    cells: Sequence[tuple[int, range]]
+    loaded: Mapping[int, Batch]
+    device: torch.device | None = None
+
+    @classmethod
+    def of(cls, micro_batches: Sequence[Batch], copies: int, ranks: Group = ALONE) -> UpdateBatch[Batch]:
+        """The cells of this process in an update whose micro-batches are all at hand."""
+        cells = ranks.cells(len(micro_batches), copies)
+        return cls(len(micro_batches), cells, {number: micro_batches[number] for number, _ in cells})
+
+    def __len__(self) -> int:
+        """Number of micro-batches on all ranks."""
+        return self.size
+
+    def __getitem__(self, number: Any) -> Any:
+        """Micro-batch `number` of the update, one of this process's, on the device."""
+        batch = self.loaded[number]
+        return batch if self.device is None else to_device(batch, self.device)
+
+    def to(self, device: torch.device) -> UpdateBatch[Batch]:
+        """The same, each micro-batch moved to the device when it is asked for."""
+        return replace(self, device=device)
+
+    @property
+    def first(self) -> Batch:
+        """Any of this process's micro-batches, on the CPU."""
+        return next(iter(self.loaded.values()))
+
+    def weight(self, task: Task[Batch]) -> float:
+        """The weight of this process's cells, what their loss is divided by."""
+        return sum(len(copies) * task.weight(self.loaded[number]) for number, copies in self.cells)
+
+    def counts(self, task: Task[Batch]) -> Counts:
+        """Target tokens or images of this process's cells."""
+        own = {number: task.count(batch) for number, batch in self.loaded.items()}
+        return Counts(
+            unique=sum(own[number] for number, copies in self.cells if 0 in copies),
+            processed=sum(len(copies) * own[number] for number, copies in self.cells),
+        )
+
+
+@dataclass(frozen=True)
+class EpochUpdates(Generic[Batch]):
+    """The updates of an epoch: S consecutive micro-batches each; the last one may have fewer.
+
+    Attributes:
+        micro_batches: those of the epoch.
+        size: S.
+        copies: M.
+        ranks: the processes among which the cells of an update are dealt.
+        broadcast: reads for several ranks that have copies of one micro-batch; None where each reads for itself.
+    """
+
+    micro_batches: Shards[Batch]
+    size: int
+    copies: int
+    ranks: Group = ALONE
+    broadcast: BatchBroadcast | None = None
+
+    def __len__(self) -> int:
+        """Number of updates."""
+        return -(-len(self.micro_batches) // self.size)
+
+    def read(self, number: int) -> UpdateBatch[Batch] | UserError | None:
+        """Update `number` of the epoch, counting from 0, or why it can't be read here; None after the last one.
+
+        It is read before the update that precedes it, whose message takes along whether it could be: so all ranks know
+        in time that one can't go on, and it costs no message.
+        """
+        if number == len(self):
+            return None
+        first = number * self.size
+        size = min(self.size, len(self.micro_batches) - first)
+        cells = self.ranks.cells(size, self.copies)
+        try:
+            return UpdateBatch(size, cells, self._load(first, size, cells))
+        except UserError as error:
+            return error
+
+    def _load(self, first: int, size: int, cells: Sequence[tuple[int, range]]) -> Mapping[int, Batch]:
+        if self.broadcast is not None:
+            return self.broadcast.load(size, lambda number: self._read(first + number))
+        return {number: self._read(first + number) for number, _ in cells}
+
+    def _read(self, number: int) -> Batch:
+        return self.micro_batches[number]
+
+
+def count_updates(task: Task[Any], epoch: int, micro_batches: int) -> int:
+    """Updates of the 1-based `epoch` at `micro_batches` to an update."""
+    return -(-len(task.epoch(epoch, micro_batches)) // micro_batches)

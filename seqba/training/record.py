@@ -1,0 +1,87 @@
+"""The identity of a run, and its form in a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seqba import __version__
+from seqba.core.noise import KEY_VERSION
+from seqba.options import plain_options
+from seqba.training.options import TrainingOptions
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that a checkpoint keeps of its run and that stays the same while it trains.
+
+    Attributes:
+        task: name, data and groups of options of the task, as plain values.
+        arch: name of the architecture.
+        model: resolved options of the model, as plain values.
+        training: all other options.
+        task_state: plain values that the task says of its data (dictionaries, sizes).
+        key_version: of the noise.
+        version: of seqba.
+    """
+
+    task: Mapping[str, Any]
+    arch: str
+    model: Mapping[str, Any]
+    training: TrainingOptions
+    task_state: Mapping[str, Any]
+    key_version: int = KEY_VERSION
+    version: str = __version__
+
+    @property
+    def criterion(self) -> str:
+        """Name of what is minimised."""
+        name: str = self.task["criterion"]["criterion"]
+        return name
+
+    def cfg(self) -> dict[str, Any]:
+        """As a checkpoint's `cfg`, plain values throughout."""
+        return {
+            "task": self.task,
+            "model": {"arch": self.arch, "options": self.model},
+            "training": plain_options(self.training),
+            "key_version": self.key_version,
+            "version": self.version,
+        }
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Options and data that two commands are compared by, one of them read from a checkpoint.
+
+    Attributes:
+        arch: name of the architecture.
+        groups: all options by the names that groups have in a checkpoint, those of the model under "model". A run has
+            only the groups of its task, and older versions had fewer options.
+        task_state: see `RunRecord`.
+        key_version: of the noise.
+        version: of seqba; "of then" in the files of versions that didn't say.
+    """
+
+    arch: str
+    groups: Mapping[str, Mapping[str, Any]]
+    task_state: Mapping[str, Any]
+    key_version: int
+    version: str
+
+    @classmethod
+    def of_file(cls, cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Identity:
+        """Reads what a checkpoint says of its run."""
+        return cls(
+            arch=cfg["model"]["arch"],
+            groups={**cfg["task"], **cfg["training"], "model": cfg["model"]["options"]},
+            task_state=task_state,
+            key_version=cfg["key_version"],
+            version=cfg.get("version", "of then"),
+        )
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Identity:
+        """Identity of this run."""
+        return cls.of_file(record.cfg(), record.task_state)

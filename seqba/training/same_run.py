@@ -1,0 +1,147 @@
+"""What makes two commands one run: options and data that must not change, and those that may."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from seqba.errors import UserError
+from seqba.models.options import is_noise
+from seqba.options import flag_of
+from seqba.training.record import Identity
+from seqba.training.start import Start
+
+logger = logging.getLogger(__name__)
+
+UPDATE_DEFINING = {
+    "grid": ("arm", "seed", "copies", "update_freq"),
+    "batches": ("train_subset", "max_tokens", "batch_size", "required_batch_size_multiple"),
+    "blocks": ("tokens_per_sample", "sample_break_mode", "add_bos_token"),
+    "streams": ("bptt",),
+    "images": ("hold_out",),
+}
+"""Options that say what update u is made of: going on with others would be another run under the same name.
+
+By the names that groups have in a checkpoint's cfg; a run has only the groups of its task.
+"""
+
+WEIGHT_MOVING = {
+    "grid": ("plan",),
+    "criterion": ("criterion", "label_smoothing", "sentence_avg"),
+    "optimisation": (
+        "optimizer",
+        "adam_betas",
+        "adam_eps",
+        "momentum",
+        "nonmono",
+        "weight_decay",
+        "weight_decay_on",
+        "weight_decay_until",
+        "weight_decay_unit",
+        "clip_norm",
+        "bf16",
+    ),
+    "streams": ("activation_regularization", "temporal_activation_regularization"),
+    "images": (
+        "augmentation",
+        "crop_padding",
+        "cutout",
+        "colour_jitter",
+        "decode_size",
+        "mixup",
+        "manifold_mixup",
+        "mixup_lambda",
+    ),
+    "schedule": (
+        "lr_scheduler",
+        "lr",
+        "warmup_updates",
+        "warmup_init_lr",
+        "lr_drops",
+        "lr_drop_unit",
+        "lr_shrink",
+    ),
+}
+"""Options that may change on the way, but then the weights are no longer those of one command."""
+
+
+def check_same_run(start: Start, before: Identity, after: Identity) -> None:
+    """Refuses another dictionary, model or grid, and says which other options now move the weights differently.
+
+    Args:
+        start: where the run begins.
+        before: of the checkpoint.
+        after: of this command.
+
+    Raises:
+        UserError: with the options or the data that differ, and the way out.
+    """
+    was, now = before.task_state, after.task_state
+    different = [name for name in now if was.get(name) != now[name]]
+    if "task" in different:
+        raise UserError(
+            f"checkpoint {start.path} is of --task {was.get('task')}, and this run of --task {now['task']}: "
+            f"{start.way_out}"
+        )
+    if different:
+        raise UserError(
+            f"checkpoint {start.path} was trained on other data ({', '.join(different)} differ): give the data that it "
+            f"was trained on, as it was given then, or {start.way_out}"
+        )
+    options = after.groups["model"]
+    if before.groups["model"].keys() - options.keys():  # older versions had fewer options
+        _refuse(start, [f"--arch {after.arch} (it had {before.arch})"], start.way_out)
+    sizes = {"model": [name for name in options if not is_noise(name)]}
+    _refuse(start, _changes(before, after, sizes), start.way_out)
+    changes = _changes(before, after, UPDATE_DEFINING)
+    if not start.resets.dataloader:
+        _refuse(start, changes, f"start over with --reset-dataloader, or {start.way_out}")
+        _check_key_version(start, before, after)
+    if start.resets.optimizer and start.resets.dataloader:
+        return  # only the weights are taken over: what trained them doesn't matter
+    noise = {"model": [name for name in options if is_noise(name)]}
+    changes += _changes(before, after, {**WEIGHT_MOVING, **noise})
+    if changes:
+        logger.warning("going on from %s with %s", start.path, ", ".join(changes))
+
+
+def _check_key_version(start: Start, before: Identity, after: Identity) -> None:
+    """Refuses noise that is another function of the same key: the masks would change in the middle of a run."""
+    if before.key_version != after.key_version:
+        raise UserError(
+            f"{start.path} can't go on here: its noise is of key version {before.key_version}, and this version of "
+            f"seqba draws that of {after.key_version}: go on with seqba {before.version}, accept other masks and "
+            f"start over with --reset-dataloader, or {start.way_out}"
+        )
+
+
+def has_same_optimizer(start: Start, before: Identity, after: Identity) -> bool:
+    """Whether the checkpoint's optimizer is this command's; another one's averages mean nothing to it.
+
+    Averages are kept in the order in which the optimizer groups the weights.
+    """
+    names = ("optimizer", "weight_decay_on")
+    given, now = (identity.groups["optimisation"] for identity in (before, after))
+    was = {**now, "weight_decay_on": "all", **given}  # older versions decayed everything
+    different = [f"{flag_of(name)} {was[name]}" for name in names if was[name] != now[name]]
+    if different:
+        logger.warning(
+            "%s had %s: its averages are left behind, as with --reset-optimizer", start.path, " ".join(different)
+        )
+    return not different
+
+
+def _refuse(start: Start, changes: list[str], otherwise: str) -> None:
+    if changes:
+        raise UserError(f"{start.path} can't go on with {', '.join(changes)}: keep what it had, or {otherwise}")
+
+
+def _changes(before: Identity, after: Identity, names: Mapping[str, Sequence[str]]) -> list[str]:
+    """`--seed 2 (it had 1)` for every named option that differs."""
+    return [
+        f"{flag_of(name)} {now[name]} (it had {was[name]})"
+        for group in names
+        if (now := after.groups.get(group)) is not None and (was := before.groups.get(group)) is not None
+        for name in names[group]
+        if name in was and now[name] != was[name]  # older versions had fewer options
+    ]

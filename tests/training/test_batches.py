@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sums import Rows, SquaresTask
+
+from seqba.distributed import Ranks
+from seqba.errors import UserError
+from seqba.training.batches import Counts, EpochUpdates, UpdateBatch, count_updates
+
+
+def test_updates_of_micro_batches() -> None:
+    updates = EpochUpdates(list("abcdefg"), 3, copies=1)
+    read = [updates.read(number) for number in range(len(updates) + 1)]
+    assert read.pop() is None
+    assert [len(batch) for batch in read] == [3, 3, 1]  # type: ignore[arg-type]
+    for batch, expected in zip(read, ["abc", "def", "g"], strict=True):
+        assert isinstance(batch, UpdateBatch)
+        assert list(batch.loaded.values()) == [batch[place] for place in range(len(batch))] == list(expected)
+
+
+def test_updates_are_counted_as_they_are_made() -> None:
+    task = SquaresTask()
+    for size in (1, 2, 3, 7, 8):
+        assert count_updates(task, 1, size) == len(EpochUpdates(task.epoch(1, size), size, copies=2))
+
+
+def test_a_rank_reads_only_the_micro_batches_of_its_cells() -> None:
+    class Reader(list[str]):
+        read: list[int] = []  # noqa: RUF012
+
+        def __getitem__(self, number: Any) -> Any:
+            self.read.append(number)
+            return super().__getitem__(number)
+
+    micro_batches = Reader("abcdefg")
+    batch = EpochUpdates(micro_batches, 3, 1, Ranks(2, 3)).read(1)
+    assert isinstance(batch, UpdateBatch)
+    assert (batch[2], len(batch), micro_batches.read) == ("f", 3, [5])
+
+
+def test_what_cannot_be_read_is_given_back_as_its_error() -> None:
+    class Broken(list[str]):
+        def __getitem__(self, number: Any) -> Any:
+            raise UserError("picture 5.png is broken")
+
+    assert isinstance(EpochUpdates(Broken("ab"), 1, copies=1).read(0), UserError)
+
+
+def test_each_rank_weighs_and_counts_its_cells_and_all_of_them_the_grid() -> None:
+    task = SquaresTask()
+    micro_batches = [task.batches[0], Rows(task.batches[1].values[:1], task.batches[1].target[:1])]
+    whole = UpdateBatch.of(micro_batches, 3)
+    assert (whole.weight(task), whole.counts(task)) == (15.0, Counts(10, 30))
+    parts = [UpdateBatch.of(micro_batches, 3, Ranks(rank, 4)) for rank in range(4)]
+    assert sum(part.weight(task) for part in parts) == 15.0
+    assert [sum(counts) for counts in zip(*(part.counts(task) for part in parts), strict=True)] == [10, 30]
+
+
+def test_a_micro_batch_moves_when_it_is_asked_for() -> None:
+    batch = UpdateBatch.of(SquaresTask().batches[:2], 1).to(torch.device("meta"))
+    assert batch[1].values.device.type == "meta"
+    assert batch.first.values.device.type == "cpu"
