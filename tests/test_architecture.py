@@ -20,10 +20,11 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # What each part may import from seqba, beside itself: core ← nn ← models; core, data ← tasks; everything ← training
 # ← cli.
-LEAVES = {"errors", "options"}
+LEAVES = {"errors", "options", "extras"}
 MAY_IMPORT = {
     "errors": set(),
     "options": {"errors"},
+    "extras": {"errors"},
     "core": set(),
     "runtime": set(),
     "distributed": {"core", "runtime", *LEAVES},
@@ -33,6 +34,7 @@ MAY_IMPORT = {
     "data": LEAVES,
     "tasks": {"core", "nn", "data", *LEAVES},
     "decoding": {"nn", "data", *LEAVES},
+    "plotting": {"data", *LEAVES},
     "evaluation": {"core", "nn", "models", "data", *LEAVES},  # core: the views of test-time augmentation are keyed
     "training": {
         "core",
@@ -58,6 +60,7 @@ MAY_IMPORT = {
         "tasks",
         "decoding",
         "evaluation",
+        "plotting",
         "training",
         *LEAVES,
     },

@@ -18,7 +18,7 @@ at the same M in the same round, "x M=1" that over looped's at the first of --co
 
 **batches**, the paper's table 5: the same update at M = 1 for several sizes of the batch, without reading; --network
 resnet50 has the paper's 224 × 224 pixels. "spread" is the standard deviation of images/s over the rounds. --plot draws
-images/s against the size, as an SVG.
+images/s against the size (needs matplotlib: seqba[plot]).
 
 Expectation: input below 0.01 and views below 0.05 of the time at every M. On a CPU stacking gains nothing; on a GPU
 (--device cuda) it should; not measured yet. In one thread of a core that other runs kept busy (2 rounds): 19 to 24
@@ -47,8 +47,10 @@ from seqba.core import Noise, noise_context, parse_plan, replicate
 from seqba.data.cifar import CIFAR10
 from seqba.data.image_batch import ImageBatch
 from seqba.data.images import open_images
+from seqba.errors import UserError
 from seqba.models.image_networks import build_network
 from seqba.models.options import ImageClassifierOptions
+from seqba.plotting.picture import COLOURS, Frame, Series, check_output, draw
 from seqba.runtime.devices import to_device
 from seqba.tasks.image_views import View, ViewOptions, training_view
 from seqba.training.optimizers import build_optimizer
@@ -250,30 +252,12 @@ def measure_batches(options: Any) -> tuple[list[Row], dict[str, Any]]:
     return rows, {"GFLOP of an image": round(flops / 1e9, 3), **notes}
 
 
-def draw(points: Sequence[tuple[float, float]], title: str) -> str:
-    """An SVG of y over x, x on a logarithmic axis."""
-    width, height, margin = 560, 360, 60
-    logs = [float(np.log2(x)) for x, _ in points]
-    left, wide, top = min(logs), (max(logs) - min(logs)) or 1.0, max(y for _, y in points) * 1.1
-    places = [
-        (margin + (log - left) / wide * (width - 2 * margin), height - margin - y / top * (height - 2 * margin))
-        for log, (_, y) in zip(logs, points, strict=True)
-    ]
-    base = height - margin
-    marks = [
-        f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3"/>'
-        f'<text x="{across:.1f}" y="{down - 8:.1f}">{y:,.0f}</text><text x="{across:.1f}" y="{base + 18}">{x:g}</text>'
-        for (across, down), (x, y) in zip(places, points, strict=True)
-    ]
-    line = " ".join(f"{across:.1f},{down:.1f}" for across, down in places)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-        f'font-size="12" text-anchor="middle"><rect width="100%" height="100%" fill="white"/>'
-        f'<text x="{width / 2}" y="24" font-size="14">{title}</text>'
-        f'<path d="M{margin} {margin}V{base}H{width - margin}" fill="none" stroke="black"/>'
-        f'<polyline points="{line}" fill="none" stroke="black"/>{"".join(marks)}'
-        f'<text x="{width / 2}" y="{height - 16}">images of a batch</text></svg>\n'
-    )
+def plot_batches(path: str, rows: Sequence[Row], network: str) -> None:
+    """Draws images/s over the size of the batch."""
+    sizes, rates = ([float(row[name]) for row in rows] for name in ("batch", "images/s"))
+    line = Series("", sizes, rates, COLOURS[0], values=[f"{rate:,.0f}" for rate in rates])
+    frame = Frame("images of a batch", "images per second", network, x_base=2, y_min=0, y_max=1.1 * max(rates))
+    draw(path, [line], frame)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -296,6 +280,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.table not in TABLES or options.network not in SIDES:
         print(f"error: --table is one of {TABLES}, --network one of {tuple(SIDES)}", file=sys.stderr)
         return 2
+    if options.plot:
+        try:
+            check_output(options.plot)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     if options.quick:
         options.network, options.batch, options.copies, options.batch_sizes = "resnet8", 4, [1, 2], [1, 2]
         options.rounds = 2
@@ -303,8 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows, notes = measure_batches(options)
         report(f"Images of a batch and images per second, {options.network}", rows, options, **notes)
         if options.plot:
-            points = [(float(row["batch"]), float(row["images/s"])) for row in rows]
-            Path(options.plot).write_text(draw(points, f"{options.network}, images per second"), encoding="utf-8")
+            plot_batches(options.plot, rows, options.network)
         return 0
     with TemporaryDirectory() as folder:
         write_pictures(Path(folder), 20 if options.quick else PICTURES_PER_FILE)

@@ -18,6 +18,7 @@ from seqba.data.names import ESCAPED, name_text
 from seqba.errors import UserError
 from seqba.runtime.memory import peak_memory_mb
 from seqba.tasks import Unit
+from seqba.training.log_file import RunLog
 from seqba.training.metrics import readable
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
@@ -70,13 +71,20 @@ class TrainingLog:
         device: whose peak memory is reported.
         max_update: for the bar and the remaining time; 0 if unknown.
         unit: what is predicted and counted.
+        run_log: the log that the run keeps in its save-dir, whatever the format; None for none.
 
     Raises:
         UserError: for a log file that can't be opened, or TensorBoard without its package.
     """
 
     def __init__(
-        self, options: LogOptions, device: torch.device, *, max_update: int = 0, unit: Unit = "tokens"
+        self,
+        options: LogOptions,
+        device: torch.device,
+        *,
+        max_update: int = 0,
+        unit: Unit = "tokens",
+        run_log: RunLog | None = None,
     ) -> None:
         self.format = _format(options)
         self.interval = options.log_interval
@@ -87,7 +95,8 @@ class TrainingLog:
         self._untold: tuple[UpdateReport, Progress, int] | None = None
         self._bar: tqdm[Any] | None = None
         self._board = _open_board(options.tensorboard_logdir)
-        self._file = _open_log(options.log_file)
+        self._run_log = run_log
+        self._file = None if run_log is not None and run_log.is_at(options.log_file) else _open_log(options.log_file)
 
     def update(self, report: UpdateReport, progress: Progress, skipped: int, seconds: float) -> None:
         """Takes note of an update; tells every `log_interval` updates."""
@@ -112,6 +121,8 @@ class TrainingLog:
             self._bar.close()
         if self._board is not None:
             self._board.close()
+        if self._run_log is not None:
+            self._run_log.close()
         if self._file is not None:
             self._file.close()
 
@@ -144,6 +155,8 @@ class TrainingLog:
     def _tell(self, line: dict[str, Any]) -> None:
         rounded = {key: _rounded(value) for key, value in line.items()}
         as_json = json.dumps(rounded, allow_nan=False)
+        if self._run_log is not None:
+            self._run_log.write(as_json)
         if self._file is not None:
             self._file.write(as_json + "\n")
             self._file.flush()

@@ -213,7 +213,9 @@ class LogOptions:
         choices=("json", "simple", "tqdm", "none"),
     )
     log_interval: int = option(100, "updates per line", minimum=1)
-    log_file: str | None = option(None, "append the JSON lines to this file as well", metavar="FILE")
+    log_file: str | None = option(
+        None, "append the JSON lines to this file as well; log.jsonl in --save-dir has them anyway", metavar="FILE"
+    )
     no_progress_bar: bool = option(False, "no bar: simple lines on a terminal")
     tensorboard_logdir: str | None = option(
         None, "write TensorBoard events there (needs the tensorboard package)", metavar="DIR"

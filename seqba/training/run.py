@@ -29,6 +29,7 @@ from seqba.training.batches import count_updates
 from seqba.training.bleu import BleuScorer
 from seqba.training.folder import LAST, CheckpointFolder
 from seqba.training.log import TrainingLog, quiet_but_first
+from seqba.training.log_file import open_run_log
 from seqba.training.loop import TrainingLoop
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import TrainingOptions
@@ -94,7 +95,8 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> in
             task.epoch(epoch, shards)
     scores = BleuScorer(task, recipe.bleu, ranks) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
     log_options = quiet_but_first(options.log, ranks)
-    log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit)
+    run_log = open_run_log(options.checkpoints, ranks, trainer.updates, progress)
+    log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit, run_log=run_log)
     if ranks.is_first:
         _write_run(folder, record, grid, task.batches, trainer)
     broadcast = None

@@ -1,0 +1,132 @@
+"""`seqba-plot`: logs of training runs → a picture of their curves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.errors import UserError
+from seqba.options import option
+from seqba.plotting.curves import COUNTED, Curve, group_runs, label_of, make_curve, quantities
+from seqba.plotting.logs import RunLines, read_run
+from seqba.plotting.picture import THEMES, Frame, Series, check_output, colours_of, draw
+
+DESCRIPTION = (
+    "Draws curves of training runs: training dashed, validation solid; arms by colour, and the seeds of one arm as "
+    "their mean and, around it, a band of one standard deviation. Needs matplotlib: pip install 'seqba[plot]'."
+)
+
+EVENTS = {"both": ("valid", "train"), "train": ("train",), "valid": ("valid",)}
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """What is drawn, and where to."""
+
+    x: str = option(
+        "update",
+        "update, epoch, processed or unique (tokens or images), elapsed_s (of the updates), or any number of the lines",
+        metavar="NAME",
+    )
+    y: str = option("nll", "nll, ppl, loss, top1, top5, bleu, or any number of the lines", metavar="NAME")
+    output: str = option(
+        "curves.svg",
+        "the picture; the end of its name says the kind: .svg, .png or .pdf",
+        aliases=("-o",),
+        metavar="FILE",
+    )
+    title: str = option("", "stands above the picture")
+    curves: str = option("both", "which are drawn", choices=tuple(EVENTS))
+    subset: str | None = option(
+        None, "the split of the validation curve (default: the first of each log)", metavar="NAME"
+    )
+    by: str = option("arm", "what has a colour: an arm (its runs are seeds), or every run", choices=("arm", "run"))
+    smooth: int = option(1, "points of the training curve are means of so many lines", minimum=1)
+    log_y: bool = option(False, "a logarithmic y axis")
+    y_min: float | None = option(None, "lower end of the y axis")
+    y_max: float | None = option(None, "upper end of the y axis")
+    theme: str = option(
+        "both", "light or dark, or both: no background, and colours that can be read on either", choices=tuple(THEMES)
+    )
+
+
+def build_parser() -> Parser:
+    """The command line of seqba-plot."""
+    parser = Parser("seqba-plot", DESCRIPTION)
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="the save-dir of a run, or a file of its JSON lines (log.jsonl, a --log-file, a kept --log-format json)",
+    )
+    parser.add_options(PlotOptions, "the picture")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draws the curves of some runs."""
+    given = build_parser().parse(arguments)
+    options = read_options(given, PlotOptions)
+    check_output(options.output)
+    runs = [read_run(path) for path in given.runs]
+    curves = _make_curves(runs, options)
+    frame = Frame(
+        x_label=label_of(options.x, runs),
+        y_label=label_of(options.y, runs),
+        title=options.title,
+        log_y=options.log_y,
+        y_min=options.y_min,
+        y_max=options.y_max,
+        theme=options.theme,
+    )
+    draw(options.output, _make_series(curves, options.theme), frame)
+    print(f"{options.output}: {len(curves)} curves of {len(runs)} runs")
+    return 0
+
+
+def _make_curves(runs: Sequence[RunLines], options: PlotOptions) -> list[Curve]:
+    known = [*quantities(runs), *COUNTED, "elapsed_s"]
+    for flag, name in (("--x", options.x), ("--y", options.y)):
+        if name not in known or (flag == "--y" and name in (*COUNTED, "elapsed_s")):
+            raise UserError(f"{flag} {name} is in none of the logs; they have {', '.join(quantities(runs))}")
+    curves = []
+    for label, members in group_runs(runs, options.by).items():
+        made = [
+            make_curve(label, members, event, x=options.x, y=options.y, subset=options.subset, smooth=options.smooth)
+            for event in EVENTS[options.curves]
+        ]
+        found = [curve for curve in made if curve is not None]
+        if not found:
+            raise UserError(
+                f"{members[0].name} has no {options.y} to draw over {options.x} (--curves {options.curves}"
+                f"{f', --subset {options.subset}' if options.subset else ''})"
+            )
+        curves += found
+    return curves
+
+
+def _make_series(curves: Sequence[Curve], theme: str) -> list[Series]:
+    """Lines and their legend: an entry for each label, and one each for training and validation."""
+    colours = colours_of(list(dict.fromkeys(curve.label for curve in curves)))
+    series, told = [], set()
+    for curve in curves:
+        seeds = f", {curve.seeds} seeds" if curve.seeds > 1 else ""
+        label = "" if curve.label in told else curve.label + seeds
+        told.add(curve.label)
+        spread = curve.spread if curve.seeds > 1 else None
+        dashed = curve.event == "train"
+        series.append(Series(label, curve.x, curve.y, colours[curve.label], spread, dashed))
+    events = {curve.event for curve in curves}
+    words = {"valid": "validation", "train": "training"}
+    for event in ("valid", "train"):
+        if event in events:
+            series.append(Series(words[event], [], [], THEMES[theme]["text"], dashed=event == "train"))
+    return series
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(run(main))

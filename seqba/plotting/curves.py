@@ -1,0 +1,165 @@
+"""Logs → curves: runs put together by arm, their seeds as a mean and its spread."""
+
+from __future__ import annotations
+
+import statistics
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seqba.errors import UserError
+from seqba.plotting.logs import Line, RunLines
+
+COUNTED = ("unique", "processed")
+"""Quantities whose name in a log ends in what the task counts: tokens or images."""
+
+NAMES = {
+    "update": "updates",
+    "epoch": "epoch",
+    "elapsed_s": "time of the updates (s)",
+    "ppl": "perplexity",
+    "top1": "top-1 accuracy (%)",
+    "top5": "top-5 accuracy (%)",
+    "bleu": "BLEU",
+    "lr": "learning rate",
+    "grad_norm": "norm of the gradient",
+    "memory_mb": "memory (MB)",
+}
+"""Quantity → its label, with its unit."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a picture.
+
+    Attributes:
+        label: the arm, or the run.
+        event: `train` or `valid`.
+        seeds: how many runs it is the mean of.
+        x, y: its points.
+        spread: standard deviation of y over the seeds (n − 1 in the denominator); zeros for a single one.
+    """
+
+    label: str
+    event: str
+    seeds: int
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    spread: tuple[float, ...]
+
+
+def group_runs(runs: Sequence[RunLines], by: str) -> dict[str, list[RunLines]]:
+    """Label → its runs, in the order given.
+
+    Args:
+        runs: the logs.
+        by: `arm` puts the seeds of one arm and one number of copies together; `run` leaves each run by itself.
+
+    Raises:
+        UserError: if two runs can't be told apart, or would be taken for seeds without being that.
+    """
+    groups: dict[str, list[RunLines]] = {}
+    for run in runs:
+        label = run.name if by == "run" or run.arm is None else _arm_label(run)
+        for other in groups.setdefault(label, []):
+            if by == "run" or run.arm is None:
+                raise UserError(f"two runs are called {label}: rename the folder or file of one")
+            if other.seed == run.seed:
+                raise UserError(f"{other.name} and {run.name} are both {label} with seed {run.seed}: add --by run")
+        groups[label].append(run)
+    return groups
+
+
+def make_curve(
+    label: str, runs: Sequence[RunLines], event: str, *, x: str, y: str, subset: str | None = None, smooth: int = 1
+) -> Curve | None:
+    """The mean over runs, at the updates that all of them have; None if there are none.
+
+    Args:
+        label: of the curve.
+        runs: those of one label.
+        event: `train` or `valid`.
+        x: `update`, `epoch`, `processed`, `unique`, `elapsed_s`, or any number of the lines.
+        y: any number of the lines.
+        subset: the split of validation; None for the first.
+        smooth: every point of a training curve is the mean of so many lines, itself and those before it.
+    """
+    points = [_points(run, event, x, y, subset, smooth if event == "train" else 1) for run in runs]
+    updates = sorted(set.intersection(*(set(each) for each in points)))
+    if not updates:
+        return None
+    values = [[each[update][1] for each in points] for update in updates]
+    return Curve(
+        label=label,
+        event=event,
+        seeds=len(runs),
+        x=tuple(statistics.fmean(each[update][0] for each in points) for update in updates),
+        y=tuple(map(statistics.fmean, values)),
+        spread=tuple(statistics.stdev(each) if len(each) > 1 else 0.0 for each in values),
+    )
+
+
+def label_of(quantity: str, runs: Sequence[RunLines]) -> str:
+    """The label of an axis, with the unit."""
+    unit = "token" if any("processed_tokens" in line for run in runs for line in run.lines) else "image"
+    if quantity in COUNTED:
+        return f"{quantity} {unit}s"
+    if quantity in ("nll", "loss"):
+        return f"{'negative log-likelihood' if quantity == 'nll' else 'loss'} (nats per {unit})"
+    return NAMES.get(quantity, quantity.replace("_", " "))
+
+
+def quantities(runs: Sequence[RunLines]) -> list[str]:
+    """Names of all numbers in the logs."""
+    names = {name for run in runs for line in run.lines for name in line if _number(line, name) is not None}
+    return sorted(names)
+
+
+def _arm_label(run: RunLines) -> str:
+    return f"{run.arm}" if run.copies == 1 else f"{run.arm}, M = {run.copies}"
+
+
+def _points(
+    run: RunLines, event: str, x: str, y: str, subset: str | None, smooth: int
+) -> dict[int, tuple[float, float]]:
+    """Update → (x, y) of the lines that have both."""
+    scale = _scale(run, x)
+    found: dict[int, tuple[float, float]] = {}
+    window: list[float] = []
+    for line in run.of(event, subset):
+        value = _number(line, y)
+        place = _number(line, x) if x in ("update", "epoch") else _interpolated(scale, line["update"])
+        if value is None or place is None:
+            continue
+        window = [*window, value][-smooth:]
+        found[line["update"]] = (place, statistics.fmean(window))
+    return found
+
+
+def _scale(run: RunLines, x: str) -> list[tuple[int, float]]:
+    """(update, x) of the training lines: validations are at updates, and most quantities are told of training alone."""
+    scale, elapsed, before = [], 0.0, 0
+    for line in run.of("train"):
+        update = line["update"]
+        elapsed += (_number(line, "seconds_per_update") or 0.0) * (update - before)
+        before = update
+        name = next((f"{x}_{unit}" for unit in ("tokens", "images") if f"{x}_{unit}" in line), x)
+        value = elapsed if x == "elapsed_s" else _number(line, name)
+        if value is not None:
+            scale.append((update, value))
+    return scale
+
+
+def _interpolated(scale: Sequence[tuple[int, float]], update: int) -> float | None:
+    """Value of x at an update, between the lines around it; None outside of them."""
+    place = bisect_left(scale, (update, float("-inf")))
+    if place == len(scale):
+        return None
+    right, high = scale[place]
+    left, low = scale[place - 1] if place else (0, 0.0)
+    return high if right == update else low + (high - low) * (update - left) / (right - left)
+
+
+def _number(line: Line, name: str) -> float | None:
+    value = line.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

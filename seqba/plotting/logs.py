@@ -1,0 +1,104 @@
+"""Logs of training runs, read back: JSON lines and, where it lies beside them, what `run.json` says of the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqba.data.files import read_lines
+from seqba.errors import UserError
+
+LOG, RECORD = "log.jsonl", "run.json"
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunLines:
+    """The log of one run.
+
+    Attributes:
+        name: the name of its folder or file.
+        arm: the arm as `run.json` names it, None where there is no such file beside the log.
+        copies: M, likewise.
+        seed: the seed, likewise.
+        lines: of training and validation, in order, each update's once.
+    """
+
+    name: str
+    arm: str | None
+    copies: int
+    seed: int | None
+    lines: tuple[Line, ...]
+
+    def of(self, event: str, subset: str | None = None) -> list[Line]:
+        """Lines of `train`, or those of `valid` of a split; None for the first split of the log."""
+        lines = [line for line in self.lines if line["event"] == event]
+        if event == "valid" and lines:
+            subset = subset or lines[0].get("subset")
+            lines = [line for line in lines if line.get("subset") == subset]
+        return lines
+
+
+def read_run(given: str) -> RunLines:
+    """Reads a run.
+
+    Args:
+        given: a save-dir, or a file of JSON lines: `log.jsonl`, a `--log-file`, or what `--log-format json` printed.
+
+    Raises:
+        UserError: if there is no such file, or it is no log.
+    """
+    path = Path(given)
+    log = path / LOG if path.is_dir() else path
+    if path.is_dir() and not log.exists():
+        raise UserError(f"{given} has no {LOG}: name the save-dir of a run, or a file of its JSON lines")
+    record = _read_record(log)
+    return RunLines(
+        name=log.parent.resolve().name if log.name == LOG else log.stem,
+        arm=record.get("arm"),
+        copies=record.get("copies", 1),
+        seed=record.get("seed"),
+        lines=_parse(read_lines(log, "log"), log),
+    )
+
+
+def _read_record(log: Path) -> Mapping[str, Any]:
+    """What `run.json` says, beside the log or in a folder of the log's name."""
+    for folder in (log.parent,) if log.name == LOG else (log.with_suffix(""),):
+        path = folder / RECORD
+        if path.is_file():
+            try:
+                record = json.loads("\n".join(read_lines(path, "record of a run")))
+            except ValueError:
+                raise UserError(f"{path} is not JSON: move it away, or train again") from None
+            if isinstance(record, dict):
+                return record
+    return {}
+
+
+def _parse(texts: list[str], path: Path) -> tuple[Line, ...]:
+    """Lines of training and validation; of updates that were made again the later ones.
+
+    Messages between them are left out, and so is a last line that a kill has cut short.
+    """
+    kept: dict[tuple[Any, ...], Line] = {}
+    for number, text in enumerate(texts, start=1):
+        if not text.startswith("{"):
+            continue
+        try:
+            line = json.loads(text)
+        except ValueError:
+            if number == len(texts):
+                break
+            raise UserError(f"log {path}, line {number} is not JSON: give a file of JSON lines") from None
+        if line.get("event") not in ("train", "valid") or not isinstance(line.get("update"), int):
+            continue
+        while kept and next(reversed(kept.values()))["update"] > line["update"]:
+            kept.popitem()
+        kept[line["event"], line.get("subset"), line["update"]] = line
+    if not kept:
+        raise UserError(f"log {path} has no lines of training: give what --log-format json or --log-file wrote")
+    return tuple(kept.values())
