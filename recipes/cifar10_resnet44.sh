@@ -56,7 +56,7 @@
 # released code on one GPU (-b 2560) normalises all 2,560 together, and so does --arm large-batch, whose statistics are
 # less noisy. --arm fixed-rows isn't in the paper (Fort et al. 2021): 1/M of the pictures × M copies, at the baseline's
 # cost. M must divide 64 then, and batch statistics are those of 64/M pictures; where they shall be those of 64, let all
-# arms have M shards (-- --update-freq M).
+# arms have M micro-batches (-- --update-freq M).
 #
 # Needs    the whole regime: a GPU; 100 epochs of ba see 200 million pictures, baseline 5 million: divide by the
 #          images/s in the log. A subset for some epochs (--train-pictures 5000 --epochs 5 --copies 4): two CPU cores.

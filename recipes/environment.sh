@@ -72,7 +72,7 @@ seqba_refuse_large_batch() {
             "Transformer's share nothing: take --arm fixed-samples, which is the same there"
 }
 
-# Of `arms`, before any work: fixed-rows divides the shards of an update by M, or else their size. Options behind a lone
+# Of `arms`, before any work: fixed-rows divides the micro-batches of an update by M, or else their size. Options behind a lone
 # -- may say otherwise; seqba-train looks at those.
 seqba_check_rows() { # M SHARDS OPTION SIZE
     [[ "${arms[*]}" != fixed-rows || -n "${passed[*]-}" ]] || (($2 % $1 == 0 || $4 % $1 == 0)) ||

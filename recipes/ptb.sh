@@ -24,7 +24,7 @@
 #     large-batch    200 streams,  1 copy             not in the paper (below)
 #     fixed-rows       2 streams, 10 copies           not in the paper: a tenth of the words, at the baseline's cost
 #
-# The middle column is fixed-samples, ten shards of 20 streams each with masks of their own for the recurrent weights and
+# The middle column is fixed-samples, ten micro-batches of 20 streams each with masks of their own for the recurrent weights and
 # the embedding's words; a real batch of 200 has one of each, which large-batch has.
 #
 # Measured here: a smaller model for ten epochs (--size small --epochs 10 --copies 4 -- --bf16), test: baseline 124.1,

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Any recipe as a Slurm job: its training is spread over all GPUs of several nodes, and goes on by itself after a stop.
 #
-#     sbatch [--nodes N] [--gpus-per-node G] [--time T] recipes/slurm.sh recipes/wmt16_en_de.sh --arm ba --shards 8
+#     sbatch [--nodes N] [--gpus-per-node G] [--time T] recipes/slurm.sh recipes/wmt16_en_de.sh --arm ba --micro-batches 8
 #
 # What follows the recipe's name goes to the recipe. Not under sbatch, it is `bash recipes/slurm.sh --help`.
 #
 # Needs    seqba's folder, its environment (or SEQBA_VENV), --from and --out on a file system that all nodes see. An
-#          update needs at least as many cells (--shards x --copies) as there are GPUs. Make the corpus and the
+#          update needs at least as many cells (--micro-batches x --copies) as there are GPUs. Make the corpus and the
 #          environment beforehand where compute nodes have no network: a call of the recipe with --updates 1 does it.
 #          SEQBA_RANKS_PER_NODE=R starts R processes on each node instead of one for each of its GPUs.
 # Stops    Slurm sends SIGTERM three minutes before the time is up. B: has it sent to this script alone: bash would obey

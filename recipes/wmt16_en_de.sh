@@ -6,7 +6,7 @@
 #     --from DIR          take the corpus's parts from there (see data_prep/wmt16_en_de.py); else 1.7 GB are downloaded
 #     --arm ARM           ba (default), baseline, fixed-samples, or all: one after the other; or fixed-rows
 #     --copies M          noisy views of each example per update (4)
-#     --shards S          shards of 4,096 tokens per update, whatever the number of GPUs (4)
+#     --micro-batches S   micro-batches of 4,096 tokens per update, whatever the number of GPUs (4)
 #     --noise NOISE       dropout of 0.1: released (default), on the residuals and embeddings, the attention weights and
 #                         after the ReLU, or fairseq, on the first two alone
 #     --lenpen-form FORM  beam search divides by ((5 + length) / 6)^0.6: gnmt (default), or by length^0.6: fairseq
@@ -19,16 +19,16 @@
 # Should reach, on newstest2014 (Hoffer et al. 2020, table 2; the columns are those arms):
 #
 #     arm            per update                    BLEU
-#     baseline        4 shards, 1 copy             26.88
-#     fixed-samples  16 shards, 1 copy             27.13
-#     ba              4 shards, 4 copies           27.49
-#     fixed-rows      1 shard,  4 copies           not in the paper: a quarter of the examples, at the baseline's cost
+#     baseline        4 micro-batches, 1 copy      26.88
+#     fixed-samples  16 micro-batches, 1 copy      27.13
+#     ba              4 micro-batches, 4 copies    27.49
+#     fixed-rows      1 micro-batch,   4 copies    not in the paper: a quarter of the examples, at the baseline's cost
 #
 # The paper gives 4,096 tokens per batch and "the original hyper-parameters", and leaves open the test set, the metric,
 # the length penalty, where dropout acts, and how many such batches its hardware made of one update. What it leaves open
 # is taken from its authors' released code (seq2seq.pytorch, train_transformer.sh), and can be switched:
 #
-#     --shards        8 processes of 64 sentences made about 14,000 target tokens per update, which 4 shards come to.
+#     --micro-batches 8 processes of 64 sentences made about 14,000 target tokens per update, about 4 micro-batches.
 #                     1 is the letter of the paper, a batch so small that a baseline gains more from further examples
 #                     than in the paper's table; 6 are the 25,000 tokens of the original Transformer; 8 are fairseq's
 #                     habit, --max-tokens 4096 on each of 8 GPUs
@@ -48,14 +48,15 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/recipes/environment.sh"
 
-from="" arm=ba copies=4 shards=4 noise=released lenpen_form=gnmt updates=100000 merges=32000 seed=1
+from="" arm=ba copies=4 micro_batches=4 shards="" noise=released lenpen_form=gnmt updates=100000 merges=32000 seed=1
 out="$root/runs/wmt16_en_de" passed=()
-seqba_options from arm copies shards noise lenpen-form updates merges seed out -- "$@"
+seqba_options from arm copies micro-batches shards noise lenpen-form updates merges seed out -- "$@"
 seqba_choose_arms "$arm"
 seqba_refuse_large_batch
 seqba_count --copies "$copies"
-seqba_count --shards "$shards"
-seqba_check_rows "$copies" "$shards" "--shards $shards or --max-tokens" 4096
+micro_batches="${shards:-$micro_batches}" # --shards is the former name
+seqba_count --micro-batches "$micro_batches"
+seqba_check_rows "$copies" "$micro_batches" "--micro-batches $micro_batches or --max-tokens" 4096
 seqba_count --updates "$updates"
 seqba_count --merges "$merges"
 case "$noise" in
@@ -88,7 +89,7 @@ train() { # ARM [seqba-train's options]
     local arm="$1"
     shift
     # The paper's own schedule: 512^-0.5 · min(t^-0.5, t · 4000^-1.5), which peaks at 7.0e-4.
-    seqba-train "$data" --save-dir "$out/$arm" --arm "$arm" --copies "$copies" --update-freq "$shards" --seed "$seed" \
+    seqba-train "$data" --save-dir "$out/$arm" --arm "$arm" --copies "$copies" --update-freq "$micro_batches" --seed "$seed" \
         --arch transformer_wmt_en_de --share-all-embeddings "${dropouts[@]}" \
         --optimizer adam --adam-betas 0.9,0.98 --adam-eps 1e-9 --lr-scheduler vaswani --warmup-updates 4000 \
         --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \

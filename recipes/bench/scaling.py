@@ -3,8 +3,8 @@
     python recipes/bench/scaling.py [--networks transformer awd_lstm resnet] [--copies 4] [--rounds 5] [--json FILE]
     python recipes/bench/scaling.py --table model [--shards 4 128] [--cell-ms 273] [--outer-gb-per-s 10] [...]
 
-**measured** (the default table): an update of one shard × --copies, by seqba's merged gradient and SGD, on one rank and
-on --ranks of them (gloo), --threads each. Sides, alive together and asked in turns, each rank a process:
+**measured** (the default table): an update of one micro-batch × --copies, by seqba's merged gradient and SGD, on one
+rank and on --ranks of them (gloo), --threads each. Sides, alive together and asked in turns, each rank a process:
 
     alone          1 rank, M copies: the same work
     part           1 rank, M / R copies: the work of each of R ranks
@@ -23,11 +23,11 @@ T(1) / (R · T(R)) at M = 4, 10, 40. The defaults are the paper's setting, ResNe
 images, which table 5 of the paper says take 64 / 234.4 s; 25.6 million parameters in float32; the link's speed and
 latency are not in the paper, but assumed.
 
-The model's check is the paper's figure 5, of which only its caption is used, in numbers: 256 images (4 shards of 64) at
-1.43 ± 0.13 updates/s with M = 1, 1.47 ± 0.13 with M = 4 on 16 nodes, 1.46 ± 0.14 with M = 10 on 40. The model with
-these defaults is 2.3 times as fast as the paper's program, which read from a parallel file system and paid for more
-than cells and all-reduce; so it is looked at twice: as it stands, and with the link slowed down until M = 4 takes the
-paper's time, as if the exchange were all that the paper paid for.
+The model's check is the paper's figure 5, of which only its caption is used, in numbers: 256 images (4 micro-batches of
+64) at 1.43 ± 0.13 updates/s with M = 1, 1.47 ± 0.13 with M = 4 on 16 nodes, 1.46 ± 0.14 with M = 10 on 40. The model
+with these defaults is 2.3 times as fast as the paper's program, which read from a parallel file system and paid for
+more than cells and all-reduce; so it is looked at twice: as it stands, and with the link slowed down until M = 4 takes
+the paper's time, as if the exchange were all that the paper paid for.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from harness import Row, median_ratio, parse_options, report, seconds, serve, take_turns
-from scaling_model import MODELLED_RANKS, PAPER_SHARDS, assumptions, check_figure_5, model_row, read_model
+from scaling_model import MODELLED_RANKS, PAPER_MICRO_BATCHES, assumptions, check_figure_5, model_row, read_model
 from torch import Tensor, nn
 from workload import SIZES, build_ours, fused_loss, training_batches
 
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lstm_size="small",
         resnet="resnet44",
         batch=32,
-        shards=[PAPER_SHARDS, 128],
+        micro_batches=[PAPER_MICRO_BATCHES, 128],
         cell_ms=64 / 234.4 * 1e3,
         parameters=25_557_032,
         ranks_per_node=1,
@@ -259,8 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.table == "model":
         work, network = read_model(options)
         rows = [
-            model_row(ranks, replace(work, shards=shards), network)
-            for shards in options.shards
+            model_row(ranks, replace(work, micro_batches=micro_batches), network)
+            for micro_batches in options.micro_batches
             for ranks in MODELLED_RANKS
         ]
         notes = {"assumptions": "\n" + "\n".join(assumptions(options)), **check_figure_5(work, network)}

@@ -23,7 +23,7 @@ MODELLED_COPIES = (4, 10, 40)
 MODELLED_RANKS = (8, 16, 32, 64, 128, 256, 512)
 PAPER_RATES = {1: (1.43, 0.13), 4: (1.47, 0.13), 10: (1.46, 0.14)}
 """M → updates per second and their deviation. Hoffer et al. 2020, caption of figure 5."""
-PAPER_SHARDS = 4
+PAPER_MICRO_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class Work:
     """What an update is, and what it costs.
 
     Attributes:
-        shards: S.
+        micro_batches: S.
         cell_s: seconds of one cell on one rank, forward and backward.
         gradient_bytes: what the all-reduce adds up.
         overlap: share of the exchange that may hide behind the last backward; 0 for none, 1 for all of it.
         straggler_s: seconds by which the slowest of several ranks is late in each update.
     """
 
-    shards: int
+    micro_batches: int
     cell_s: float
     gradient_bytes: float
     overlap: float = 0.0
@@ -99,9 +99,9 @@ def update_s(ranks: int, copies: int, work: Work, network: Network) -> float:
     Raises:
         ValueError: if there are more ranks than cells.
     """
-    cells = work.shards * copies
+    cells = work.micro_batches * copies
     if ranks > cells:
-        raise ValueError(f"{ranks} ranks for {work.shards} micro-batches × {copies} copies = {cells} cells")
+        raise ValueError(f"{ranks} ranks for {work.micro_batches} micro-batches × {copies} copies = {cells} cells")
     exchange = exchange_s(ranks, work.gradient_bytes, network)
     hidden = min(work.overlap * exchange, BACKWARD_SHARE * work.cell_s)
     return math.ceil(cells / ranks) * work.cell_s + exchange - hidden + (work.straggler_s if ranks > 1 else 0.0)
@@ -127,7 +127,7 @@ def read_model(options: Namespace) -> tuple[Work, Network]:
         tree=options.between == "tree",
     )
     work = Work(
-        shards=1,
+        micro_batches=1,
         cell_s=options.cell_ms / 1e3,
         gradient_bytes=options.parameters * 4,
         overlap=options.overlap,
@@ -138,9 +138,9 @@ def read_model(options: Namespace) -> tuple[Work, Network]:
 
 def model_row(ranks: int, work: Work, network: Network) -> Row:
     """One number of ranks: time and efficiency at each M."""
-    row: Row = {"shards": work.shards, "ranks": ranks}
+    row: Row = {"shards": work.micro_batches, "ranks": ranks}
     for copies in MODELLED_COPIES:
-        allowed = ranks <= work.shards * copies
+        allowed = ranks <= work.micro_batches * copies
         row[f"s, M={copies}"] = update_s(ranks, copies, work, network) if allowed else "refused"
         row[f"efficiency, M={copies}"] = efficiency(ranks, copies, work, network) if allowed else ">cells"
     return row
@@ -149,7 +149,7 @@ def model_row(ranks: int, work: Work, network: Network) -> Row:
 def assumptions(options: Namespace) -> list[str]:
     """What the table stands on, a line each."""
     return [
-        f"  cell: {options.cell_ms:.1f} ms; the slowest rank has the shards x copies / ranks, rounded up",
+        f"  cell: {options.cell_ms:.1f} ms; the slowest rank has the micro-batches x copies / ranks, rounded up",
         f"  all-reduce: {options.parameters * 4 / 1e6:.1f} MB once an update (float32), {options.overlap:.0%} of it "
         "hidden behind the last backward at most",
         f"  within a node of {options.ranks_per_node} ranks: a ring, {options.inner_gb_per_s:g} GB/s, "
@@ -162,23 +162,23 @@ def assumptions(options: Namespace) -> list[str]:
 
 def slowed_to_paper(work: Work, network: Network) -> Network:
     """The same network with the link that makes M = 4 take the time that the paper gives."""
-    ranks = PAPER_SHARDS * 4
+    ranks = PAPER_MICRO_BATCHES * 4
     rest = 1 / PAPER_RATES[4][0] - work.cell_s - ring_s(ranks, 0, 1, network.outer_latency)
     return replace(network, outer_bandwidth=ring_s(ranks, work.gradient_bytes, 1, 0) / rest)
 
 
 def check_figure_5(work: Work, network: Network) -> dict[str, str]:
     """The paper's caption against the model: updates per second, and M = 10 over M = 4, ranks growing with M."""
-    work = replace(work, shards=PAPER_SHARDS, overlap=0.0, straggler_s=0.0)
+    work = replace(work, micro_batches=PAPER_MICRO_BATCHES, overlap=0.0, straggler_s=0.0)
     network = replace(network, ranks_per_node=1, tree=False)
     slowed = slowed_to_paper(work, network)
     notes = {"figure 5, the paper": _rates(lambda m: PAPER_RATES[m][0], lambda m: f" +- {PAPER_RATES[m][1]}")}
     for name, links in (("the model", network), ("the model, link slowed to fit M = 4", slowed)):
-        rates = _rates(lambda m, links=links: 1 / update_s(PAPER_SHARDS * m, m, work, links))  # type: ignore[misc]
+        rates = _rates(lambda m, links=links: 1 / update_s(PAPER_MICRO_BATCHES * m, m, work, links))  # type: ignore[misc]
         notes[f"figure 5, {name}"] = f"{rates} ({links.outer_bandwidth / 1e9:.2f} GB/s)"
     return notes
 
 
 def _rates(rate: Callable[[int], float], deviation: Callable[[int], str] = lambda _: "") -> str:
-    told = ", ".join(f"{rate(m):.2f}{deviation(m)} at M = {m} on {PAPER_SHARDS * m}" for m in PAPER_RATES)
+    told = ", ".join(f"{rate(m):.2f}{deviation(m)} at M = {m} on {PAPER_MICRO_BATCHES * m}" for m in PAPER_RATES)
     return f"updates/s {told} nodes; time M = 10 : M = 4 {rate(4) / rate(10):.3f}"

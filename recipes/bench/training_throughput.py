@@ -9,10 +9,10 @@ similar lengths together (so Marian has little padding to pay for), each of the 
 label smoothing 0.1, then Adam. Five sides, each in its own process:
 
     seqba            grid_gradient (plan auto) and fused Adam, as seqba-train runs: freed memory is kept
-    seqba, 4 shards  the same pairs as four shards of a quarter each (--max-tokens 1024 --update-freq 4): less memory
-    seqba, malloc    as the first, with the C library's own ways
-    Marian           a plain loop: M times forward, F.cross_entropy and backward, then torch.optim.Adam
-    Marian, kept     the same, freed memory kept as in ours: what is left is the model's and the loop's doing
+    seqba, 4 micro-batches  the same pairs as four micro-batches of a quarter each (--max-tokens 1024 --update-freq 4):
+    less memory seqba, malloc    as the first, with the C library's own ways Marian           a plain loop: M times
+    forward, F.cross_entropy and backward, then torch.optim.Adam Marian, kept     the same, freed memory kept as in
+    ours: what is left is the model's and the loop's doing
 
 tokens/s counts target tokens that aren't padding, once per copy. "of GEMM" is the rate of the operations that the
 model's products need without padding (see workload.training_flops) over the best rate of a single float32 product in
@@ -20,7 +20,7 @@ the same run: the shapes of the model's own layers, and a square one of 2,048. "
 of the speed over Marian's in the same round; "memory" the peak of the process over Marian's.
 
 Reached on two AVX-512 cores of an AMD EPYC: 1.42x Marian at base (1.46x with 4 copies), 1.76x at small (1.40x), and
-with 4 copies as 4 shards at base 0.46 of its memory; 1.17x, 1.30x, 1.22x and 1.06x of Marian with kept memory.
+with 4 copies as 4 micro-batches at base 0.46 of its memory; 1.17x, 1.30x, 1.22x and 1.06x of Marian with kept memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BATCHES = 4
 LEARNING_RATE = 1e-4
 SIDES = {
     "seqba": {"model": "seqba", "keep_memory": True},
-    "seqba, 4 shards": {"model": "seqba", "keep_memory": True, "shards": 4},
+    "seqba, 4 micro-batches": {"model": "seqba", "keep_memory": True, "shards": 4},
     "seqba, malloc": {"model": "seqba", "keep_memory": False},
     "Marian": {"model": "marian", "keep_memory": False},
     "Marian, kept": {"model": "marian", "keep_memory": True},
@@ -65,7 +65,7 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
     return lambda number: seconds(lambda: update(batches[number % BATCHES], number))
 
 
-def our_update(size: Size, copies: int, shards: int) -> Callable[[Any, int], None]:
+def our_update(size: Size, copies: int, micro_batches: int) -> Callable[[Any, int], None]:
     """An update as seqba's trainer makes it."""
     model = build_ours(size).train()
     optimizer = build_optimizer(model.parameters(), OptimisationOptions())
@@ -74,7 +74,9 @@ def our_update(size: Size, copies: int, shards: int) -> Callable[[Any, int], Non
 
     def update(batch: Any, number: int) -> None:
         weight = copies * batch.target_tokens
-        grid_gradient(model, cut(batch, shards), fused_loss, copies=copies, weight=weight, plan=plan, update=number)
+        grid_gradient(
+            model, cut(batch, micro_batches), fused_loss, copies=copies, weight=weight, plan=plan, update=number
+        )
         optimizer.step()
         optimizer.zero_grad()
 

@@ -15,7 +15,10 @@ from seqba.cli.fairseq_options import (
     hints,
 )
 
-_RANKS = "start the processes with torchrun; an update is --update-freq shards for the whole job, whatever the hardware"
+_RANKS = (
+    "start the processes with torchrun; an update is --update-freq micro-batches for the whole job, whatever the "
+    "hardware"
+)
 _SHARDED = "weights and optimizer state in parts on the processes are --shard-params; start them with torchrun"
 _HALF = "half precision is --bf16 here, which needs no loss scaling"
 _NO_PLUGINS = "models and tasks are imported from Python; use seqba.merged_gradient in a loop of your own"

@@ -94,33 +94,33 @@ class Streams:
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of an epoch over S·B streams: S shards of B streams each, window by window.
+    """The windows of an epoch over S·B streams: S micro-batches of B streams each, window by window.
 
-    Item w·S + s is window w of shard s, so that an update of S shards reads the same window of all streams, and each
-    shard's next window goes on where it ended.
+    Item w·S + s is window w of micro-batch s, so that an update of S micro-batches reads the same window of all
+    streams, and each micro-batch's next window goes on where it ended.
 
     Attributes:
         streams: S·B streams.
         starts: (W + 1,) int64, where the windows begin, and where the last one ends.
-        shards: S.
+        micro_batches: S.
     """
 
     streams: Streams
     starts: Starts
-    shards: int = 1
+    micro_batches: int = 1
 
     def __len__(self) -> int:
         """W·S."""
-        return (len(self.starts) - 1) * self.shards
+        return (len(self.starts) - 1) * self.micro_batches
 
     def __getitem__(self, number: int) -> StreamBatch:
         """Batch `number`, counting from 0."""
         if not 0 <= number < len(self):
             raise IndexError(f"batch {number} of {len(self)}")
-        window, shard = divmod(number, self.shards)
-        rows = self.streams.count // self.shards
+        window, micro_batch = divmod(number, self.micro_batches)
+        rows = self.streams.count // self.micro_batches
         return self.streams.window(
-            range(shard * rows, (shard + 1) * rows), int(self.starts[window]), int(self.starts[window + 1])
+            range(micro_batch * rows, (micro_batch + 1) * rows), int(self.starts[window]), int(self.starts[window + 1])
         )
 
 

@@ -50,8 +50,8 @@ class AWDLSTM(nn.Module):
         hidden_dropout: `dropouth` in the released code.
         embedding_dropout: `dropoute` in the released code.
         weight_dropout: `wdrop` in the released code.
-        share_weight_noise: whether the copies of a shard share the masks of `embedding_dropout` and `weight_dropout`,
-            as repeated rows do; by default each copy draws its own.
+        share_weight_noise: whether the copies of a micro-batch share the masks of `embedding_dropout` and
+            `weight_dropout`, as repeated rows do; by default each copy draws its own.
 
     Raises:
         ValueError: for fewer than one layer, or a probability outside [0, 1).

@@ -87,7 +87,7 @@ class AWDLSTMOptions:
     weight_noise: str = option(
         "per-copy",
         "embedding_dropout and weight_dropout: per-copy draws them afresh for each copy, shared once for all copies of "
-        "a shard, as repeated rows would (not in fairseq)",
+        "a micro-batch, as repeated rows would (not in fairseq)",
         choices=("per-copy", "shared"),
     )
 

@@ -13,9 +13,9 @@ from seqba.core.noise import LEVELS, current_noise, drop_level
 class Dropout(nn.Module):
     """Zeroes each element with probability `p` and scales the rest, so that the mean stays: y = x·mask / (1 − p).
 
-    Inside `merged_gradient` every element of every row has its own draw, keyed by (seed, update, shard, copy, site);
-    elsewhere in training it is `torch.nn.functional.dropout`, and in evaluation the identity. Inside an update p is
-    rounded to a multiple of 1/65,536 and the scale uses the rounded p, so that the mean is kept exactly.
+    Inside `merged_gradient` every element of every row has its own draw, keyed by (seed, update, micro-batch, copy,
+    site); elsewhere in training it is `torch.nn.functional.dropout`, and in evaluation the identity. Inside an update p
+    is rounded to a multiple of 1/65,536 and the scale uses the rounded p, so that the mean is kept exactly.
 
     Args:
         p: probability of dropping, in [0, 1).

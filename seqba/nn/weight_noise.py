@@ -12,14 +12,14 @@ from seqba.nn.dropout import kept_scale
 class WeightDropout(nn.Module):
     """DropConnect: zeroes elements of a weight matrix with probability `p` and scales the rest, W·mask / (1 − p).
 
-    One mask holds for all rows and all time steps of a copy. Inside an update each copy of a shard draws its own, keyed
-    by (seed, update, shard, copy, site), also when copies are stacked in one pass; with `shared` one mask serves all
-    copies, which is what repeating rows comes to. Outside an update a mask is drawn for each forward, from the global
-    generator.
+    One mask holds for all rows and all time steps of a copy. Inside an update each copy of a micro-batch draws its own,
+    keyed by (seed, update, micro-batch, copy, site), also when copies are stacked in one pass; with `shared` one mask
+    serves all copies, which is what repeating rows comes to. Outside an update a mask is drawn for each forward, from
+    the global generator.
 
     Args:
         p: probability of dropping, in [0, 1).
-        shared: whether the copies of a shard share the mask.
+        shared: whether the copies of a micro-batch share the mask.
 
     Raises:
         ValueError: if p isn't in [0, 1).
@@ -55,7 +55,7 @@ class WordDropout(nn.Module):
     Args:
         p: probability of dropping, in [0, 1).
         vocabulary: V.
-        shared: whether the copies of a shard share the mask.
+        shared: whether the copies of a micro-batch share the mask.
 
     Raises:
         ValueError: if p isn't in [0, 1).

@@ -17,7 +17,7 @@ Unit = Literal["tokens", "images"]
 """What a task predicts, and counts."""
 
 
-class Shards(Protocol[Batch_co]):
+class MicroBatches(Protocol[Batch_co]):
     """The planned batches of an epoch or a split, each made when it is asked for."""
 
     def __len__(self) -> int:
@@ -39,21 +39,22 @@ class Task(Protocol[Batch]):
 
     @property
     def carried(self) -> Carry | None:
-        """What each (shard, copy) carries from one update to the next; None where examples stand for themselves."""
+        """What each (micro-batch, copy) carries to the next update; None where examples stand for themselves."""
         ...
 
     def state(self) -> dict[str, Any]:
         """Plain values that a checkpoint must agree with before training goes on from it (dictionaries, say)."""
         ...
 
-    def epoch(self, epoch: int, shards_per_update: int) -> Shards[Batch]:
+    def epoch(self, epoch: int, micro_batches_per_update: int) -> MicroBatches[Batch]:
         """The training batches of the 1-based `epoch`: a function of (seed, epoch) alone.
 
-        `shards_per_update` consecutive ones make an update; a task whose shards go on from update to update must know.
+        `micro_batches_per_update` consecutive ones make an update; a task whose micro-batches go on from update to
+        update must know.
         """
         ...
 
-    def validation(self, subset: str) -> Shards[Batch]:
+    def validation(self, subset: str) -> MicroBatches[Batch]:
         """The batches of a validation split, the same at every call."""
         ...
 

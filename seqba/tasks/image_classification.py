@@ -49,8 +49,8 @@ class ImageOptions(ViewOptions):
     mixup_lambda: str = option(
         "per-copy",
         "per-copy: each copy draws its own share λ (and place), of which an update with M copies averages M; shared: "
-        "one for all copies of a shard, as in the released code of Batch Augmentation. Partners are drawn by each copy "
-        "in itself",
+        "one for all copies of a micro-batch, as in the released code of Batch Augmentation. Partners are drawn by "
+        "each copy in itself",
         choices=("per-copy", "shared"),
     )
     hold_out: int = option(
@@ -74,7 +74,7 @@ class ImageClassification:
 
         loss = Σ_n cross-entropy(model(T_i(x_n)), y_n)
 
-    A shard is --batch-size different pictures; an epoch passes over all of them in an order that is a function of
+    A micro-batch is --batch-size different pictures; an epoch passes over all of them in an order that is a function of
     (seed, epoch), and leaves out the last few that make no whole batch. Everything random happens on the device, after
     the batch has been read once for all its copies.
 
@@ -101,7 +101,7 @@ class ImageClassification:
         self, data: str, options: ImageOptions, batches: BatchOptions, criterion: CriterionOptions, *, seed: int
     ) -> None:
         if batches.batch_size is None:
-            raise UserError("how many pictures is a shard? Give --batch-size (64, say)")
+            raise UserError("how many pictures is a micro-batch? Give --batch-size (64, say)")
         self.folder = Path(data)
         self.options = options
         self.batches = batches
@@ -122,7 +122,7 @@ class ImageClassification:
         self._validation: dict[str, ImageBatches] = {}
 
     def resized(self, batches: BatchOptions) -> ImageClassification:
-        """The same pictures in shards of another --batch-size.
+        """The same pictures in micro-batches of another --batch-size.
 
         Raises:
             UserError: if there aren't so many pictures.
@@ -141,8 +141,8 @@ class ImageClassification:
             "image_size": self.image_size,
         }
 
-    def epoch(self, epoch: int, shards_per_update: int = 1) -> ImageBatches:
-        """The shards of the 1-based `epoch`, each of exactly --batch-size pictures."""
+    def epoch(self, epoch: int, micro_batches_per_update: int = 1) -> ImageBatches:
+        """The micro-batches of the 1-based `epoch`, each of exactly --batch-size pictures."""
         random = np.random.PCG64(np.random.SeedSequence([self.seed, epoch]))
         order = self._training_rows[permutation(random, len(self._training_rows))]
         whole = len(order) // self.rows

@@ -105,7 +105,7 @@ class LanguageModeling:
         self._check_sizes(max_positions)
 
     def resized(self, batches: BatchOptions) -> LanguageModeling:
-        """The same text in shards of another size; which lines fit into one may be others."""
+        """The same text in micro-batches of another size; which lines fit into one may be others."""
         task = copy.copy(self)
         task.batches, task._packer, task._training = batches, replace(self._packer, options=batches), {}
         return task
@@ -114,10 +114,12 @@ class LanguageModeling:
         """Size and digest of the dictionary: another one would give the ids another meaning."""
         return vocabulary_state(self.dictionary)
 
-    def epoch(self, epoch: int, shards_per_update: int = 1) -> Planned[Blocks]:
-        """The shards of the 1-based `epoch`, a function of (seed, epoch); overlong lines are named once and skipped.
+    def epoch(self, epoch: int, micro_batches_per_update: int = 1) -> Planned[Blocks]:
+        """The micro-batches of the 1-based `epoch`, a function of (seed, epoch).
 
-        Blocks stand for themselves, so that the shards are the same however many make an update.
+        Overlong lines are named once and skipped.
+
+        Blocks stand for themselves, so that the micro-batches are the same however many make an update.
         """
         folder = self.folders[(epoch - 1) % len(self.folders)]
         if folder not in self._training:

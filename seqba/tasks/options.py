@@ -1,4 +1,4 @@
-"""Options that every task shares: how examples are grouped into shards, and what is minimised."""
+"""Options that every task shares: how examples are grouped into micro-batches, and what is minimised."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from seqba.options import option, options
 
 @options
 class BatchOptions:
-    """How examples are grouped into shards."""
+    """How examples are grouped into micro-batches."""
 
-    max_tokens: int | None = option(None, "tokens of a shard: rows × longest padded side", minimum=1)
+    max_tokens: int | None = option(None, "tokens of a micro-batch: rows × longest padded side", minimum=1)
     batch_size: int | None = option(
-        None, "most rows of a shard; of images, exactly so many", minimum=1, aliases=("max-sentences",)
+        None, "most rows of a micro-batch; of images, exactly so many", minimum=1, aliases=("max-sentences",)
     )
-    required_batch_size_multiple: int = option(8, "rows of a shard are a multiple of this where they can", minimum=1)
+    required_batch_size_multiple: int = option(
+        8, "rows of a micro-batch are a multiple of it where they can", minimum=1
+    )
     train_subset: str = option("train", "name of the training split")
     valid_subset: str = option("valid", "names of the validation splits, separated by commas; the first one decides")
     max_tokens_valid: int | None = option(None, "max-tokens of validation (default: max-tokens)", minimum=1)
@@ -26,10 +28,11 @@ class BatchOptions:
     )
 
     def __post_init__(self) -> None:
-        """Refuses to guess how large a shard is."""
+        """Refuses to guess how large a micro-batch is."""
         if self.max_tokens is None and self.batch_size is None:
             raise UserError(
-                "how large is a shard? Give --max-tokens (4096, say), or --batch-size, which a recurrent model needs"
+                "how large is a micro-batch? Give --max-tokens (4096, say), or --batch-size, which a recurrent model "
+                "needs"
             )
 
 

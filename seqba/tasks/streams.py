@@ -61,8 +61,8 @@ class RecurrentModel(Protocol):
 class StreamLanguageModeling:
     """Next-word prediction over streams of text.
 
-    An update reads the same window of S shards of B streams each. Every (shard, copy) carries its own hidden state from
-    window to window; an epoch begins with zeros.
+    An update reads the same window of S micro-batches of B streams each. Every (micro-batch, copy) carries its own
+    hidden state from window to window; an epoch begins with zeros.
 
         loss = Σ −log p(word) + α/D · Σ hidden² + β·T/((T−1)·D) · Σ_t (raw_{t+1} − raw_t)²
 
@@ -78,7 +78,7 @@ class StreamLanguageModeling:
 
     Attributes:
         dictionary: the words.
-        carried: the hidden states, by (shard, copy).
+        carried: the hidden states, by (micro-batch, copy).
 
     Raises:
         UserError: for a data-bin that is missing or broken, or without a number of streams.
@@ -105,7 +105,7 @@ class StreamLanguageModeling:
         self._validation: dict[str, Windows] = {}
 
     def resized(self, batches: BatchOptions) -> StreamLanguageModeling:
-        """The same text in shards of another number of streams; the hidden states are carried for both tasks."""
+        """The same text in micro-batches of another number of streams; the hidden states are carried for both tasks."""
         task = copy.copy(self)
         task.batches, task.rows = batches, batches.batch_size or self.rows
         return task
@@ -114,21 +114,21 @@ class StreamLanguageModeling:
         """Size and digest of the dictionary: another one would give the ids another meaning."""
         return vocabulary_state(self.dictionary)
 
-    def epoch(self, epoch: int, shards_per_update: int) -> Windows:
-        """The windows of the 1-based `epoch`, S shards of the same window to an update; S·B streams in all."""
+    def epoch(self, epoch: int, micro_batches_per_update: int) -> Windows:
+        """The windows of the 1-based `epoch`, S micro-batches of the same window to an update; S·B streams in all."""
         folder = self.folders[(epoch - 1) % len(self.folders)]
         if folder not in self._training:
             check_same_dictionary(folder, self.folders[0], self.dictionary)
             self._training = {folder: self._open(folder, self.batches.train_subset, combine=True)}
         streams = Streams(
             self._training[folder],
-            shards_per_update * self.rows,
+            micro_batches_per_update * self.rows,
             name=f"the split {self.batches.train_subset} in {folder}",
             remedy="lower --batch-size, and --update-freq or --copies where --arm fixed-samples or large-batch "
             "multiplies by them",
         )
         starts = random_windows(streams.length, self.options.bptt, seed=self.seed, epoch=epoch)
-        return Windows(streams, starts, shards_per_update)
+        return Windows(streams, starts, micro_batches_per_update)
 
     def validation(self, subset: str) -> Windows:
         """A validation split as --batch-size-valid streams (default: --batch-size), in windows of --bptt tokens."""

@@ -1,4 +1,4 @@
-"""Translation: sentence pairs of a data-bin → token-budget shards → summed (label-smoothed) cross-entropy."""
+"""Translation: sentence pairs of a data-bin → token-budget micro-batches → summed (label-smoothed) cross-entropy."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Translation:
         self._validation: dict[str, Planned[PairCorpus]] = {}
 
     def resized(self, batches: BatchOptions) -> Translation:
-        """The same pairs in shards of another size; which lines fit into one may be others."""
+        """The same pairs in micro-batches of another size; which lines fit into one may be others."""
         task = copy.copy(self)
         task.batches, task._packer, task._training = batches, replace(self._packer, options=batches), {}
         return task
@@ -116,10 +116,12 @@ class Translation:
             "target_dictionary_sha256": dictionary_digest(self.target_dictionary),
         }
 
-    def epoch(self, epoch: int, shards_per_update: int = 1) -> Planned[PairCorpus]:
-        """The shards of the 1-based `epoch`, a function of (seed, epoch); overlong lines are named once and skipped.
+    def epoch(self, epoch: int, micro_batches_per_update: int = 1) -> Planned[PairCorpus]:
+        """The micro-batches of the 1-based `epoch`, a function of (seed, epoch).
 
-        Pairs stand for themselves, so that the shards are the same however many make an update.
+        Overlong lines are named once and skipped.
+
+        Pairs stand for themselves, so that the micro-batches are the same however many make an update.
         """
         folder = self.folders[(epoch - 1) % len(self.folders)]
         if folder not in self._training:

@@ -21,19 +21,19 @@ class Grid:
     Attributes:
         shards_per_epoch: S for epoch 1, 2, …; the last one stays.
         copies: M.
-        batch_scale: what the size of a shard is multiplied by.
+        batch_scale: what the size of a micro-batch is multiplied by.
     """
 
-    shards_per_epoch: tuple[int, ...]
+    micro_batches_per_epoch: tuple[int, ...]
     copies: int
     batch_scale: Fraction = Fraction(1)
 
-    def shards(self, epoch: int) -> int:
+    def micro_batches(self, epoch: int) -> int:
         """S in the 1-based `epoch`."""
-        return self.shards_per_epoch[min(epoch, len(self.shards_per_epoch)) - 1]
+        return self.micro_batches_per_epoch[min(epoch, len(self.micro_batches_per_epoch)) - 1]
 
     def resized(self, batches: BatchOptions) -> BatchOptions:
-        """The batches that are this arm's shards; those of validation are the same in every arm.
+        """The batches that are this arm's micro-batches; those of validation are the same in every arm.
 
         Raises:
             UserError: for a size that the copies don't divide.
@@ -53,10 +53,11 @@ class Grid:
             return None
         scaled = size * self.batch_scale
         if scaled.denominator > 1:
-            shards = ",".join(map(str, self.shards_per_epoch))
+            micro_batches = ",".join(map(str, self.micro_batches_per_epoch))
             raise UserError(
                 f"--arm fixed-rows sees 1/M of the examples, but --copies {self.copies} divides neither --update-freq "
-                f"{shards} nor {flag_of(name)} {size}: give a multiple of {self.copies} for one of them, in all arms"
+                f"{micro_batches} nor {flag_of(name)} {size}: give a multiple of {self.copies} for one of them, in all "
+                "arms"
             )
         return int(scaled)
 
@@ -64,18 +65,18 @@ class Grid:
 def derive_grid(options: GridOptions) -> Grid:
     """The grid of an arm.
 
-    With `--update-freq S --copies M` and shards of a size B:
+    With `--update-freq S --copies M` and micro-batches of a size B:
 
-        baseline         S shards of B,      1 copy
-        fixed-samples    S·M shards of B,    1 copy: as many distinct examples as ba has views, in as many updates
-        ba               S shards of B,      M copies
-        large-batch      S shards of M·B,    1 copy: fixed-samples, but what a batch shares (batch norm, weight masks)
+        baseline         S micro-batches of B,      1 copy
+        fixed-samples    S·M micro-batches of B,    1 copy: as many distinct examples as ba has views, in as many
+        updates ba               S micro-batches of B,      M copies large-batch      S micro-batches of M·B,    1 copy:
+        fixed-samples, but what a batch shares (batch norm, weight masks)
                                              is shared by all M·B
-        fixed-rows       S/M shards of B,    M copies: 1/M of the examples, an update at the baseline's cost;
-                                             S shards of B/M where M doesn't divide S
+        fixed-rows       S/M micro-batches of B,    M copies: 1/M of the examples, an update at the baseline's cost;
+                                             S micro-batches of B/M where M doesn't divide S
 
     The first three are the paper's columns. Batch norm sees B different rows in fixed-rows as in the baseline, unless
-    the shards themselves are made smaller.
+    the micro-batches themselves are made smaller.
 
     Raises:
         UserError: for a plan that isn't one.
@@ -86,18 +87,18 @@ def derive_grid(options: GridOptions) -> Grid:
         parse_plan(options.plan)
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    shards, copies = options.update_freq, options.copies
+    micro_batches, copies = options.update_freq, options.copies
     if options.arm == "baseline":
-        return Grid(shards, 1)
+        return Grid(micro_batches, 1)
     if options.arm == "fixed-samples":
-        return Grid(tuple(number * copies for number in shards), 1)
+        return Grid(tuple(number * copies for number in micro_batches), 1)
     if options.arm == "large-batch":
-        return Grid(shards, 1, Fraction(copies))
+        return Grid(micro_batches, 1, Fraction(copies))
     if options.arm == "fixed-rows":
-        if all(number % copies == 0 for number in shards):
-            return Grid(tuple(number // copies for number in shards), copies)
-        return Grid(shards, copies, Fraction(1, copies))
-    return Grid(shards, copies)
+        if all(number % copies == 0 for number in micro_batches):
+            return Grid(tuple(number // copies for number in micro_batches), copies)
+        return Grid(micro_batches, copies, Fraction(1, copies))
+    return Grid(micro_batches, copies)
 
 
 @dataclass
@@ -135,6 +136,6 @@ def check_ranks(ranks: Group, grid: Grid, options: RunOptions) -> None:
             raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
     else:
         try:
-            ranks.check(min(grid.shards_per_epoch), grid.copies)
+            ranks.check(min(grid.micro_batches_per_epoch), grid.copies)
         except ValueError as error:
             raise UserError(f"{error} (--update-freq, --copies)") from None

@@ -12,7 +12,7 @@ from seqba.core import ALONE, Group
 from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.errors import UserError
 from seqba.runtime.devices import to_device
-from seqba.tasks import Shards, Task
+from seqba.tasks import MicroBatches, Task
 
 Batch = TypeVar("Batch")
 
@@ -94,7 +94,7 @@ class EpochUpdates(Generic[Batch]):
         broadcast: reads for several ranks that have copies of one micro-batch; None where each reads for itself.
     """
 
-    micro_batches: Shards[Batch]
+    micro_batches: MicroBatches[Batch]
     size: int
     copies: int
     ranks: Group = ALONE

@@ -38,7 +38,7 @@ class TrainingLoop:
     Attributes:
         task: gives the data.
         trainer: makes the updates.
-        grid: how many shards an update has.
+        grid: how many micro-batches an update has.
         options: everything else.
         progress: where to begin; a fresh one for a new run.
         record: the identity of the run, for its checkpoints.
@@ -101,7 +101,7 @@ class TrainingLoop:
 
     def _open_epoch(self) -> EpochUpdates[Any]:
         progress = self.progress
-        size = self.grid.shards(progress.epoch)
+        size = self.grid.micro_batches(progress.epoch)
         micro_batches = self.task.epoch(progress.epoch, size)
         updates = EpochUpdates(micro_batches, size, self.grid.copies, self.trainer.ranks, self.broadcast)
         if progress.updates_in_epoch and progress.updates_of_epoch != len(updates):

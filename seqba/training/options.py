@@ -15,13 +15,13 @@ from seqba.options import flag_of, is_given, option, options
 
 @options
 class GridOptions:
-    """What one update is: S shards × M copies, and the seed of everything random."""
+    """What one update is: S micro-batches × M copies, and the seed of everything random."""
 
     seed: int = option(1, "seed of the weights, the order of the data and the noise", minimum=0, maximum=2**63 - 1)
     copies: int = option(1, "M, noisy views of each example per update (Batch Augmentation; not in fairseq)", minimum=1)
     update_freq: tuple[int, ...] = option(
         (1,),
-        "S, shards (batches of distinct examples) per update for the whole job, whatever the hardware; "
+        "S, micro-batches (batches of distinct examples) per update for the whole job, whatever the hardware; "
         "a list gives one per epoch, the last one staying",
         minimum=1,
         metavar="N[,N]",
@@ -29,9 +29,9 @@ class GridOptions:
     arm: str = option(
         "ba",
         "the paper's columns from one command line: baseline = 1 copy, fixed-samples = copies × update-freq distinct "
-        "shards and 1 copy, ba = as given; and large-batch = shards of copies × their size and 1 copy (for what images "
-        "and streams share: batch norm, weight masks), fixed-rows = 1/copies of the examples, at the baseline's cost. "
-        "Epochs in options are the baseline's in every arm (not in fairseq)",
+        "micro-batches and 1 copy, ba = as given; and large-batch = micro-batches of copies × their size and 1 copy "
+        "(for what images and streams share: batch norm, weight masks), fixed-rows = 1/copies of the examples, at the "
+        "baseline's cost. Epochs in options are the baseline's in every arm (not in fairseq)",
         choices=("baseline", "fixed-samples", "ba", "large-batch", "fixed-rows"),
     )
     plan: str = option(

@@ -16,7 +16,7 @@ class Progress:
 
     Attributes:
         epoch: the 1-based epoch in hand.
-        updates_in_epoch: groups of shards that it has used up, skipped updates included.
+        updates_in_epoch: groups of micro-batches that it has used up, skipped updates included.
         updates_of_epoch: how many groups it has; other data would have another number.
         rounded_off: the update whose validation and saving are done.
         pending: whether the run was stopped between an update and its validation.

@@ -90,9 +90,9 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> in
         raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
     for subset in subsets:
         task.validation(subset)
-    if task.carried is not None:  # every number of shards needs a text that is long enough for it
-        for epoch, shards in enumerate(grid.shards_per_epoch, start=1):
-            task.epoch(epoch, shards)
+    if task.carried is not None:  # every number of micro-batches needs a text that is long enough for it
+        for epoch, micro_batches in enumerate(grid.micro_batches_per_epoch, start=1):
+            task.epoch(epoch, micro_batches)
     scores = BleuScorer(task, recipe.bleu, ranks) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
     log_options = quiet_but_first(options.log, ranks)
     run_log = open_run_log(options.checkpoints, ranks, trainer.updates, progress)
@@ -126,12 +126,12 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> in
 
 def _baseline_updates(task: Task[Any], update_freq: tuple[int, ...], epoch: int) -> int:
     """Updates of an epoch of the arm baseline, whose task this is."""
-    return count_updates(task, epoch, Grid(update_freq, 1).shards(epoch))
+    return count_updates(task, epoch, Grid(update_freq, 1).micro_batches(epoch))
 
 
 def _has_baseline_epochs(grid: Grid, options: TrainingOptions) -> bool:
     """Whether an epoch of this arm has the updates of one of the arm baseline."""
-    return grid.batch_scale == 1 and grid.shards_per_epoch == options.grid.update_freq
+    return grid.batch_scale == 1 and grid.micro_batches_per_epoch == options.grid.update_freq
 
 
 METRICS_OF = {
@@ -230,8 +230,8 @@ def _write_run(
         "device": str(trainer.device),
         "seed": trainer.rules.seed,
         "arm": record.training.grid.arm,
-        "shards_per_update": list(grid.shards_per_epoch),
-        "shard": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
+        "micro_batches_per_update": list(grid.micro_batches_per_epoch),
+        "micro_batch": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
         "copies": grid.copies,
         "parameters": parameters,
         "task_state": record.task_state,
@@ -239,7 +239,11 @@ def _write_run(
     sizes = {"tokens": batches.max_tokens, "rows": batches.batch_size}
     told = " and ".join(f"{size} {unit}" for unit, size in sizes.items() if size is not None)
     logger.info(
-        "%d parameters; %s shards of %s × %d copies per update", parameters, grid.shards_per_epoch, told, grid.copies
+        "%d parameters; %s micro-batches of %s × %d copies per update",
+        parameters,
+        grid.micro_batches_per_epoch,
+        told,
+        grid.copies,
     )
     if not folder.options.no_save:
         with atomic_text(folder.path / "run.json") as file:

@@ -18,7 +18,7 @@ ENTRANCES = ("features", "window")
 
 
 def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
-    """Shards a model's parameters over the ranks: what it has in lists (layers, stages) is a block each.
+    """Micro-batches a model's parameters over the ranks: what it has in lists (layers, stages) is a block each.
 
     Embeddings and the output, which may be one matrix, belong to no block.
 

@@ -79,7 +79,7 @@ class UpdateRules:
     Attributes:
         copies: M.
         plan: where the copies run.
-        seed: of the noise, whose key is (seed, update, shard, copy).
+        seed: of the noise, whose key is (seed, update, micro-batch, copy).
         clip_norm: largest gradient norm; 0 for no limit.
         bf16: whether the forward runs under autocast to bfloat16.
         max_skipped_updates: so many non-finite updates in a row end the run.

@@ -11,13 +11,13 @@ import torch
 from seqba.distributed.batch_broadcast import read_or_error
 from seqba.errors import UserError
 from seqba.runtime.devices import to_device
-from seqba.tasks import Shards
+from seqba.tasks import MicroBatches
 from seqba.training.agreement import Status
 from seqba.training.totals import Totals
 from seqba.training.trainer import Trainer
 
 
-def validate(trainer: Trainer[Any], batches: Shards[Any], should_stop: Callable[[], bool]) -> dict[str, float]:
+def validate(trainer: Trainer[Any], batches: MicroBatches[Any], should_stop: Callable[[], bool]) -> dict[str, float]:
     """Means over a split, without noise.
 
     Of several ranks each takes every R-th batch, unless the batches of a split go on from each other: then each

@@ -88,7 +88,12 @@ def test_a_run_leaves_checkpoints_and_what_was_resolved(
     assert resolved["key_version"] == kept["key_version"] == KEY_VERSION
     assert resolved["model"]["options"]["first_position"] == kept["model"]["options"]["first_position"] == 2
     resolved = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
-    assert (resolved["seed"], resolved["arm"], resolved["copies"], resolved["shards_per_update"]) == (1, "ba", 2, [2])
+    assert (resolved["seed"], resolved["arm"], resolved["copies"], resolved["micro_batches_per_update"]) == (
+        1,
+        "ba",
+        2,
+        [2],
+    )
     assert resolved["model"]["options"]["encoder_embed_dim"] == 16
     assert resolved["model"]["options"]["max_source_positions"] == 1024
     assert resolved["training"]["schedule"]["lr"] == 0.01
@@ -186,15 +191,15 @@ def test_a_checkpoint_has_fairseqs_keys(reversal: Path, tmp_path: Path) -> None:
     assert set(state["cfg"]) == {"task", "model", "training", "key_version", "version"}
 
 
-@pytest.mark.parametrize(("arm", "shards", "copies"), [("baseline", 1, 1), ("fixed-samples", 3, 1), ("ba", 1, 3)])
+@pytest.mark.parametrize(("arm", "micro_batches", "copies"), [("baseline", 1, 1), ("fixed-samples", 3, 1), ("ba", 1, 3)])
 def test_arms_see_what_they_should(
-    arm: str, shards: int, copies: int, reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arm: str, micro_batches: int, copies: int, reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([*train_arguments(reversal, tmp_path, "--max-update", "5"), "--copies", "3", "--arm", arm])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     told = next(line for line in lines if line["event"] == "train")
     assert told["processed_tokens"] == copies * told["unique_tokens"]
-    assert told["unique_tokens"] / 5 == pytest.approx(shards * 135, rel=0.25)
+    assert told["unique_tokens"] / 5 == pytest.approx(micro_batches * 135, rel=0.25)
 
 
 @pytest.mark.parametrize("plan", ["auto", "stacked", "looped"])
@@ -434,7 +439,7 @@ def test_another_grid_in_the_same_folder_is_refused(
 
 
 @pytest.mark.parametrize("flag", ["--ddp-backend", "--zero-sharding", "--no-reshard-after-forward"])
-def test_what_shards_parameters_elsewhere_names_our_option(flag: str) -> None:
+def test_what_micro_batches_parameters_elsewhere_names_our_option(flag: str) -> None:
     assert "--shard-params" in UNSUPPORTED[flag]
 
 

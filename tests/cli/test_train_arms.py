@@ -108,8 +108,11 @@ def test_streams_of_an_update(
 ) -> None:
     (line,) = train(request, "alphabet", tmp_path, "--arm", arm, "--max-update", "1")[:1]
     assert line["processed_tokens"] == copies * line["unique_tokens"]
-    shards = read_checkpoint(tmp_path / LAST)["extra_state"]["trainer"]["carried"]["shards"]
-    assert (len(shards), shards[0][0].shape[0]) == states  # a hidden state for each shard, of copies × streams rows
+    micro_batches = read_checkpoint(tmp_path / LAST)["extra_state"]["trainer"]["carried"]["shards"]
+    assert (
+        len(micro_batches),
+        micro_batches[0][0].shape[0],
+    ) == states  # each of copies × streams rows
 
 
 def test_a_token_batch_of_fixed_rows_has_a_part_of_the_budget(request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -118,8 +121,8 @@ def test_a_token_batch_of_fixed_rows_has_a_part_of_the_budget(request: pytest.Fi
         assert 100 < line["processed_tokens"] <= 200
         assert line["processed_tokens"] == line["unique_tokens"] * (1 if arm == "baseline" else 4)
     resolved = json.loads((tmp_path / "fixed-rows" / "run.json").read_text())
-    assert resolved["shard"] == {"max_tokens": 50, "batch_size": None}
-    assert (resolved["arm"], resolved["shards_per_update"], resolved["copies"]) == ("fixed-rows", [1], 4)
+    assert resolved["micro_batch"] == {"max_tokens": 50, "batch_size": None}
+    assert (resolved["arm"], resolved["micro_batches_per_update"], resolved["copies"]) == ("fixed-rows", [1], 4)
     assert resolved["task"]["batches"]["max_tokens"] == 200  # as it was given
 
 
@@ -143,7 +146,7 @@ def test_an_arm_is_the_run_that_it_stands_for(
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_fixed_rows_takes_fewer_shards_where_copies_divide_them(
+def test_fixed_rows_takes_fewer_micro_batches_where_copies_divide_them(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     updates = ["--max-update", "3", "--lr-drop-unit", "update"]

@@ -105,8 +105,12 @@ def test_a_checkpoint_says_what_it_is(alphabet: Path, tmp_path: Path) -> None:
 def test_arms_and_optimizers_of_the_other_task(arm: str, alphabet: Path, tmp_path: Path) -> None:
     more = ["--arm", arm, "--max-update", "3", "--optimizer", "adam", "--lr", "1e-3", "--adam-betas", "0.9,0.98"]
     assert train(alphabet, tmp_path, *more) == 0
-    shards = state_of(tmp_path)["extra_state"]["trainer"]["carried"]["shards"]
-    assert (len(shards), shards[0][0].shape[0]) == {"baseline": (1, 4), "fixed-samples": (2, 4), "ba": (1, 8)}[arm]
+    micro_batches = state_of(tmp_path)["extra_state"]["trainer"]["carried"]["shards"]
+    assert (len(micro_batches), micro_batches[0][0].shape[0]) == {
+        "baseline": (1, 4),
+        "fixed-samples": (2, 4),
+        "ba": (1, 8),
+    }[arm]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "nt_asgd"])

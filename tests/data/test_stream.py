@@ -33,8 +33,8 @@ def test_streams_lie_side_by_side_and_the_remainder_is_left_out() -> None:
     assert batch.size == 8
 
 
-def test_shards_read_the_same_window_of_their_own_streams() -> None:
-    windows = Windows(Streams(Counting(40), 4), np.array([0, 4, 9]), shards=2)
+def test_micro_batches_read_the_same_window_of_their_own_streams() -> None:
+    windows = Windows(Streams(Counting(40), 4), np.array([0, 4, 9]), micro_batches=2)
     assert len(windows) == 4
     starts = [batch.tokens[:, 0].tolist() for batch in (windows[number] for number in range(4))]
     assert starts == [[0, 10], [20, 30], [4, 14], [24, 34]]

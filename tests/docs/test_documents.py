@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data_prep" / "README.md"])
 COMMANDS = ("train", "preprocess", "generate", "interactive", "eval-lm", "eval-image", "score", "average-checkpoints")
 FOLDERS = ("seqba", "recipes", "tests", "docs", "data_prep")
-RENAMED = {"--micro-batches": "--shards"}
+RENAMED: dict[str, str] = {}
 """New names of recipes' options, which the documents have already → the present ones."""
 
 OF_OTHERS = {

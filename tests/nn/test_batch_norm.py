@@ -53,8 +53,8 @@ def test_the_plan_changes_neither_gradients_nor_running_statistics(ghost_batch: 
     for each in ("looped", plan):
         model = network(ghost_batch)
         for update in (1, 2):
-            shards = [batch(6, seed=update), batch(6, seed=update + 10)]
-            grid_gradient(model, shards, loss_fn, copies=4, weight=48, plan=each, update=update)
+            micro_batches = [batch(6, seed=update), batch(6, seed=update + 10)]
+            grid_gradient(model, micro_batches, loss_fn, copies=4, weight=48, plan=each, update=update)
         results.append(everything(model))
     for name, expected in results[0].items():
         torch.testing.assert_close(results[1][name], expected, rtol=1e-12, atol=1e-14, msg=name)

@@ -95,7 +95,7 @@ def test_gradcheck_of_the_batched_copies() -> None:
 
 
 def keyed(layer: nn.Module, copies: tuple[int, ...]) -> Tensor:
-    """The layer's output for some of the copies of one shard, whose rows are all the same."""
+    """The layer's output for some of the copies of one micro-batch, whose rows are all the same."""
     x, (h, c) = make_inputs()
     rows = [tensor[:ROWS].repeat(len(copies), *[1] * (tensor.dim() - 1)) for tensor in (x, h, c)]
     with noise_context(Noise(0, 0, 0, copies, {id(module): name for name, module in layer.named_modules()})):

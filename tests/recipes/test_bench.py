@@ -43,7 +43,7 @@ def test_training_throughput_compares_both_sides_with_marian(tmp_path: Path) -> 
     pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
     content = run_quick("training_throughput", tmp_path)
     rows = {row["side"]: row for row in content["rows"]}
-    assert set(rows) == {"seqba", "seqba, 4 shards", "seqba, malloc", "Marian", "Marian, kept"}
+    assert set(rows) == {"seqba", "seqba, 4 micro-batches", "seqba, malloc", "Marian", "Marian, kept"}
     assert rows["Marian"]["x Marian"] == rows["Marian"]["memory"] == 1
     assert 0 < rows["seqba"]["of GEMM"] < 1
 

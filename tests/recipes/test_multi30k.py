@@ -54,7 +54,7 @@ def test_the_arm_of_fixed_rows_is_one_run(recipe, folder: Path, tmp_path: Path) 
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines()[-1].split()[0] == "fixed-rows"
     resolved = json.loads((tmp_path / "out" / "fixed-rows" / "run.json").read_text(encoding="utf-8"))
-    assert (resolved["shard"]["max_tokens"], resolved["copies"]) == (200, 2)
+    assert (resolved["micro_batch"]["max_tokens"], resolved["copies"]) == (200, 2)
 
 
 @pytest.mark.parametrize("script", ["multi30k.sh", "wmt16_en_de.sh"])

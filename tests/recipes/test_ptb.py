@@ -114,7 +114,7 @@ def test_the_further_arms(recipe, folder: Path, tmp_path: Path, arm: str, batch_
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines()[-1].split()[0] == arm
     resolved = json.loads((out / arm / "run.json").read_text(encoding="utf-8"))
-    assert (resolved["shard"]["batch_size"], resolved["copies"]) == (batch_size, copies)
+    assert (resolved["micro_batch"]["batch_size"], resolved["copies"]) == (batch_size, copies)
 
 
 @pytest.mark.parametrize("name", ["ptb.sh", "wikitext2.sh"])

@@ -34,7 +34,7 @@ def network(model: Any, **changes: Any) -> Any:
 
 
 def work(model: Any, **changes: Any) -> Any:
-    return model.Work(**{"shards": 4, "cell_s": 0.25, "gradient_bytes": 100e6, **changes})
+    return model.Work(**{"micro_batches": 4, "cell_s": 0.25, "gradient_bytes": 100e6, **changes})
 
 
 def test_one_rank_exchanges_nothing_and_is_efficient(model: Any) -> None:

@@ -61,13 +61,13 @@ def test_the_papers_run_at_toy_size(recipe, parts: Path, tmp_path: Path) -> None
     arguments = ["--from", parts, "--arm", "all", "--copies", "2", "--updates", "3", "--merges", "60", "--out", out]
     finished = recipe("wmt16_en_de.sh", *arguments, "--", *TINY)
     assert finished.returncode == 0, finished.stderr
-    for arm, shards, copies in (("baseline", 4, 1), ("fixed-samples", 8, 1), ("ba", 4, 2)):
+    for arm, micro_batches, copies in (("baseline", 4, 1), ("fixed-samples", 8, 1), ("ba", 4, 2)):
         folder = out / arm / "newstest2014"
         assert len((folder / "text.de").read_text(encoding="utf-8").splitlines()) == 12
         report = (folder / "bleu.txt").read_text(encoding="utf-8")
         assert report.count("BLEU") >= 3
         run = json.loads((out / arm / "run.json").read_text(encoding="utf-8"))
-        assert (run["shards_per_update"], run["copies"]) == ([shards], copies)
+        assert (run["micro_batches_per_update"], run["copies"]) == ([micro_batches], copies)
         assert dropouts(out / arm) == RELEASED
         assert_divided_by((out / arm / "newstest2014" / "generate.log"), lambda length: ((5 + length) / 6) ** 0.6)
     corpus = {path.name: path.stat().st_mtime_ns for path in (out / "corpus" / "bpe").iterdir()}
@@ -79,12 +79,12 @@ def test_the_papers_run_at_toy_size(recipe, parts: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_fairseqs_habit_at_toy_size(recipe, parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    habit = ["--shards", "1", "--noise", "fairseq", "--lenpen-form", "fairseq"]
+    habit = ["--micro-batches", "1", "--noise", "fairseq", "--lenpen-form", "fairseq"]
     sizes = ["--copies", "2", "--updates", "2", "--merges", "60"]
     finished = recipe("wmt16_en_de.sh", "--from", parts, *sizes, *habit, "--out", out, "--", *TINY)
     assert finished.returncode == 0, finished.stderr
     run = json.loads((out / "ba" / "run.json").read_text(encoding="utf-8"))
-    assert (run["shards_per_update"], run["copies"]) == ([1], 2)
+    assert (run["micro_batches_per_update"], run["copies"]) == ([1], 2)
     assert dropouts(out / "ba") == {**RELEASED, "attention_dropout": 0.0, "activation_dropout": 0.0}
     assert_divided_by(out / "ba" / "newstest2014" / "generate.log", lambda length: length**0.6)
 
@@ -94,7 +94,8 @@ def test_fairseqs_habit_at_toy_size(recipe, parts: Path, tmp_path: Path) -> None
     [
         ("--noise", "loud", "--noise is released or fairseq, not 'loud'"),
         ("--lenpen-form", "t2t", "--lenpen-form is gnmt or fairseq, not 't2t'"),
-        ("--shards", "0", "--shards takes a whole number from 1 on, not '0'"),
+        ("--micro-batches", "0", "--micro-batches takes a whole number from 1 on, not '0'"),
+        ("--shards", "0", "--micro-batches takes a whole number from 1 on, not '0'"),  # its former name
         ("--updates", "1e5", "--updates takes a whole number from 1 on, not '1e5'"),
         ("--copies", "", "--copies takes a whole number from 1 on, not ''"),
     ],

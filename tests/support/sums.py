@@ -45,7 +45,7 @@ class SquaresTask:
     def state(self) -> dict[str, Any]:
         return {"task": "squares"}
 
-    def epoch(self, epoch: int, shards_per_update: int) -> list[Rows]:
+    def epoch(self, epoch: int, micro_batches_per_update: int) -> list[Rows]:
         return self.batches[epoch % 3 :] + self.batches[: epoch % 3]
 
     def validation(self, subset: str) -> list[Rows]:

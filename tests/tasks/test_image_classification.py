@@ -79,7 +79,7 @@ def test_an_epoch_sees_each_picture_once_in_whole_batches(pictures: Path) -> Non
 
 def test_the_order_is_a_function_of_seed_and_epoch(pictures: Path) -> None:
     first = marks(open_task(pictures).epoch(1)[0])
-    assert marks(open_task(pictures).epoch(1, shards_per_update=3)[0]) == first
+    assert marks(open_task(pictures).epoch(1, micro_batches_per_update=3)[0]) == first
     assert marks(open_task(pictures).epoch(2)[0]) != first
     assert marks(open_task(pictures, seed=2).epoch(1)[0]) != first
 
@@ -285,9 +285,11 @@ def test_folders_of_one_size_and_cifar_are_seen_alike(pictures: Path, tmp_path: 
     folder = open_task(tmp_path, rows=4)
     own = replace(open_images(tmp_path, "train", decode_size=256).read(np.arange(4)), labels=batch.labels)
     views = []
-    for task, shard in ((cifar, batch), (folder, own)):
+    for task, micro_batch in ((cifar, batch), (folder, own)):
         with noise_context(Noise(0, 1, 0, (0, 1))):
-            images, sizes = (tensor.repeat(2, *[1] * (tensor.dim() - 1)) for tensor in (shard.images, shard.sizes))
+            images, sizes = (
+                tensor.repeat(2, *[1] * (tensor.dim() - 1)) for tensor in (micro_batch.images, micro_batch.sizes)
+            )
             views.append(task._training_view(images, sizes))
     assert torch.equal(views[0], views[1])
 

@@ -68,7 +68,7 @@ def test_the_whole_text_is_predicted_once_in_an_epoch(alphabet: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["none", "eos"])
 @pytest.mark.parametrize("options", [{"max_tokens": 100}, {"max_tokens": None, "batch_size": 3}])
-def test_shards_keep_to_their_budget(mode: str, options: dict[str, Any], alphabet: Path) -> None:
+def test_micro_batches_keep_to_their_budget(mode: str, options: dict[str, Any], alphabet: Path) -> None:
     planned = open_task(alphabet, sample_break_mode=mode, **options).epoch(1)
     for number in range(len(planned)):
         batch = planned[number]

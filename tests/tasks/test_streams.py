@@ -1,4 +1,4 @@
-"""Language modelling on streams: the loss by hand, the state of each copy, and the windows of shards."""
+"""Language modelling on streams: the loss by hand, the state of each copy, and the windows of micro-batches."""
 
 from __future__ import annotations
 
@@ -94,10 +94,12 @@ def test_validation_carries_its_state_and_repeats_itself(alphabet: Path) -> None
     assert float(task.loss(model, whole)[2]["nll"]) == pytest.approx(once, rel=1e-9)
 
 
-def train(data: Path, plans: list[str], *, shards: int = 2, copies: int = 3, **options: Any) -> tuple[Tensor, Any]:
+def train(
+    data: Path, plans: list[str], *, micro_batches: int = 2, copies: int = 3, **options: Any
+) -> tuple[Tensor, Any]:
     """Weights after an update with each plan in turn, and the carried states."""
     task, model = open_task(data, **options), make_model()
-    windows, lr = task.epoch(1, shards), 0.5
+    windows, lr = task.epoch(1, micro_batches), 0.5
     trainer: Trainer[Any] | None = None
     carried = None
     for number, plan in enumerate(plans):
@@ -106,9 +108,11 @@ def train(data: Path, plans: list[str], *, shards: int = 2, copies: int = 3, **o
         trainer = Trainer(task, model, optimizer, lambda _: lr, UpdateRules(copies=copies, plan=plan, seed=1))
         if before is not None:  # as a run that goes on under another plan
             trainer.load_state_dict(before.state_dict(), keep_plan=False, keep_carried=True)
-        report = update(trainer, [windows[number * shards + shard] for shard in range(shards)])
+        report = update(
+            trainer, [windows[number * micro_batches + micro_batch] for micro_batch in range(micro_batches)]
+        )
         carried = trainer.state_dict()["carried"]["shards"]
-        assert report.lr == pytest.approx(lr * windows[number * shards].tokens.shape[1] / 10)
+        assert report.lr == pytest.approx(lr * windows[number * micro_batches].tokens.shape[1] / 10)
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), carried
 
 
@@ -121,11 +125,11 @@ def test_training_does_not_depend_on_the_plan_nor_on_changing_it(plans: list[str
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-def test_every_shard_and_copy_has_a_state_of_its_own(alphabet: Path) -> None:
+def test_every_micro_batch_and_copy_has_a_state_of_its_own(alphabet: Path) -> None:
     _, states = train(alphabet, ["stacked"] * 2)
     assert len(states) == 2
     assert [tuple(part.shape) for part in states[0]] == [(12, 10), (12, 10), (12, 6), (12, 6)]
-    rows = torch.cat([shard[0].view(3, -1) for shard in states])
+    rows = torch.cat([micro_batch[0].view(3, -1) for micro_batch in states])
     assert len({tuple(row.tolist()) for row in rows}) == 6
 
 

@@ -76,7 +76,7 @@ def test_an_epoch_has_every_pair_once_in_an_order_of_its_own(reversal: Path) -> 
 
 
 @pytest.mark.parametrize("options", [{"max_tokens": 60}, {"max_tokens": None, "batch_size": 10}])
-def test_shards_keep_to_their_budget(options: dict[str, Any], reversal: Path) -> None:
+def test_micro_batches_keep_to_their_budget(options: dict[str, Any], reversal: Path) -> None:
     planned = open_task(reversal, **options).epoch(1)
     for number in range(len(planned)):
         batch = planned[number]

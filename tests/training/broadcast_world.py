@@ -19,7 +19,7 @@ from seqba.errors import UserError
 SIZE = 3
 COPIES = 4
 UPDATES = (3, 1, 2, 3)
-"""Shards of each update."""
+"""Micro-batches of each update."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Reader:
     def __call__(self, number: int) -> Batch:
         self.read.append(number)
         if self.update == len(UPDATES):
-            raise UserError(f"shard {number} is broken")
+            raise UserError(f"micro-batch {number} is broken")
         return Batch(torch.arange(1_000_000)[1000 * self.update + number :][:3], f"{self.update}-{number}")
 
 
@@ -48,10 +48,10 @@ def _process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=SIZE)
     broadcast = BatchBroadcast(Ranks.of(), COPIES, 60.0)
     results: list[dict[str, Any]] = []
-    for update, shards in enumerate([*UPDATES, 1]):
+    for update, micro_batches in enumerate([*UPDATES, 1]):
         reader = Reader(update)
         try:
-            batches = broadcast.load(shards, reader)
+            batches = broadcast.load(micro_batches, reader)
             got = {number: (batch.rows.tolist(), batch.name) for number, batch in batches.items()}
             held = max(batch.rows.untyped_storage().nbytes() for batch in batches.values())
             results.append({"read": reader.read, "got": got, "held": held})

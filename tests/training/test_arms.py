@@ -12,16 +12,16 @@ from seqba.training.options import GridOptions
 
 
 @pytest.mark.parametrize(
-    ("arm", "shards", "copies"), [("baseline", (2, 3), 1), ("fixed-samples", (8, 12), 1), ("ba", (2, 3), 4)]
+    ("arm", "micro_batches", "copies"), [("baseline", (2, 3), 1), ("fixed-samples", (8, 12), 1), ("ba", (2, 3), 4)]
 )
-def test_arms_derive_the_papers_columns(arm: str, shards: tuple[int, ...], copies: int) -> None:
+def test_arms_derive_the_papers_columns(arm: str, micro_batches: tuple[int, ...], copies: int) -> None:
     grid = derive_grid(GridOptions(arm=arm, copies=4, update_freq=(2, 3)))
-    assert (grid.shards_per_epoch, grid.copies) == (shards, copies)
+    assert (grid.micro_batches_per_epoch, grid.copies) == (micro_batches, copies)
 
 
-def test_the_last_number_of_shards_stays() -> None:
+def test_the_last_number_of_micro_batches_stays() -> None:
     grid = derive_grid(GridOptions(update_freq=(2, 3)))
-    assert [grid.shards(epoch) for epoch in (1, 2, 3, 9)] == [2, 3, 3, 3]
+    assert [grid.micro_batches(epoch) for epoch in (1, 2, 3, 9)] == [2, 3, 3, 3]
 
 
 @pytest.mark.parametrize("plan", ["sideways", "0", "-1", ""])
@@ -31,7 +31,7 @@ def test_a_plan_that_is_none_is_refused(plan: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arm", "update_freq", "shards", "copies", "scale"),
+    ("arm", "update_freq", "micro_batches", "copies", "scale"),
     [
         ("large-batch", (2, 3), (2, 3), 1, 4),
         ("fixed-rows", (4, 8), (1, 2), 4, 1),
@@ -39,10 +39,10 @@ def test_a_plan_that_is_none_is_refused(plan: str) -> None:
     ],
 )
 def test_the_further_arms(
-    arm: str, update_freq: tuple[int, ...], shards: tuple[int, ...], copies: int, scale: Fraction
+    arm: str, update_freq: tuple[int, ...], micro_batches: tuple[int, ...], copies: int, scale: Fraction
 ) -> None:
     grid = derive_grid(GridOptions(arm=arm, copies=4, update_freq=update_freq))
-    assert (grid.shards_per_epoch, grid.copies, grid.batch_scale) == (shards, copies, scale)
+    assert (grid.micro_batches_per_epoch, grid.copies, grid.batch_scale) == (micro_batches, copies, scale)
 
 
 @pytest.mark.parametrize("arm", ["baseline", "fixed-samples", "ba", "large-batch", "fixed-rows"])

@@ -175,11 +175,11 @@ def test_batches_that_one_rank_reads_for_all_make_the_same_weights(folder: Path)
 def test_every_batch_is_read_once_and_reaches_all_ranks_that_have_copies_of_it(
     reading: list[list[dict[str, Any]]],
 ) -> None:
-    for update, shards in enumerate(UPDATES):
+    for update, micro_batches in enumerate(UPDATES):
         results = [results[update] for results in reading]
-        assert sorted(number for result in results for number in result["read"]) == list(range(shards))
+        assert sorted(number for result in results for number in result["read"]) == list(range(micro_batches))
         for rank, result in enumerate(results):
-            own = [shard for shard, _ in Ranks(rank, SIZE).cells(shards, COPIES)]
+            own = [micro_batch for micro_batch, _ in Ranks(rank, SIZE).cells(micro_batches, COPIES)]
             first = 1000 * update
             expected = {n: ([first + n, first + n + 1, first + n + 2], f"{update}-{n}") for n in own}
             assert result["got"] == expected
@@ -189,7 +189,7 @@ def test_every_batch_is_read_once_and_reaches_all_ranks_that_have_copies_of_it(
 @pytest.mark.slow
 def test_a_batch_that_cannot_be_read_ends_all_that_wait_for_it(reading: list[list[dict[str, Any]]]) -> None:
     broken = [results[-1] for results in reading]
-    assert [result["error"] for result in broken] == ["shard 0 is broken"] * SIZE
+    assert [result["error"] for result in broken] == ["micro-batch 0 is broken"] * SIZE
     assert [result["read"] for result in broken] == [[0], [], []]
 
 

@@ -36,7 +36,7 @@ def watch(loop: TrainingLoop, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        # 7 batches, 2 shards per update: 4 updates an epoch.
+        # 7 batches, 2 micro-batches per update: 4 updates an epoch.
         ({"max_update": 8}, [4, ["checkpoint1.pt", "best"], 8, ["checkpoint2.pt", "best"]]),
         ({"max_epoch": 2}, [4, ["checkpoint1.pt", "best"], 8, ["checkpoint2.pt", "best"]]),
         ({"max_update": 5}, [4, ["checkpoint1.pt", "best"], 5, ["best"]]),
@@ -113,7 +113,7 @@ def test_the_learning_rate_ends_the_run_only_on_its_way_down(tmp_path: Path) -> 
     assert loop.trainer.updates == 11
 
 
-def test_shards_per_update_may_change_with_the_epoch(tmp_path: Path) -> None:
+def test_micro_batches_per_update_may_change_with_the_epoch(tmp_path: Path) -> None:
     loop = make_loop(make_options(tmp_path, update_freq=(2, 4), max_epoch=3))
     loop.run(StopSignal())
     assert loop.trainer.updates == 4 + 2 + 2
@@ -189,12 +189,12 @@ def test_a_signal_is_seen_between_validation_batches(tmp_path: Path) -> None:
     assert loop.progress.pending
 
 
-def test_a_skipped_update_validates_nothing_and_uses_up_its_shards(
+def test_a_skipped_update_validates_nothing_and_uses_up_its_micro_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Poisoned(SquaresTask):
-        def epoch(self, epoch: int, shards_per_update: int) -> list[Rows]:
-            batches = super().epoch(epoch, shards_per_update)
+        def epoch(self, epoch: int, micro_batches_per_update: int) -> list[Rows]:
+            batches = super().epoch(epoch, micro_batches_per_update)
             return [*batches[:2], poison(batches[2]), *batches[3:]]
 
     loop = make_loop(make_options(tmp_path, max_update=3, validate_interval_updates=1), Poisoned())
@@ -225,8 +225,8 @@ class Breakable(SquaresTask):
         super().__init__()
         self.split, self.broken = split, broken
 
-    def epoch(self, epoch: int, shards_per_update: int) -> list[Rows]:
-        return self._guarded("train", super().epoch(epoch, shards_per_update))
+    def epoch(self, epoch: int, micro_batches_per_update: int) -> list[Rows]:
+        return self._guarded("train", super().epoch(epoch, micro_batches_per_update))
 
     def validation(self, subset: str) -> list[Rows]:
         return self._guarded("valid", super().validation(subset))

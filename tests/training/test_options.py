@@ -71,7 +71,7 @@ def test_options_without_the_meant_effect_are_refused(changes: dict[str, Any], m
 
 
 def test_task_options_without_effect_are_refused() -> None:
-    with pytest.raises(UserError, match="how large is a shard"):
+    with pytest.raises(UserError, match="how large is a micro-batch"):
         BatchOptions()
     with pytest.raises(UserError, match="--label-smoothing has no effect on cross_entropy"):
         CriterionOptions(label_smoothing=0.1)

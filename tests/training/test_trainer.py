@@ -59,12 +59,12 @@ def test_a_step_by_hand() -> None:
 
 
 @pytest.mark.parametrize("copies", [1, 3])
-def test_shards_times_copies_equal_one_large_batch(copies: int) -> None:
+def test_micro_batches_times_copies_equal_one_large_batch(copies: int) -> None:
     task = SquaresTask()
-    shards = [task.batches[0], Rows(task.batches[1].values[:1], task.batches[1].target[:1]), task.batches[2]]
+    micro_batches = [task.batches[0], Rows(task.batches[1].values[:1], task.batches[1].target[:1]), task.batches[2]]
     apart, together = Line(), Line()
-    many = update(make_trainer(task, apart, copies=copies), shards)
-    one = update(make_trainer(task, together), [merged(shards)])
+    many = update(make_trainer(task, apart, copies=copies), micro_batches)
+    one = update(make_trainer(task, together), [merged(micro_batches)])
     assert torch.allclose(apart.weight, together.weight, rtol=1e-5)
     assert many.loss == pytest.approx(one.loss, rel=1e-5)
     assert many.means["nll"] == pytest.approx(one.means["nll"], rel=1e-5)

@@ -23,8 +23,8 @@ class ColourJitter(nn.Module):
     all rows applies whichever change comes first, second or third in each row: three passes make every order.
 
     Randomness: three factors and one of the six orders per row. Inside an update they are keyed by (seed, update,
-    shard, copy, site); outside one they come from the global generator. In evaluation the pictures are returned as
-    they are. The mean of contrast is a sum over pixels: on a GPU it may be rounded otherwise in the company of other
+    micro-batch, copy, site); outside one they come from the global generator. In evaluation the pictures are returned
+    as they are. The mean of contrast is a sum over pixels: on a GPU it may be rounded otherwise in the company of other
     rows.
 
     Args:

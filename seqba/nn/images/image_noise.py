@@ -23,7 +23,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class RandomCrop(nn.Module):
     """Surrounds each picture with zeros and cuts out a window of `size` × `size` at a uniformly random place.
 
-    Randomness: one place per row. Inside an update it is keyed by (seed, update, shard, copy, site); outside one it
+    Randomness: one place per row. Inside an update it is keyed by (seed, update, micro-batch, copy, site); outside one
+        it
     comes from the global generator. In evaluation the pictures are returned as they are.
 
     Args:

@@ -77,21 +77,21 @@ class Mixup(nn.Module):
     the input being the first (manifold mixup).
 
     Randomness: as in both papers' released code, where everything is drawn once for a minibatch; here the minibatch is
-    a cell. Each copy of a shard draws one λ ~ Beta(α, α), one permutation of its B rows and one stage, keyed inside an
-    update by (seed, update, shard, copy, site); outside one they are drawn once for all rows, from the global
-    generator. All of it is drawn on the CPU, so that every device mixes alike. In evaluation nothing is mixed.
+    a cell. Each copy of a micro-batch draws one λ ~ Beta(α, α), one permutation of its B rows and one stage, keyed
+    inside an update by (seed, update, micro-batch, copy, site); outside one they are drawn once for all rows, from the
+    global generator. All of it is drawn on the CPU, so that every device mixes alike. In evaluation nothing is mixed.
 
     With M copies the update's gradient is hence a mean over M shares and mixings. The released code of Batch
     Augmentation draws one λ and one permutation for all B·M rows together. `shared` is its λ: one for all copies of a
-    shard (and one stage), keyed by `ALL_COPIES` in the copy's place, and so the same in every plan. Its permutation,
-    which mixes copies with each other, isn't to be had, as the gradient would depend on which copies were stacked; but
-    a row's partner is a uniformly random row of the shard in a view of its own, there as here, where each copy still
-    has its own permutation.
+    micro-batch (and one stage), keyed by `ALL_COPIES` in the copy's place, and so the same in every plan. Its
+    permutation, which mixes copies with each other, isn't to be had, as the gradient would depend on which copies were
+    stacked; but a row's partner is a uniformly random row of the micro-batch in a view of its own, there as here, where
+    each copy still has its own permutation.
 
     Args:
         alpha: α, above 0. Small ones leave examples nearly pure; 1 makes λ uniform.
         stages: places at which a copy may be mixed.
-        shared: one λ and one stage for all copies of a shard, rather than for each.
+        shared: one λ and one stage for all copies of a micro-batch, rather than for each.
 
     Raises:
         ValueError: if `alpha` isn't above 0 or `stages` < 1.

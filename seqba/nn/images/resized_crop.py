@@ -30,7 +30,8 @@ class RandomResizedCrop(nn.Module):
     224 are shrunk by 4/3 · 256/224 = 1.5 at most, and more than half of them are enlarged, a box of 8% of a square
     picture from 72 pixels. From 400 they are shrunk by 2.4 at most, and such a box has 113 pixels.
 
-    Randomness: one box per row. Inside an update it is keyed by (seed, update, shard, copy, site); outside one it comes
+    Randomness: one box per row. Inside an update it is keyed by (seed, update, micro-batch, copy, site); outside one it
+        comes
     from the global generator. In evaluation the pictures are returned as they are: see `CenterCrop`.
 
     Args:

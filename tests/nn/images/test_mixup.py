@@ -62,7 +62,7 @@ def test_one_share_one_stage_and_one_permutation_belong_to_a_copy() -> None:
     assert len(mixing.stage.unique()) > 1
 
 
-def test_a_shared_share_and_stage_belong_to_all_copies_of_a_shard() -> None:
+def test_a_shared_share_and_stage_belong_to_all_copies_of_a_micro_batch() -> None:
     own, shared = Mixup(1.0, stages=40), Mixup(1.0, stages=40, shared=True)
     together = draw(shared, 4 * 30, copies=(0, 1, 2, 3))
     assert len(together.share.unique()) == len(together.stage.unique()) == 1

@@ -142,7 +142,7 @@ def test_the_gradient_does_not_depend_on_the_plan(plan: object, monkeypatch: pyt
 
 
 def layer_outputs(layer: nn.Module, copies: tuple[int, ...]) -> Tensor:
-    """Output for some of the copies of one shard, whose rows are all the same."""
+    """Output for some of the copies of one micro-batch, whose rows are all the same."""
     rows = [tensor.detach().repeat(len(copies), *[1] * (tensor.dim() - 1)) for tensor in make_arguments()[0][:3]]
     x, h, c = (tensor.float() for tensor in rows)
     with noise_context(Noise(0, 0, 0, copies, {id(module): name for name, module in layer.named_modules()})):
