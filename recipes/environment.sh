@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The Python environment of every recipe and of the tests, and the few words that they share. Source it, then call
 #
-#     seqba_environment          # seqba and what it runs on
+#     seqba_environment          # seqba and what its commands on text need
 #     seqba_environment wmt      # and what prepares the WMT corpus
 #     seqba_environment dev      # and the tools that check everything
 #
@@ -145,7 +145,7 @@ seqba_environment() {
             seqba_fail "SEQBA_VENV=$venv has no seqba installed; unset it, or pip install -e $root there"
     else
         venv="$root/.venv"
-        seqba_install "$root" "$venv" "${1:-}"
+        seqba_install "$root" "$venv" "${1:-text}"
     fi
     export PATH="$venv/bin:$PATH"
 }

@@ -41,3 +41,8 @@ def needed(module: str, purpose: str) -> Any:
         raise UserError(
             f"{purpose} needs {package}, which can't be imported ({error}): pip install 'seqba[{extra}]'"
         ) from None
+
+
+def progress_bar() -> Any:
+    """The class of tqdm's progress bars."""
+    return needed("tqdm", "a progress bar").tqdm

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.arguments import Parser, read_options
@@ -19,6 +18,7 @@ from seqba.cli.command import run
 from seqba.data.images import ImageBatches
 from seqba.errors import UserError
 from seqba.evaluation.accuracy import AVERAGES, ImageTally, ScoredImages, score_once, score_views
+from seqba.extras import progress_bar
 from seqba.models.classifier import ImageClassifier
 from seqba.options import flag_of, is_given, option, options, options_from
 from seqba.runtime.devices import choose_device
@@ -171,7 +171,9 @@ def _score(scored: Iterator[ScoredImages], batches: ImageBatches, options: EvalO
     tally = ImageTally()
     hidden = True if options.quiet or (options.output_predictions and sys.stdout.isatty()) else None
     total = len(batches.source)
-    with tqdm(total=total, desc=f"Evaluate {options.gen_subset}", unit="img", leave=False, disable=hidden) as bar:
+    with progress_bar()(
+        total=total, desc=f"Evaluate {options.gen_subset}", unit="img", leave=False, disable=hidden
+    ) as bar:
         for batch, rows in zip(scored, batches.batches, strict=True):
             if options.output_predictions:
                 _print_predictions(batch, rows.tolist(), batches.source.classes)

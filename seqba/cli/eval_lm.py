@@ -10,8 +10,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
@@ -23,6 +21,7 @@ from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.errors import UserError
 from seqba.evaluation.perplexity import MAX_TOKENS, BlockScoring, Scored, ScoredRow, Tally, score_blocks
 from seqba.evaluation.stream_perplexity import StreamScoring, score_streams
+from seqba.extras import progress_bar
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.transformer_lm import TransformerLM
 from seqba.options import flag_of, option, options, options_from
@@ -220,7 +219,9 @@ def _score(scored: Scored, tokens: int, dictionary: Dictionary, options: EvalOpt
     """Adds everything up, with a bar on stderr if that is a terminal, and prints each row if asked to."""
     tally = Tally()
     hidden = True if options.quiet or (options.output_word_probs and sys.stdout.isatty()) else None
-    with tqdm(total=tokens, desc=f"Evaluate {options.gen_subset}", unit="tok", leave=False, disable=hidden) as bar:
+    with progress_bar()(
+        total=tokens, desc=f"Evaluate {options.gen_subset}", unit="tok", leave=False, disable=hidden
+    ) as bar:
         for rows in scored:
             for row in rows:
                 tally.add(row)

@@ -14,7 +14,6 @@ from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
@@ -33,6 +32,7 @@ from seqba.decoding.translation import MAX_TOKENS, plan_translation, translate_b
 from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
 from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
+from seqba.extras import progress_bar
 from seqba.options import flag_of, option, options
 from seqba.runtime.devices import to_device
 
@@ -315,7 +315,7 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
 def _bar(translated: Translated, batches: list[Rows], options: GenerateOptions) -> Translated:
     """The same with a progress bar on stderr, if that is a terminal which the lines do not go to."""
     lines_on_terminal = sys.stdout.isatty() and options.results_path is None and not options.quiet
-    with tqdm(
+    with progress_bar()(
         total=sum(map(len, batches)),
         desc=f"Generate {options.gen_subset}",
         unit="sent",

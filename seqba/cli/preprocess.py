@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
-from tqdm import tqdm
+from typing import Any
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
@@ -23,6 +22,7 @@ from seqba.cli.fairseq_options import (
 )
 from seqba.data.preprocess import Advance, preprocess
 from seqba.data.preprocess_options import PreprocessOptions
+from seqba.extras import progress_bar
 
 ALIGNMENTS = "word alignments are not used here; leave it out"
 TRAINING = "it belongs to seqba-train; leave it out"
@@ -65,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Makes a data folder and prints fairseq's summary of each split."""
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, PreprocessOptions)
-    bars: list[tqdm] = []
+    bars: list[Any] = []
 
     def progress(title: str, size: int) -> Advance:
-        bar = tqdm(
+        bar = progress_bar()(
             total=size,
             desc=title,
             unit="B",
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return advance
 
     try:
-        preprocess(options, tqdm.write, progress)
+        preprocess(options, progress_bar().write, progress)
     finally:
         for bar in bars:
             bar.close()

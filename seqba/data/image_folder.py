@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-from tqdm import tqdm
 
 from seqba.data.image_batch import ImageBatch, Rows, check_rows, pack
 from seqba.data.image_decoding import SUFFIXES, decode, load_pillow, read_size
 from seqba.errors import UserError, quoted
+from seqba.extras import progress_bar
 
 NAMED = 10
 LABELS_FROM = "train"
@@ -79,7 +79,9 @@ class ImageFolder:
         if min(size) > self.decode_size:
             return None
         rows = range(1, len(self))
-        with tqdm(rows, desc=f"Sizes of {self._root}", unit="img", file=sys.stderr, leave=False, disable=None) as bar:
+        with progress_bar()(
+            rows, desc=f"Sizes of {self._root}", unit="img", file=sys.stderr, leave=False, disable=None
+        ) as bar:
             return min(size) if all(read_size(self.path(row)) == size for row in bar) else None
 
     def path(self, row: int) -> str:
@@ -176,7 +178,9 @@ def _list_pictures(root: Path, classes: Sequence[str]) -> tuple[Paths, list[int]
     counts: list[int] = []
 
     def listed() -> Iterator[bytes]:
-        for name in tqdm(classes, desc=f"Listing {root}", unit="class", file=sys.stderr, leave=False, disable=None):
+        for name in progress_bar()(
+            classes, desc=f"Listing {root}", unit="class", file=sys.stderr, leave=False, disable=None
+        ):
             found = sorted(_walk(root, name))
             if not found:
                 raise UserError(

@@ -8,10 +8,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import sentencepiece
-
 from seqba.data.files import open_file
 from seqba.errors import UserError
+from seqba.extras import needed
 
 MODEL_NAME = "sentencepiece.model"
 VOCABULARY_NAME = "sentencepiece.vocab"
@@ -32,7 +31,7 @@ class Subwords:
 
     def __init__(self, model: bytes, where: str = MODEL_NAME) -> None:
         self.model = model
-        self._processor = sentencepiece.SentencePieceProcessor()
+        self._processor = needed("sentencepiece", "a SentencePiece model").SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
         except RuntimeError:
@@ -112,7 +111,7 @@ def train_subwords(lines: Iterable[str], size: int) -> Subwords:
     """
     model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.Train(
+        needed("sentencepiece", "--sentencepiece").SentencePieceTrainer.Train(
             sentence_iterator=iter(lines),
             model_writer=model,
             vocab_size=size,

@@ -6,10 +6,10 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from sacrebleu.metrics.bleu import BLEU, BLEUScore
+from typing import Any
 
 from seqba.errors import UserError
+from seqba.extras import needed
 
 TOKENIZERS = ("none", "13a", "intl", "char", "zh")
 COMPOUND_HYPHEN = re.compile(r"(\S)-(\S)")
@@ -88,7 +88,9 @@ def tokenised_bleu(
     Source: Papineni et al. 2002; Moses' multi-bleu.perl.
     """
     _check_lengths(hypotheses, references)
-    metric = BLEU(lowercase=ignore_case, force=True, tokenize=tokenize, smooth_method="none", max_ngram_order=order)
+    metric = _metric()(
+        lowercase=ignore_case, force=True, tokenize=tokenize, smooth_method="none", max_ngram_order=order
+    )
     return _from_sacrebleu(metric.corpus_score(hypotheses, [references]))
 
 
@@ -128,7 +130,7 @@ def sacre_bleu(hypotheses: Sequence[str], references: Sequence[str], *, ignore_c
     Source: Post 2018.
     """
     _check_lengths(hypotheses, references)
-    metric = BLEU(lowercase=ignore_case, force=True)
+    metric = _metric()(lowercase=ignore_case, force=True)
     result = metric.corpus_score(hypotheses, [references])
     return SacreBleu(float(result.score), str(metric.get_signature()), str(result))
 
@@ -140,7 +142,7 @@ def sentence_bleu(
 
     Source: Lin and Och 2004.
     """
-    metric = BLEU(
+    metric = _metric()(
         lowercase=ignore_case,
         force=True,
         tokenize=tokenize,
@@ -159,12 +161,12 @@ def looks_tokenised(lines: Sequence[str]) -> bool | None:
     return 2 * sum(not word for word in ends) > len(ends)
 
 
-def _from_sacrebleu(result: BLEUScore) -> Bleu:
+def _from_sacrebleu(result: Any) -> Bleu:
     return Bleu(float(result.score), tuple(result.precisions), float(result.bp), result.sys_len, result.ref_len)
 
 
 def _tokenised(lines: Sequence[str], tokenize: str) -> list[str]:
-    tokenizer = BLEU(tokenize=tokenize, force=True).tokenizer
+    tokenizer = _metric()(tokenize=tokenize, force=True).tokenizer
     return [tokenizer(line) for line in lines]
 
 
@@ -176,3 +178,8 @@ def _check_lengths(hypotheses: Sequence[str], references: Sequence[str]) -> None
         )
     if not references:
         raise UserError("there is nothing to score: no translation and no reference")
+
+
+def _metric() -> Any:
+    """The class of sacreBLEU's metric."""
+    return needed("sacrebleu.metrics.bleu", "BLEU").BLEU

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from tqdm import tqdm
 
 from seqba.core import Group
 from seqba.data.names import ESCAPED, name_text
 from seqba.errors import UserError
+from seqba.extras import progress_bar
 from seqba.runtime.memory import peak_memory_mb
 from seqba.tasks import Unit
 from seqba.training.log_file import RunLog
@@ -93,7 +93,7 @@ class TrainingLog:
         self.unit = unit
         self._window = Window()
         self._untold: tuple[UpdateReport, Progress, int] | None = None
-        self._bar: tqdm[Any] | None = None
+        self._bar: Any = None
         self._board = _open_board(options.tensorboard_logdir)
         self._run_log = run_log
         self._file = None if run_log is not None and run_log.is_at(options.log_file) else _open_log(options.log_file)
@@ -165,13 +165,15 @@ class TrainingLog:
         elif self.format == "simple":
             sys.stdout.write(_simple(rounded) + "\n")
         elif self.format == "tqdm" and line["event"] == "valid":
-            tqdm.write(_simple(rounded), file=sys.stderr)
+            progress_bar().write(_simple(rounded), file=sys.stderr)
         sys.stdout.flush()
 
     def _advance_bar(self, report: UpdateReport) -> None:
         if self._bar is None:
             total = self.max_update or None
-            self._bar = tqdm(total=total, initial=report.update - 1, unit="update", file=sys.stderr, dynamic_ncols=True)
+            self._bar = progress_bar()(
+                total=total, initial=report.update - 1, unit="update", file=sys.stderr, dynamic_ncols=True
+            )
         self._bar.update(0 if report.skipped else 1)
         told = {name: f"{value:.2f}" for name, value in readable(report.means, self.unit).items() if name != "nll"}
         self._bar.set_postfix({"loss": f"{report.loss:.3f}", **told, "lr": f"{report.lr:.2e}"}, refresh=False)

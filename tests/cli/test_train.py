@@ -191,7 +191,9 @@ def test_a_checkpoint_has_fairseqs_keys(reversal: Path, tmp_path: Path) -> None:
     assert set(state["cfg"]) == {"task", "model", "training", "key_version", "version"}
 
 
-@pytest.mark.parametrize(("arm", "micro_batches", "copies"), [("baseline", 1, 1), ("fixed-samples", 3, 1), ("ba", 1, 3)])
+@pytest.mark.parametrize(
+    ("arm", "micro_batches", "copies"), [("baseline", 1, 1), ("fixed-samples", 3, 1), ("ba", 1, 3)]
+)
 def test_arms_see_what_they_should(
     arm: str, micro_batches: int, copies: int, reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
