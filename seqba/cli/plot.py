@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.errors import UserError
-from seqba.options import option
+from seqba.options import option, options
 from seqba.plotting.curves import COUNTED, Curve, group_runs, label_of, make_curve, quantities
 from seqba.plotting.logs import RunLines, read_run
 from seqba.plotting.picture import THEMES, Frame, Series, check_output, colours_of, draw
@@ -22,7 +21,7 @@ DESCRIPTION = (
 EVENTS = {"both": ("valid", "train"), "train": ("train",), "valid": ("valid",)}
 
 
-@dataclass(frozen=True)
+@options
 class PlotOptions:
     """What is drawn, and where to."""
 
