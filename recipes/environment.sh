@@ -13,10 +13,10 @@
 # SEQBA_LAUNCH="torchrun --nproc-per-node 4" (words without spaces of their own) goes before every recipe's seqba-train:
 # its updates are spread over so many processes, and come out the same.
 #
-# Torch is pinned here and nowhere else. On a machine without a GPU, point pip at CPU wheels of the same version first:
-# an ordinary Linux index answers with the build that carries gigabytes of CUDA.
+# Torch is pinned here and nowhere else; SEQBA_TORCH="torch==…" tries another one. On a machine without a GPU, point pip
+# at CPU wheels of the same version first: an ordinary Linux index answers with the build that carries gigabytes of CUDA.
 
-SEQBA_TORCH="torch==2.13.0"
+SEQBA_TORCH="${SEQBA_TORCH:-torch==2.13.0}"
 
 seqba_fail() {
     printf 'error: %s\n' "$*" >&2
