@@ -24,6 +24,7 @@ from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
+from seqba.training.announcement import announce
 from seqba.training.arms import BaselineEpochs, Grid, check_ranks, derive_grid
 from seqba.training.batches import count_updates
 from seqba.training.bleu import BleuScorer
@@ -236,15 +237,18 @@ def _write_run(
         "parameters": parameters,
         "task_state": record.task_state,
     }
-    sizes = {"tokens": batches.max_tokens, "rows": batches.batch_size}
-    told = " and ".join(f"{size} {unit}" for unit, size in sizes.items() if size is not None)
-    logger.info(
-        "%d parameters; %s micro-batches of %s × %d copies per update",
-        parameters,
-        grid.micro_batches_per_epoch,
-        told,
-        grid.copies,
+    lines = announce(
+        arch=record.arch,
+        parameters=parameters,
+        device=trainer.device,
+        ranks=trainer.ranks.size,
+        micro_batches=grid.micro_batches_per_epoch,
+        copies=grid.copies,
+        batches=batches,
+        options=record.training,
     )
+    for line in lines:
+        logger.info("%s", line)
     if not folder.options.no_save:
         with atomic_text(folder.path / "run.json") as file:
             json.dump(resolved, file, indent=2)

@@ -1,0 +1,75 @@
+"""What a run is about to do, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from seqba.tasks.options import BatchOptions
+from seqba.training.options import TrainingOptions
+
+
+def announce(
+    *,
+    arch: str,
+    parameters: int,
+    device: torch.device,
+    ranks: int,
+    micro_batches: Sequence[int],
+    copies: int,
+    batches: BatchOptions,
+    options: TrainingOptions,
+) -> list[str]:
+    """The first lines of a run's log.
+
+    Args:
+        arch: name of the architecture.
+        parameters: how many the model has.
+        device: that this process computes on.
+        ranks: how many processes there are.
+        micro_batches: S for epoch 1, 2, …; the last one stays.
+        copies: M.
+        batches: the size of a micro-batch in this arm.
+        options: the plan, the limits, and where files go.
+    """
+    threads = f" with {_counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else ""
+    several = f", {ranks} ranks" if ranks > 1 else ""
+    sizes = {"tokens": batches.max_tokens, "rows": batches.batch_size}
+    size = " and ".join(f"{count:,} {unit}" for unit, count in sizes.items() if count is not None)
+    return [
+        f"{arch}: {parameters:,} parameters, on {device.type}{threads}{several}",
+        f"an update: {_micro_batches(micro_batches)} of at most {size} × {_copies(copies)} (--arm {options.grid.arm}, "
+        f"--plan {options.grid.plan})",
+        f"{_until(options)}; {_where(options)}",
+    ]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _micro_batches(per_epoch: Sequence[int]) -> str:
+    if len(per_epoch) == 1:
+        return _counted(per_epoch[0], "micro-batch") if per_epoch[0] == 1 else f"{per_epoch[0]:,} micro-batches"
+    return f"{', '.join(map(str, per_epoch))} (by epoch) micro-batches"
+
+
+def _copies(copies: int) -> str:
+    return "1 copy" if copies == 1 else f"{copies:,} copies"
+
+
+def _until(options: TrainingOptions) -> str:
+    limits = {
+        "update": options.run.max_update,
+        "baseline's epoch": options.run.max_epoch,
+        "hour": options.run.stop_time_hours,
+    }
+    told = [f"{noun} {limit:,g}" for noun, limit in limits.items() if limit > 0]
+    return f"until {' or '.join(told)}" if told else "until it is stopped"
+
+
+def _where(options: TrainingOptions) -> str:
+    if options.checkpoints.no_save:
+        return "nothing is kept (--no-save)"
+    return f"checkpoints, run.json and log.jsonl in {options.checkpoints.save_dir}"

@@ -1,0 +1,48 @@
+"""The first lines of a run say what it will do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_runs import make_options
+
+from seqba.tasks.options import BatchOptions
+from seqba.training.announcement import announce
+
+
+def lines(
+    tmp_path: Any, *, micro_batches: tuple[int, ...] = (1,), copies: int = 1, ranks: int = 1, **changes: Any
+) -> list[str]:
+    return announce(
+        arch="transformer_tiny",
+        parameters=1234567,
+        device=torch.device("cpu"),
+        ranks=ranks,
+        micro_batches=micro_batches,
+        copies=copies,
+        batches=BatchOptions(max_tokens=4096),
+        options=make_options(tmp_path, **changes),
+    )
+
+
+def test_a_run_is_announced_in_words(tmp_path: Any) -> None:
+    model, update, end = lines(tmp_path, micro_batches=(2,), copies=4, ranks=3, max_update=2000, max_epoch=7)
+    assert model.startswith("transformer_tiny: 1,234,567 parameters, on cpu with ")
+    assert model.endswith(", 3 ranks")
+    assert update == "an update: 2 micro-batches of at most 4,096 tokens × 4 copies (--arm ba, --plan auto)"
+    assert end == f"until update 2,000 or baseline's epoch 7; checkpoints, run.json and log.jsonl in {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"micro_batches": (1,)}, "an update: 1 micro-batch of at most 4,096 tokens × 1 copy"),
+        ({"micro_batches": (2, 3)}, "an update: 2, 3 (by epoch) micro-batches of"),
+        ({"no_save": True, "stop_time_hours": 0.5}, "until hour 0.5; nothing is kept (--no-save)"),
+        ({}, "until it is stopped; checkpoints"),
+    ],
+)
+def test_other_runs_are_told_as_they_are(tmp_path: Any, given: dict[str, Any], told: str) -> None:
+    assert any(line.startswith(told) for line in lines(tmp_path, **given))
