@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,7 +16,7 @@ import torch
 from seqba.core import Group
 from seqba.data.names import ESCAPED, name_text
 from seqba.errors import UserError
-from seqba.extras import progress_bar
+from seqba.extras import needed, progress_bar
 from seqba.runtime.memory import peak_memory_mb
 from seqba.tasks import Unit
 from seqba.training.log_file import RunLog
@@ -94,6 +95,7 @@ class TrainingLog:
         self._window = Window()
         self._untold: tuple[UpdateReport, Progress, int] | None = None
         self._bar: Any = None
+        self._above_the_bar = ExitStack()
         self._board = _open_board(options.tensorboard_logdir)
         self._run_log = run_log
         self._file = None if run_log is not None and run_log.is_at(options.log_file) else _open_log(options.log_file)
@@ -117,6 +119,7 @@ class TrainingLog:
         """Tells of updates since the last line, and ends the bar and the files."""
         if self._untold is not None:
             self._tell_window(*self._untold)
+        self._above_the_bar.close()
         if self._bar is not None:
             self._bar.close()
         if self._board is not None:
@@ -174,6 +177,8 @@ class TrainingLog:
             self._bar = progress_bar()(
                 total=total, initial=report.update - 1, unit="update", file=sys.stderr, dynamic_ncols=True
             )
+            messages = needed("tqdm.contrib.logging", "a progress bar").logging_redirect_tqdm()
+            self._above_the_bar.enter_context(messages)  # they would be written over the bar
         self._bar.update(0 if report.skipped else 1)
         told = {name: f"{value:.2f}" for name, value in readable(report.means, self.unit).items() if name != "nll"}
         self._bar.set_postfix({"loss": f"{report.loss:.3f}", **told, "lr": f"{report.lr:.2e}"}, refresh=False)

@@ -3,7 +3,9 @@ from __future__ import annotations
 import builtins
 import importlib
 import json
+import logging
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -275,3 +277,21 @@ def test_a_log_file_stays_utf8(tmp_path: Path) -> None:
     log.validation("caf\udce9", {"loss": 1.25}, Progress(), 1)
     log.close()
     assert [line["subset"] for line in lines(path.read_text(encoding="utf-8"))] == ["caf\udce9"]
+
+
+def test_messages_stand_above_the_bar_while_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Written straight to the terminal, a message would begin in the middle of the bar's line."""
+    root, handler = logging.getLogger(), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("told: %(message)s"))
+    root.addHandler(handler)
+    log = TrainingLog(LogOptions(log_format="tqdm", log_interval=1), CPU, max_update=4)
+    try:
+        log.update(report(1), Progress(), 0, 1.0)
+        assert handler not in root.handlers
+        logging.getLogger("seqba.training.run").warning("averaging begins")
+        log.close()
+        assert handler in root.handlers
+    finally:
+        root.removeHandler(handler)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "averaging" in line)
+    assert line.rpartition("\r")[2].strip() == "told: averaging begins"
