@@ -72,9 +72,9 @@ seqba_refuse_large_batch() {
             "Transformer's share nothing: take --arm fixed-samples, which is the same there"
 }
 
-# Of `arms`, before any work: fixed-rows divides the micro-batches of an update by M, or else their size. Options behind a lone
-# -- may say otherwise; seqba-train looks at those.
-seqba_check_rows() { # M SHARDS OPTION SIZE
+# Of `arms`, before any work: fixed-rows divides the micro-batches of an update by M, or else their size. Options behind
+# a lone -- may say otherwise; seqba-train looks at those.
+seqba_check_rows() { # M MICRO_BATCHES OPTION SIZE
     [[ "${arms[*]}" != fixed-rows || -n "${passed[*]-}" ]] || (($2 % $1 == 0 || $4 % $1 == 0)) ||
         seqba_fail "--arm fixed-rows sees 1/M of the examples, but --copies $1 doesn't divide $3 $4: give a multiple of it"
 }

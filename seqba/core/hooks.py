@@ -29,8 +29,8 @@ class UpdateHook(Protocol):
 def finish_update(model: nn.Module, *, keep: bool = True) -> None:
     """Tells every module of `model` that gathers over passes that the update is over.
 
-    `merged_gradient` does this by itself. A loop that calls `grid_gradient` does it when it has decided about the
-    update: `keep` is false for one whose step isn't made.
+    Both gradient functions do this by themselves. A loop that passes them `end_update=False` does it when it has
+    decided about the update: `keep` is false for one whose step isn't made.
     """
     for module in _hooks_of(model):
         module.finish_update(keep=keep)

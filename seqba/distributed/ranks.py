@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from seqba.core.accumulator import trained
 from seqba.distributed.all_reduce import GradientExchange, Message, buckets
 from seqba.distributed.lost import collective_errors
 from seqba.distributed.sharding import check_sharding, is_sharded
@@ -99,8 +100,7 @@ class Ranks:
 
     def exchange(self, model: nn.Module) -> GradientExchange:
         """What adds up the gradients of an update; a sharded model's are added up by its backward."""
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        return GradientExchange(self, [] if is_sharded(model) else trained)
+        return GradientExchange(self, [] if is_sharded(model) else trained(model))
 
     def holders(self, micro_batches: int, copies: int) -> list[range]:
         """For each micro-batch the ranks that `cells` gives it to, which are neighbours."""

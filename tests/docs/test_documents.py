@@ -23,8 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data_prep" / "README.md"])
 COMMANDS = ("train", "preprocess", "generate", "interactive", "eval-lm", "eval-image", "score", "average-checkpoints")
 FOLDERS = ("seqba", "recipes", "tests", "docs", "data_prep")
-RENAMED: dict[str, str] = {}
-"""New names of recipes' options, which the documents have already → the present ones."""
 
 OF_OTHERS = {
     *(
@@ -166,7 +164,7 @@ def faults(program: str, arguments: list[str], whole: bool) -> list[str]:
         return faults(arguments[0], arguments[1:], whole) if arguments else []
     own, _, passed = (" ".join(arguments)).partition(" -- ")
     known = recipe_flags(ROOT / program) if program.endswith(".sh") else script_flags(ROOT / program)
-    given = [RENAMED.get(word, word) for word in own.split() if word.startswith("--")]
+    given = [word for word in own.split() if word.startswith("--")]
     handed_on = [word for word in passed.split() if word.startswith("--") and word not in flags_of("seqba-train")]
     return [
         *(f"{program} has no {flag}" for flag in given if flag not in known),
@@ -193,7 +191,7 @@ def slugs(page: Path) -> frozenset[str]:
 def known_flags() -> set[str]:
     scripts = (script_flags(path) for path in (ROOT / "recipes" / "bench").glob("*.py"))
     recipes = (recipe_flags(path) for path in (ROOT / "recipes").glob("*.sh"))
-    return set().union(OF_OTHERS, RENAMED, *map(flags_of, (f"seqba-{name}" for name in COMMANDS)), *scripts, *recipes)
+    return set().union(OF_OTHERS, *map(flags_of, (f"seqba-{name}" for name in COMMANDS)), *scripts, *recipes)
 
 
 @each_page
