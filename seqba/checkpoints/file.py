@@ -22,7 +22,7 @@ from torch import Tensor
 from seqba.checkpoints.archive import open_archive, unreadable
 from seqba.data.files import atomic_write
 from seqba.errors import UserError
-from seqba.models.architectures import (
+from seqba.models.families import (
     ARCHITECTURES,
 )
 

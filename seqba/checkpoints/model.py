@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from seqba.checkpoints.file import count_updates, read_checkpoint
 from seqba.distributed import cut_like
 from seqba.errors import UserError
-from seqba.models.architectures import (
+from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.classifier import ImageClassifier
+from seqba.models.families import (
     ARCHITECTURES,
     build_awd_lstm,
     build_image_classifier,
     build_transformer,
     build_transformer_lm,
 )
-from seqba.models.awd_lstm import AWDLSTM
-from seqba.models.classifier import ImageClassifier
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM

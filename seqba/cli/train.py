@@ -13,7 +13,7 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import OF_OTHER_TASKS, UNSUPPORTED
 from seqba.errors import UserError
-from seqba.models.architectures import ARCHITECTURES
+from seqba.models.families import ARCHITECTURES
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.options import flag_of
 from seqba.tasks.image_classification import ImageOptions

@@ -8,7 +8,7 @@ from typing import Any
 
 from seqba.checkpoints.file import model_options
 from seqba.errors import UserError
-from seqba.models.architectures import (
+from seqba.models.families import (
     Family,
     resolve_awd_lstm,
     resolve_image_classifier,

@@ -10,7 +10,7 @@ import torch
 
 from seqba.checkpoints.file import write_checkpoint
 from seqba.data.monolingual import open_dictionary
-from seqba.models.architectures import build_transformer_lm, resolve_transformer_lm
+from seqba.models.families import build_transformer_lm, resolve_transformer_lm
 from seqba.models.options import TransformerLMOptions
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.monolingual import vocabulary_state

@@ -7,9 +7,15 @@ import dataclasses
 import pytest
 
 from seqba.errors import UserError
-from seqba.models import ARCHITECTURES, TransformerOptions, build_transformer, resolve_transformer
-from seqba.models.architectures import build_transformer_lm, resolve_awd_lstm, resolve_transformer_lm
-from seqba.models.options import AWDLSTMOptions, ModelOptions, TransformerLMOptions
+from seqba.models.families import (
+    ARCHITECTURES,
+    build_transformer,
+    build_transformer_lm,
+    resolve_awd_lstm,
+    resolve_transformer,
+    resolve_transformer_lm,
+)
+from seqba.models.options import AWDLSTMOptions, ModelOptions, TransformerLMOptions, TransformerOptions
 
 
 def parameters_of(arch: str, vocabulary: int, **options: object) -> int:
