@@ -13,22 +13,7 @@ from torch import Tensor, nn
 from seqba.checkpoints.file import count_updates, read_checkpoint
 from seqba.distributed import cut_like
 from seqba.errors import UserError
-from seqba.models.awd_lstm import AWDLSTM
-from seqba.models.classifier import ImageClassifier
-from seqba.models.families import (
-    ARCHITECTURES,
-    build_awd_lstm,
-    build_image_classifier,
-    build_transformer,
-    build_transformer_lm,
-)
-from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
-from seqba.models.transformer import Transformer
-from seqba.models.transformer_lm import TransformerLM
-from seqba.options import options_from
-
-Model = Transformer | TransformerLM | AWDLSTM | ImageClassifier
-
+from seqba.models.families import family_of
 
 READERS = {
     "translation": "seqba-generate",
@@ -53,28 +38,20 @@ class LoadedModel:
         updates: how many updates it had seen.
     """
 
-    model: Model
+    model: nn.Module
     cfg: Mapping[str, Any]
     task_state: Mapping[str, Any]
     updates: int
 
 
-def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Model:
+def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> nn.Module:
     """The model that `cfg["model"]` and what the task says of its data describe, with fresh weights."""
     options = model_cfg["options"]
     sizes = {name: task_state[name] for name in SIZES if name in task_state}
     if any(type(size) is not int or not 0 < size < 1 << 31 for size in sizes.values()):
         raise ValueError(f"sizes of the data are {sizes}")
-    family = ARCHITECTURES[model_cfg["arch"]].family
-    if family == "transformer_lm":
-        return build_transformer_lm(options_from(TransformerLMOptions, options), task_state["vocabulary"])
-    if family == "awd_lstm":
-        return build_awd_lstm(options_from(AWDLSTMOptions, options), task_state["vocabulary"])
-    if family == "image_classifier":
-        image_options = options_from(ImageClassifierOptions, options)
-        return build_image_classifier(model_cfg["arch"], image_options, task_state["classes"], task_state["image_size"])
-    vocabularies = (sizes["source_vocabulary"], sizes["target_vocabulary"])
-    return build_transformer(options_from(TransformerOptions, options), *vocabularies)
+    family = family_of(model_cfg["arch"])
+    return family.build(model_cfg["arch"], family.read(options), sizes)
 
 
 def load_model(

@@ -132,9 +132,9 @@ def read_recipe(given: argparse.Namespace) -> Recipe:
 
 
 def _find_kind(task: str, arch: str) -> Kind:
-    kind = KINDS.get((task, ARCHITECTURES[arch].family))
+    kind = KINDS.get((task, ARCHITECTURES[arch]))
     if kind is None:
-        names = [name for name, other in ARCHITECTURES.items() if (task, other.family) in KINDS]
+        names = [name for name, family in ARCHITECTURES.items() if (task, family) in KINDS]
         raise UserError(f"{PROGRAM}: --arch {arch} is not for --task {task}; choose one of: {', '.join(names)}")
     return kind
 
@@ -164,7 +164,7 @@ def _homes(name: str) -> str:
     homes = []
     for task in DEFAULT_ARCH:
         families = {family: _has(kind, name) for (owner, family), kind in KINDS.items() if owner == task}
-        archs = [arch for arch, each in ARCHITECTURES.items() if families.get(each.family, False)]
+        archs = [arch for arch, family in ARCHITECTURES.items() if families.get(family, False)]
         if archs:
             homes.append(f"--task {task}" + ("" if all(families.values()) else f" --arch {' or '.join(archs)}"))
     return ", or ".join(homes)

@@ -1,111 +1,105 @@
-"""The named architectures of each family of models: sizes, and what builds a model from them."""
+"""Families of models: for each its options, its named architectures, and what builds a model from them.
+
+A new family is a model in a file of its own, its options and its configuration, and one record here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from torch import nn
 
 from seqba.errors import UserError, quoted
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.classifier import ImageClassifier
+from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
 from seqba.models.image_networks import NETWORKS, build_network
-from seqba.models.options import (
-    AWDLSTMOptions,
-    ImageClassifierOptions,
-    ModelOptions,
-    TransformerLMOptions,
-    TransformerOptions,
-)
+from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
-from seqba.options import flag_of
+from seqba.options import flag_of, options_from, plain_options
 
-Family = Literal["transformer", "transformer_lm", "awd_lstm", "image_classifier"]
+Options = TypeVar("Options")
+Config = TypeVar("Config")
 Model = TypeVar("Model")
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """A named model.
+class Family(Generic[Options, Config]):
+    """A class of models that have the same options.
 
     Attributes:
-        family: which class of models it is one of; decides which options there are.
-        fields: what the options are where nobody says otherwise.
+        title: of the options on a command line.
+        options: what can be chosen; None (or False) leaves it to the architecture.
+        config: the same with nothing left open.
+        architectures: the named configurations.
+        resolve: (architecture, options) → configuration.
+        build: (architecture, configuration, sizes of the data by name) → a model with fresh weights.
+        width: configuration → D, which a learning rate may go by; None for a model that has no one width.
+        rows_share: whether the rows of a batch share something (batch norm, masks on weights).
+        forward_methods: methods that losses call in place of `forward`.
     """
 
-    family: Family
-    fields: dict[str, Any]
+    title: str
+    options: type[Options]
+    config: type[Config]
+    architectures: Mapping[str, Config]
+    resolve: Callable[[str, Options], Config]
+    build: Callable[[str, Config, Mapping[str, int]], nn.Module]
+    width: Callable[[Config], int | None]
+    rows_share: bool
+    forward_methods: tuple[str, ...] = ()
+
+    def read(self, values: Mapping[str, Any]) -> Config:
+        """Configuration that a file holds as plain values, names, types and ranges checked.
+
+        Raises:
+            TypeError: for an unknown name, a value of another type, or one that is missing.
+            UserError: for a value out of its range.
+        """
+        return options_from(self.config, plain_options(options_from(self.options, values)))
 
 
-FIRST_POSITION = 2
-"""The number of a row's first position: padding's id + 1, fairseq's habit."""
-
-_SHARED = {
-    "activation_fn": "relu",
-    "dropout": 0.1,
-    "attention_dropout": 0.0,
-    "activation_dropout": 0.0,
-    "first_position": FIRST_POSITION,
-}
-
-
-def _side(side: str, layers: int, embed_dim: int, ffn_embed_dim: int, heads: int) -> dict[str, Any]:
-    sizes = {"layers": layers, "embed_dim": embed_dim, "ffn_embed_dim": ffn_embed_dim, "attention_heads": heads}
-    return {f"{side}_{name}": value for name, value in sizes.items()}
+def _transformer(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int, dropout: float) -> TransformerConfig:
+    return TransformerConfig(
+        encoder_layers=layers,
+        encoder_embed_dim=embed_dim,
+        encoder_ffn_embed_dim=ffn_embed_dim,
+        encoder_attention_heads=heads,
+        decoder_layers=layers,
+        decoder_embed_dim=embed_dim,
+        decoder_ffn_embed_dim=ffn_embed_dim,
+        decoder_attention_heads=heads,
+        dropout=dropout,
+    )
 
 
-def _transformer(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int, dropout: float = 0.1) -> Architecture:
-    sizes = (layers, embed_dim, ffn_embed_dim, heads)
-    positions = {"max_source_positions": 1024, "max_target_positions": 1024}
-    fields = {**_side("encoder", *sizes), **_side("decoder", *sizes), **_SHARED, **positions, "dropout": dropout}
-    return Architecture("transformer", fields)
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "transformer_wmt_en_de": _transformer(6, 512, 2048, 8),
+TRANSFORMERS = {
+    "transformer_wmt_en_de": _transformer(6, 512, 2048, 8, dropout=0.1),
     "transformer_wmt_en_de_big": _transformer(6, 1024, 4096, 16, dropout=0.3),
-    "transformer_iwslt_de_en": _transformer(6, 512, 1024, 4),
-    "transformer_tiny": _transformer(2, 64, 64, 2),
-    "transformer": _transformer(6, 512, 2048, 8),
-    "awd_lstm": Architecture(
-        "awd_lstm",
-        {
-            "decoder_layers": 3,
-            "decoder_embed_dim": 400,
-            "decoder_hidden_size": 1150,
-            "dropout": 0.4,
-            "input_dropout": 0.4,
-            "hidden_dropout": 0.25,
-            "embedding_dropout": 0.1,
-            "weight_dropout": 0.5,
-        },
-    ),
-    "transformer_lm": Architecture("transformer_lm", {**_side("decoder", 6, 512, 2048, 8), **_SHARED}),
-    **{
-        name: Architecture("image_classifier", {"dropout": network.dropout, "conv_init": network.conv_init})
-        for name, network in NETWORKS.items()
-    },
+    "transformer_iwslt_de_en": _transformer(6, 512, 1024, 4, dropout=0.1),
+    "transformer_tiny": _transformer(2, 64, 64, 2, dropout=0.1),
+    "transformer": _transformer(6, 512, 2048, 8, dropout=0.1),
 }
-"""Sizes: Vaswani et al. 2017, table 3 (base, big); Merity et al. 2018 on PTB with the dropouts of the released command
-(awd_lstm); `seqba.models.image_networks`; fairseq's recipes (the others)."""
+"""Vaswani et al. 2017, table 3 (base, big); fairseq's recipes (the others)."""
+
+TRANSFORMER_LMS = {"transformer_lm": DecoderConfig()}
+"""fairseq's sizes."""
+
+AWD_LSTMS = {"awd_lstm": AWDLSTMConfig()}
+"""Merity et al. 2018 on PTB."""
+
+IMAGE_CLASSIFIERS = {
+    name: ImageClassifierConfig(dropout=network.dropout, conv_init=network.conv_init)
+    for name, network in NETWORKS.items()
+}
+"""The networks of `seqba.models.image_networks`."""
 
 
-def architecture(arch: str, family: Family) -> Architecture:
-    """The architecture of that name.
-
-    Raises:
-        UserError: if there is none in the family.
-    """
-    found = ARCHITECTURES.get(arch)
-    if found is None or found.family != family:
-        names = [name for name, other in ARCHITECTURES.items() if other.family == family]
-        raise UserError(f"--arch is {quoted(arch)}; choose one of: {', '.join(names)}")
-    return found
-
-
-def resolve_transformer(arch: str, options: TransformerOptions) -> TransformerOptions:
+def resolve_transformer(arch: str, options: TransformerOptions) -> TransformerConfig:
     """Fills what `options` leaves open with the architecture's values.
 
     A given --encoder-embed-dim also sets a decoder width that isn't given, and likewise the feed-forward width, as in
@@ -118,114 +112,164 @@ def resolve_transformer(arch: str, options: TransformerOptions) -> TransformerOp
     for name in ("embed_dim", "ffn_embed_dim"):
         if f"encoder_{name}" in given:
             given.setdefault(f"decoder_{name}", given[f"encoder_{name}"])
-    return TransformerOptions(**{**architecture(arch, "transformer").fields, **given})
+    return replace(_find(arch, TRANSFORMERS), **given)
 
 
-def resolve_transformer_lm(arch: str, options: TransformerLMOptions, *, longest: int) -> TransformerLMOptions:
-    """Fills what `options` leaves open with the architecture's values.
-
-    Args:
-        arch: its name.
-        options: what was given.
-        longest: tokens of the longest row that the data will have, for --max-target-positions.
-
-    Raises:
-        UserError: for an unknown architecture.
-    """
-    fields = architecture(arch, "transformer_lm").fields
-    return TransformerLMOptions(**{**fields, "max_target_positions": longest, **_given(options)})
-
-
-def resolve_awd_lstm(arch: str, options: AWDLSTMOptions) -> AWDLSTMOptions:
+def resolve_transformer_lm(arch: str, options: TransformerLMOptions) -> DecoderConfig:
     """Fills what `options` leaves open with the architecture's values.
 
     Raises:
         UserError: for an unknown architecture.
     """
-    return AWDLSTMOptions(**{**architecture(arch, "awd_lstm").fields, **_given(options)})
+    return replace(_find(arch, TRANSFORMER_LMS), **_given(options))
 
 
-def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> ImageClassifierOptions:
+def resolve_awd_lstm(arch: str, options: AWDLSTMOptions) -> AWDLSTMConfig:
+    """Fills what `options` leaves open with the architecture's values.
+
+    Raises:
+        UserError: for an unknown architecture.
+    """
+    return replace(_find(arch, AWD_LSTMS), **_given(options))
+
+
+def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> ImageClassifierConfig:
     """Fills what `options` leaves open with the architecture's values.
 
     Raises:
         UserError: for an unknown architecture, or a dropout or a way of initialisation that it has no place for.
     """
-    fields = architecture(arch, "image_classifier").fields
+    config = _find(arch, IMAGE_CLASSIFIERS)
     for name in ("dropout", "conv_init"):
-        if getattr(options, name) is not None and fields[name] is None:
+        if getattr(options, name) is not None and getattr(config, name) is None:
             having = [other for other, network in NETWORKS.items() if getattr(network, name) is not None]
             have = "has" if len(having) == 1 else "have"
             raise UserError(f"{flag_of(name)} has no place in --arch {arch}: {', '.join(having)} {have} one")
-    return ImageClassifierOptions(**{**fields, **_given(options)})
+    return replace(config, **_given(options))
 
 
-def build_transformer(options: TransformerOptions, source_vocabulary: int, target_vocabulary: int) -> Transformer:
-    """Builds the model from resolved options and the sizes of both dictionaries.
+def build_transformer(config: TransformerConfig, source_vocabulary: int, target_vocabulary: int) -> Transformer:
+    """Builds the model from its configuration and the sizes of both dictionaries.
 
     Raises:
         UserError: for sizes that don't fit together.
     """
-    if options.share_all_embeddings and source_vocabulary != target_vocabulary:
+    if config.share_all_embeddings and source_vocabulary != target_vocabulary:
         raise UserError(
             f"--share-all-embeddings needs a joined dictionary, but source and target have {source_vocabulary} and "
             f"{target_vocabulary} words: preprocess with --joined-dictionary"
         )
-    if options.share_all_embeddings and options.encoder_embed_dim != options.decoder_embed_dim:
+    if config.share_all_embeddings and config.encoder_embed_dim != config.decoder_embed_dim:
         raise UserError(
-            f"--share-all-embeddings needs one width, but --encoder-embed-dim is {options.encoder_embed_dim} and "
-            f"--decoder-embed-dim {options.decoder_embed_dim}"
+            f"--share-all-embeddings needs one width, but --encoder-embed-dim is {config.encoder_embed_dim} and "
+            f"--decoder-embed-dim {config.decoder_embed_dim}"
         )
-    sizes = dataclasses.asdict(options)
-    return _build(
-        lambda: Transformer(source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary, **sizes)
-    )
+    return _build(lambda: Transformer(config, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary))
 
 
-def build_transformer_lm(options: TransformerLMOptions, vocabulary: int) -> TransformerLM:
-    """Builds the model from resolved options and the size of the dictionary.
+def build_transformer_lm(config: DecoderConfig, vocabulary: int) -> TransformerLM:
+    """Builds the model from its configuration and the size of the dictionary.
 
     Raises:
         UserError: for sizes that don't fit together.
     """
-    return _build(lambda: TransformerLM(vocabulary=vocabulary, **dataclasses.asdict(options)))
+    return _build(lambda: TransformerLM(config, vocabulary=vocabulary))
 
 
-def build_awd_lstm(options: AWDLSTMOptions, vocabulary: int) -> AWDLSTM:
-    """Builds the model from resolved options and the size of the dictionary.
+def build_awd_lstm(config: AWDLSTMConfig, vocabulary: int) -> AWDLSTM:
+    """Builds the model from its configuration and the size of the dictionary.
 
     Raises:
         UserError: for sizes that can't be.
     """
-    sizes = dataclasses.asdict(options)
     return _build(
         lambda: AWDLSTM(
             vocabulary=vocabulary,
-            layers=sizes["decoder_layers"],
-            embed_dim=sizes["decoder_embed_dim"],
-            hidden_size=sizes["decoder_hidden_size"],
-            dropout=sizes["dropout"],
-            input_dropout=sizes["input_dropout"],
-            hidden_dropout=sizes["hidden_dropout"],
-            embedding_dropout=sizes["embedding_dropout"],
-            weight_dropout=sizes["weight_dropout"],
-            share_weight_noise=options.weight_noise == "shared",
+            layers=config.decoder_layers,
+            embed_dim=config.decoder_embed_dim,
+            hidden_size=config.decoder_hidden_size,
+            dropout=config.dropout,
+            input_dropout=config.input_dropout,
+            hidden_dropout=config.hidden_dropout,
+            embedding_dropout=config.embedding_dropout,
+            weight_dropout=config.weight_dropout,
+            share_weight_noise=config.weight_noise == "shared",
         )
     )
 
 
-def build_image_classifier(
-    arch: str, options: ImageClassifierOptions, classes: int, image_size: int
-) -> ImageClassifier:
-    """Builds the network of that name from resolved options, the number of classes and the side of the pictures.
+def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: int, image_size: int) -> ImageClassifier:
+    """Builds the network of that name from its configuration, the number of classes and the side of the pictures.
 
     Raises:
         UserError: for sizes that don't fit together.
     """
-    return _build(lambda: build_network(arch, options, classes, image_size))
+    return _build(lambda: build_network(arch, config, classes, image_size))
 
 
-def _given(options: ModelOptions) -> dict[str, Any]:
+FAMILIES: dict[str, Family[Any, Any]] = {
+    "transformer": Family(
+        title="Transformer",
+        options=TransformerOptions,
+        config=TransformerConfig,
+        architectures=TRANSFORMERS,
+        resolve=resolve_transformer,
+        build=lambda _, config, data: build_transformer(config, data["source_vocabulary"], data["target_vocabulary"]),
+        width=lambda config: config.encoder_embed_dim,
+        rows_share=False,
+        forward_methods=("features",),
+    ),
+    "awd_lstm": Family(
+        title="AWD-LSTM (language_modeling)",
+        options=AWDLSTMOptions,
+        config=AWDLSTMConfig,
+        architectures=AWD_LSTMS,
+        resolve=resolve_awd_lstm,
+        build=lambda _, config, data: build_awd_lstm(config, data["vocabulary"]),
+        width=lambda config: config.decoder_embed_dim,
+        rows_share=True,
+        forward_methods=("window",),
+    ),
+    "transformer_lm": Family(
+        title="Transformer without encoder (language_modeling)",
+        options=TransformerLMOptions,
+        config=DecoderConfig,
+        architectures=TRANSFORMER_LMS,
+        resolve=resolve_transformer_lm,
+        build=lambda _, config, data: build_transformer_lm(config, data["vocabulary"]),
+        width=lambda config: config.decoder_embed_dim,
+        rows_share=False,
+        forward_methods=("features",),
+    ),
+    "image_classifier": Family(
+        title="image networks (image_classification)",
+        options=ImageClassifierOptions,
+        config=ImageClassifierConfig,
+        architectures=IMAGE_CLASSIFIERS,
+        resolve=resolve_image_classifier,
+        build=lambda arch, config, data: build_image_classifier(arch, config, data["classes"], data["image_size"]),
+        width=lambda _: None,
+        rows_share=True,
+    ),
+}
+"""Every family of models by its name."""
+
+ARCHITECTURES: dict[str, str] = {arch: name for name, family in FAMILIES.items() for arch in family.architectures}
+"""Every named architecture, and the name of its family."""
+
+
+def family_of(arch: str) -> Family[Any, Any]:
+    """The family of an architecture."""
+    return FAMILIES[ARCHITECTURES[arch]]
+
+
+def _find(arch: str, architectures: Mapping[str, Config]) -> Config:
+    if arch not in architectures:
+        raise UserError(f"--arch is {quoted(arch)}; choose one of: {', '.join(architectures)}")
+    return architectures[arch]
+
+
+def _given(options: Any) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
 
 

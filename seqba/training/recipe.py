@@ -8,8 +8,8 @@ from typing import Any
 
 from seqba.checkpoints.file import model_options
 from seqba.errors import UserError
+from seqba.models.config import DecoderConfig, TransformerConfig
 from seqba.models.families import (
-    Family,
     resolve_awd_lstm,
     resolve_image_classifier,
     resolve_transformer,
@@ -71,7 +71,7 @@ WITHOUT_PACKING = (
 """Running text is cut into --batch-size equal streams, and images are all of a size: nothing is packed, too long, or a
 sentence."""
 
-KINDS: dict[tuple[str, Family], Kind] = {
+KINDS: dict[tuple[str, str], Kind] = {
     ("translation", "transformer"): Kind("translation", TranslationOptions, TransformerOptions, (BleuOptions,)),
     ("language_modeling", "transformer_lm"): Kind("blocks", BlockOptions, TransformerLMOptions),
     ("language_modeling", "awd_lstm"): Kind("streams", StreamOptions, AWDLSTMOptions, without=WITHOUT_PACKING),
@@ -116,8 +116,8 @@ class Recipe:
     training: TrainingOptions
 
 
-def open_task(recipe: Recipe) -> tuple[RunnableTask, ModelOptions]:
-    """The task on its data, and the resolved options of the model for it.
+def open_task(recipe: Recipe) -> tuple[RunnableTask, Any]:
+    """The task on its data, and the configuration of the model for it.
 
     Raises:
         UserError: for data, sizes or options that don't fit together.
@@ -127,8 +127,9 @@ def open_task(recipe: Recipe) -> tuple[RunnableTask, ModelOptions]:
     if isinstance(recipe.task_options, StreamOptions) and isinstance(recipe.model, AWDLSTMOptions):
         return _open_streams(recipe, recipe.task_options), resolve_awd_lstm(recipe.arch, recipe.model)
     if isinstance(recipe.task_options, BlockOptions) and isinstance(recipe.model, TransformerLMOptions):
-        longest = recipe.task_options.longest_row
-        model = resolve_transformer_lm(recipe.arch, recipe.model, longest=longest)
+        positions = recipe.model.max_target_positions or recipe.task_options.longest_row
+        options = replace(recipe.model, max_target_positions=positions)
+        model = resolve_transformer_lm(recipe.arch, options)
         return _open_language_modeling(recipe, recipe.task_options, model)
     if isinstance(recipe.task_options, ImageOptions) and isinstance(recipe.model, ImageClassifierOptions):
         return _open_images(recipe, recipe.task_options), resolve_image_classifier(recipe.arch, recipe.model)
@@ -174,10 +175,8 @@ def describe_task(recipe: Recipe) -> Mapping[str, Any]:
 
 
 def _open_translation(
-    recipe: Recipe, options: TranslationOptions, model: TransformerOptions
-) -> tuple[Translation, TransformerOptions]:
-    if model.max_source_positions is None or model.max_target_positions is None:
-        raise ValueError("a resolved architecture has its positions")
+    recipe: Recipe, options: TranslationOptions, model: TransformerConfig
+) -> tuple[Translation, TransformerConfig]:
     task = Translation(
         recipe.data,
         options,
@@ -224,10 +223,8 @@ def _open_images(recipe: Recipe, options: ImageOptions) -> ImageClassification:
 
 
 def _open_language_modeling(
-    recipe: Recipe, options: BlockOptions, model: TransformerLMOptions
-) -> tuple[LanguageModeling, TransformerLMOptions]:
-    if model.max_target_positions is None:
-        raise ValueError("a resolved architecture has its positions")
+    recipe: Recipe, options: BlockOptions, model: DecoderConfig
+) -> tuple[LanguageModeling, DecoderConfig]:
     task = LanguageModeling(
         recipe.data,
         options,

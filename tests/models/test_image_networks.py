@@ -38,7 +38,7 @@ def build(name: str, classes: int, side: int, **options: float) -> nn.Module:
 
 
 def test_every_network_is_an_architecture() -> None:
-    named = {name for name, each in ARCHITECTURES.items() if each.family == "image_classifier"}
+    named = {name for name, family in ARCHITECTURES.items() if family == "image_classifier"}
     assert named == NETWORKS.keys() == SIZES.keys()
 
 
