@@ -28,9 +28,8 @@ from seqba.tasks.image_classification import ImageClassification, ImageOptions
 from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
-from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.tasks.translation import BleuOptions, Translation, TranslationOptions
 from seqba.training.arms import derive_grid
-from seqba.training.bleu import BleuOptions
 from seqba.training.options import TrainingOptions
 
 TaskOptions = TranslationOptions | BlockOptions | StreamOptions | ImageOptions
