@@ -14,13 +14,7 @@ from seqba.checkpoints.file import count_updates, read_checkpoint
 from seqba.distributed import cut_like
 from seqba.errors import UserError
 from seqba.models.families import family_of
-
-READERS = {
-    "translation": "seqba-generate",
-    "language_modeling": "seqba-eval-lm",
-    "image_classification": "seqba-eval-image",
-}
-
+from seqba.tasks.registry import TASKS
 
 SIZES = ("source_vocabulary", "target_vocabulary", "vocabulary", "classes", "image_size")
 """What a task says of its data that a model is made for."""
@@ -76,7 +70,7 @@ def load_model(
     state = read_checkpoint(path)
     own = state["task_state"].get("task")
     if task is not None and own != task:
-        reader = f"; it is of {own}: use {READERS[own]}" if isinstance(own, str) and own in READERS else ""
+        reader = f"; it is of {own}: use {TASKS[own].reader}" if isinstance(own, str) and own in TASKS else ""
         article = "an" if task[0] in "aeiou" else "a"
         raise UserError(f"checkpoint {path} is not of {article} {task.replace('_', ' ')} run{reader}")
     try:
