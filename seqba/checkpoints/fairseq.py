@@ -1,4 +1,4 @@
-"""Checkpoints of fairseq: Transformers and Transformer language models, converted into seqba's form and back.
+"""Checkpoints of fairseq: Transformers and Transformer language models, converted into seqba's form.
 
 Files of older fairseq hold a Namespace under `args`, later ones dicts or omegaconf nodes under `cfg`, with the model's
 options as a Namespace or as a node. Weights have the same values under other names, but that queries, keys and values
@@ -16,58 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqba.checkpoints.fairseq_names import PAD, current_names, their_names
 from seqba.checkpoints.plain_pickle import Foreign, plain
 from seqba.errors import UserError
 from seqba.models.config import DecoderConfig, TransformerConfig
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
-
-PAD = 1
-"""fairseq's id of padding, after which its positions begin."""
-
-SIDES = {
-    "encoder_layers": "encoder.layers",
-    "decoder_layers": "decoder.layers",
-    "layers": "decoder.layers",
-    "source_embedding": "encoder",
-    "target_embedding": "decoder",
-    "embedding": "decoder",
-    "encoder_norm": "encoder.layer_norm",
-    "decoder_norm": "decoder.layer_norm",
-    "norm": "decoder.layer_norm",
-    "output_projection": "decoder.output_projection.weight",
-}
-"""fairseq's name of what is at the top of a model here."""
-
-PARTS = {
-    "attention.input_projection": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attention.output_projection": ("self_attn.out_proj",),
-    "attention_residual.norm": ("self_attn_layer_norm",),
-    "cross_attention.query_projection": ("encoder_attn.q_proj",),
-    "cross_attention.memory_projection": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
-    "cross_attention.output_projection": ("encoder_attn.out_proj",),
-    "cross_attention_residual.norm": ("encoder_attn_layer_norm",),
-    "feed_forward.expand": ("fc1",),
-    "feed_forward.contract": ("fc2",),
-    "feed_forward_residual.norm": ("final_layer_norm",),
-    "tokens": ("embed_tokens",),
-    "positions": ("embed_positions.weight",),
-    "norm": ("layernorm_embedding",),
-}
-"""fairseq's names of the parts of a layer or of an embedding; several are stacked here, in this order."""
-
-OLDER_NAMES = (
-    (re.compile(r"^(encoder\.layers\.\d+)\.layer_norms\.0\."), r"\1.self_attn_layer_norm."),
-    (re.compile(r"^(encoder\.layers\.\d+)\.layer_norms\.1\."), r"\1.final_layer_norm."),
-    (re.compile(r"^(decoder\.layers\.\d+)\.layer_norms\.0\."), r"\1.self_attn_layer_norm."),
-    (re.compile(r"^(decoder\.layers\.\d+)\.layer_norms\.1\."), r"\1.encoder_attn_layer_norm."),
-    (re.compile(r"^(decoder\.layers\.\d+)\.layer_norms\.2\."), r"\1.final_layer_norm."),
-    (re.compile(r"^decoder\.embed_out$"), "decoder.output_projection.weight"),
-)
-"""What older fairseq called a weight, and what it calls it since."""
-
-NO_WEIGHTS = re.compile(r"(^|\.)(version|_float_tensor|embed_positions\.weights)$")
-"""What fairseq keeps among the weights and isn't one: numbers of versions, tables of sinusoids."""
 
 MISSING_HERE = {
     "no_token_positional_embeddings": "no positions",
@@ -102,7 +56,7 @@ def convert_fairseq(state: Mapping[str, Any], path: str | Path) -> dict[str, Any
         UserError: for a model that there is none of here, naming what is different, and for a damaged file.
     """
     try:
-        weights = _current_names(plain(state["model"]))
+        weights = current_names(plain(state["model"]))
         options = _options(state)
         is_lm = not any(name.startswith("encoder.") for name in weights)
         config = (_lm_config if is_lm else _transformer_config)(options, weights)
@@ -137,45 +91,6 @@ def convert_fairseq(state: Mapping[str, Any], path: str | Path) -> dict[str, Any
         raise UserError(
             f"checkpoint {path} is of fairseq, but its model can't be read: {type(error).__name__}: {reason}"
         ) from None
-
-
-def fairseq_weights(model: Transformer | TransformerLM) -> dict[str, Tensor]:
-    """The model's weights under fairseq's names, as its current version writes them."""
-    weights: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        theirs = _their_names(name)
-        if name.endswith("positions"):  # fairseq's table has a row for each id up to padding's, which nothing reads
-            tensor = torch.cat([tensor.new_zeros(PAD + 1, tensor.shape[1]), tensor])
-        weights.update(zip(theirs, torch.chunk(tensor, len(theirs)), strict=True))
-    weights.setdefault("decoder.output_projection.weight", model.output_weight.detach())
-    sides = ("decoder",) if isinstance(model, TransformerLM) else ("encoder", "decoder")
-    return {**{f"{side}.version": torch.tensor([3.0]) for side in sides}, **weights}
-
-
-def _their_names(name: str) -> tuple[str, ...]:
-    """Fairseq's names of a weight: several where fairseq has several that are stacked here."""
-    top, _, rest = name.partition(".")
-    number = re.match(r"\d+\.", rest)
-    prefix = SIDES[top] + (f".{number[0][:-1]}" if number else "")
-    rest = rest[number.end() :] if number else rest
-    for part, theirs in PARTS.items():
-        if rest == part or rest.startswith(f"{part}."):
-            return tuple(f"{prefix}.{their}{rest.removeprefix(part)}" for their in theirs)
-    return (f"{prefix}.{rest}" if rest else prefix,)
-
-
-def _current_names(weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Weights under the names of fairseq's current version, the three projections of attention apart."""
-    current: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        if NO_WEIGHTS.search(name):
-            continue
-        for older, newer in OLDER_NAMES:
-            name = older.sub(newer, name)
-        head, stacked, kind = name.partition("in_proj_")
-        names = [f"{head}{part}_proj.{kind}" for part in "qkv"] if stacked else [name]
-        current.update(zip(names, torch.chunk(tensor, len(names)), strict=True))
-    return current
 
 
 def _options(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,7 +182,7 @@ def _converted(outline: nn.Module, weights: Mapping[str, Tensor], path: str | Pa
     converted: dict[str, Tensor] = {}
     used: set[str] = set()
     for name in outline.state_dict():
-        theirs = _their_names(name)
+        theirs = their_names(name)
         for each in theirs:
             if each not in weights:
                 raise UserError(f"checkpoint {path} is of fairseq, but has no weight {each!r}: it is no model of here")

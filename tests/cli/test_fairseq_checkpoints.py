@@ -15,7 +15,7 @@ from reversal import train_arguments
 from torch import Tensor
 from translation_world import World
 
-from seqba.checkpoints.fairseq import fairseq_weights
+from seqba.checkpoints.export import fairseq_weights
 from seqba.checkpoints.file import read_checkpoint
 from seqba.checkpoints.model import load_model
 from seqba.cli.average_checkpoints import main as average

@@ -85,6 +85,9 @@ def random_weights(options: dict[str, Any], *, encoder: bool = True) -> dict[str
             weights.norm(f"{side}.layernorm_embedding")
         for layer in (f"{side}.layers.0", f"{side}.layers.1"):
             weights.layer(layer, ("self_attn", "encoder_attn") if encoder and side == "decoder" else ("self_attn",))
+            if side == "encoder":  # of version 0.12, which nothing reads
+                weights[f"{layer}.in_proj_weight"] = torch.zeros(3 * DIM, DIM)
+                weights[f"{layer}.fc1_bias"] = torch.zeros(FFN)
         if options[f"{side}_normalize_before"]:
             weights.norm(f"{side}.layer_norm")
     if options["share_all_embeddings"]:
