@@ -20,7 +20,7 @@ from seqba.extras import needed, progress_bar
 from seqba.runtime.memory import peak_memory_mb
 from seqba.tasks import Unit
 from seqba.training.log_file import RunLog
-from seqba.training.metrics import readable
+from seqba.training.metrics import display_metrics
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
 from seqba.training.totals import Totals
@@ -28,7 +28,7 @@ from seqba.training.trainer import UpdateReport
 
 
 @dataclass
-class Window:
+class LogWindow:
     """Sums since the last line; a skipped update has no loss to add."""
 
     totals: Totals = field(default_factory=Totals)
@@ -92,7 +92,7 @@ class TrainingLog:
         self.device = device
         self.max_update = max_update
         self.unit = unit
-        self._window = Window()
+        self._window = LogWindow()
         self._untold: tuple[UpdateReport, Progress, int] | None = None
         self._bar: Any = None
         self._above_the_bar = ExitStack()
@@ -130,7 +130,7 @@ class TrainingLog:
             self._file.close()
 
     def _tell_window(self, report: UpdateReport, progress: Progress, skipped: int) -> None:
-        window, self._window, self._untold = self._window, Window(), None
+        window, self._window, self._untold = self._window, LogWindow(), None
         means = window.means(self.unit)
         rate = window.updates / window.seconds if window.seconds and window.updates else None
         remaining = max(0, self.max_update - report.update)
@@ -180,7 +180,9 @@ class TrainingLog:
             messages = needed("tqdm.contrib.logging", "a progress bar").logging_redirect_tqdm()
             self._above_the_bar.enter_context(messages)  # they would be written over the bar
         self._bar.update(0 if report.skipped else 1)
-        told = {name: f"{value:.2f}" for name, value in readable(report.means, self.unit).items() if name != "nll"}
+        told = {
+            name: f"{value:.2f}" for name, value in display_metrics(report.means, self.unit).items() if name != "nll"
+        }
         self._bar.set_postfix({"loss": f"{report.loss:.3f}", **told, "lr": f"{report.lr:.2e}"}, refresh=False)
 
     def _write_board(self, prefix: str, values: dict[str, float], update: int) -> None:

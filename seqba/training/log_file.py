@@ -66,7 +66,7 @@ def open_run_log(options: CheckpointOptions, ranks: Group, update: int, progress
     """
     if options.no_save or not ranks.is_first:
         return None
-    return RunLog(Path(options.save_dir) / RUN_LOG, update, validated=not progress.pending)
+    return RunLog(Path(options.save_dir) / RUN_LOG, update, validated=not progress.validation_pending)
 
 
 def _kept_size(file: BinaryIO, path: Path, update: int, *, validated: bool) -> int:

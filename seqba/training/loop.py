@@ -27,7 +27,7 @@ from seqba.training.signals import StopSignal
 from seqba.training.trainer import Trainer
 from seqba.training.validation import validate
 
-Scores = Callable[[nn.Module, str, Callable[[], bool]], dict[str, float]]
+ExtraMetrics = Callable[[nn.Module, str, Callable[[], bool]], dict[str, float]]
 """(model, name of a validation split, whether to stop) → further metrics, BLEU for instance."""
 
 
@@ -45,7 +45,7 @@ class TrainingLoop:
         folder: where checkpoints go.
         log: where lines go.
         subsets: validation splits; the first one decides what is best.
-        scores: further metrics of a validation, None for none.
+        extra_metrics: further metrics of a validation, None for none.
         broadcast: who reads the batches, where several ranks have copies of one; None for each of them.
         epochs: those of the arm baseline, which options count in, where this arm passes over the data at another pace;
             None where its own epochs are those.
@@ -60,7 +60,7 @@ class TrainingLoop:
     folder: CheckpointFolder
     log: TrainingLog
     subsets: list[str]
-    scores: Scores | None = None
+    extra_metrics: ExtraMetrics | None = None
     broadcast: BatchBroadcast | None = None
     epochs: BaselineEpochs | None = None
 
@@ -83,21 +83,21 @@ class TrainingLoop:
                 trained on.
         """
         limit = self._limit(self._position())
-        if self.progress.pending:
-            limit = self._round_off(self._open_epoch(), stop)
+        if self.progress.validation_pending:
+            limit = self._after_update(self._open_epoch(), stop)
         while limit is None and not self._shall_stop(stop):
             updates = self._open_epoch()
             first = self.progress.updates_in_epoch
             coming = updates.read(first)
             self._agreed = self._own_status(stop, coming).over(self.trainer.ranks, self.trainer.device)
             for number in range(first, len(updates)):
-                batch = self._checked(coming)
+                batch = self._readable(coming)
                 coming = updates.read(number + 1)
                 self._update(batch, self._own_status(stop, coming))
-                limit = self._round_off(updates, stop)
+                limit = self._after_update(updates, stop)
                 if limit is not None or self._shall_stop(stop):
                     break
-        return None if self.progress.pending else limit
+        return None if self.progress.validation_pending else limit
 
     def _open_epoch(self) -> EpochUpdates[Any]:
         progress = self.progress
@@ -113,12 +113,12 @@ class TrainingLoop:
         progress.updates_of_epoch = len(updates)
         return updates
 
-    def _checked(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
+    def _readable(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
         """The batch, unless a rank can't read its part (a broken picture): what was learned so far isn't lost then."""
         if not self._agreed.unreadable and isinstance(batch, UpdateBatch):
             return batch
         if self.trainer.updates:
-            self._save_together()
+            self._save_before_exit()
         raise_read_error(batch)
 
     def _update(self, batch: UpdateBatch[Any], status: Status) -> None:
@@ -133,11 +133,11 @@ class TrainingLoop:
             self.log.update(report, progress, self.trainer.skipped, time.monotonic() - started)
         except OSError:
             # Nobody reads the log any more, or its disk is full: the update isn't lost for that.
-            progress.pending = True
-            self._rescue()
+            progress.validation_pending = True
+            self._save_alone_before_exit()
             raise
 
-    def _round_off(self, updates: EpochUpdates[Any], stop: StopSignal) -> str | None:
+    def _after_update(self, updates: EpochUpdates[Any], stop: StopSignal) -> str | None:
         """Does what is due after an update: validate, save, go on to the next epoch; returns the limit reached.
 
         A stop in the middle of a validation leaves it pending: the checkpoint says so, and the next start does it.
@@ -152,17 +152,17 @@ class TrainingLoop:
             try:
                 best_names = self._validate(stop)
             except Interrupted:
-                progress.pending = True
+                progress.validation_pending = True
                 self._agreed = replace(self._agreed, stop=True)
                 self._save([])
                 return None
             except UserError:
                 # A picture that can't be read, say: the epoch before it isn't lost for that.
-                progress.pending = True
-                self._save_together()
+                progress.validation_pending = True
+                self._save_before_exit()
                 raise
-        progress.pending = False
-        progress.rounded_off = self.trainer.updates
+        progress.validation_pending = False
+        progress.last_finished_update = self.trainer.updates
         if ends_epoch:
             progress.next_epoch()
         if due.validate:
@@ -190,7 +190,7 @@ class TrainingLoop:
             ends_epoch: whether the latest update has ended an epoch of this arm's that isn't counted yet.
         """
         updates, progress = self.trainer.updates, self.progress
-        made_step = updates != progress.rounded_off
+        made_step = updates != progress.last_finished_update
         epochs = progress.epoch if ends_epoch else progress.epoch - 1
         if self.epochs is not None:
             epochs = self.epochs.done(updates)
@@ -214,11 +214,11 @@ class TrainingLoop:
         with self.trainer.averaged_weights():
             for subset in self.subsets:
                 metrics[subset] = validate(self.trainer, self.task.validation(subset), stop.is_set)
-                if self.scores is not None:
-                    metrics[subset] |= self.scores(self.trainer.model, subset, stop.is_set)
+                if self.extra_metrics is not None:
+                    metrics[subset] |= self.extra_metrics(self.trainer.model, subset, stop.is_set)
         progress.latest = metrics[self.subsets[0]]
         value, maximize = progress.latest[rules.best_checkpoint_metric], rules.maximize_best_checkpoint_metric
-        names = [BEST] if progress.judge(value, maximize=maximize) else []
+        names = [BEST] if progress.record_validation(value, maximize=maximize) else []
         kept = self.folder.rank_best(progress, rules.best_checkpoint_metric, value, maximize=maximize)
         for subset in self.subsets:
             self.log.validation(subset, metrics[subset], progress, self.trainer.updates)
@@ -232,12 +232,12 @@ class TrainingLoop:
             self.folder.save(state, names)
             self.folder.prune(self.progress, self.options.validation.best_checkpoint_metric)
 
-    def _save_together(self) -> None:
+    def _save_before_exit(self) -> None:
         """Saves what was learned before an error that all ranks know of ends the run."""
         self._save([])
         summed(self.trainer.ranks, [0.0], self.trainer.device)  # torchrun ends the others of one that has left
 
-    def _rescue(self) -> None:
+    def _save_alone_before_exit(self) -> None:
         """Saves what was learned before an error of this rank ends the run, unless other ranks have a part of it."""
         ranks, parted = self.trainer.ranks, self.trainer.is_sharded or self.task.carried is not None
         if ranks is ALONE or (not parted and ranks.is_first):

@@ -12,7 +12,7 @@ from torch import nn
 
 from seqba.core.group import local_part
 from seqba.errors import UserError
-from seqba.training.averaging import NonMonotonicTrigger
+from seqba.training.nt_asgd import NonMonotonicTrigger
 from seqba.training.options import OptimisationOptions
 
 
@@ -22,7 +22,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
     adam      Adam with decoupled weight decay on all parameters, as fairseq's. fairseq adds eps before the bias
               correction of the denominator, torch after it: the first updates' effective eps differs, nothing else.
     sgd       stochastic gradient descent with momentum; weight decay is added to the gradient.
-    nt_asgd   the same without momentum, until `build_trigger`'s trigger fires (`seqba.training.averaging`).
+    nt_asgd   the same without momentum, until `build_trigger`'s trigger fires (`seqba.training.nt_asgd`).
 
     With --weight-decay-on weights, parameters of one dimension don't decay: biases, and the scales and shifts of norms.
     With weights-not-depthwise, neither do those of depthwise convolutions: each output reads one channel, (C, 1, h, w).
@@ -71,7 +71,7 @@ def build_trigger(options: OptimisationOptions) -> NonMonotonicTrigger | None:
     return NonMonotonicTrigger(options.nonmono) if options.optimizer == "nt_asgd" else None
 
 
-AVERAGES = {
+KEPT_PER_WEIGHT = {
     torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
     torch.optim.ASGD: ("ax",),
     torch.optim.SGD: (),
@@ -79,14 +79,14 @@ AVERAGES = {
 """What each optimizer must keep for a weight once it has moved it."""
 
 
-def check_averages(optimizer: torch.optim.Optimizer) -> None:
+def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
     """Checks what an optimizer has taken over from a file.
 
     Raises:
         ValueError: if an average is missing, or isn't of its weight's shape.
     """
     for parameter, kept in optimizer.state.items():
-        for name in AVERAGES[type(optimizer)]:
+        for name in KEPT_PER_WEIGHT[type(optimizer)]:
             if kept.get(name) is None:
                 raise ValueError(f"the optimizer's {name}")
         for name, value in kept.items():

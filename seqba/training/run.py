@@ -85,7 +85,7 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> in
     if ranks.is_first:
         folder.prepare()
     trainer = _build_trainer(recipe, task, record, grid, epochs, device, ranks)
-    progress = _begin(trainer, record, start)
+    progress = resume_or_start(trainer, record, start)
     subsets = [name for name in recipe.batches.valid_subset.split(",") if name]
     if not subsets:
         raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
@@ -94,7 +94,9 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> in
     if task.carried is not None:  # every number of micro-batches needs a text that is long enough for it
         for epoch, micro_batches in enumerate(grid.micro_batches_per_epoch, start=1):
             task.epoch(epoch, micro_batches)
-    scores = BleuScorer(task, recipe.bleu, ranks) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
+    extra_metrics = (
+        BleuScorer(task, recipe.bleu, ranks) if isinstance(task, Translation) and recipe.bleu.eval_bleu else None
+    )
     log_options = quiet_but_first(options.log, ranks)
     run_log = open_run_log(options.checkpoints, ranks, trainer.updates, progress)
     log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit, run_log=run_log)
@@ -113,14 +115,14 @@ def _train(recipe: Recipe, grid: Grid, device: torch.device, ranks: Group) -> in
         folder,
         log,
         subsets,
-        scores,
+        extra_metrics,
         broadcast,
         None if _has_baseline_epochs(grid, options) else epochs,
     )
     try:
         with StopSignal() as stop:
             limit = loop.run(stop)
-            return _farewell(limit, stop, trainer, folder)
+            return log_exit(limit, stop, trainer, folder)
     finally:
         log.close()
 
@@ -206,7 +208,8 @@ def _on_device(model: nn.Module, options: TrainingOptions, device: torch.device,
     return model
 
 
-def _begin(trainer: Trainer[Any], record: RunRecord, start: Start | None) -> Progress:
+def resume_or_start(trainer: Trainer[Any], record: RunRecord, start: Start | None) -> Progress:
+    """Puts the checkpoint that a run goes on from into its trainer; returns the position, a fresh one without any."""
     if start is None:
         return Progress()
     progress = restore(start, trainer, record)
@@ -255,7 +258,7 @@ def _write_run(
             file.write("\n")
 
 
-def _farewell(limit: str | None, stop: StopSignal, trainer: Trainer[Any], folder: CheckpointFolder) -> int:
+def log_exit(limit: str | None, stop: StopSignal, trainer: Trainer[Any], folder: CheckpointFolder) -> int:
     """The last line, when rank 0 has written everything: before that, no rank may leave or be ended by a signal."""
     name = stop.received.name if stop.received is not None else None
     heard = {rank: name for rank, name in enumerate(trainer.ranks.gather(name)) if name is not None}

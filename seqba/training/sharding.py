@@ -13,7 +13,7 @@ from seqba.distributed import Ranks, cut_like, shard_parameters, whole_tensor
 from seqba.errors import UserError
 from seqba.models.layers import Stream
 
-ENTRANCES = ("features", "window")
+FORWARD_METHODS = ("features", "window")
 """Methods that the tasks' losses call in place of `forward`, by the models that have them."""
 
 
@@ -37,13 +37,13 @@ def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     try:
         shard_parameters(
-            model, ranks, device, blocks=blocks, methods=[name for name in ENTRANCES if hasattr(model, name)]
+            model, ranks, device, blocks=blocks, methods=[name for name in FORWARD_METHODS if hasattr(model, name)]
         )
     except ValueError as error:
         raise UserError(f"--shard-params: {error}") from None
 
 
-def whole_weights_of(model: nn.Module, *, keep: bool) -> dict[str, Any]:
+def whole_model_state(model: nn.Module, *, keep: bool) -> dict[str, Any]:
     """The state_dict of a sharded model in whole tensors, in the memory of the CPU; all ranks must call it.
 
     Names of one parameter have one tensor. Where `keep` is false (ranks that write nothing) there is none.
@@ -53,7 +53,7 @@ def whole_weights_of(model: nn.Module, *, keep: bool) -> dict[str, Any]:
     return {name: whole[id(tensor)] for name, tensor in named.items()}
 
 
-def whole_averages_of(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
+def whole_optimizer_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
     """The state_dict of a sharded model's optimizer likewise; all ranks must call it."""
     state = optimizer.state_dict()
     whole = {
@@ -63,7 +63,7 @@ def whole_averages_of(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[s
     return {**state, "state": whole}
 
 
-def fit_averages(optimizer: torch.optim.Optimizer, state: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Any]:
+def fit_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Any]:
     """The "state" of an optimizer's state_dict in whole tensors → in parts where parameters are, laid out as they are.
 
     The fused optimizers take it for granted that a weight and its averages lie alike in memory; but a run in parts

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from seqba.tasks import Unit
-from seqba.training.metrics import readable
+from seqba.training.metrics import display_metrics
 
 
 @dataclass
@@ -53,5 +53,5 @@ class Totals:
         return {name: value / self.count for name, value in self.extras.items()}
 
     def metrics(self, unit: Unit) -> dict[str, float]:
-        """{"loss": nats per weight} and the further means as `readable` tells them."""
-        return {"loss": self.mean_loss, **readable(self.means, unit)}
+        """{"loss": nats per weight} and the further means as `display_metrics` tells them."""
+        return {"loss": self.mean_loss, **display_metrics(self.means, unit)}

@@ -17,11 +17,11 @@ from seqba.distributed import collective_errors, is_sharded, reshard, whole_tens
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.agreement import GOING_ON, Status
-from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
 from seqba.training.batches import UpdateBatch
-from seqba.training.optimizers import check_averages
+from seqba.training.nt_asgd import NonMonotonicTrigger, begin_averaging, swapped_weights
+from seqba.training.optimizers import check_optimizer_state
 from seqba.training.schedules import Schedule
-from seqba.training.sharding import fit_averages
+from seqba.training.sharding import fit_optimizer_state
 from seqba.training.totals import Totals
 
 Batch = TypeVar("Batch")
@@ -250,9 +250,9 @@ class Trainer(Generic[Batch]):
             self.trigger.load_state_dict(trigger)
             if self.trigger.has_fired:
                 self.optimizer = begin_averaging(self.optimizer)
-        fitting = fit_averages(self.optimizer, state)
+        fitting = fit_optimizer_state(self.optimizer, state)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": fitting})
-        check_averages(self.optimizer)
+        check_optimizer_state(self.optimizer)
 
     def _carry_on(self, *, skipped: bool) -> None:
         """What the passes gathered or left for the next update counts, unless the update was thrown away."""

@@ -97,7 +97,7 @@ def test_patience_counts_validations_without_a_new_best(tmp_path: Path) -> None:
         best_checkpoint_metric="bleu",
         maximize_best_checkpoint_metric=True,
     )
-    loop = make_loop(options, scores=lambda model, subset, should_stop: {"bleu": -next(scores)})
+    loop = make_loop(options, extra_metrics=lambda model, subset, should_stop: {"bleu": -next(scores)})
     assert loop.run(StopSignal()) == "--patience 2"
     assert loop.trainer.updates == 6
     assert loop.progress.best == -1.0
@@ -161,7 +161,7 @@ def test_a_stop_during_validation_leaves_it_for_the_next_start(tmp_path: Path, m
     def interrupted(*_: Any) -> dict[str, float]:
         raise Interrupted
 
-    loop = make_loop(options, scores=interrupted)
+    loop = make_loop(options, extra_metrics=interrupted)
     stop = StopSignal()
     stop_at_last = loop.trainer.update
 
@@ -173,20 +173,20 @@ def test_a_stop_during_validation_leaves_it_for_the_next_start(tmp_path: Path, m
     loop.trainer.update = update  # type: ignore[method-assign]
     assert loop.run(stop) is None
     assert names(tmp_path) == [LAST]
-    assert torch.load(tmp_path / LAST)["extra_state"]["progress"]["pending"]
+    assert torch.load(tmp_path / LAST)["extra_state"]["progress"]["validation_pending"]
 
     again = make_loop(options)
     events = watch(again, monkeypatch)
     assert again.run(StopSignal()) == "--max-update 4"
     assert events == [4, ["checkpoint1.pt", "checkpoint_best.pt"]]
-    assert (again.progress.epoch, again.progress.pending) == (2, False)
+    assert (again.progress.epoch, again.progress.validation_pending) == (2, False)
 
 
 def test_a_signal_is_seen_between_validation_batches(tmp_path: Path) -> None:
     loop = make_loop(make_options(tmp_path, max_update=8, validate_interval_updates=1))
     assert loop.run(StopAfter(2)) is None  # once before the update, once before the first batch, then
     assert loop.trainer.updates == 1
-    assert loop.progress.pending
+    assert loop.progress.validation_pending
 
 
 def test_a_skipped_update_validates_nothing_and_uses_up_its_micro_batches(
@@ -254,7 +254,7 @@ def test_what_was_learned_before_a_broken_batch_is_kept(split: str, updates: int
         )
     mended = make_loop(make_options(tmp_path / "twice", max_update=6), Breakable(split, None))
     assert mended.trainer.updates == updates
-    assert mended.progress.pending == (split == "valid")
+    assert mended.progress.validation_pending == (split == "valid")
     mended.run(StopSignal())
     straight = make_loop(make_options(tmp_path / "straight", max_update=6))
     straight.run(StopSignal())
@@ -275,6 +275,6 @@ def test_updates_counted_anew_are_validated_anew(tmp_path: Path) -> None:
     make_loop(make_options(tmp_path, max_update=1, **common)).run(StopSignal())
     seen: list[int] = []
     loop = make_loop(make_options(tmp_path, max_update=2, reset_lr_scheduler=True, **common))
-    loop.scores = lambda model, subset, should_stop: seen.append(loop.trainer.updates) or {}
+    loop.extra_metrics = lambda model, subset, should_stop: seen.append(loop.trainer.updates) or {}
     loop.run(StopSignal())
     assert seen == [1, 2]  # there was another number 1, validated before this start

@@ -160,5 +160,5 @@ def test_nobody_saves_alone_what_all_have_parts_of(rank: int, sharded: bool, sav
     loop.trainer = SimpleNamespace(ranks=Ranks(rank, 2), is_sharded=sharded)  # type: ignore[assignment]
     loop.task = SimpleNamespace(carried=None)  # type: ignore[assignment]
     loop._save = saved.append  # type: ignore[method-assign]
-    loop._rescue()
+    loop._save_alone_before_exit()
     assert len(saved) == saves
