@@ -19,7 +19,7 @@ class Grid:
     """The shape of an update.
 
     Attributes:
-        shards_per_epoch: S for epoch 1, 2, …; the last one stays.
+        micro_batches_per_epoch: S for epoch 1, 2, …; the last one stays.
         copies: M.
         batch_scale: what the size of a micro-batch is multiplied by.
     """
@@ -31,6 +31,10 @@ class Grid:
     def micro_batches(self, epoch: int) -> int:
         """S in the 1-based `epoch`."""
         return self.micro_batches_per_epoch[min(epoch, len(self.micro_batches_per_epoch)) - 1]
+
+    def has_epochs_of(self, options: GridOptions) -> bool:
+        """Whether an epoch of this arm has as many updates as one of the arm baseline."""
+        return self.batch_scale == 1 and self.micro_batches_per_epoch == options.update_freq
 
     def resized(self, batches: BatchOptions) -> BatchOptions:
         """The batches that are this arm's micro-batches; those of validation are the same in every arm.
@@ -69,11 +73,12 @@ def derive_grid(options: GridOptions) -> Grid:
 
         baseline         S micro-batches of B,      1 copy
         fixed-samples    S·M micro-batches of B,    1 copy: as many distinct examples as ba has views, in as many
-        updates ba               S micro-batches of B,      M copies large-batch      S micro-batches of M·B,    1 copy:
-        fixed-samples, but what a batch shares (batch norm, weight masks)
-                                             is shared by all M·B
+                                                    updates
+        ba               S micro-batches of B,      M copies
+        large-batch      S micro-batches of M·B,    1 copy: fixed-samples, but what a batch shares (batch norm, weight
+                                                    masks) is shared by all M·B
         fixed-rows       S/M micro-batches of B,    M copies: 1/M of the examples, an update at the baseline's cost;
-                                             S micro-batches of B/M where M doesn't divide S
+                                                    S micro-batches of B/M where M doesn't divide S
 
     The first three are the paper's columns. Batch norm sees B different rows in fixed-rows as in the baseline, unless
     the micro-batches themselves are made smaller.

@@ -132,3 +132,18 @@ class EpochUpdates(Generic[Batch]):
 def count_updates(task: Task[Any], epoch: int, micro_batches: int) -> int:
     """Updates of the 1-based `epoch` at `micro_batches` to an update."""
     return -(-len(task.epoch(epoch, micro_batches)) // micro_batches)
+
+
+def check_epochs(task: Task[Any], micro_batches_per_epoch: Sequence[int]) -> None:
+    """Checks that every epoch of running text can be cut into its number of micro-batches.
+
+    Args:
+        task: whose epochs are made; only those of a task that carries a state from update to update depend on S.
+        micro_batches_per_epoch: S for epoch 1, 2, …; the last one stays.
+
+    Raises:
+        UserError: for a text that is too short for an S.
+    """
+    if task.carried is not None:
+        for epoch, micro_batches in enumerate(micro_batches_per_epoch, start=1):
+            task.epoch(epoch, micro_batches)

@@ -13,12 +13,13 @@ from seqba.errors import UserError
 from seqba.training.agreement import Interrupted, Status
 from seqba.training.batches import UpdateBatch
 from seqba.training.folder import LAST
-from seqba.training.loop import TrainingLoop
+from seqba.training.loop import STOPPED, TrainingLoop
 from seqba.training.signals import StopSignal
 
 
 def names(path: Path) -> list[str]:
-    return sorted(file.name for file in path.iterdir())
+    """Checkpoints in a folder."""
+    return sorted(file.name for file in path.glob("*.pt"))
 
 
 def weights(loop: TrainingLoop) -> Tensor:
@@ -62,7 +63,7 @@ def test_what_is_due_when(
 ) -> None:
     loop = make_loop(make_options(tmp_path, **changes))
     events = watch(loop, monkeypatch)
-    assert loop.run(StopSignal()) is not None
+    assert loop.run(StopSignal()) != STOPPED
 
     def short(name: str) -> str:
         return {"checkpoint_best.pt": "best"}.get(name, "ranked" if name.startswith("checkpoint.best") else name)
@@ -145,7 +146,7 @@ def test_stopped_at_any_update_equals_never_stopped(stop_after: int, tmp_path: P
         return made(batch, status)
 
     loop.trainer.update = update_and_stop  # type: ignore[method-assign]
-    assert loop.run(stop) is None
+    assert loop.run(stop) == STOPPED
     assert loop.trainer.updates == stop_after
     resumed = make_loop(options)
     assert resumed.trainer.updates == stop_after
@@ -171,7 +172,7 @@ def test_a_stop_during_validation_leaves_it_for_the_next_start(tmp_path: Path, m
         return stop_at_last(batch, status)
 
     loop.trainer.update = update  # type: ignore[method-assign]
-    assert loop.run(stop) is None
+    assert loop.run(stop) == STOPPED
     assert names(tmp_path) == [LAST]
     assert torch.load(tmp_path / LAST)["extra_state"]["progress"]["validation_pending"]
 
@@ -184,9 +185,16 @@ def test_a_stop_during_validation_leaves_it_for_the_next_start(tmp_path: Path, m
 
 def test_a_signal_is_seen_between_validation_batches(tmp_path: Path) -> None:
     loop = make_loop(make_options(tmp_path, max_update=8, validate_interval_updates=1))
-    assert loop.run(StopAfter(2)) is None  # once before the update, once before the first batch, then
+    assert loop.run(StopAfter(2)) == STOPPED  # once before the update, once before the first batch, then
     assert loop.trainer.updates == 1
     assert loop.progress.validation_pending
+
+
+@pytest.mark.parametrize("looks", range(3, 12))
+def test_whenever_a_signal_comes_the_last_checkpoint_has_every_update(looks: int, tmp_path: Path) -> None:
+    loop = make_loop(make_options(tmp_path, max_update=8))
+    assert loop.run(StopAfter(looks)) == STOPPED
+    assert torch.load(tmp_path / LAST)["extra_state"]["trainer"]["updates"] == loop.trainer.updates > 0
 
 
 def test_a_skipped_update_validates_nothing_and_uses_up_its_micro_batches(
