@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from seqba.core import ALONE, Group, parse_plan
+from seqba.core import ALONE, Group
 from seqba.errors import UserError
 from seqba.options import flag_of
 from seqba.tasks.options import BatchOptions
@@ -83,15 +83,8 @@ def derive_grid(options: GridOptions) -> Grid:
     The first three are the paper's columns. Batch norm sees B different rows in fixed-rows as in the baseline, unless
     the micro-batches themselves are made smaller.
 
-    Raises:
-        UserError: for a plan that isn't one.
-
     Source: Hoffer et al. 2020, table 2 and section 4.3; fixed-rows: Fort et al. 2021 (arXiv 2105.13343).
     """
-    try:
-        parse_plan(options.plan)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
     micro_batches, copies = options.update_freq, options.copies
     if options.arm == "baseline":
         return Grid(micro_batches, 1)

@@ -12,7 +12,6 @@ from torch import nn
 from seqba.core import ALONE, Group
 from seqba.distributed import Ranks
 from seqba.distributed.batch_broadcast import BatchBroadcast
-from seqba.errors import UserError
 from seqba.tasks import MicroBatches
 from seqba.training.arms import BaselineEpochs, Grid, derive_grid
 from seqba.training.batches import check_epochs, count_updates
@@ -140,7 +139,4 @@ def resume_or_start(trainer: Trainer[Any], workload: Workload, start: Start | No
 
 def _open_splits(workload: Workload) -> dict[str, MicroBatches[Any]]:
     """The validation splits by their names, each opened, so that one that is missing is told of before any update."""
-    names = [name for name in workload.batches.valid_subset.split(",") if name]
-    if not names:
-        raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
-    return {name: workload.task.validation(name) for name in names}
+    return {name: workload.task.validation(name) for name in workload.batches.valid_subset.split(",") if name}

@@ -65,14 +65,14 @@ class BleuScorer:
         ranks: the processes that translate together.
 
     Raises:
-        UserError: for `--eval-bleu-args` that no search understands.
+        UserError: as `search_options`.
     """
 
     def __init__(self, task: Translation, options: BleuOptions, ranks: Group = ALONE) -> None:
         self.task = task
         self.ranks = ranks
         self.options = options
-        self.search = _search_options(options.eval_bleu_args)
+        self.search = search_options(options.eval_bleu_args)
         subwords = load_subwords(task.folders[0])
         self.form = TextForm(task.target_dictionary, subwords, options.eval_bleu_remove_bpe)
         self.tokenizer = "none" if options.eval_tokenized_bleu else self.form.bleu_tokenizer
@@ -141,7 +141,12 @@ class _Stoppable:
         self._model.reorder(state, sentences, parents)
 
 
-def _search_options(text: str) -> SearchOptions:
+def search_options(text: str) -> SearchOptions:
+    """The search that `--eval-bleu-args` describes.
+
+    Raises:
+        UserError: for a text that is no JSON object, or names an option or a value that no search has.
+    """
     known = {field.name: field for field in dataclasses.fields(SearchOptions)}
     try:
         values = json.loads(text)

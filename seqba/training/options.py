@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqba.checkpoints.names import RISING_METRICS
+from seqba.core import parse_plan
 from seqba.errors import UserError
-from seqba.options import flag_of, is_given, option, options
+from seqba.options import option, options
 
 
 @options
@@ -40,6 +40,13 @@ class GridOptions:
         "number of copies per pass; the gradient is the same (not in fairseq)",
         metavar="PLAN",
     )
+
+    def __post_init__(self) -> None:
+        """Refuses a plan that isn't one."""
+        try:
+            parse_plan(self.plan)
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
 
 
 @options
@@ -87,6 +94,11 @@ class OptimisationOptions:
         choices=("epoch", "update"),
     )
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
+
+    def __post_init__(self) -> None:
+        """Refuses betas that aren't two."""
+        if len(self.adam_betas) != 2:
+            raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {self.adam_betas}")
 
 
 OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asgd": ("nonmono",)}
@@ -233,93 +245,3 @@ class TrainingOptions:
     validation: ValidationOptions
     checkpoints: CheckpointOptions
     log: LogOptions
-
-    def __post_init__(self) -> None:
-        """Refuses combinations in which an option would have no effect, or the opposite of what was meant."""
-        _check_grid(self)
-        _check_schedule(self.schedule)
-        _check_validation(self)
-        _check_checkpoints(self.checkpoints)
-        _check_optimisation(self.optimisation)
-        if self.log.no_progress_bar and self.log.log_format == "tqdm":
-            raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
-
-
-def _check_grid(options: TrainingOptions) -> None:
-    schedule = options.schedule
-    if schedule.lr_scheduler == "step" and schedule.lr_drop_unit == "epoch" and len(options.grid.update_freq) > 1:
-        raise UserError("--lr-drop-unit epoch needs one --update-freq for all epochs: give --lr-drops in updates")
-    optimisation = options.optimisation
-    if (
-        optimisation.weight_decay_until is not None
-        and optimisation.weight_decay_unit == "epoch"
-        and len(options.grid.update_freq) > 1
-    ):
-        raise UserError("--weight-decay-unit epoch needs one --update-freq for all epochs: count in updates")
-
-
-def _check_optimisation(optimisation: OptimisationOptions) -> None:
-    if len(optimisation.adam_betas) != 2:
-        raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {optimisation.adam_betas}")
-    if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
-        raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
-    if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
-        raise UserError("--weight-decay-until ends a decay that there isn't: give --weight-decay")
-
-
-def _check_schedule(schedule: ScheduleOptions) -> None:
-    name = schedule.lr_scheduler
-    if name == "vaswani":
-        if schedule.lr is not None:
-            raise UserError(
-                "--lr has no effect on --lr-scheduler vaswani, whose peak is (d · warmup)^-0.5: leave it out"
-            )
-    elif schedule.lr is None:
-        raise UserError(f"--lr-scheduler {name} needs --lr (5e-4, say)")
-    if name == "step":
-        _check_drops(schedule)
-    else:
-        given = [flag_of(field) for field in ("lr_drops", "lr_drop_unit", "lr_shrink") if is_given(schedule, field)]
-        if given:
-            raise UserError(f"{given[0]} belongs to --lr-scheduler step, not {name}")
-    if schedule.warmup_updates == 0 and name not in ("fixed", "step"):
-        raise UserError(f"--lr-scheduler {name} needs --warmup-updates of at least 1")
-    if schedule.warmup_init_lr >= 0 and name != "inverse_sqrt":
-        raise UserError(f"--warmup-init-lr belongs to --lr-scheduler inverse_sqrt, not {name}")
-
-
-def _check_drops(schedule: ScheduleOptions) -> None:
-    drops, factors = schedule.lr_drops, schedule.lr_shrink
-    if not drops or list(drops) != sorted(set(drops)):
-        raise UserError(f"--lr-scheduler step needs --lr-drops in rising order (81,122 say), not {drops or 'none'}")
-    if len(factors) not in (1, len(drops)):
-        raise UserError(
-            f"--lr-shrink has {len(factors)} factors for {len(drops)} --lr-drops: give one, or one for each"
-        )
-
-
-def _check_validation(options: TrainingOptions) -> None:
-    metric = options.validation.best_checkpoint_metric
-    rises = metric in RISING_METRICS
-    if options.validation.maximize_best_checkpoint_metric != rises:
-        needed = "needs" if rises else "excludes"
-        raise UserError(
-            f"--best-checkpoint-metric {metric} {needed} --maximize-best-checkpoint-metric; "
-            "the worst checkpoint would be kept as the best"
-        )
-
-
-def _check_checkpoints(checkpoints: CheckpointOptions) -> None:
-    if checkpoints.keep_interval_updates > 0 and not checkpoints.save_interval_updates:
-        raise UserError("--keep-interval-updates needs --save-interval-updates")
-    if checkpoints.keep_last_epochs > 0 and checkpoints.no_epoch_checkpoints:
-        raise UserError("--keep-last-epochs and --no-epoch-checkpoints exclude each other")
-    if checkpoints.finetune_from_model is not None:
-        resets = (
-            checkpoints.reset_optimizer,
-            checkpoints.reset_lr_scheduler,
-            checkpoints.reset_meters,
-            checkpoints.reset_dataloader,
-        )
-        if checkpoints.restore_file != "checkpoint_last.pt" or any(resets):
-            raise UserError("--finetune-from-model starts anew by itself: leave out --restore-file and --reset-*")

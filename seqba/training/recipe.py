@@ -29,7 +29,6 @@ from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
 from seqba.tasks.translation import Translation, TranslationOptions
-from seqba.training.arms import derive_grid
 from seqba.training.bleu import BleuOptions
 from seqba.training.options import TrainingOptions
 
@@ -135,19 +134,6 @@ def open_task(recipe: Recipe) -> tuple[RunnableTask, ModelOptions]:
     raise ValueError(f"no kind of run has {type(recipe.task_options).__name__} and {type(recipe.model).__name__}")
 
 
-def check_arm(recipe: Recipe) -> None:
-    """Refuses an arm that would be another one under a dearer name.
-
-    Raises:
-        UserError: for large-batch where rows share nothing.
-    """
-    if recipe.training.grid.arm == "large-batch" and isinstance(recipe.task_options, TranslationOptions | BlockOptions):
-        raise UserError(
-            "--arm large-batch is for what the rows of a batch share (batch norm, weight masks), and a Transformer's "
-            "share nothing: take --arm fixed-samples, which is the same there"
-        )
-
-
 def with_positions_of(state: Mapping[str, Any], recipe: Recipe) -> Recipe:
     """The recipe with the positions that a checkpoint's weights have learned, unless it names others.
 
@@ -202,24 +188,6 @@ def _open_streams(recipe: Recipe, options: StreamOptions) -> StreamLanguageModel
 
 
 def _open_images(recipe: Recipe, options: ImageOptions) -> ImageClassification:
-    model, grid = recipe.model, recipe.training.grid
-    rows = derive_grid(grid).resized(recipe.batches).batch_size
-    arm = "" if rows == recipe.batches.batch_size else f" (that of --arm {grid.arm} with --copies {grid.copies})"
-    if recipe.training.optimisation.optimizer == "nt_asgd":
-        raise UserError(
-            "--optimizer nt_asgd averages weights, but not what batch normalisation has gathered under each of them: "
-            "take sgd"
-        )
-    if rows == 1 or (isinstance(model, ImageClassifierOptions) and model.ghost_batch == 1):
-        raise UserError(
-            f"{f'--batch-size 1{arm}' if rows == 1 else '--ghost-batch 1'} leaves batch normalisation one image, which "
-            "has no variance where a network has come to a single place: take at least 2"
-        )
-    if isinstance(model, ImageClassifierOptions) and model.ghost_batch and rows and rows % model.ghost_batch:
-        raise UserError(
-            f"--ghost-batch {model.ghost_batch} must divide --batch-size {rows}{arm}, so that groups are the same in "
-            "every plan"
-        )
     return ImageClassification(recipe.data, options, recipe.batches, recipe.criterion, seed=recipe.training.grid.seed)
 
 

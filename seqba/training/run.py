@@ -12,7 +12,6 @@ import torch
 from seqba.core import ALONE
 from seqba.data.files import atomic_text
 from seqba.distributed.launch import joined_ranks
-from seqba.errors import UserError
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
 from seqba.training.announcement import announce
@@ -20,7 +19,8 @@ from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
 from seqba.training.folder import LAST
 from seqba.training.loop import STOPPED, TrainingLoop
-from seqba.training.recipe import Recipe, check_arm
+from seqba.training.recipe import Recipe
+from seqba.training.rules import validate_config
 from seqba.training.signals import StopSignal
 from seqba.training.start import find_start
 from seqba.training.workload import Workload, open_workload
@@ -37,15 +37,13 @@ def train(recipe: Recipe) -> int:
     Raises:
         UserError: for anything in the recipe or its files that can't work, before long work wherever possible.
     """
+    validate_config(recipe)
     options = recipe.training
-    _check_metric(recipe)
-    check_arm(recipe)
-    grid = derive_grid(options.grid)
     device = choose_device(cpu=options.run.cpu)
     if device.type == "cpu":
         keep_freed_memory()
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
-        check_ranks(ranks, grid, options.run)
+        check_ranks(ranks, derive_grid(options.grid), options.run)
         start = find_start(options.checkpoints)
         workload = open_workload(recipe, start)
         loop = assemble(workload, start, device, ranks)
@@ -115,22 +113,3 @@ def log_exit(ending: str, stop: StopSignal, loop: TrainingLoop) -> int:
         "stopped by %s%s after update %d, %s; the same command goes on", received.name, where, trainer.updates, kept
     )
     return 128 + received
-
-
-METRICS_OF = {
-    "ppl": ("translation", "language_modeling"),
-    "bleu": ("translation",),
-    "top1": ("image_classification",),
-    "top5": ("image_classification",),
-}
-"""Which tasks' validations have a metric, for those that not all have."""
-
-
-def _check_metric(recipe: Recipe) -> None:
-    """Refuses a deciding metric that this run's validation won't have."""
-    metric = recipe.training.validation.best_checkpoint_metric
-    owners = METRICS_OF.get(metric, (recipe.task,))
-    if recipe.task not in owners:
-        raise UserError(f"--best-checkpoint-metric {metric} belongs to --task {' or '.join(owners)}; take loss")
-    if metric == "bleu" and not recipe.bleu.eval_bleu:
-        raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
