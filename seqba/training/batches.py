@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -17,14 +17,16 @@ from seqba.tasks import MicroBatches, Task
 Batch = TypeVar("Batch")
 
 
-class Counts(NamedTuple):
-    """Target tokens or images of an update's cells in this process.
+class OwnSums(NamedTuple):
+    """Sums over an update's cells in this process; those of all ranks add up to the grid's.
 
     Attributes:
-        unique: of those micro-batches whose first copy is here, so that every micro-batch counts on one rank.
-        processed: of all copies that are here.
+        weight: what the loss is divided by.
+        unique: target tokens or images, of those micro-batches whose first copy is here: each counts on one rank.
+        processed: target tokens or images of all copies that are here.
     """
 
+    weight: float
     unique: int
     processed: int
 
@@ -46,10 +48,12 @@ class UpdateBatch(Sequence[Batch]):
     device: torch.device | None = None
 
     @classmethod
-    def of(cls, micro_batches: Sequence[Batch], copies: int, ranks: Group = ALONE) -> UpdateBatch[Batch]:
+    def of(
+        cls, micro_batches: Sequence[Batch], copies: int, ranks: Group = ALONE, device: torch.device | None = None
+    ) -> UpdateBatch[Batch]:
         """The cells of this process in an update whose micro-batches are all at hand."""
         cells = ranks.cells(len(micro_batches), copies)
-        return cls(len(micro_batches), cells, {number: micro_batches[number] for number, _ in cells})
+        return cls(len(micro_batches), cells, {number: micro_batches[number] for number, _ in cells}, device)
 
     def __len__(self) -> int:
         """Number of micro-batches on all ranks."""
@@ -60,26 +64,21 @@ class UpdateBatch(Sequence[Batch]):
         batch = self.loaded[number]
         return batch if self.device is None else to_device(batch, self.device)
 
-    def to(self, device: torch.device) -> UpdateBatch[Batch]:
-        """The same, each micro-batch moved to the device when it is asked for."""
-        return replace(self, device=device)
-
     @property
     def first(self) -> Batch:
         """Any of this process's micro-batches, on the CPU."""
         return next(iter(self.loaded.values()))
 
-    def weight(self, task: Task[Batch]) -> float:
-        """The weight of this process's cells, what their loss is divided by."""
-        return sum(len(copies) * task.weight(self.loaded[number]) for number, copies in self.cells)
-
-    def counts(self, task: Task[Batch]) -> Counts:
-        """Target tokens or images of this process's cells."""
-        own = {number: task.count(batch) for number, batch in self.loaded.items()}
-        return Counts(
-            unique=sum(own[number] for number, copies in self.cells if 0 in copies),
-            processed=sum(len(copies) * own[number] for number, copies in self.cells),
-        )
+    def sums(self, task: Task[Batch]) -> OwnSums:
+        """Weight, target tokens or images of this process's cells."""
+        weight, unique, processed = 0.0, 0, 0
+        for number, copies in self.cells:
+            count = task.count(self.loaded[number])
+            weight += len(copies) * task.weight(self.loaded[number])
+            processed += len(copies) * count
+            if 0 in copies:
+                unique += count
+        return OwnSums(weight, unique, processed)
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,7 @@ class EpochUpdates(Generic[Batch]):
         copies: M.
         ranks: the processes among which the cells of an update are dealt.
         broadcast: reads for several ranks that have copies of one micro-batch; None where each reads for itself.
+        device: where a micro-batch goes when it is asked for; None to leave it.
     """
 
     micro_batches: MicroBatches[Batch]
@@ -99,6 +99,7 @@ class EpochUpdates(Generic[Batch]):
     copies: int
     ranks: Group = ALONE
     broadcast: BatchBroadcast | None = None
+    device: torch.device | None = None
 
     def __len__(self) -> int:
         """Number of updates."""
@@ -116,7 +117,7 @@ class EpochUpdates(Generic[Batch]):
         size = min(self.size, len(self.micro_batches) - first)
         cells = self.ranks.cells(size, self.copies)
         try:
-            return UpdateBatch(size, cells, self._load(first, size, cells))
+            return UpdateBatch(size, cells, self._load(first, size, cells), self.device)
         except UserError as error:
             return error
 

@@ -190,10 +190,10 @@ class TrainingLoop:
         Raises:
             UserError: if there are more or fewer than there were when the checkpoint was written.
         """
-        progress = self.progress
+        progress, trainer = self.progress, self.trainer
         size = self.grid.micro_batches(progress.epoch)
-        micro_batches = self.trainer.task.epoch(progress.epoch, size)
-        updates = EpochUpdates(micro_batches, size, self.grid.copies, self.trainer.ranks, self.broadcast)
+        micro_batches = trainer.task.epoch(progress.epoch, size)
+        updates = EpochUpdates(micro_batches, size, self.grid.copies, trainer.ranks, self.broadcast, trainer.device)
         if progress.updates_in_epoch and progress.updates_of_epoch != len(updates):
             raise UserError(
                 f"epoch {progress.epoch} has {len(updates)} updates, but had {progress.updates_of_epoch} when the "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -110,6 +110,7 @@ class Trainer(Generic[Batch]):
     Attributes:
         updates: steps made so far. Skipped updates don't count.
         skipped: updates skipped so far.
+        is_sharded: whether each rank has a part of the weights, and of what the optimizer keeps for them.
     """
 
     def __init__(
@@ -133,34 +134,35 @@ class Trainer(Generic[Batch]):
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.device = next(model.parameters()).device
+        self.is_sharded = is_sharded(model)
         self._plan = parse_plan(rules.plan)
 
     def update(self, batch: UpdateBatch[Batch], status: Status = GOING_ON) -> UpdateReport:
         """One optimizer step on the grid of micro-batches × copies, unless the loss or gradient isn't finite.
 
         Args:
-            batch: the micro-batches, of which this process has those with cells here.
+            batch: the micro-batches, of which this process has those with cells here, for the device of the model.
             status: of this rank; that of all ranks comes back in the report.
 
         Raises:
             UserError: after `max_skipped_updates` updates in a row that had to be skipped.
         """
-        number = self.updates + 1
+        number, own = self.updates + 1, batch.sums(self.task)
         self.model.train()
         step = grid_gradient(
             self.model,
-            batch.to(self.device),
+            batch,
             self.loss,
             copies=self.rules.copies,
-            weight=batch.weight(self.task),
+            weight=own.weight,
             plan=self._plan,
             seed=self.rules.seed,
             update=number,
             ranks=self.ranks,
-            also_sum=(*batch.counts(self.task), *status.as_sums()),
+            also_sum=(own.unique, own.processed, *status.as_sums()),
             end_update=False,
         )
-        unique, processed, *sums = step.also
+        unique, processed, *statuses = step.also
         grad_norm = self._clip()
         lr = self.schedule(number) * self.task.learning_rate_factor(batch.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
@@ -177,7 +179,7 @@ class Trainer(Generic[Batch]):
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,
-            status=Status.agreed(sums, self.ranks.size),
+            status=Status.agreed(statuses, self.ranks.size),
         )
         self._count(report)
         return report
@@ -192,11 +194,6 @@ class Trainer(Generic[Batch]):
         if self.trigger is not None and self.trigger.observe(loss):
             self.optimizer = begin_averaging(self.optimizer)
             logger.info("averaging the weights from update %d on", self.updates + 1)
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether each rank has a part of the weights, and of what the optimizer keeps for them."""
-        return is_sharded(self.model)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[bool]:
@@ -264,9 +261,13 @@ class Trainer(Generic[Batch]):
                 self.task.carried.commit()
 
     def _clip(self) -> float:
+        """Scales gradients down where their norm is too large; returns the norm before that."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        with collective_errors() if self.is_sharded else nullcontext():
-            norm = whole_tensor(nn.utils.get_total_norm(gradients))
+        if self.is_sharded:
+            with collective_errors():
+                norm = whole_tensor(nn.utils.get_total_norm(gradients))
+        else:
+            norm = nn.utils.get_total_norm(gradients)
         if self.rules.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.rules.clip_norm, norm)
         return float(norm)
