@@ -91,15 +91,7 @@ def _build_trainer(
         model,
         build_optimizer(model.parameters(), options.optimisation),
         build_schedule(options.schedule, width=workload.width, epoch_updates=epoch_updates),
-        UpdateRules(
-            copies=grid.copies,
-            plan=options.grid.plan,
-            seed=options.grid.seed,
-            clip_norm=options.optimisation.clip_norm,
-            bf16=options.optimisation.bf16,
-            max_skipped_updates=options.optimisation.max_skipped_updates,
-            decay_updates=count_decay_updates(options.optimisation, epoch_updates),
-        ),
+        UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates)),
         build_trigger(options.optimisation),
         ranks,
     )

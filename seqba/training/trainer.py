@@ -17,9 +17,11 @@ from seqba.distributed import collective_errors, is_sharded, reshard, whole_tens
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.agreement import GOING_ON, Status
+from seqba.training.arms import Grid
 from seqba.training.batches import UpdateBatch
 from seqba.training.nt_asgd import NonMonotonicTrigger, begin_averaging, swapped_weights
 from seqba.training.optimizers import check_optimizer_state
+from seqba.training.options import TrainingOptions
 from seqba.training.schedules import Schedule
 from seqba.training.sharding import fit_optimizer_state
 from seqba.training.totals import Totals
@@ -93,6 +95,19 @@ class UpdateRules:
     bf16: bool = False
     max_skipped_updates: int = 10
     decay_updates: int | None = None
+
+    @classmethod
+    def of(cls, options: TrainingOptions, grid: Grid, decay_updates: int | None) -> UpdateRules:
+        """The rules that a run's options come to, on the grid of its arm."""
+        return cls(
+            copies=grid.copies,
+            plan=options.grid.plan,
+            seed=options.grid.seed,
+            clip_norm=options.optimisation.clip_norm,
+            bf16=options.optimisation.bf16,
+            max_skipped_updates=options.optimisation.max_skipped_updates,
+            decay_updates=decay_updates,
+        )
 
 
 class Trainer(Generic[Batch]):
