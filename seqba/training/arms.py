@@ -1,4 +1,4 @@
-"""The paper's three columns and two further comparisons, and the grid of each, from one command line."""
+"""Arms of a comparison: the paper's three columns and two further ones, each a grid derived from the same options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqba.training.options import GridOptions, RunOptions
 
 @dataclass(frozen=True)
 class Grid:
-    """The shape of an update.
+    """Shape of an update.
 
     Attributes:
         micro_batches_per_epoch: S for epoch 1, 2, …; the last one stays.
@@ -37,7 +37,7 @@ class Grid:
         return self.batch_scale == 1 and self.micro_batches_per_epoch == options.update_freq
 
     def resized(self, batches: BatchOptions) -> BatchOptions:
-        """The batches that are this arm's micro-batches; those of validation are the same in every arm.
+        """Sizes of this arm's micro-batches; validation's are the same in every arm.
 
         Raises:
             UserError: for a size that the copies don't divide.
@@ -67,7 +67,7 @@ class Grid:
 
 
 def derive_grid(options: GridOptions) -> Grid:
-    """The grid of an arm.
+    """Grid of an arm.
 
     With `--update-freq S --copies M` and micro-batches of a size B:
 
@@ -101,7 +101,7 @@ def derive_grid(options: GridOptions) -> Grid:
 
 @dataclass
 class BaselineEpochs:
-    """Where the epochs of the arm baseline end, in updates: in these epochs options count, whatever the arm.
+    """Epochs of the arm baseline, in updates: options count in these, whatever the arm.
 
     Attributes:
         length: number of an epoch, from 1 → its updates; asked once for each.

@@ -1,4 +1,4 @@
-"""The composition of a run: everything that the training loop needs, put together in one place."""
+"""Composition of a run: everything that the training loop needs, put together in one place."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _build_trainer(
 
 
 def _build_model(workload: Workload, device: torch.device, ranks: Group) -> nn.Module:
-    """The model with new weights on the device, in parts on several ranks where the options say so."""
+    """Model with new weights on the device, in parts on several ranks where the options say so."""
     options = workload.record.training
     torch.manual_seed(options.grid.seed)
     model = workload.build_model()
@@ -130,5 +130,5 @@ def resume_or_start(trainer: Trainer[Any], workload: Workload, start: Start | No
 
 
 def _open_splits(workload: Workload) -> dict[str, MicroBatches[Any]]:
-    """The validation splits by their names, each opened, so that one that is missing is told of before any update."""
+    """Validation splits by their names, each opened here, so that a missing one is reported before any update."""
     return {name: workload.task.validation(name) for name in workload.batches.valid_subset.split(",") if name}

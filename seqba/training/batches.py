@@ -1,4 +1,4 @@
-"""The batches of an epoch, update by update, from their files to the core."""
+"""Batches of an epoch, update by update, from their files to the core."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OwnSums(NamedTuple):
 
 @dataclass(frozen=True)
 class UpdateBatch(Sequence[Batch]):
-    """The micro-batches of an update, of which this process has loaded those that have cells here.
+    """Micro-batches of an update, of which this process has loaded those that have cells here.
 
     Attributes:
         size: S, the number of micro-batches on all ranks.
@@ -51,7 +51,7 @@ class UpdateBatch(Sequence[Batch]):
     def of(
         cls, micro_batches: Sequence[Batch], copies: int, ranks: Group = ALONE, device: torch.device | None = None
     ) -> UpdateBatch[Batch]:
-        """The cells of this process in an update whose micro-batches are all at hand."""
+        """Batch of an update whose micro-batches are all at hand."""
         cells = ranks.cells(len(micro_batches), copies)
         return cls(len(micro_batches), cells, {number: micro_batches[number] for number, _ in cells}, device)
 
@@ -66,7 +66,7 @@ class UpdateBatch(Sequence[Batch]):
 
     @property
     def first(self) -> Batch:
-        """Any of this process's micro-batches, on the CPU."""
+        """One of this process's micro-batches, on the CPU."""
         return next(iter(self.loaded.values()))
 
     def sums(self, task: Task[Batch]) -> OwnSums:
@@ -83,7 +83,7 @@ class UpdateBatch(Sequence[Batch]):
 
 @dataclass(frozen=True)
 class EpochUpdates(Generic[Batch]):
-    """The updates of an epoch: S consecutive micro-batches each; the last one may have fewer.
+    """Updates of an epoch: S consecutive micro-batches each; the last one may have fewer.
 
     Attributes:
         micro_batches: those of the epoch.
@@ -106,7 +106,7 @@ class EpochUpdates(Generic[Batch]):
         return -(-len(self.micro_batches) // self.size)
 
     def read(self, number: int) -> UpdateBatch[Batch] | UserError | None:
-        """Update `number` of the epoch, counting from 0, or why it can't be read here; None after the last one.
+        """Batch of update `number`, from 0, or the error that says why it can't be read; None after the last one.
 
         It is read before the update that precedes it, whose message takes along whether it could be: so all ranks know
         in time that one can't go on, and it costs no message.
@@ -131,7 +131,7 @@ class EpochUpdates(Generic[Batch]):
 
 
 def count_updates(task: Task[Any], epoch: int, micro_batches: int) -> int:
-    """Updates of the 1-based `epoch` at `micro_batches` to an update."""
+    """Number of updates of the 1-based `epoch` at `micro_batches` to an update."""
     return -(-len(task.epoch(epoch, micro_batches)) // micro_batches)
 
 

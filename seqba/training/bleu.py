@@ -1,4 +1,4 @@
-"""BLEU of a validation split: what the model writes by itself, not what it thinks of the reference."""
+"""BLEU of a validation split, from translations that the model writes by itself."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class BleuScorer:
         self.tokenizer = "none" if options.eval_tokenized_bleu else self.form.bleu_tokenizer
 
     def __call__(self, model: nn.Module, subset: str, should_stop: Callable[[], bool]) -> dict[str, float]:
-        """{"bleu": 0 to 100} of a model in evaluation mode; several ranks have a part of the sentences each.
+        """BLEU of a model in evaluation mode, {"bleu": 0 to 100}; several ranks translate a part of the sentences each.
 
         They also gather all weights of a sharded model meanwhile: asking for layer after layer and token after token
         would take longer than the search.
@@ -122,7 +122,7 @@ class BleuScorer:
 
 
 class _Stoppable:
-    """A model that refuses to begin another batch once it shall stop."""
+    """Model that refuses to begin another batch once it shall stop."""
 
     def __init__(self, model: StepModel, should_stop: Callable[[], bool]) -> None:
         self._model = model
@@ -142,7 +142,7 @@ class _Stoppable:
 
 
 def search_options(text: str) -> SearchOptions:
-    """The search that `--eval-bleu-args` describes.
+    """Options of the search that `--eval-bleu-args` describes.
 
     Raises:
         UserError: for a text that is no JSON object, or names an option or a value that no search has.

@@ -36,7 +36,7 @@ STOPPED = "a signal"
 
 @dataclass
 class TrainingLoop:
-    """One update after the other, until a limit is reached or a signal asks to stop.
+    """Trains update by update, until a limit is reached or a signal asks to stop.
 
     Attributes:
         trainer: makes the updates.
@@ -74,13 +74,13 @@ class TrainingLoop:
         return self.record.training
 
     def run(self, stop: StopSignal) -> str:
-        """Trains.
+        """Trains to the end of the run, or until a signal asks to stop.
 
         Args:
             stop: looked at between updates, and between the batches of a validation.
 
         Returns:
-            Why training ended: the limit that was reached ("--max-update 100", say), or `STOPPED`.
+            The reason for the end: the limit that was reached ("--max-update 100", say), or `STOPPED`.
 
         Raises:
             UserError: after too many updates without a finite gradient, or if the data isn't what the checkpoint was
@@ -98,7 +98,7 @@ class TrainingLoop:
         return ending
 
     def _batches(self, stop: StopSignal) -> Iterator[tuple[UpdateBatch[Any], Status]]:
-        """Batch after batch, epoch after epoch; with each the status that this rank goes into the update with."""
+        """Batches of all updates, epoch after epoch, each with this rank's status at the beginning of the update."""
         while True:
             updates = self._open_epoch()
             first = self.progress.updates_in_epoch
@@ -110,7 +110,7 @@ class TrainingLoop:
                 yield batch, self._own_status(stop, coming)
 
     def _step(self, batch: UpdateBatch[Any], status: Status) -> None:
-        """Makes an update, and tells the log of it."""
+        """Makes an update and logs it."""
         started = time.monotonic()
         report = self.trainer.update(batch, status)
         self._agreed = report.status
@@ -121,19 +121,19 @@ class TrainingLoop:
         try:
             self.log.update(report, progress, self.trainer.skipped, time.monotonic() - started)
         except OSError:
-            # Nobody reads the log any more, or its disk is full: the update isn't lost for that.
+            # The log's reader has gone, or its disk is full: the update isn't lost for that.
             progress.validation_pending = True
             self._save_alone_before_exit()
             raise
 
     def _after_update(self, stop: StopSignal) -> str | None:
-        """Does what is due after an update: validates, saves, goes on to the next epoch.
+        """Validates and saves where that is due after an update, and goes on to the next epoch.
 
         A validation that is stopped, or finds a batch that can't be read, stays pending: the checkpoint says so, and
         the next start makes up for it.
 
         Returns:
-            Why training ends here; None where it goes on.
+            The reason to end here; None to go on.
         """
         progress = self.progress
         ends_epoch = progress.updates_in_epoch == progress.updates_of_epoch
@@ -204,7 +204,7 @@ class TrainingLoop:
         return updates
 
     def _readable(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
-        """The batch, unless a rank can't read its part (a broken picture): what was learned so far is saved then."""
+        """Batch that was read; where a rank can't read its part (a broken picture), saves what was learned, raises."""
         if not self._agreed.unreadable and isinstance(batch, UpdateBatch):
             return batch
         if self.trainer.updates:
@@ -216,14 +216,14 @@ class TrainingLoop:
         return Status(stop.is_set(), isinstance(coming, UserError), time.monotonic() - self._started)
 
     def _ending(self, limit: str | None, stop: StopSignal) -> str | None:
-        """Why training ends here: a limit, or a signal to any rank, which several ranks know of an update later."""
+        """Reason to end here: a limit, or a signal to any rank, which several ranks know of an update later."""
         if limit is not None:
             return limit
         is_stopped = stop.is_set() if self.trainer.ranks is ALONE else self._agreed.stop
         return STOPPED if is_stopped else None
 
     def _limit(self, position: Position) -> str | None:
-        """The limit that has been reached; None if there is none."""
+        """Limit that has been reached; None if there is none."""
         updates, schedule, stop_min_lr = self.trainer.updates, self.trainer.schedule, self.options.schedule.stop_min_lr
         has_ended = (
             stop_min_lr >= 0
@@ -233,7 +233,7 @@ class TrainingLoop:
         return reached_limit(self.options, position, lr_has_ended=has_ended)
 
     def _position(self, *, ends_epoch: bool = False) -> Position:
-        """Where the run is, in epochs as options count them.
+        """Counts of the run as it stands, in epochs as options count them.
 
         Args:
             ends_epoch: whether the latest update has ended an epoch of this arm that isn't counted yet.

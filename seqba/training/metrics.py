@@ -1,4 +1,4 @@
-"""Means of a task's sums, as they are told: perplexity beside nats per token, accuracies in percent."""
+"""Metrics as logs show them: perplexity beside nats per token, accuracies in percent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESERVED_NAMES = frozenset(
 
 
 def display_metrics(means: Mapping[str, float], unit: Unit) -> dict[str, float]:
-    """Means per token or image → what a log shows.
+    """Metrics that a log shows, from means per token or image.
 
     Returns:
         nll in nats and, per token, ppl = exp(nll); top1 and top5 in percent of the images; any other mean as it is,

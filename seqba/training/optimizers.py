@@ -1,4 +1,4 @@
-"""The optimizers: Adam and SGD, each in one fused kernel."""
+"""Optimizers: Adam and SGD, each in one fused kernel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from seqba.training.options import OptimisationOptions
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOptions) -> torch.optim.Optimizer:
-    """What `--optimizer` names. The learning rate is set before every step by the trainer.
+    """Optimizer that `--optimizer` names. The trainer sets the learning rate before every step.
 
     adam      Adam with decoupled weight decay on all parameters, as fairseq's. fairseq adds eps before the bias
               correction of the denominator, torch after it: the first updates' effective eps differs, nothing else.
@@ -49,7 +49,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
 
 
 def _groups(parameters: list[nn.Parameter], options: OptimisationOptions) -> list[dict[str, Any]]:
-    """Parameters that decay, then those that don't."""
+    """Groups of parameters: those that decay, then those that don't."""
     decays = [options.weight_decay_on == "all" or parameter.dim() > 1 for parameter in parameters]
     if options.weight_decay_on == "weights-not-depthwise":
         depthwise = [parameter.dim() == 4 and parameter.shape[1] == 1 for parameter in parameters]
@@ -67,7 +67,7 @@ def _groups(parameters: list[nn.Parameter], options: OptimisationOptions) -> lis
 
 
 def build_trigger(options: OptimisationOptions) -> NonMonotonicTrigger | None:
-    """What says when `nt_asgd` begins to average; None for the other optimizers."""
+    """Trigger that says when `nt_asgd` begins to average; None for the other optimizers."""
     return NonMonotonicTrigger(options.nonmono) if options.optimizer == "nt_asgd" else None
 
 
@@ -76,11 +76,11 @@ KEPT_PER_WEIGHT = {
     torch.optim.ASGD: ("ax",),
     torch.optim.SGD: (),
 }
-"""What each optimizer must keep for a weight once it has moved it."""
+"""Tensors that each optimizer must keep for a weight once it has moved it."""
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
-    """Checks what an optimizer has taken over from a file.
+    """Checks the state that an optimizer has taken over from a file.
 
     Raises:
         ValueError: if an average is missing, or isn't of its weight's shape.

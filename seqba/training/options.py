@@ -1,4 +1,4 @@
-"""What can be chosen about a training run, grouped by noun.
+"""Options of a training run, grouped by noun.
 
 Names, meanings and defaults are fairseq's unless a line says otherwise, so that a fairseq command line means here what
 it meant there.
@@ -15,7 +15,7 @@ from seqba.options import option, options
 
 @options
 class GridOptions:
-    """What one update is: S micro-batches × M copies, and the seed of everything random."""
+    """Grid of an update, S micro-batches × M copies, and the seed of everything random."""
 
     seed: int = option(1, "seed of the weights, the order of the data and the noise", minimum=0, maximum=2**63 - 1)
     copies: int = option(1, "M, noisy views of each example per update (Batch Augmentation; not in fairseq)", minimum=1)
@@ -51,7 +51,7 @@ class GridOptions:
 
 @options
 class OptimisationOptions:
-    """From gradient to step."""
+    """Optimizer, and what happens between gradient and step."""
 
     optimizer: str = option(
         "adam",
@@ -107,7 +107,7 @@ OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asg
 
 @options
 class ScheduleOptions:
-    """The learning rate of each update."""
+    """Learning rate of each update."""
 
     lr_scheduler: str = option(
         "fixed",
@@ -140,7 +140,7 @@ class ScheduleOptions:
 
 @options
 class RunOptions:
-    """When the run ends and what it runs on."""
+    """Limits of the run, and the machines that it runs on."""
 
     max_update: int = option(0, "stop after this many updates; 0 = no limit", minimum=0)
     max_epoch: int = option(0, "stop after this many epochs; 0 = no limit", minimum=0)
@@ -166,7 +166,7 @@ class RunOptions:
 
 @options
 class ValidationOptions:
-    """When the model is tried on held-out text or pictures, and what counts as better."""
+    """Intervals of validation, and the metric that decides what is best."""
 
     validate_interval: int = option(1, "validate every so many epochs", minimum=1)
     validate_interval_updates: int = option(0, "validate every so many updates as well; 0 = never", minimum=0)
@@ -183,7 +183,7 @@ class ValidationOptions:
 
 @options
 class CheckpointOptions:
-    """What is written where, what is kept, and where a run starts from."""
+    """Checkpoints that are written and kept, and the one that a run starts from."""
 
     save_dir: str = option("checkpoints", "folder of the checkpoints", metavar="DIR")
     restore_file: str = option(
@@ -217,7 +217,7 @@ class CheckpointOptions:
 
 @options
 class LogOptions:
-    """What is told while it runs."""
+    """Format and places of the log."""
 
     log_format: str | None = option(
         None,
@@ -236,7 +236,7 @@ class LogOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Everything about a run but its task and model."""
+    """All options of a run but those of its task and model."""
 
     grid: GridOptions
     optimisation: OptimisationOptions

@@ -1,4 +1,4 @@
-"""Where a run is: its position in the data, the best so far, and what it has used."""
+"""Progress of a run: its position in the data, the best so far, and what it has used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FORMER_NAMES = {
 
 @dataclass
 class Progress:
-    """Everything that the loop itself must remember over a restart; the trainer remembers its own counters.
+    """State of the training loop that a restart needs; the trainer keeps its own counters.
 
     Attributes:
         epoch: the 1-based epoch in hand.
@@ -53,7 +53,7 @@ class Progress:
         self.updates_in_epoch = 0
 
     def record_validation(self, value: float, *, maximize: bool) -> bool:
-        """Takes note of a validation and says whether it is the best so far; a NaN never is."""
+        """Records a validation's deciding metric; returns whether it is the best so far, which a NaN never is."""
         better = value == value and (self.best is None or (value > self.best if maximize else value < self.best))
         if better:
             self.best = value
@@ -61,7 +61,7 @@ class Progress:
         return better
 
     def extra_state(self) -> dict[str, Any]:
-        """As a checkpoint's `extra_state`, under fairseq's keys where they mean the same."""
+        """Form in a checkpoint's `extra_state`, under fairseq's keys where they mean the same."""
         return {
             "train_iterator": {
                 "version": 2,
@@ -106,5 +106,5 @@ class Progress:
             setattr(self, name, getattr(fresh, name))
 
     def reset_position(self) -> None:
-        """Back to the start of the data."""
+        """Moves back to the start of the data."""
         self.epoch, self.updates_in_epoch, self.validation_pending = 1, 0, False

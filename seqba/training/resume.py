@@ -1,4 +1,4 @@
-"""A run → a checkpoint's state, and back."""
+"""Conversion of a run to a checkpoint's state, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seqba.training.trainer import Trainer
 
 
 def capture(trainer: Trainer[Any], progress: Progress, record: RunRecord) -> dict[str, Any]:
-    """A checkpoint's state: the record of the run, the weights, the optimizer, the position.
+    """State of a run for a checkpoint: its record, the weights, the optimizer, the position.
 
     All ranks must call it, each having a part; the first one's is whole.
     """
@@ -40,7 +40,7 @@ def capture(trainer: Trainer[Any], progress: Progress, record: RunRecord) -> dic
         "optimizer_history": [history],
         "task_state": record.task_state,
         "extra_state": extra_state,
-        "last_optimizer_state": _averages(trainer),
+        "last_optimizer_state": _optimizer_state(trainer),
     }
 
 
@@ -50,14 +50,14 @@ def _weights(trainer: Trainer[Any]) -> dict[str, Any]:
     return whole_model_state(trainer.model, keep=trainer.ranks.is_first)
 
 
-def _averages(trainer: Trainer[Any]) -> dict[str, Any]:
+def _optimizer_state(trainer: Trainer[Any]) -> dict[str, Any]:
     if not trainer.is_sharded:
         return trainer.optimizer.state_dict()
     return whole_optimizer_state(trainer.optimizer, keep=trainer.ranks.is_first)
 
 
 def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
-    """Puts a checkpoint into a trainer and returns the position to go on from.
+    """Restores a trainer from a checkpoint; returns the position to go on from.
 
     Raises:
         UserError: if the checkpoint is of another model, dictionary or grid.

@@ -90,7 +90,7 @@ def describe_run(workload: Workload, loop: TrainingLoop) -> None:
 
 
 def log_exit(ending: str, stop: StopSignal, loop: TrainingLoop) -> int:
-    """Logs the last line, when rank 0 has written everything: before that, no rank may leave or be ended by a signal.
+    """Logs the last line of a run, once rank 0 has written everything: no rank may leave or be ended before that.
 
     Args:
         ending: why training ended, see `TrainingLoop.run`.

@@ -44,14 +44,14 @@ class Totals:
 
     @property
     def mean_loss(self) -> float:
-        """Nats per weight."""
+        """Mean loss in nats per weight."""
         return self.loss / self.weight
 
     @property
     def means(self) -> dict[str, float]:
-        """The further sums per token or image."""
+        """Means of the further sums, per token or image."""
         return {name: value / self.count for name, value in self.extras.items()}
 
     def metrics(self, unit: Unit) -> dict[str, float]:
-        """{"loss": nats per weight} and the further means as `display_metrics` tells them."""
+        """Metrics as logs show them: "loss" in nats per weight, and the further means (`display_metrics`)."""
         return {"loss": self.mean_loss, **display_metrics(self.means, unit)}

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What an update came to.
+    """Metrics of one update.
 
     Attributes:
         update: its 1-based number; a skipped one has the number that the next one will try again.
@@ -60,23 +60,23 @@ class UpdateReport:
 
     @property
     def loss(self) -> float:
-        """Mean over the grid, in nats per weight."""
+        """Mean loss over the grid, in nats per weight."""
         return self.totals.mean_loss
 
     @property
     def weight(self) -> float:
-        """What the loss was divided by."""
+        """Weight that the loss was divided by."""
         return self.totals.weight
 
     @property
     def means(self) -> dict[str, float]:
-        """The task's further sums per token or image."""
+        """Means of the task's further sums, per token or image."""
         return self.totals.means
 
 
 @dataclass(frozen=True)
 class UpdateRules:
-    """What stays the same from update to update.
+    """Rules that stay the same from update to update.
 
     Attributes:
         copies: M.
@@ -98,7 +98,7 @@ class UpdateRules:
 
     @classmethod
     def of(cls, options: TrainingOptions, grid: Grid, decay_updates: int | None) -> UpdateRules:
-        """The rules that a run's options come to, on the grid of its arm."""
+        """Rules of a run, from its options and the grid of its arm."""
         return cls(
             copies=grid.copies,
             plan=options.grid.plan,
@@ -153,7 +153,7 @@ class Trainer(Generic[Batch]):
         self._plan = parse_plan(rules.plan)
 
     def update(self, batch: UpdateBatch[Batch], status: Status = GOING_ON) -> UpdateReport:
-        """One optimizer step on the grid of micro-batches × copies, unless the loss or gradient isn't finite.
+        """Makes one optimizer step on the grid of micro-batches × copies, unless the loss or gradient isn't finite.
 
         Args:
             batch: the micro-batches, of which this process has those with cells here, for the device of the model.
@@ -184,7 +184,7 @@ class Trainer(Generic[Batch]):
         if not skipped:
             self._step(number, lr)
         self.optimizer.zero_grad()
-        self._carry_on(skipped=skipped)
+        self._end_update(skipped=skipped)
         report = UpdateReport(
             update=number,
             lr=lr,
@@ -200,19 +200,19 @@ class Trainer(Generic[Batch]):
         return report
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
-        """The task's loss, under autocast where the rules say so."""
+        """Loss of the task, under autocast where the rules say so."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.rules.bf16):
             return self.task.loss(model, batch)
 
     def observe(self, loss: float) -> None:
-        """Takes note of a validation's loss; where the trigger says so, the optimizer averages from now on."""
+        """Records a validation's loss; where the trigger says so, the optimizer averages from now on."""
         if self.trigger is not None and self.trigger.observe(loss):
             self.optimizer = begin_averaging(self.optimizer)
             logger.info("averaging the weights from update %d on", self.updates + 1)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[bool]:
-        """Inside, the model has the averaged weights if there are any (`swapped_weights`), else those that train."""
+        """Exchanges the weights for their averages inside, where there are any (`swapped_weights`)."""
         try:
             with swapped_weights(self.optimizer) as averaged:
                 yield averaged
@@ -235,7 +235,7 @@ class Trainer(Generic[Batch]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, keep_plan: bool, keep_carried: bool) -> None:
-        """Goes on from `state_dict`.
+        """Restores what `state_dict` returned.
 
         Args:
             state: what `state_dict` returned.
@@ -251,12 +251,12 @@ class Trainer(Generic[Batch]):
             self.task.carried.load_state_dict(state["carried"], copies=self.rules.copies, device=self.device)
 
     def load_optimizer(self, state: Mapping[str, Any], trigger: Mapping[str, Any] | None) -> None:
-        """Takes over the averages of a checkpoint's optimizer, of the same kind, and whether its trigger has fired.
+        """Restores the state that an optimizer of the same kind kept for the weights, and that of its trigger.
 
-        Only the averages: learning rate, betas and decay are this command's, not those of the one that wrote the file.
+        Nothing else of it: learning rate, betas and decay are this command's, not those of the one that wrote the file.
 
         Raises:
-            ValueError: for averages that aren't those of this model's weights.
+            ValueError: for a state that isn't that of this model's weights.
         """
         if self.trigger is not None and trigger is not None:
             self.trigger.load_state_dict(trigger)
@@ -266,8 +266,8 @@ class Trainer(Generic[Batch]):
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": fitting})
         check_optimizer_state(self.optimizer)
 
-    def _carry_on(self, *, skipped: bool) -> None:
-        """What the passes gathered or left for the next update counts, unless the update was thrown away."""
+    def _end_update(self, *, skipped: bool) -> None:
+        """Keeps what the passes gathered, or left for the next update, unless the update was thrown away."""
         finish_update(self.model, keep=not skipped)
         if self.task.carried is not None:
             if skipped:
@@ -311,5 +311,5 @@ class Trainer(Generic[Batch]):
 
 
 def _totals(step: Step, processed: float) -> Totals:
-    """An update's sums."""
+    """Sums of an update."""
     return Totals(step.loss * step.weight, step.weight, processed, step.sums)

@@ -1,4 +1,4 @@
-"""What is learned: a task on its data, and the model for it."""
+"""Workload of a run: a task on its data, and the model for it."""
 
 from __future__ import annotations
 
