@@ -6,20 +6,11 @@ from seqba.checkpoints.names import RISING_METRICS
 from seqba.errors import UserError
 from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of, is_given
-from seqba.tasks.language_modeling import BlockOptions
-from seqba.tasks.translation import TranslationOptions
+from seqba.tasks.registry import TASKS
 from seqba.training.arms import derive_grid
 from seqba.training.bleu import search_options
 from seqba.training.options import CheckpointOptions, OptimisationOptions, ScheduleOptions
 from seqba.training.recipe import Recipe
-
-METRICS_OF = {
-    "ppl": ("translation", "language_modeling"),
-    "bleu": ("translation",),
-    "top1": ("image_classification",),
-    "top5": ("image_classification",),
-}
-"""Tasks whose validations have a metric, for those that not all have."""
 
 
 def validate_config(config: Recipe) -> None:
@@ -45,7 +36,7 @@ def validate_config(config: Recipe) -> None:
 def _check_arm(config: Recipe) -> None:
     """Refuses an arm that would be another one under a dearer name, and one whose micro-batches can't be made."""
     grid = config.training.grid
-    if grid.arm == "large-batch" and isinstance(config.task_options, TranslationOptions | BlockOptions):
+    if grid.arm == "large-batch" and not config.family.rows_share:
         raise UserError(
             "--arm large-batch is for what the rows of a batch share (batch norm, weight masks), and a Transformer's "
             "share nothing: take --arm fixed-samples, which is the same there"
@@ -116,8 +107,8 @@ def _check_validation(config: Recipe) -> None:
             f"--best-checkpoint-metric {metric} {needed} --maximize-best-checkpoint-metric; "
             "the worst checkpoint would be kept as the best"
         )
-    owners = METRICS_OF.get(metric, (config.task,))
-    if config.task not in owners:
+    if metric not in TASKS[config.task].metrics:
+        owners = [task for task, spec in TASKS.items() if metric in spec.metrics]
         raise UserError(f"--best-checkpoint-metric {metric} belongs to --task {' or '.join(owners)}; take loss")
     if metric == "bleu" and not config.bleu.eval_bleu:
         raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from seqba.distributed import Ranks, cut_like, shard_parameters, whole_tensor
 from seqba.errors import UserError
+from seqba.models.families import FAMILIES
 from seqba.models.layers import Stream
 
-FORWARD_METHODS = ("features", "window")
-"""Methods that the tasks' losses call in place of `forward`, by the models that have them."""
+FORWARD_METHODS = sorted({method for family in FAMILIES.values() for method in family.forward_methods})
+"""Methods that losses call in place of `forward`, by the models that have them."""
 
 
 def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:

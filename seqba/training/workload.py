@@ -77,6 +77,6 @@ def open_workload(recipe: Recipe, start: Start | None) -> Workload:
         baseline=baseline,
         batches=task.batches,
         build_model=partial(build_model, {"arch": record.arch, "options": record.model}, record.task_state),
-        width=record.model.get("encoder_embed_dim", record.model.get("decoder_embed_dim")),
+        width=recipe.family.width(model),
         extra_metrics=extra_metrics,
     )

@@ -13,8 +13,7 @@ from seqba.tasks.image_classification import ImageOptions
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamOptions
-from seqba.tasks.translation import TranslationOptions
-from seqba.training.bleu import BleuOptions
+from seqba.tasks.translation import BleuOptions, TranslationOptions
 from seqba.training.options import (
     CheckpointOptions,
     GridOptions,
