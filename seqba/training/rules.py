@@ -8,12 +8,12 @@ from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS
 from seqba.training.arms import derive_grid
-from seqba.training.bleu import search_options
+from seqba.training.bleu_validation import search_options
+from seqba.training.config import RunConfig
 from seqba.training.options import CheckpointOptions, OptimisationOptions, ScheduleOptions
-from seqba.training.recipe import Recipe
 
 
-def validate_config(config: Recipe) -> None:
+def validate_config(config: RunConfig) -> None:
     """Checks all rules between the options of a run, before any file is read.
 
     Ranges of single options are checked where they are made, and what depends on data, on the sizes of a model or on
@@ -33,7 +33,7 @@ def validate_config(config: Recipe) -> None:
         _check_batch_norm(config, config.model)
 
 
-def _check_arm(config: Recipe) -> None:
+def _check_arm(config: RunConfig) -> None:
     """Refuses an arm that would be another one under a dearer name, and one whose micro-batches can't be made."""
     grid = config.training.grid
     if grid.arm == "large-batch" and not config.family.rows_share:
@@ -44,7 +44,7 @@ def _check_arm(config: Recipe) -> None:
     derive_grid(grid).resized(config.batches)
 
 
-def _check_epochs_that_options_count(config: Recipe) -> None:
+def _check_epochs_that_options_count(config: RunConfig) -> None:
     """Refuses options in epochs where epochs have different numbers of updates."""
     training = config.training
     if len(training.grid.update_freq) == 1:
@@ -94,7 +94,7 @@ def _check_optimisation(optimisation: OptimisationOptions) -> None:
         raise UserError("--weight-decay-until ends a decay that there isn't: give --weight-decay")
 
 
-def _check_validation(config: Recipe) -> None:
+def _check_validation(config: RunConfig) -> None:
     """Refuses a deciding metric that validation doesn't have, or whose worst value would be taken for the best."""
     if not any(config.batches.valid_subset.split(",")):
         raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
@@ -131,13 +131,13 @@ def _check_checkpoints(checkpoints: CheckpointOptions) -> None:
             raise UserError("--finetune-from-model starts anew by itself: leave out --restore-file and --reset-*")
 
 
-def _check_log(config: Recipe) -> None:
+def _check_log(config: RunConfig) -> None:
     log = config.training.log
     if log.no_progress_bar and log.log_format == "tqdm":
         raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
 
 
-def _check_batch_norm(config: Recipe, model: ImageClassifierOptions) -> None:
+def _check_batch_norm(config: RunConfig, model: ImageClassifierOptions) -> None:
     """Refuses what batch normalisation can't do."""
     grid = config.training.grid
     rows = derive_grid(grid).resized(config.batches).batch_size

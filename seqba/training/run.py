@@ -17,9 +17,9 @@ from seqba.runtime.memory import keep_freed_memory
 from seqba.training.announcement import announce
 from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
+from seqba.training.config import RunConfig
 from seqba.training.folder import LAST
 from seqba.training.loop import STOPPED, TrainingLoop
-from seqba.training.recipe import Recipe
 from seqba.training.rules import validate_config
 from seqba.training.signals import StopSignal
 from seqba.training.start import find_start
@@ -28,24 +28,24 @@ from seqba.training.workload import Workload, open_workload
 logger = logging.getLogger(__name__)
 
 
-def train(recipe: Recipe) -> int:
-    """Runs a recipe to its end, or until a signal asks to stop.
+def train(config: RunConfig) -> int:
+    """Runs a config to its end, or until a signal asks to stop.
 
     Returns:
         Exit status: 0, or 128 + the signal's number.
 
     Raises:
-        UserError: for anything in the recipe or its files that can't work, before long work wherever possible.
+        UserError: for anything in the config or its files that can't work, before long work wherever possible.
     """
-    validate_config(recipe)
-    options = recipe.training
+    validate_config(config)
+    options = config.training
     device = choose_device(cpu=options.run.cpu)
     if device.type == "cpu":
         keep_freed_memory()
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
         check_ranks(ranks, derive_grid(options.grid), options.run)
         start = find_start(options.checkpoints)
-        workload = open_workload(recipe, start)
+        workload = open_workload(config, start)
         loop = assemble(workload, start, device, ranks)
         with closing(loop.log), StopSignal() as stop:
             if ranks.is_first:

@@ -16,9 +16,9 @@ from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
 from seqba.training.arms import derive_grid
-from seqba.training.bleu import BleuScorer
+from seqba.training.bleu_validation import BleuScorer
+from seqba.training.config import RunConfig, describe_task, open_task, with_positions_of
 from seqba.training.loop import ExtraMetrics
-from seqba.training.recipe import Recipe, describe_task, open_task, with_positions_of
 from seqba.training.record import RunRecord
 from seqba.training.start import Start
 
@@ -46,37 +46,37 @@ class Workload:
     extra_metrics: Callable[[Group], ExtraMetrics] | None = None
 
 
-def open_workload(recipe: Recipe, start: Start | None) -> Workload:
-    """Opens the data that a recipe names, and resolves the sizes of its model.
+def open_workload(config: RunConfig, start: Start | None) -> Workload:
+    """Opens the data that a config names, and resolves the sizes of its model.
 
     Args:
-        recipe: what the command line says.
+        config: what the command line says.
         start: the checkpoint that the run begins with; None for new weights.
 
     Raises:
         UserError: for data, sizes or options that don't fit together.
     """
     if start is not None:
-        recipe = with_positions_of(start.state, recipe)
-    grid = derive_grid(recipe.training.grid)
-    baseline, model = open_task(recipe)
-    task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(recipe.batches))
+        config = with_positions_of(start.state, config)
+    grid = derive_grid(config.training.grid)
+    baseline, model = open_task(config)
+    task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(config.batches))
     record = RunRecord(
-        task=describe_task(recipe),
-        arch=recipe.arch,
+        task=describe_task(config),
+        arch=config.arch,
         model=plain_options(model),
-        training=recipe.training,
+        training=config.training,
         task_state=baseline.state(),
     )
     extra_metrics = None
-    if isinstance(task, Translation) and recipe.bleu.eval_bleu:
-        extra_metrics = partial(BleuScorer, task, recipe.bleu)
+    if isinstance(task, Translation) and config.bleu.eval_bleu:
+        extra_metrics = partial(BleuScorer, task, config.bleu)
     return Workload(
         record=record,
         task=task,
         baseline=baseline,
         batches=task.batches,
         build_model=partial(build_model, {"arch": record.arch, "options": record.model}, record.task_state),
-        width=recipe.family.width(model),
+        width=config.family.width(model),
         extra_metrics=extra_metrics,
     )

@@ -14,6 +14,7 @@ from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamOptions
 from seqba.tasks.translation import BleuOptions, TranslationOptions
+from seqba.training.config import RunConfig
 from seqba.training.options import (
     CheckpointOptions,
     GridOptions,
@@ -24,7 +25,6 @@ from seqba.training.options import (
     TrainingOptions,
     ValidationOptions,
 )
-from seqba.training.recipe import Recipe
 from seqba.training.rules import validate_config
 
 TRAINING = TrainingOptions(
@@ -36,7 +36,7 @@ TRAINING = TrainingOptions(
     checkpoints=CheckpointOptions(),
     log=LogOptions(),
 )
-TRANSLATION = Recipe(
+TRANSLATION = RunConfig(
     task="translation",
     data="nowhere",
     arch="transformer_tiny",
@@ -74,7 +74,7 @@ GOOD = {"translation": TRANSLATION, "blocks": BLOCKS, "streams": STREAMS, "image
 GROUPS = {field.name for field in fields(TrainingOptions)}
 
 
-def changed(config: Recipe, **groups: Any) -> Recipe:
+def changed(config: RunConfig, **groups: Any) -> RunConfig:
     """A configuration with other groups of options, whether of training or of the task."""
     training = {name: groups.pop(name) for name in GROUPS & groups.keys()}
     return replace(config, training=replace(config.training, **training), **groups)

@@ -18,7 +18,7 @@ from seqba.training.options import TrainingOptions
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RunConfig:
     """Everything that a command line says about a run.
 
     Attributes:
@@ -54,37 +54,37 @@ class Recipe:
         return VARIANTS[self.task, ARCHITECTURES[self.arch]]
 
 
-def open_task(recipe: Recipe) -> tuple[RunnableTask, Any]:
+def open_task(config: RunConfig) -> tuple[RunnableTask, Any]:
     """The task on its data, and the configuration of the model for it.
 
     Raises:
         UserError: for data, sizes or options that don't fit together.
     """
-    variant, seed = recipe.variant, recipe.training.grid.seed
-    model = recipe.family.resolve(recipe.arch, variant.fit_model(recipe.task_options, recipe.model))
-    task = variant.open(recipe.data, recipe.task_options, recipe.batches, recipe.criterion, seed, model)
+    variant, seed = config.variant, config.training.grid.seed
+    model = config.family.resolve(config.arch, variant.fit_model(config.task_options, config.model))
+    task = variant.open(config.data, config.task_options, config.batches, config.criterion, seed, model)
     return task, model
 
 
-def with_positions_of(state: Mapping[str, Any], recipe: Recipe) -> Recipe:
-    """The recipe with the positions that a checkpoint's weights have learned, unless it names others.
+def with_positions_of(state: Mapping[str, Any], config: RunConfig) -> RunConfig:
+    """The config with the positions that a checkpoint's weights have learned, unless it names others.
 
     Checkpoints of older versions begin at 0; going on from one at 2 would move every word by two places.
     """
-    if not isinstance(recipe.model, DecoderOptions) or recipe.model.first_position is not None:
-        return recipe
+    if not isinstance(config.model, DecoderOptions) or config.model.first_position is not None:
+        return config
     learned = model_options(state["cfg"]).get("first_position")
     if not isinstance(learned, int):
-        return recipe  # of another kind of model, which `restore` refuses
-    return replace(recipe, model=replace(recipe.model, first_position=learned))
+        return config  # of another kind of model, which `restore` refuses
+    return replace(config, model=replace(config.model, first_position=learned))
 
 
-def describe_task(recipe: Recipe) -> Mapping[str, Any]:
+def describe_task(config: RunConfig) -> Mapping[str, Any]:
     """A checkpoint's cfg["task"]: name and options as plain values."""
     return {
-        "name": recipe.task,
-        "data": recipe.data,
-        recipe.variant.group: plain_options(recipe.task_options),
-        "batches": plain_options(recipe.batches),
-        "criterion": plain_options(recipe.criterion),
+        "name": config.task,
+        "data": config.data,
+        config.variant.group: plain_options(config.task_options),
+        "batches": plain_options(config.batches),
+        "criterion": plain_options(config.criterion),
     }
