@@ -29,13 +29,16 @@ logger = logging.getLogger(__name__)
 
 
 def train(config: RunConfig) -> int:
-    """Runs a config to its end, or until a signal asks to stop.
+    """Trains to the end of a run, or until a signal asks to stop.
+
+    Args:
+        config: the options of the run.
 
     Returns:
         Exit status: 0, or 128 + the signal's number.
 
     Raises:
-        UserError: for anything in the config or its files that can't work, before long work wherever possible.
+        UserError: for options or files that can't work, before long work wherever possible.
     """
     validate_config(config)
     options = config.training

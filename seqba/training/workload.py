@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
+from seqba.checkpoints.file import model_options
 from seqba.checkpoints.model import build_model
 from seqba.core import Group
+from seqba.models.options import DecoderOptions
 from seqba.options import plain_options
 from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
 from seqba.training.arms import derive_grid
 from seqba.training.bleu_validation import BleuScorer
-from seqba.training.config import RunConfig, describe_task, open_task, with_positions_of
+from seqba.training.config import RunConfig
 from seqba.training.loop import ExtraMetrics
 from seqba.training.record import RunRecord
 from seqba.training.start import Start
@@ -47,25 +49,29 @@ class Workload:
 
 
 def open_workload(config: RunConfig, start: Start | None) -> Workload:
-    """Opens the data that a config names, and resolves the sizes of its model.
+    """Opens the data of a run, and resolves the sizes of its model.
 
     Args:
-        config: what the command line says.
+        config: the options of the run.
         start: the checkpoint that the run begins with; None for new weights.
 
     Raises:
         UserError: for data, sizes or options that don't fit together.
     """
     if start is not None:
-        config = with_positions_of(start.state, config)
-    grid = derive_grid(config.training.grid)
-    baseline, model = open_task(config)
+        config = _with_positions_of(start.state, config)
+    variant, family, training = config.variant, config.family, config.training
+    model = family.resolve(config.arch, variant.fit_model(config.task_options, config.model))
+    baseline = variant.open(
+        config.data, config.task_options, config.batches, config.criterion, training.grid.seed, model
+    )
+    grid = derive_grid(training.grid)
     task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(config.batches))
     record = RunRecord(
-        task=describe_task(config),
+        task=_task_record(config),
         arch=config.arch,
         model=plain_options(model),
-        training=config.training,
+        training=training,
         task_state=baseline.state(),
     )
     extra_metrics = None
@@ -77,6 +83,30 @@ def open_workload(config: RunConfig, start: Start | None) -> Workload:
         baseline=baseline,
         batches=task.batches,
         build_model=partial(build_model, {"arch": record.arch, "options": record.model}, record.task_state),
-        width=config.family.width(model),
+        width=family.width(model),
         extra_metrics=extra_metrics,
     )
+
+
+def _with_positions_of(state: Mapping[str, Any], config: RunConfig) -> RunConfig:
+    """The configuration with the positions that a checkpoint's weights have learned, unless it names others.
+
+    Checkpoints of older versions begin at 0; going on from one at 2 would move every word by two places.
+    """
+    if not isinstance(config.model, DecoderOptions) or config.model.first_position is not None:
+        return config
+    learned = model_options(state["cfg"]).get("first_position")
+    if not isinstance(learned, int):
+        return config  # of another kind of model, which `restore` refuses
+    return replace(config, model=replace(config.model, first_position=learned))
+
+
+def _task_record(config: RunConfig) -> Mapping[str, Any]:
+    """A checkpoint's cfg["task"]: name and options as plain values."""
+    return {
+        "name": config.task,
+        "data": config.data,
+        config.variant.group: plain_options(config.task_options),
+        "batches": plain_options(config.batches),
+        "criterion": plain_options(config.criterion),
+    }
