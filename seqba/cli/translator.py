@@ -17,9 +17,9 @@ from seqba.cli.arguments import Parser, plain_type, read_options
 from seqba.cli.fairseq_options import INFERENCE, LOADING, SCORERS, SUBWORD_TOOLS, hints
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.subwords import load_subwords
+from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
-from seqba.decoding.text import TextForm
 from seqba.errors import UserError, quoted
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer

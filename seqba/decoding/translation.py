@@ -12,10 +12,10 @@ import torch
 from seqba.data.batching import Batches, plan_batches
 from seqba.data.pairs import PairBatch, PairCorpus
 from seqba.decoding.beam import beam_search
+from seqba.decoding.detokenize import TextForm
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.step_model import StepModel
-from seqba.decoding.text import TextForm
 
 MAX_TOKENS = 12_000
 """Tokens of a batch where nothing else is said, as in fairseq."""

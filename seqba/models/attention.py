@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from seqba.models.packing import Packing
+from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear
 

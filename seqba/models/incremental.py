@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.models.layers import DecoderLayer, Stream, feed_forward
-from seqba.models.packing import Packing
+from seqba.models.unpadding import Packing
 from seqba.nn.kernels.prepacked import prepacked, prepacked_product
 
 FIRST_CAPACITY = 16

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from seqba.models.attention import Attention
-from seqba.models.packing import Packing
+from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqba.models.config import TransformerConfig
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
 from seqba.models.layers import DecoderLayer, SelfAttentionLayer, Stream
-from seqba.models.packing import Packing
+from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
 
 

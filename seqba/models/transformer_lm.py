@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from seqba.models.config import DecoderConfig
 from seqba.models.layers import SelfAttentionLayer, Stream
-from seqba.models.packing import Packing
 from seqba.models.transformer import Embedding
+from seqba.models.unpadding import Packing
 
 
 class TransformerLM(nn.Module):

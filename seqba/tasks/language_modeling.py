@@ -24,7 +24,7 @@ from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.packing import Packer, Planned
+from seqba.tasks.token_batches import Packer, Planned
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from seqba.tasks import RunnableTask
 from seqba.tasks.image_classification import ImageClassification, ImageOptions
 from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
+from seqba.tasks.token_streams import StreamLanguageModeling, StreamOptions
 from seqba.tasks.translation import BleuOptions, Translation, TranslationOptions
 
 Options = TypeVar("Options")

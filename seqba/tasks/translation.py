@@ -22,7 +22,7 @@ from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.packing import Packer, Planned
+from seqba.tasks.token_batches import Packer, Planned
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from seqba.core import ALONE, Group
 from seqba.data.subwords import load_subwords
+from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.step_model import StepModel
-from seqba.decoding.text import TextForm
 from seqba.decoding.translation import MAX_TOKENS, translate_corpus
 from seqba.distributed import whole_weights
 from seqba.errors import UserError, quoted
