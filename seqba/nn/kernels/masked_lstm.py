@@ -99,8 +99,8 @@ class _MaskedLSTM(torch.autograd.Function):
         grad_y, grad_last_c = grads
         x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors
         factors, through = _backward_factors(gates, c[:-1], _as_tanh((c[1:] * 2).sigmoid_()))
-        recurrent = _recurrent_sum(_swapped(_dropped(weight_hh, kept, ctx.scale)), ctx.dtype)
-        by_h0, by_c0 = _run_back(factors, through, gates, grad_y, grad_last_c, recurrent)
+        recurrent = _swapped(_dropped(weight_hh, kept, ctx.scale))
+        by_h0, by_c0 = _run_back(factors, through, gates, grad_y, grad_last_c, recurrent, ctx.dtype)
         by_gates = factors.flatten(0, 1)
         narrow = by_gates.to(ctx.dtype)
         by_x = product(narrow, weight_ih.to(ctx.dtype).t()).to(x.dtype).view_as(x)
@@ -140,14 +140,15 @@ def _run_back(
     gates: Tensor,
     grad_y: Tensor,
     grad_last_c: Tensor,
-    summed: Callable[[Tensor, Tensor], Tensor],
+    recurrent: Tensor,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """Back through time: turns `factors` into the gradients by the gates' sums, in place.
 
-    grad_y is (T, R, H); `summed` is the `_recurrent_sum` of Uᵀ. Returns the gradients by the initial h and c.
+    grad_y is (T, R, H); `recurrent` (k, H, 4H) is Uᵀ. Returns the gradients by the initial h and c.
     """
     length, rows, size = through.shape
-    dc, dh = grad_last_c.clone(), grad_y[-1]
+    summed, dc, dh = _recurrent_sum(recurrent, dtype), grad_last_c.clone(), grad_y[-1]
     dc_of_gates = dc.unsqueeze(1)  # (R, 1, H), follows dc
     earlier = (torch.zeros_like(dc), *grad_y[:-1].unbind())
     of_c = factors[..., : 3 * size].view(length, rows, 3, size).unbind()
