@@ -28,7 +28,7 @@ from seqba.tasks.image_views import evaluation_decode_size, evaluation_view
 
 
 @options
-class EvalOptions:
+class EvalImageOptions:
     """Which model looks at which pictures, in how many views, and what is printed."""
 
     path: str | None = option(None, "the checkpoint", metavar="FILE")
@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Top-1 and top-5 accuracy of an image classifier on a split, in one view or averaged over many.",
     )
     parser.add_argument("data", help="folder of the pictures, as for seqba-train")
-    parser.add_options(EvalOptions, "model, pictures and output")
+    parser.add_options(EvalImageOptions, "model, pictures and output")
     namespace = parser.parse(arguments)
-    options = read_options(namespace, EvalOptions)
+    options = read_options(namespace, EvalImageOptions)
     device = choose_device(cpu=options.cpu)
     if device.type == "cpu":
         keep_freed_memory()
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _image_options(loaded: LoadedModel, options: EvalOptions) -> ImageOptions:
+def _image_options(loaded: LoadedModel, options: EvalImageOptions) -> ImageOptions:
     """What the model was trained with, with the cutout of the views that are averaged."""
     try:
         trained = options_from(ImageOptions, loaded.cfg["task"]["images"])
@@ -121,7 +121,7 @@ def _image_options(loaded: LoadedModel, options: EvalOptions) -> ImageOptions:
     return images
 
 
-def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: EvalOptions) -> ImageBatches:
+def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: EvalImageOptions) -> ImageBatches:
     """The split, if its classes are the model's."""
     train_subset = _train_subset(loaded, options)
     size = loaded.task_state["image_size"]
@@ -141,7 +141,7 @@ def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: Eval
     return batches
 
 
-def _train_subset(loaded: LoadedModel, options: EvalOptions) -> str:
+def _train_subset(loaded: LoadedModel, options: EvalImageOptions) -> str:
     try:
         name = loaded.cfg["task"]["batches"]["train_subset"]
     except (KeyError, TypeError):
@@ -152,7 +152,7 @@ def _train_subset(loaded: LoadedModel, options: EvalOptions) -> str:
 
 
 def _scored(
-    loaded: LoadedModel, images: ImageOptions, batches: ImageBatches, device: torch.device, options: EvalOptions
+    loaded: LoadedModel, images: ImageOptions, batches: ImageBatches, device: torch.device, options: EvalImageOptions
 ) -> Iterator[ScoredImages]:
     model = loaded.model.bfloat16() if options.bf16 else loaded.model
     if not isinstance(model, ImageClassifier):
@@ -166,7 +166,7 @@ def _scored(
     return score_once(model, batches, evaluation_view(size), device)
 
 
-def _score(scored: Iterator[ScoredImages], batches: ImageBatches, options: EvalOptions) -> ImageTally:
+def _score(scored: Iterator[ScoredImages], batches: ImageBatches, options: EvalImageOptions) -> ImageTally:
     """Adds everything up, with a bar on stderr if that is a terminal, and prints each picture if asked to."""
     tally = ImageTally()
     hidden = True if options.quiet or (options.output_predictions and sys.stdout.isatty()) else None

@@ -28,7 +28,7 @@ from seqba.data.splits import name_rows
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.reference import score_references
-from seqba.decoding.translation import MAX_TOKENS, plan_translation, translate_batches
+from seqba.decoding.translation import SEARCH_MAX_TOKENS, plan_translation, translate_batches
 from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
 from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
@@ -40,8 +40,8 @@ Rows = npt.NDArray[np.int64]
 RANKS_TIMEOUT_S = 1800.0
 """How long a rank waits for the batch of another one."""
 
-Translation = tuple[PairBatch, list[list[Hypothesis]]]
-Translated = Iterator[Translation]
+TranslatedBatch = tuple[PairBatch, list[list[Hypothesis]]]
+Translated = Iterator[TranslatedBatch]
 
 
 OF_A_SEARCH = (
@@ -69,7 +69,9 @@ class GenerateOptions:
 
     gen_subset: str = option("test", "the split to translate", metavar="SPLIT")
     max_tokens: int | None = option(
-        None, f"tokens of a batch, rows × longest side; {MAX_TOKENS} if --batch-size is not given either", minimum=1
+        None,
+        f"tokens of a batch, rows × longest side; {SEARCH_MAX_TOKENS} if --batch-size is not given either",
+        minimum=1,
     )
     batch_size: int | None = option(None, "most sentences of a batch", minimum=1, aliases=("max-sentences",))
     required_batch_size_multiple: int = option(
@@ -214,7 +216,7 @@ def build_parser() -> Parser:
 
 def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions, *, warns: bool) -> list[Rows]:
     """The batches of this shard, without the sentences that no model can take."""
-    max_tokens = batch_tokens(options.max_tokens, options.batch_size, MAX_TOKENS)
+    max_tokens = batch_tokens(options.max_tokens, options.batch_size, SEARCH_MAX_TOKENS)
     limits = longest_sides((translator.max_source_positions, translator.max_target_positions), max_tokens)
     rows, dropped = fitting(corpus.source_sizes, corpus.target_sizes, *limits)
     if len(dropped):

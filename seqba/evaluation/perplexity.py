@@ -21,7 +21,7 @@ from seqba.errors import UserError
 from seqba.models.transformer_lm import TransformerLM
 from seqba.nn.kernels.scores import target_log_probabilities
 
-MAX_TOKENS = 36_000
+SCORING_MAX_TOKENS = 36_000
 """Tokens of a batch where nothing else is said, as in fairseq."""
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class BlockScoring:
     break_mode: str = "none"
     add_bos: bool = False
     context_window: int = 0
-    max_tokens: int | None = MAX_TOKENS
+    max_tokens: int | None = SCORING_MAX_TOKENS
     max_rows: int | None = None
     skip_overlong: bool = False
 

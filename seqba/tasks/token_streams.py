@@ -40,7 +40,7 @@ class StreamOptions:
 
 
 class ReadWindow(Protocol):
-    """What a model made of a window; see `seqba.models.awd_lstm.Window`."""
+    """What a model made of a window; see `seqba.models.awd_lstm.WindowOutput`."""
 
     hidden: Tensor
     raw: Tensor
