@@ -29,7 +29,7 @@ from seqba.tasks.image_views import evaluation_decode_size, evaluation_view
 
 @options
 class EvalImageOptions:
-    """Which model looks at which pictures, in how many views, and what is printed."""
+    """Options of seqba-eval-image: the model, the pictures, their views, and the output."""
 
     path: str | None = option(None, "the checkpoint", metavar="FILE")
     gen_subset: str = option("test", "the split to score; held-out is what --hold-out left out of training")
@@ -60,7 +60,7 @@ class EvalImageOptions:
     bf16: bool = option(False, "compute in bfloat16, weights included")
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Refuses combinations of options."""
         if self.path is None:
             raise UserError("--path is missing: which checkpoint shall be evaluated? (checkpoints/checkpoint_best.pt)")
         for name in ("tta_average", "tta_cutout"):
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _image_options(loaded: LoadedModel, options: EvalImageOptions) -> ImageOptions:
-    """What the model was trained with, with the cutout of the views that are averaged."""
+    """Image options of training, with the cutout of the views that are averaged."""
     try:
         trained = options_from(ImageOptions, loaded.cfg["task"]["images"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -122,7 +122,7 @@ def _image_options(loaded: LoadedModel, options: EvalImageOptions) -> ImageOptio
 
 
 def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: EvalImageOptions) -> ImageBatches:
-    """The split, if its classes are the model's."""
+    """Opens the split, if its classes are the model's."""
     train_subset = _train_subset(loaded, options)
     size = loaded.task_state["image_size"]
     batches = open_split(
@@ -167,7 +167,7 @@ def _scored(
 
 
 def _score(scored: Iterator[ScoredImages], batches: ImageBatches, options: EvalImageOptions) -> ImageTally:
-    """Adds everything up, with a bar on stderr if that is a terminal, and prints each picture if asked to."""
+    """Sums the scores, with a bar on stderr if that is a terminal, and prints each picture if asked to."""
     tally = ImageTally()
     hidden = True if options.quiet or (options.output_predictions and sys.stdout.isatty()) else None
     total = len(batches.source)
@@ -183,7 +183,7 @@ def _score(scored: Iterator[ScoredImages], batches: ImageBatches, options: EvalI
 
 
 def _print_predictions(batch: ScoredImages, rows: Sequence[int], classes: Sequence[str]) -> None:
-    r"""`12\tcat\tdog\t0.7310`."""
+    r"""Prints `12\tcat\tdog\t0.7310`."""
     best = batch.probabilities.max(dim=1)
     lines = zip(rows, batch.labels.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
     for row, label, likeliest, probability in lines:

@@ -75,7 +75,7 @@ BLOCKS = ("tokens_per_sample", "sample_break_mode", "context_window", "skip_inva
 
 @options
 class EvalLMOptions:
-    """Which model reads which text, how it is cut, and what is printed."""
+    """Options of seqba-eval-lm: the model, the text, how it is cut, and the output."""
 
     path: str | None = option(None, "the checkpoint", metavar="FILE")
     task: str = option("language_modeling", "the only task with a perplexity", choices=("language_modeling",))
@@ -114,7 +114,7 @@ class EvalLMOptions:
     bf16: bool = option(False, "bfloat16")
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Refuses combinations of options."""
         if self.path is None:
             raise UserError("--path is missing: which checkpoint shall be evaluated? (checkpoints/checkpoint_best.pt)")
         if ":" in self.path:
@@ -164,7 +164,7 @@ def build_parser() -> Parser:
 
 
 def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalLMOptions) -> Dictionary:
-    """The data-bin's dictionary, if it is the model's: another one would give its ids another meaning."""
+    """Opens the data-bin's dictionary, if it is the model's: another one would give its ids another meaning."""
     if not Path(folder).is_dir():
         raise UserError(f"there is no data-bin {folder}: give the folder that the model was trained on")
     dictionary = open_dictionary(folder)
@@ -224,7 +224,7 @@ def _refuse(given: Collection[str], names: Sequence[str], owner: str) -> None:
 
 
 def _add_up(scored: Scored, tokens: int, dictionary: Dictionary, options: EvalLMOptions) -> Tally:
-    """Adds everything up, with a bar on stderr if that is a terminal, and prints each row if asked to."""
+    """Sums the scores, with a bar on stderr if that is a terminal, and prints each row if asked to."""
     tally = Tally()
     hidden = True if options.quiet or (options.output_word_probs and sys.stdout.isatty()) else None
     with progress_bar()(
@@ -240,7 +240,7 @@ def _add_up(scored: Scored, tokens: int, dictionary: Dictionary, options: EvalLM
 
 
 def _word_line(row: ScoredRow, dictionary: Dictionary) -> str:
-    r"""`12 the [-1.204000]\tdog [-5.332000]\t…`: fairseq's line, natural logarithms."""
+    r"""Line `12 the [-1.204000]\tdog [-5.332000]\t…`, fairseq's, with natural logarithms."""
     pairs = zip(row.tokens.tolist(), row.log_probabilities.tolist(), strict=True)
     return f"{row.id} " + "\t".join(f"{dictionary.symbols[token]} [{score:2f}]" for token, score in pairs)
 

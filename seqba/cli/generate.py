@@ -65,7 +65,7 @@ OF_REFERENCES = ("score_reference", "prefix_size", "scoring", "sacrebleu", "quie
 
 @options
 class GenerateOptions:
-    """Which sentences are translated, and what is printed."""
+    """Options of seqba-generate: the sentences to translate, and the output."""
 
     gen_subset: str = option("test", "the split to translate", metavar="SPLIT")
     max_tokens: int | None = option(
@@ -98,7 +98,7 @@ class GenerateOptions:
     no_progress_bar: bool = option(False, "no bar (there is one on a terminal, unless the lines go there)")
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Refuses combinations of options."""
         if self.shard_id >= self.num_shards:
             raise UserError(
                 f"--shard-id is {self.shard_id}, but with --num-shards {self.num_shards} it ends at "
@@ -125,7 +125,7 @@ def _refuse_references(given: Collection[str], options: GenerateOptions) -> None
 
 @dataclass
 class _Report:
-    """What has been translated so far, for the lines at the end."""
+    """Texts translated so far, for the lines at the end."""
 
     has_references: bool
     hypotheses: list[str] = field(default_factory=list)
@@ -170,7 +170,7 @@ def _print_all(
     options: GenerateOptions,
     report: _Report,
 ) -> int:
-    """Prints what comes, line by line, and BLEU at the end where there are references."""
+    """Prints translations as they come, and BLEU at the end where there are references."""
     start = time.perf_counter()
     with _open_output(options) as file:
         for batch, found in _bar(translated, batches, options):
@@ -246,7 +246,7 @@ def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions, 
 
 
 def _silent(_line: str) -> None:
-    """Says nothing: another rank does."""
+    """Prints nothing: another rank does."""
 
 
 def _translate(
@@ -315,7 +315,7 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
 
 
 def _bar(translated: Translated, batches: list[Rows], options: GenerateOptions) -> Translated:
-    """The same with a progress bar on stderr, if that is a terminal which the lines do not go to."""
+    """Adds a progress bar on stderr, if that is a terminal which the lines do not go to."""
     lines_on_terminal = sys.stdout.isatty() and options.results_path is None and not options.quiet
     with progress_bar()(
         total=sum(map(len, batches)),

@@ -45,7 +45,7 @@ NOT_HERE = {
 
 @options
 class InteractiveOptions:
-    """Where lines come from, and how many are read before they are translated."""
+    """Options of seqba-interactive: the source of lines, and the number read before they are translated."""
 
     input: str = option("-", "file to translate; - is standard input", metavar="FILE")
     buffer_size: int = option(

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_recipe(given: argparse.Namespace) -> Recipe:
-    """What a parsed command line asks for.
+    """Recipe of a parsed command line.
 
     Raises:
         UserError: for an option that the task or the architecture doesn't have, or a value out of range.
@@ -168,5 +168,5 @@ def _names(groups: Iterable[type]) -> set[str]:
 
 
 def entry() -> None:
-    """The console script."""
+    """The `seqba-train` command."""
     sys.exit(run(main))

@@ -1,4 +1,4 @@
-"""What seqba-generate and seqba-interactive share: checkpoints and a data-bin → something that translates."""
+"""Translator of seqba-generate and seqba-interactive, made of checkpoints and a data-bin."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ UNSUPPORTED = {
 
 @options
 class TranslatorOptions:
-    """Which models, which languages, where."""
+    """Options of the models, the languages and the device."""
 
     path: str | None = option(
         None,
@@ -236,7 +236,7 @@ def _check_belongs(
     dictionaries: list[Dictionary],
     folder: Path,
 ) -> None:
-    """Other dictionaries would give the model's ids another meaning."""
+    """Refuses other dictionaries, which would give the model's ids another meaning."""
     theirs = (task_state["source_lang"], task_state["target_lang"])
     if theirs != languages:
         raise UserError(

@@ -1,4 +1,4 @@
-"""A whole split translated: planned batches in, hypotheses out, in any order or in the corpus's own."""
+"""Translation of a whole split: planned batches in, hypotheses out, in any order or in the corpus's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier on a split of pictures: how many are right, seen once from the middle or averaged over noisy views."""
+"""Accuracy of a classifier on a split of pictures, seen once from the centre or averaged over noisy views."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AVERAGES = ("probabilities", "logits")
 
 
 class ImageView(Protocol):
-    """Pictures (R, 3, H, W) uint8 and their sizes (R, 2) → what the model sees, (R, 3, side, side) float32."""
+    """View of pictures: (R, 3, H, W) uint8 and their sizes (R, 2) → the model's input (R, 3, side, side) float32."""
 
     def __call__(self, images: Tensor, sizes: Tensor, /) -> Tensor:
         """The view of each row."""
@@ -29,7 +29,7 @@ class ImageView(Protocol):
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """The classes of a batch.
+    """Labels and predictions of a batch.
 
     Attributes:
         labels: (B,) int64.

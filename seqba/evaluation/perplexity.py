@@ -1,4 +1,4 @@
-"""How well a language model predicts a text, token by token."""
+"""Perplexity of a text under a language model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """A stretch of text that was predicted.
+    """Predicted tokens of a row, and their log-probabilities.
 
     Attributes:
         id: its number in the split: of the block, or of the line.
@@ -76,7 +76,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class BlockScoring:
-    """How a text is cut for a model that sees each row alone.
+    """Settings of cutting a text for a model that sees each row alone.
 
     Attributes:
         tokens_per_sample: tokens of a row, context included.

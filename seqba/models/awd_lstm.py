@@ -16,7 +16,7 @@ INITIAL_RANGE = 0.1
 
 @dataclass(frozen=True)
 class WindowOutput:
-    """What the model made of a window of text.
+    """Outputs of the model over a window of text.
 
     Attributes:
         hidden: (R, T, D), the last layer's output after dropout: what the output projection reads.

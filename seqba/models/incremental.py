@@ -1,4 +1,4 @@
-"""Decoding step by step: what a Transformer's decoder keeps between tokens.
+"""Incremental decoding: the state that a Transformer's decoder keeps between tokens.
 
 Self-attention keys and values stay where they were written: each hypothesis looks at all K·t cached positions of its
 sentence through a mask that says which of them are its own past. Continuing from another beam then rearranges a small
@@ -134,7 +134,7 @@ def _attend_few(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
 
 
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What to add to attention scores: 0 where `mask` (bool, any shape) is true, -inf elsewhere."""
+    """Bias of attention scores: 0 where `mask` (bool, any shape) is true, -inf elsewhere."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
@@ -146,7 +146,7 @@ def _double(cache: Tensor) -> Tensor:
 
 
 def reorder_state(state: DecoderState, sentences: Tensor, parents: Tensor) -> None:
-    """See `Transformer.reorder`."""
+    """Reorders the caches as `Transformer.reorder` says."""
     state.ancestors = state.ancestors[sentences.unsqueeze(1), parents]
     if sentences.numel() == state.layers[0].keys.shape[0]:
         return
@@ -161,6 +161,6 @@ def reorder_state(state: DecoderState, sentences: Tensor, parents: Tensor) -> No
 
 
 def _keep(cache: Tensor, sentences: Tensor, moved: Tensor) -> Tensor:
-    """cache[sentences], in place: only rows whose place changes are copied."""
+    """Keeps cache[sentences], in place: only rows whose place changes are copied."""
     kept = cache[: sentences.numel()]
     return kept.index_copy_(0, moved, cache[sentences[moved]])

@@ -41,7 +41,7 @@ class LayerSizes:
 
 
 class FeedForward(nn.Module):
-    """max(0, x·W₁ + b₁)·W₂ + b₂, token by token. Source: Vaswani et al. 2017, section 3.3."""
+    """Feed-forward sublayer, max(0, x·W₁ + b₁)·W₂ + b₂ token by token. Source: Vaswani et al. 2017, section 3.3."""
 
     def __init__(self, sizes: LayerSizes) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class ResidualStream:
 
 
 class Residual(nn.Module):
-    """Where a sublayer joins the stream: post-norm LN(x + dropout(f(x))), or pre-norm x + dropout(f(LN(x))).
+    """Residual connection of a sublayer f: post-norm LN(x + dropout(f(x))), or pre-norm x + dropout(f(LN(x))).
 
     Source: Vaswani et al. 2017, section 5.4 (post); Xiong et al. 2020 (pre).
     """
@@ -92,7 +92,7 @@ class Residual(nn.Module):
         self.pre_norm = sizes.pre_norm
 
     def project_in(self, stream: ResidualStream, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-        """What the sublayer's output will be added to (N, D), and the sublayer's first linear layer of it (N, E)."""
+        """The rows that the sublayer's output is added to (N, D), and its first linear layer of them (N, E)."""
         if self.pre_norm:
             return stream.x, norm_linear(stream.x, self.norm, layer)[1]
         if stream.norm is None:
@@ -100,7 +100,7 @@ class Residual(nn.Module):
         return norm_linear(stream.x, stream.norm, layer)
 
     def add_to(self, x: Tensor, output: Tensor) -> ResidualStream:
-        """The stream with the sublayer's output in it."""
+        """The stream after the sublayer."""
         return ResidualStream(x + self.dropout(output), None if self.pre_norm else self.norm)
 
 

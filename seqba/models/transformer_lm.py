@@ -14,7 +14,7 @@ from seqba.models.unpadding import Packing
 
 
 class TransformerLM(nn.Module):
-    """Decoder-only Transformer: what came before in, logits or hidden states of what comes next out.
+    """Decoder-only Transformer: previous tokens in, logits or hidden states of the next ones out.
 
     Args:
         config: sizes and dropouts.

@@ -94,7 +94,7 @@ class WeightDroppedLSTM(nn.Module):
 
 @contextmanager
 def _quiet_about_pieces(device: torch.device) -> Iterator[None]:
-    """CuDNN remarks that the weights don't lie in one piece of memory; dropped ones never do."""
+    """Suppresses cuDNN's remark that the weights don't lie in one piece of memory; dropped ones never do."""
     if device.type != "cuda":
         yield
         return

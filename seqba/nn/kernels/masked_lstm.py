@@ -111,7 +111,7 @@ class _MaskedLSTM(torch.autograd.Function):
 
 
 def _run(gates: Tensor, h: Tensor, c: Tensor, recurrent: Tensor, dtype: torch.dtype) -> None:
-    """All time steps: turns `gates` (T, R, 4H) from x's share of the sums into activations, and fills h and c.
+    """Runs all time steps: turns `gates` (T, R, 4H) from x's share of the sums into activations, and fills h and c.
 
     h and c are (T + 1, R, H) with the initial state at step 0. The sums for g are made twice as large, since
     tanh z = 2σ(2z) − 1: torch's own tanh takes five times as long as its σ on some processors. Doubles `recurrent`
@@ -143,7 +143,7 @@ def _run_back(
     recurrent: Tensor,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """Back through time: turns `factors` into the gradients by the gates' sums, in place.
+    """Runs back through time: turns `factors` into the gradients by the gates' sums, in place.
 
     grad_y is (T, R, H); `recurrent` (k, H, 4H) is Uᵀ. Returns the gradients by the initial h and c.
     """
