@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_recipe(given: argparse.Namespace) -> Recipe:
-    """Recipe of a parsed command line.
+    """What a parsed command line asks for.
 
     Raises:
         UserError: for an option that the task or the architecture doesn't have, or a value out of range.

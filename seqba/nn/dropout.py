@@ -73,7 +73,7 @@ class LockedDropout(Dropout):
 
 
 def kept_scale(p: float) -> float:
-    """Factor of kept elements: 1 / (1 − p), for p as it is drawn."""
+    """What kept elements are multiplied by: 1 / (1 − p), for p as it is drawn."""
     return LEVELS / (LEVELS - drop_level(p))
 
 
