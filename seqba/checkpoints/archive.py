@@ -59,7 +59,7 @@ def read_archive(path: str | Path) -> tuple[Any, list[str]]:
 
 
 def unreadable(path: str | Path) -> str:
-    """The message for a file that is damaged."""
+    """Message for a file that is damaged."""
     return f"checkpoint {path} is truncated or not a checkpoint; restore it from a copy, or delete it to start anew"
 
 

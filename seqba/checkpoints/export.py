@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +37,8 @@ OF_FAIRSEQ = {
 """What fairseq asks for beside the model's own options."""
 
 
-def write_fairseq(loaded: LoadedModel, path: str | Path) -> None:
-    """Writes a checkpoint of the form with `args`, which every version of fairseq reads.
+def fairseq_state(loaded: LoadedModel) -> dict[str, Any]:
+    """A checkpoint of the form with `args`, which every version of fairseq reads once they are an argparse.Namespace.
 
     Raises:
         UserError: for a model that fairseq has none of.
@@ -66,15 +65,13 @@ def write_fairseq(loaded: LoadedModel, path: str | Path) -> None:
         "lr_scheduler_state": {"best": None},
         "num_updates": loaded.updates,
     }
-    state = {
-        "args": argparse.Namespace(**args),
+    return {
+        "args": args,
         "model": fairseq_weights(model),
         "optimizer_history": [history],
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "last_optimizer_state": None,
     }
-    with atomic_write(path) as file:
-        torch.save(state, file)
 
 
 def fairseq_weights(model: Transformer | TransformerLM) -> dict[str, Tensor]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqba.checkpoints.export import write_fairseq, write_marian, write_safetensors
+from seqba.checkpoints.export import fairseq_state, write_marian, write_safetensors
+from seqba.checkpoints.file import write_checkpoint
 from seqba.checkpoints.model import load_model
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
@@ -58,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"--output {options.output}: there is no folder {output.parent}; make it first")
     loaded = load_model(namespace.checkpoint)
     if options.to == "fairseq":
-        write_fairseq(loaded, output)
+        state = fairseq_state(loaded)
+        write_checkpoint(output, {**state, "args": argparse.Namespace(**state["args"])})
     elif options.to == "safetensors":
         write_safetensors(loaded, output)
     else:
