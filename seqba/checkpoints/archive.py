@@ -1,4 +1,4 @@
-"""What a file is before torch reads it: the archive of a checkpoint, whole and undamaged, or something else.
+"""Check of a file before torch reads it: the archive of a checkpoint, whole and undamaged, or something else.
 
 torch's reader trusts what it reads: it skips the check sums of the archive, and believes a pickle about how many
 numbers a record holds. Everything that isn't a checkpoint, or no longer one, is found out here.
@@ -66,7 +66,7 @@ def open_archive(path: str | Path) -> BinaryIO:
 
 
 def unreadable(path: str | Path) -> str:
-    """The message for a file that is damaged."""
+    """Message for a file that is damaged."""
     return f"checkpoint {path} is truncated or not a checkpoint; restore it from a copy, or delete it to start anew"
 
 
@@ -130,21 +130,21 @@ def _check_records(file: BinaryIO) -> None:
 
 
 class _Anything(dict[Any, Any]):
-    """Stands for whatever a pickle would make: takes what it is given and does nothing."""
+    """Stand-in for any object of a pickle: accepts every call and does nothing."""
 
     def __init__(self, *_: object) -> None:
         super().__init__()
 
     def __hash__(self) -> int:  # type: ignore[override]
-        """Its own, so that it may be a key."""
+        """Hash of the object itself, so that it may be a key."""
         return id(self)
 
     def __setstate__(self, state: object) -> None:
-        """Nothing is kept."""
+        """Ignores the state."""
 
 
 class _Description(pickle._Unpickler):
-    """Walks through a pickle and makes nothing, but compares its tensors with the records that hold their numbers.
+    """Unpickler that makes nothing, but compares tensors with the records that hold their numbers.
 
     Python's own unpickler rather than the one in C, which sets aside as much memory as a damaged file tells it to.
     """
@@ -155,7 +155,7 @@ class _Description(pickle._Unpickler):
         self._records = records
 
     def find_class(self, module: str, name: str) -> Any:
-        """A maker of nothing, whatever is asked for; torch itself refuses what isn't plain."""
+        """Stand-in for every class; torch itself refuses what isn't plain."""
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _check_tensor
         return name if module == "torch" and name in ELEMENT_BYTES else _Anything

@@ -97,7 +97,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def count_updates(state: Mapping[str, Any]) -> int:
-    """How many updates a checkpoint's weights have seen (0 where it says nothing)."""
+    """Number of updates of a checkpoint's weights (0 where it says nothing)."""
     history = state["optimizer_history"]
     updates: int = history[-1].get("num_updates", 0) if history else 0
     return updates
@@ -111,7 +111,7 @@ def model_options(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _say_what_older_versions_left_out(cfg: dict[str, Any]) -> None:
-    """Adds to a checkpoint's cfg what was a constant when it was written."""
+    """Adds options to a checkpoint's cfg that were constants when it was written."""
     cfg.setdefault("key_version", FIRST_KEY_VERSION)
     options = model_options(cfg)
     family = FAMILIES.get(ARCHITECTURES.get(str(cfg["model"].get("arch")), "")) if options else None

@@ -1,4 +1,4 @@
-"""Models from checkpoints: built by what the file says of them, with its weights."""
+"""Models from checkpoints: built from the configuration in the file, with its weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from seqba.distributed import cut_like
 from seqba.errors import UserError
 from seqba.models.families import family_of
 from seqba.tasks.registry import TASKS
-
-SIZES = ("source_vocabulary", "target_vocabulary", "vocabulary", "classes", "image_size")
-"""What a task says of its data that a model is made for."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,12 @@ class LoadedModel:
 
 
 def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> nn.Module:
-    """The model that `cfg["model"]` and what the task says of its data describe, with fresh weights."""
-    options = model_cfg["options"]
-    sizes = {name: task_state[name] for name in SIZES if name in task_state}
+    """Model of the configuration `cfg["model"]` for the data of a task's state, with fresh weights."""
+    family = family_of(model_cfg["arch"])
+    sizes = {name: task_state[name] for name in family.data_sizes}
     if any(type(size) is not int or not 0 < size < 1 << 31 for size in sizes.values()):
         raise ValueError(f"sizes of the data are {sizes}")
-    family = family_of(model_cfg["arch"])
-    return family.build(model_cfg["arch"], family.read(options), sizes)
+    return family.build(model_cfg["arch"], family.read(model_cfg["options"]), sizes)
 
 
 def load_model(

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from seqba.decoding.detokenize import TextForm
 from seqba.decoding.hypothesis import Hypothesis
-from seqba.decoding.text import TextForm
 
 
 def print_hypotheses(identifier: int, hypotheses: Sequence[Hypothesis], form: TextForm, file: TextIO) -> None:

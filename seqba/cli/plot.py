@@ -23,7 +23,7 @@ EVENTS = {"both": ("valid", "train"), "train": ("train",), "valid": ("valid",)}
 
 @options
 class PlotOptions:
-    """What is drawn, and where to."""
+    """Options of seqba-plot: the curves, and the file."""
 
     x: str = option(
         "update",
@@ -127,5 +127,5 @@ def _make_series(curves: Sequence[Curve], theme: str) -> list[Series]:
 
 
 def entry() -> None:
-    """The console script."""
+    """The `seqba-plot` command."""
     sys.exit(run(main))

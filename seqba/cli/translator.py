@@ -1,4 +1,4 @@
-"""What seqba-generate and seqba-interactive share: checkpoints and a data-bin → something that translates."""
+"""Translator of seqba-generate and seqba-interactive, made of checkpoints and a data-bin."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from seqba.cli.arguments import Parser, plain_type, read_options
 from seqba.cli.fairseq_options import INFERENCE, LOADING, SCORERS, SUBWORD_TOOLS, hints
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.subwords import load_subwords
+from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
-from seqba.decoding.text import TextForm
 from seqba.errors import UserError, quoted
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
@@ -74,7 +74,7 @@ UNSUPPORTED = {
 
 @options
 class TranslatorOptions:
-    """Which models, which languages, where."""
+    """Options of the models, the languages and the device."""
 
     path: str | None = option(
         None,
@@ -236,7 +236,7 @@ def _check_belongs(
     dictionaries: list[Dictionary],
     folder: Path,
 ) -> None:
-    """Other dictionaries would give the model's ids another meaning."""
+    """Refuses other dictionaries, which would give the model's ids another meaning."""
     theirs = (task_state["source_lang"], task_state["target_lang"])
     if theirs != languages:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What can be chosen about a model, by family; what is left open is its architecture's."""
+"""Options of the models, by family; an option that isn't given is its architecture's."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from seqba.models.config import TransformerConfig
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
-from seqba.models.layers import DecoderLayer, SelfAttentionLayer, Stream
-from seqba.models.packing import Packing
+from seqba.models.layers import DecoderLayer, ResidualStream, SelfAttentionLayer
+from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
 
 
@@ -130,10 +130,10 @@ class Transformer(nn.Module):
     def encode(self, source: Tensor) -> tuple[Tensor, Packing]:
         """Source (B, L) int64 → the encoder's packed output (N, D) and where its rows belong."""
         packing = self._packing(source, self.max_source_positions, "source")
-        stream = Stream(self.source_embedding(packing.pack(source), packing.positions))
+        stream = ResidualStream(self.source_embedding(packing.pack(source), packing.positions))
         for layer in self.encoder_layers:
             stream = layer(stream, packing)
-        return self.encoder_norm(stream.settle()), packing
+        return self.encoder_norm(stream.normalized()), packing
 
     def features(self, source: Tensor, previous: Tensor) -> Tensor:
         """The decoder's output at every target token.
@@ -150,10 +150,10 @@ class Transformer(nn.Module):
         """
         memory, memory_packing = self.encode(source)
         packing = self._packing(previous, self.max_target_positions, "target")
-        stream = Stream(self.target_embedding(packing.pack(previous), packing.positions))
+        stream = ResidualStream(self.target_embedding(packing.pack(previous), packing.positions))
         for layer in self.decoder_layers:
             stream = layer(stream, packing, memory, memory_packing)
-        hidden: Tensor = self.decoder_norm(stream.settle())
+        hidden: Tensor = self.decoder_norm(stream.normalized())
         return hidden
 
     def forward(self, source: Tensor, previous: Tensor) -> Tensor:

@@ -22,14 +22,14 @@ from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.packing import Packer, Planned
+from seqba.tasks.token_batches import Packer, Planned
 
 logger = logging.getLogger(__name__)
 
 
 @options
 class TranslationOptions:
-    """Which languages."""
+    """Options of the languages."""
 
     source_lang: str | None = option(
         None, "source language (default: from the data-bin's file names)", aliases=("-s",), metavar="SRC"
@@ -41,7 +41,7 @@ class TranslationOptions:
 
 @options
 class BleuOptions:
-    """Whether and how validation translates."""
+    """Options of translating the validation splits."""
 
     eval_bleu: bool = option(False, "translate the validation splits and measure BLEU as well")
     eval_bleu_args: str = option(
@@ -64,7 +64,7 @@ class BleuOptions:
 
 
 class TranslationModel(Protocol):
-    """What the loss asks of a model: hidden states at the predicted positions, and the output embedding (V, D)."""
+    """Interface of a model to the loss: hidden states at the predicted positions, and the output embedding (V, D)."""
 
     output_weight: Tensor
 
@@ -74,7 +74,7 @@ class TranslationModel(Protocol):
 
 
 class Translation:
-    """Sentence pairs in a data-bin.
+    """Translation of the sentence pairs in a data-bin.
 
     Args:
         data: the data-bin; several, separated by colons, take turns: epoch e trains on number (e - 1) mod n, and
