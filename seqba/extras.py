@@ -15,6 +15,9 @@ EXTRA_OF = {
     "matplotlib": "plot",
     "tensorboard": "tensorboard",
     "torch.utils.tensorboard": "tensorboard",
+    "transformers": "transformers",
+    "accelerate": "transformers",
+    "lightning": "lightning",
 }
 """Module → the extra of seqba that brings it."""
 
