@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from seqba.nn.dropout import drop, kept_scale
+from seqba.core.masks import drop, kept_scale
 from seqba.nn.kernels.lstm_cell import State
 from seqba.nn.kernels.one_mask_lstm import masked_lstm, suits_prepacking
 from seqba.nn.kernels.per_copy_lstm import per_copy_lstm
