@@ -64,6 +64,7 @@ MAY_IMPORT = {
         "training",
         *LEAVES,
     },
+    "integrations": {"core", *LEAVES},
     # The package's own face: what `import seqba` gives.
     "__init__": {"core", "distributed", "nn"},
 }

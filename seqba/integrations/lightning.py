@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch.optim import LBFGS, Optimizer
 
 from seqba.core import copies as passes_of
 from seqba.core.accumulator import whole_number
+from seqba.core.copy_passes import CopyPass
+from seqba.core.replicate import check_copies
 from seqba.extras import needed
 
 needed("lightning", "seqba.integrations.lightning")
@@ -54,8 +56,7 @@ class BatchAugmentation(Callback):
 
     def __init__(self, copies: int = 4, seed: int | None = None) -> None:
         self.copies = whole_number("copies", copies)
-        if self.copies < 1:
-            raise ValueError(f"copies is {copies}; it must be at least 1")
+        check_copies(self.copies)
         self.seed = None if seed is None else whole_number("seed", seed)
         self._without_copies: _AutomaticOptimization | None = None
 
@@ -67,7 +68,9 @@ class BatchAugmentation(Callback):
                 "for pass_ in seqba.copies(self, copies, update=…)"
             )
         if any(isinstance(optimizer, LBFGS) for optimizer in trainer.optimizers):
-            raise ValueError("BatchAugmentation doesn't go together with LBFGS, which asks for several gradients a step")
+            raise ValueError(
+                "BatchAugmentation doesn't go together with LBFGS, which asks for several gradients a step"
+            )
         if trainer.strategy.handles_gradient_accumulation:
             raise ValueError(
                 f"BatchAugmentation doesn't go together with {type(trainer.strategy).__name__}, which counts backwards "
@@ -104,20 +107,23 @@ class CopiesOptimization(_AutomaticOptimization):
 
     def __init__(self, without_copies: _AutomaticOptimization, copies: int, seed: int) -> None:
         super().__init__(without_copies.trainer)
-        vars(self).update(vars(without_copies))
+        self.__dict__.update(without_copies.__dict__)
         self.copies = copies
         self.seed = seed
 
     def _make_closure(self, kwargs: OrderedDict[str, Any], optimizer: Optimizer, batch_idx: int) -> CopiesClosure:
         trainer = self.trainer
 
-        def passes() -> Iterable[Any]:
+        def passes() -> Iterator[CopyPass]:
+            ends_update = not trainer.fit_loop._should_accumulate()
             return passes_of(
                 trainer.strategy.model,
                 self.copies,
                 update=trainer.global_step + 1,
                 micro_batch=batch_idx % trainer.accumulate_grad_batches,
                 seed=self.seed,
+                exchange=ends_update,
+                end_update=ends_update,
             )
 
         return CopiesClosure(
@@ -142,14 +148,16 @@ class CopiesClosure(Closure):
 
     def __init__(
         self,
-        passes: Callable[[], Iterable[Any]],
+        passes: Callable[[], Iterator[CopyPass]],
         copies: int,
         *,
         step_fn: Callable[[], ClosureResult],
         backward_fn: Callable[[Tensor], None] | None,
         zero_grad_fn: Callable[[], None] | None,
     ) -> None:
-        super().__init__(step_fn, None if backward_fn is None else lambda loss: backward_fn(loss / copies), zero_grad_fn)
+        super().__init__(
+            step_fn, None if backward_fn is None else lambda loss: backward_fn(loss / copies), zero_grad_fn
+        )
         self._passes = passes
 
     def closure(self, *args: Any, **kwargs: Any) -> ClosureResult:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from seqba.core import copies as passes_of
 from seqba.core.accumulator import described, whole_number
+from seqba.core.copy_passes import CopyPass
+from seqba.core.replicate import check_copies
 from seqba.extras import needed
 
 needed("transformers", "seqba.integrations.transformers")
@@ -64,8 +66,7 @@ def batch_augmented(trainer_class: type[Trainer], copies: int = 4, seed: int | N
     if issubclass(trainer_class, BatchAugmentationMixin):
         raise ValueError(f"{trainer_class.__name__} has {trainer_class.copies} copies already")
     copies = whole_number("copies", copies)
-    if copies < 1:
-        raise ValueError(f"copies is {copies}; it must be at least 1")
+    check_copies(copies)
     settings = {
         "copies": copies,
         "copies_seed": None if seed is None else whole_number("seed", seed),
@@ -101,13 +102,7 @@ class BatchAugmentationMixin(Trainer):
         progress = self._progress
         syncs = self.accelerator.sync_gradients
         loss = torch.zeros((), device=self.args.device)
-        for pass_ in passes_of(
-            model,
-            self.copies,
-            update=self.state.global_step + 1,
-            micro_batch=progress.micro_batch,
-            seed=self.args.seed if self.copies_seed is None else self.copies_seed,
-        ):
+        for pass_ in self._passes(model, ends_update=syncs):
             with self._exchange_put_off(model, syncs and not pass_.is_last), pass_:
                 # A dict of its own for each copy: `compute_loss` may take the labels out.
                 loss = loss + self._pass(model, dict(inputs), num_items_in_batch)
@@ -129,6 +124,21 @@ class BatchAugmentationMixin(Trainer):
         if self._progress is not None and ("loss" in logs or "train_loss" in logs):
             logs.update(self._progress.metrics())
         super().log(logs, *args, **kwargs)
+
+    def _passes(self, model: nn.Module, *, ends_update: bool) -> Iterator[CopyPass]:
+        micro_batch = self._progress.micro_batch
+        if self.is_deepspeed_enabled:  # its engine isn't known to the core, which asks other wrappers for the process
+            model = self.accelerator.unwrap_model(model)
+            micro_batch = micro_batch * self.accelerator.num_processes + self.accelerator.process_index
+        return passes_of(
+            model,
+            self.copies,
+            update=self.state.global_step + 1,
+            micro_batch=micro_batch,
+            seed=self.args.seed if self.copies_seed is None else self.copies_seed,
+            exchange=ends_update,
+            end_update=ends_update,
+        )
 
     def _pass(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
         self._losses_of_copy = 0
@@ -176,7 +186,9 @@ class BatchAugmentationMixin(Trainer):
             if size > 1:
                 raise ValueError(f"copies don't go together with {kind} parallelism (here {size}): take DDP or FSDP")
         if args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
-            raise ValueError(f"optim={args.optim.value} steps within the backward, of each copy: take another optimizer")
+            raise ValueError(
+                f"optim={args.optim.value} steps within the backward, of each copy: take another optimizer"
+            )
         if self.is_deepspeed_enabled:
             warnings.warn("copies under DeepSpeed weren't tried", stacklevel=3)
         if args.use_liger_kernel:
@@ -205,7 +217,9 @@ class BatchAugmentationCallback(TrainerCallback, ExportableState):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Begins to count, or goes on from the numbers of a checkpoint."""
         name = type(self).__name__
-        self._begin(**(state.stateful_callbacks.get(name, {"attributes": {}})["attributes"] if state.global_step else {}))
+        self._begin(
+            **(state.stateful_callbacks.get(name, {"attributes": {}})["attributes"] if state.global_step else {})
+        )
         state.stateful_callbacks[name] = self.state()  # a plain Trainer's checkpoint has none
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:

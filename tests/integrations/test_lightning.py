@@ -9,15 +9,14 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from rank_groups import Results, run_groups
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from toy_modules import CLIP, COPIES, Toy, distance, make_rows, make_trainer, on_two_processes, trained, weights
+from toy_modules import CLIP, COPIES, Toy, distance, make_loader, make_trainer, trained, weights
 
 import seqba
 from seqba.integrations.lightning import BatchAugmentation
 
 pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),
 ]
@@ -32,9 +31,8 @@ def by_hand(module: Toy, batches: list[Any], accumulated: int, max_norm: float |
     update = 0
     for number, batch in enumerate(batches):
         place = number % 5
-        loss = (lambda module, batch: module.loss(batch) / accumulated)
         key = {**KEY, "update": update + 1, "micro_batch": place % accumulated}
-        seqba.merged_gradient(module, batch, loss, **key)
+        seqba.merged_gradient(module, batch, lambda module, batch: module.loss(batch) / accumulated, **key)
         if place % accumulated == accumulated - 1 or place == 4:
             if max_norm:
                 assert nn.utils.clip_grad_norm_(module.parameters(), max_norm) > max_norm
@@ -84,16 +82,16 @@ def test_the_seed_of_the_noise_is_seed_everythings_or_its_own(monkeypatch: pytes
 
 def test_a_resumed_run_ends_as_the_whole_one(tmp_path: Path) -> None:
     def callbacks() -> list[lightning.Callback]:
-        keeping = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+        keeping = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}")
         return [BatchAugmentation(copies=COPIES, seed=5), keeping]
 
     whole, resumed = Toy(), Toy()
     options = {"accumulate_grad_batches": 2, "enable_checkpointing": True, "default_root_dir": tmp_path}
     trained(whole, callbacks=callbacks(), **options)
     torch.manual_seed(99)
-    trainer = trained(resumed, callbacks=callbacks(), path=tmp_path / "step=2.ckpt", **options)
+    trainer = trained(resumed, callbacks=callbacks(), path=tmp_path / "step=3.ckpt", **options)
     assert trainer.global_step == 6
-    assert len(resumed.batches) == 6 * COPIES
+    assert len(resumed.batches) == 5 * COPIES
     assert distance(whole, resumed) == 0
 
 
@@ -121,7 +119,7 @@ def test_callbacks_are_given_the_mean_loss_of_the_copies() -> None:
 def test_the_trainers_loop_is_given_back() -> None:
     trainer = make_trainer()
     before = trainer.fit_loop.epoch_loop.automatic_optimization
-    trainer.fit(Toy(), DataLoader(make_rows(), 4))
+    trainer.fit(Toy(), make_loader())
     assert trainer.fit_loop.epoch_loop.automatic_optimization is before
     assert trainer.global_step == 10
 
@@ -133,46 +131,44 @@ def test_a_fit_after_an_interrupted_one_has_copies_once() -> None:
 
     trainer = make_trainer()
     with pytest.raises(OSError, match="no more rows"):
-        trainer.fit(Broken(), DataLoader(make_rows(), 4))
+        trainer.fit(Broken(), make_loader())
     module = Toy()
-    trainer.fit(module, DataLoader(make_rows(), 4))
+    trainer.fit(module, make_loader())
     assert len(module.batches) == 10 * COPIES
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")
 def test_batches_without_a_loss_are_left_out() -> None:
     class Choosy(Toy):
         def training_step(self, batch: Any, number: int) -> Any:
             return None if number == 1 else super().training_step(batch, number)
 
     module = Choosy()
-    with pytest.warns(UserWarning, match="`training_step` returned `None`"):
-        trained(module)
+    trained(module)
     assert len(module.batches) == 8 * COPIES
 
 
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")  # said once a process
 def test_a_loss_for_some_copies_alone_is_refused() -> None:
     class Moody(Toy):
         def training_step(self, batch: Any, number: int) -> Any:
             loss = super().training_step(batch, number)
             return loss if len(self.batches) % COPIES else None
 
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="None for some copies"):  # noqa: PT030
+    with pytest.raises(ValueError, match="None for some copies"):
         trained(Moody())
 
 
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return run_groups(on_two_processes, [2], tmp_path_factory.mktemp("groups"))
-
-
 @pytest.mark.slow
-def test_two_processes_are_one_with_two_accumulated_batches(processes: Results) -> None:
+def test_two_processes_are_one_with_two_accumulated_batches(processes: list[dict[str, Any]]) -> None:
     apart = {}
-    first, second = (processes[2, rank] for rank in range(2))
+    first, second = ({name.removeprefix("lightning "): value for name, value in found.items()} for found in processes)
     assert first["processes"] == second["processes"] == 2
     for copies in (COPIES, 0):
         module = Toy()
-        trainer = trained(module, batch=2, copies=copies, accumulate_grad_batches=2, gradient_clip_val=CLIP)
+        trainer = trained(
+            module, loader=make_loader(2), copies=copies, accumulate_grad_batches=2, gradient_clip_val=CLIP
+        )
         assert torch.equal(first[f"weights {copies}"], second[f"weights {copies}"])
         assert first[f"steps {copies}"] == trainer.global_step == 10
         apart[copies] = float((first[f"weights {copies}"] - weights(module)).abs().max())
@@ -184,7 +180,9 @@ def test_two_processes_are_one_with_two_accumulated_batches(processes: Results) 
 def test_manual_optimization_is_refused() -> None:
     module = Toy()
     module.automatic_optimization = False
-    with pytest.raises(ValueError, match=r"manual optimization: write them in training_step, for pass_ in seqba.copies"):
+    with pytest.raises(
+        ValueError, match=r"manual optimization: write them in training_step, for pass_ in seqba.copies"
+    ):
         trained(module)
 
 

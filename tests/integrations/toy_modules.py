@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from seqba.distributed import Ranks
 from seqba.integrations.lightning import BatchAugmentation
@@ -64,9 +64,17 @@ def make_trainer(copies: int = COPIES, **options: Any) -> lightning.Trainer:
     return lightning.Trainer(**{**given, **options})
 
 
-def trained(module: Toy, *, batch: int = 4, copies: int = COPIES, path: Any = None, **options: Any) -> lightning.Trainer:
+def make_loader(batch: int = 4, rank: int = 0, size: int = 1) -> DataLoader[Any]:
+    """Every `size`-th batch from `rank` on."""
+    batches = list(BatchSampler(SequentialSampler(make_rows()), batch, drop_last=False))
+    return DataLoader(make_rows(), batch_sampler=batches[rank::size])
+
+
+def trained(
+    module: Toy, *, loader: DataLoader[Any] | None = None, copies: int = COPIES, path: Any = None, **options: Any
+) -> lightning.Trainer:
     trainer = make_trainer(copies, **options)
-    trainer.fit(module, DataLoader(make_rows(), batch), ckpt_path=path)
+    trainer.fit(module, loader or make_loader(), ckpt_path=path)
     return trainer
 
 
@@ -78,7 +86,7 @@ def distance(one: nn.Module, other: nn.Module) -> float:
     return float((weights(one) - weights(other)).abs().max())
 
 
-def on_two_processes(ranks: Ranks) -> dict[str, Any]:
+def trained_on_processes(ranks: Ranks) -> dict[str, Any]:
     """The weights after training on several processes, and which passes exchanged gradients."""
     os.environ.update(RANK=str(ranks.rank), LOCAL_RANK=str(ranks.rank), WORLD_SIZE=str(ranks.size))
     # As torchrun would have started them.
@@ -87,8 +95,11 @@ def on_two_processes(ranks: Ranks) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for copies in (COPIES, 0):
         module = Toy()
-        options = {"strategy": "ddp", "devices": ranks.size, "gradient_clip_val": CLIP}
-        trainer = trained(module, batch=2, copies=copies, **options)
+        # Lightning's own sampler deals out rows: other batches than one process has.
+        options = {"strategy": "ddp", "devices": ranks.size, "use_distributed_sampler": False}
+        trainer = trained(
+            module, loader=make_loader(2, ranks.rank, ranks.size), copies=copies, gradient_clip_val=CLIP, **options
+        )
         found[f"weights {copies}"] = weights(module)
         found[f"exchanges {copies}"] = module.exchanges
         found[f"steps {copies}"] = trainer.global_step

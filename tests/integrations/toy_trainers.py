@@ -128,7 +128,7 @@ def distance(one: nn.Module, other: nn.Module) -> float:
     return float((weights(one) - weights(other)).abs().max())
 
 
-def on_two_processes(ranks: Ranks) -> dict[str, Any]:
+def trained_on_processes(ranks: Ranks) -> dict[str, Any]:
     """The weights after training on several processes, and what was logged and exchanged."""
     os.environ.update(RANK=str(ranks.rank), LOCAL_RANK=str(ranks.rank), WORLD_SIZE=str(ranks.size))
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="0", LOCAL_WORLD_SIZE=str(ranks.size))
