@@ -65,7 +65,7 @@ class BatchAugmentation(Callback):
         if not pl_module.automatic_optimization:
             raise ValueError(
                 "BatchAugmentation has no passes to repeat under manual optimization: write them in training_step, "
-                "for pass_ in seqba.copies(self, copies, update=…)"
+                "for pass_ in seqba.copies(self.trainer.strategy.model, copies, update=…)"
             )
         if any(isinstance(optimizer, LBFGS) for optimizer in trainer.optimizers):
             raise ValueError(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
-from toy_modules import CLIP, COPIES, Toy, distance, make_loader, make_trainer, trained, weights
+from toy_modules import CLIP, COPIES, ByHand, Toy, distance, make_loader, make_trainer, trained, weights
 
 import seqba
 from seqba.integrations.lightning import BatchAugmentation
@@ -52,6 +52,13 @@ def test_updates_are_those_of_merged_gradient(accumulated: int, max_norm: float 
     assert trainer.global_step == (10 if accumulated == 1 else 6)
     assert distance(module, by_hand(Toy(), batches, accumulated, max_norm)) < 1e-6
     assert distance(module, Toy()) > 1e-2
+
+
+def test_passes_written_in_training_step_are_those_of_the_callback() -> None:
+    module, by_hand = Toy(), ByHand()
+    trained(module)
+    trained(by_hand, copies=0)
+    assert distance(module, by_hand) < 1e-7
 
 
 def test_copies_without_noise_change_nothing() -> None:
@@ -175,6 +182,7 @@ def test_two_processes_are_one_with_two_accumulated_batches(processes: list[dict
     assert first[f"exchanges {COPIES}"] == 10 * [*(COPIES - 1) * [False], True]
     assert apart[COPIES] < 1e-7
     assert apart[0] > 1e-4
+    assert first["by hand"] < 1e-7
 
 
 def test_manual_optimization_is_refused() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
+import seqba
 from seqba.distributed import Ranks
 from seqba.integrations.lightning import BatchAugmentation
 
@@ -43,6 +44,22 @@ class Toy(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.2)
+
+
+class ByHand(Toy):
+    """Writes its passes itself, as docs/lightning.md has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: tuple[Tensor, Tensor], number: int) -> None:
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        for pass_ in seqba.copies(self.trainer.strategy.model, COPIES, update=self.global_step + 1, seed=5):
+            with pass_:
+                self.manual_backward(self.loss(batch) / COPIES)
+        optimizer.step()
 
 
 def make_rows() -> TensorDataset:
@@ -104,4 +121,8 @@ def trained_on_processes(ranks: Ranks) -> dict[str, Any]:
         found[f"exchanges {copies}"] = module.exchanges
         found[f"steps {copies}"] = trainer.global_step
         found["processes"] = trainer.world_size
+    modules = Toy(), ByHand()
+    for module, copies in zip(modules, (COPIES, 0), strict=True):
+        trained(module, loader=make_loader(2, ranks.rank, ranks.size), copies=copies, **options)
+    found["by hand"] = distance(*modules)
     return found
