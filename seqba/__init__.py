@@ -1,6 +1,7 @@
 """Batch Augmentation for sequence models: M noisy copies of every example, one merged gradient per update."""
 
 from seqba import nn
+from seqba.checking.check import check
 from seqba.core import (
     Carry,
     RepeatingBatchSampler,
@@ -25,6 +26,7 @@ __all__ = [
     "RepeatingBatchSampler",
     "Step",
     "__version__",
+    "check",
     "copies",
     "current_noise",
     "finish_update",
