@@ -59,10 +59,10 @@ class LanguageModel(lightning.LightningModule):
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("text", type=Path)
-    sizes = {"copies": 4, "updates": 400, "batch": 32, "accumulation": 1, "seed": 1}
-    sizes |= {"layers": 2, "width": 128, "heads": 4, "context": 128}
-    for name, number in {**sizes, "dropout": 0.1, "lr": 2e-3}.items():
-        parser.add_argument(f"--{name}", type=type(number), default=number, help=f"({number})")
+    sizes = {"--layers": 2, "--width": 128, "--heads": 4, "--context": 128}
+    lengths = {"--copies": 4, "--updates": 400, "--batch": 32, "--accumulation": 1, "--seed": 1}
+    for name, number in {**sizes, **lengths, "--dropout": 0.1, "--lr": 2e-3}.items():
+        parser.add_argument(name, type=type(number), default=number, help=f"({number})")
     given = parser.parse_args()
     if not given.text.is_file():
         parser.error(f"no file {given.text}")
