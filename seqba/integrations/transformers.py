@@ -104,11 +104,11 @@ class BatchAugmentationMixin(Trainer):
         loss = torch.zeros((), device=self.args.device)
         for pass_ in self._passes(model, ends_update=syncs):
             with self._exchange_put_off(model, syncs and not pass_.is_last), pass_:
-                # A dict of its own for each copy: `compute_loss` may take the labels out.
+                # A dict of its own for each copy: a Trainer may take things out.
                 loss = loss + self._pass(model, dict(inputs), num_items_in_batch)
-        progress.count(inputs.get("labels"), self.copies)
+        progress.count(inputs.get("labels"))
         if syncs:
-            progress.add_up(self.accelerator)
+            progress.add_up(self.accelerator, self.copies)
         return loss
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -127,7 +127,7 @@ class BatchAugmentationMixin(Trainer):
 
     def _passes(self, model: nn.Module, *, ends_update: bool) -> Iterator[CopyPass]:
         micro_batch = self._progress.micro_batch
-        if self.is_deepspeed_enabled:  # its engine isn't known to the core, which asks other wrappers for the process
+        if self.is_deepspeed_enabled:  # the core knows whose rows are whose under DDP and FSDP, not in its engine
             model = self.accelerator.unwrap_model(model)
             micro_batch = micro_batch * self.accelerator.num_processes + self.accelerator.process_index
         return passes_of(
@@ -161,7 +161,7 @@ class BatchAugmentationMixin(Trainer):
 
     @contextmanager
     def _exchange_put_off(self, model: nn.Module, put_off: bool) -> Iterator[None]:
-        """Inside, where `put_off`, gradients stay on their process, and Accelerate expects a further backward."""
+        """Inside, where `put_off`, gradients stay on their process (FSDP's too), and Accelerate expects more."""
         if not put_off:
             yield
             return
@@ -216,10 +216,10 @@ class BatchAugmentationCallback(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Begins to count, or goes on from the numbers of a checkpoint."""
+        self._begin()
         name = type(self).__name__
-        self._begin(
-            **(state.stateful_callbacks.get(name, {"attributes": {}})["attributes"] if state.global_step else {})
-        )
+        if state.global_step and name in state.stateful_callbacks:
+            self._begin(**state.stateful_callbacks[name]["attributes"])
         state.stateful_callbacks[name] = self.state()  # a plain Trainer's checkpoint has none
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
@@ -230,19 +230,18 @@ class BatchAugmentationCallback(TrainerCallback, ExportableState):
         """A micro-batch ends that isn't its update's last."""
         self.micro_batch += 1
 
-    def count(self, labels: object, copies: int) -> None:
+    def count(self, labels: object) -> None:
         """Takes the labels of a micro-batch of this process: (B, T) tokens or (B,) classes; -100 counts nothing."""
         if isinstance(labels, Tensor):
             self.unit = "tokens" if labels.dim() > 1 else "rows"
             self._of_update.append(labels.ne(-100).sum())
-            self.copies = copies
 
-    def add_up(self, accelerator: Any) -> None:
+    def add_up(self, accelerator: Any, copies: int) -> None:
         """Adds the update's labels up over the processes; a conversation of all of them."""
         if self._of_update:
             counted = accelerator.reduce(torch.stack(self._of_update).sum())
             self.distinct = self.distinct + counted
-            self.processed = self.processed + self.copies * counted
+            self.processed = self.processed + copies * counted
             self._of_update = []
 
     def metrics(self) -> dict[str, int]:

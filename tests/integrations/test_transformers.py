@@ -156,11 +156,12 @@ def test_recomputed_layers_change_nothing(make_model: Any, reentrant: bool, tmp_
     assert distance(plain, recomputed) == 0
 
 
-def test_a_resumed_run_ends_as_the_whole_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_callbacks", [False, True])
+def test_a_resumed_run_ends_as_the_whole_one(with_callbacks: bool, tmp_path: Path) -> None:
     whole, resumed = make_marian(), make_marian()
     options = {"save_strategy": "steps", "save_steps": 2, "gradient_accumulation_steps": 2}
     trainer = trained(whole, tmp_path, **options)
-    again = make_trainer(resumed, tmp_path, **options)
+    again = make_trainer(resumed, tmp_path, restore_callback_states_from_checkpoint=with_callbacks, **options)
     (tmp_path / "checkpoint-2" / "rng_state.pth").unlink()
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert len(again.batches) == len(trainer.batches) // 2
@@ -274,6 +275,17 @@ def test_a_loss_in_the_class_that_is_given_is_divided(tmp_path: Path) -> None:
     trained(own, tmp_path, base=Own)
     trained(model, tmp_path, copies=0)
     assert distance(own, model) < 1e-6
+
+
+def test_a_trainer_may_take_things_out_of_a_batch(tmp_path: Path) -> None:
+    class Taking(Watched):
+        def training_step(self, model: nn.Module, inputs: Any, *args: Any) -> Tensor:
+            return super().training_step(model, {"labels": inputs.pop("labels"), **inputs}, *args)
+
+    taking, model = make_marian(), make_marian()
+    trained(taking, tmp_path, base=Taking)
+    trained(model, tmp_path)
+    assert distance(taking, model) == 0
 
 
 @pytest.mark.parametrize(
