@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Container
 from types import FrameType
-from typing import Any
 
 import torch
 
@@ -39,12 +38,10 @@ def find_owner(names: Container[int]) -> object:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code not in _BOUNDARIES:
         code = frame.f_code
-        first = code.co_varnames[0] if code.co_argcount else "self" if "self" in code.co_freevars else None
-        if first is not None:
-            candidate: Any = frame.f_locals.get(first)
+        first_argument = code.co_varnames[: min(code.co_argcount, 1)]
+        for variable in (*first_argument, "self") if "self" in code.co_freevars else first_argument:
+            candidate = frame.f_locals.get(variable)
             if id(candidate) in names:
                 return candidate
-            if first != "self" and "self" in code.co_freevars and id(frame.f_locals["self"]) in names:
-                return frame.f_locals["self"]
         frame = frame.f_back
     return OUTSIDE

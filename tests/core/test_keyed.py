@@ -262,6 +262,26 @@ def test_a_recomputed_function_whose_module_is_unknown_is_refused() -> None:
     assert relative_error(keyed_gradient(named, plan="looped"), keyed_gradient(named, plan="stacked")) < 1e-12
 
 
+def test_a_recomputed_function_inside_a_method_is_known_by_its_self() -> None:
+    class Closing(nn.Module):
+        def __init__(self, recompute: bool) -> None:
+            super().__init__()
+            self.p = 0.3
+            self.layer = nn.Linear(8, 8)
+            self.recompute = recompute
+
+        def forward(self, x: Tensor) -> Tensor:
+            function = lambda y: F.dropout(torch.tanh(y), self.p, self.training)  # noqa: E731
+            x = self.layer(x)
+            return checkpoint(function, x, use_reentrant=False) if self.recompute else function(x)
+
+    torch.manual_seed(1)
+    model = Closing(recompute=False).double()
+    expected = keyed_gradient(model, plan="looped")
+    model.recompute = True
+    assert torch.equal(keyed_gradient(model, plan="looped"), expected)
+
+
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own tracing
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["nn.Dropout", "attention", "drop path", "diffusion"])

@@ -90,6 +90,19 @@ class LayerDrop(nn.Module):
         return x
 
 
+class Shared(nn.Module):
+    """Noise that is made for all rows alike: on a table of positions, and a number for each of five features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, LENGTH, WIDTH))
+        self.leave = nn.Linear(WIDTH, WIDTH)
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.dropout(x + nn.functional.dropout(self.positions, 0.3))) * torch.rand(LENGTH, 1)
+
+
 class Checkpointed(nn.Module):
     """Layers that are checkpointed inside the model's own forward, and noise in a function inside a method."""
 
@@ -148,6 +161,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "Transformer, time first": lambda: Translator(batch_first=False),
     "drop path": DropPath,
     "LayerDrop": LayerDrop,
+    "noise for all rows": Shared,
     "a latent": lambda: Around(_sampled),
     "diffusion": lambda: Around(_diffused),
     "bernoulli and rand": lambda: Around(_masked),
