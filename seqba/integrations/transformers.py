@@ -16,7 +16,8 @@ from seqba.core.copy_passes import CopyPass
 from seqba.core.replicate import check_copies
 from seqba.extras import needed
 
-needed("transformers", "seqba.integrations.transformers")
+for package in ("transformers", "accelerate"):
+    needed(package, "seqba.integrations.transformers")
 
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments  # noqa: E402
 from transformers.trainer_callback import ExportableState  # noqa: E402
