@@ -9,6 +9,7 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from toy_modules import CLIP, COPIES, ByHand, Toy, distance, make_loader, make_trainer, trained, weights
 
@@ -59,6 +60,18 @@ def test_passes_written_in_training_step_are_those_of_the_callback() -> None:
     trained(module)
     trained(by_hand, copies=0)
     assert distance(module, by_hand) < 1e-7
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_and_its_scaler_stay_lightnings(precision: str) -> None:
+    def trained_with(**options: Any) -> Toy:
+        module = Toy()
+        trained(module, accumulate_grad_batches=2, gradient_clip_val=CLIP, **options)
+        return module
+
+    scaler = torch.amp.GradScaler("cpu") if precision == "16-mixed" else None
+    mixed = trained_with(plugins=[MixedPrecision(precision, "cpu", scaler=scaler)])
+    assert 0 < distance(mixed, trained_with()) < 1e-3
 
 
 def test_copies_without_noise_change_nothing() -> None:

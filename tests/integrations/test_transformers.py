@@ -106,6 +106,13 @@ def test_accumulated_batches_are_the_micro_batches_of_a_grid(tmp_path: Path) -> 
     assert distance(model, other) < 2e-6
 
 
+def test_mixed_precision_stays_the_trainers(tmp_path: Path) -> None:
+    mixed, model = make_marian(), make_marian()
+    trained(mixed, tmp_path, bf16=True)
+    trained(model, tmp_path)
+    assert 0 < distance(mixed, model) < 1e-3
+
+
 def test_copies_without_noise_change_nothing(tmp_path: Path) -> None:
     one, plain = make_marian(dropout=0.0), make_marian(dropout=0.0)
     losses = [
