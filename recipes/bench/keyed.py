@@ -10,11 +10,12 @@ of Multi30k, vocabulary 8,000, torch's fused attention. Sides, each in its own p
     looped      merged_gradient(keyed=True), one copy per pass
     stacked     merged_gradient(keyed=True), all copies in one pass
 
-"time" is the median over rounds of the time over plain's in the same round, "memory" the peak of the process over
-plain's. With --attention-dropout above 0 a keyed pass computes attention without the fused kernel, whose noise has no
-key; on a CPU torch does so too.
+"time" is the median over rounds of the time over plain's in the same round; "work" the same of processor seconds, over
+all threads, which tells more where others use the machine; "memory" the peak of the process over plain's. With
+--attention-dropout above 0 a keyed pass computes attention without the fused kernel, whose noise has no key; on a CPU
+torch does so too.
 
-Expectation: copies and looped at most 1.05 in time, and at most 1 in memory: a mask is a byte an element.
+Expectation: copies and looped at most 1.05 in time and work, and at most 1 in memory: a mask is a byte an element.
 
 Needs transformers (pip install -e .[bench]).
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from time import process_time
 from typing import Any
 
 import torch
@@ -36,8 +38,8 @@ BATCHES = 4
 SIDES = ("plain", "copies", "looped", "stacked")
 
 
-def build_side(spec: Mapping[str, Any]) -> Callable[[int], float]:
-    """A child's measurement: seconds until the gradients of M copies are there."""
+def build_side(spec: Mapping[str, Any]) -> Callable[[int], list[float]]:
+    """A child's measurement: seconds until the gradients of M copies are there, by the clock and of processors."""
     from marian import build_marian, mean_loss, plain_backward  # so that --help needs no transformers
 
     torch.manual_seed(1)
@@ -57,9 +59,11 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], float]:
         else:
             seqba.merged_gradient(model, batch, mean_loss, copies=copies, plan=side, update=number, keyed=True)
 
-    def measure(number: int) -> float:
+    def measure(number: int) -> list[float]:
         model.zero_grad()
-        return seconds(lambda: work(number))
+        begin = process_time()
+        elapsed = seconds(lambda: work(number))
+        return [elapsed, process_time() - begin]
 
     return measure
 
@@ -77,11 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     common = {name: getattr(options, name) for name in ("size", "copies", "attention_dropout", "max_tokens", "threads")}
     specs = {side: {**common, "side": side, "keep_memory": True} for side in SIDES}
     answers, peaks = take_turns(__file__, specs, options.rounds)
+    clock, processors = ({side: [answer[i] for answer in answers[side]] for side in SIDES} for i in range(2))
     rows: list[Row] = [
         {
             "side": side,
-            "s/update": statistics.median(answers[side]),
-            "time": median_ratio(answers[side], answers["plain"]),
+            "s/update": statistics.median(clock[side]),
+            "time": median_ratio(clock[side], clock["plain"]),
+            "work": median_ratio(processors[side], processors["plain"]),
             "peak MB": peaks[side],
             "memory": peaks[side] / peaks["plain"],
         }

@@ -70,7 +70,9 @@ class UnkeyedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+    arguments = func._schema.arguments
+    named = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    named |= {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
     if any(isinstance(value, torch.Generator) for value in named.values()):
         return False
     return not any(name in named and named[name] in off for name, off in _OFF.items())

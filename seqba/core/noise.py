@@ -142,7 +142,8 @@ class Noise:
         alike, and what `seqba.keyed` doesn't reach. Numbers that are drawn from them count as a draw of this pass, and
         `drew_ordinary` tells of them.
         """
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        devices = [torch.cuda.current_device()] if is_used else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(_mix(self.seed, self.update, self.micro_batch, self.copies[0], _digest("ordinary noise")))
             seeded = _generator_states(devices)

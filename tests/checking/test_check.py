@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import seqba
 from seqba.checking.report import Report
+from seqba.checking.unkeyed import UnkeyedDraw, UnkeyedDraws
 from seqba.checking.untouched import untouched
 
 
@@ -110,6 +111,25 @@ def test_what_is_wrong_is_named_with_advice(model: Callable[[], nn.Module], loss
     assert not report.is_fine
     for message in told:
         assert re.search(message, str(report)), str(report)
+
+
+def test_only_operations_that_draw_without_a_generator_are_noted() -> None:
+    x, model = torch.ones(4, 4), nn.Identity()
+    query = torch.ones(1, 1, 2, 4)
+    with UnkeyedDraws({id(model): "here"}) as doctor:
+        torch.native_dropout(x, 0.5, False)
+        torch.rrelu(x, 0.1, 0.3, False)
+        nn.functional.scaled_dot_product_attention(query, query, query, dropout_p=0.0)
+        torch.rand(3, generator=torch.Generator())
+        torch.empty(3).normal_(generator=torch.Generator())
+        assert doctor.found() == ()
+        for _ in range(2):
+            torch.native_dropout(x, 0.5, True)
+        (lambda module: torch.rand(3))(model)
+    assert doctor.found() == (
+        UnkeyedDraw("", "", "aten.native_dropout", 2),
+        UnkeyedDraw("here", "Identity", "aten.rand", 1),
+    )
 
 
 def test_the_report_is_an_object() -> None:

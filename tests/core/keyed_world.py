@@ -8,12 +8,19 @@ import torch
 import torch.distributed as dist
 from foreign_models import gradient, make_model, make_rows, square_loss
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import seqba
 from seqba.distributed import Ranks
 
 NAMES = ("nn.Dropout", "Transformer", "Transformer, time first", "drop path", "LayerDrop", "diffusion")
+
+
+def on_processes(ranks: Ranks) -> dict[str, Any]:
+    """All that follows."""
+    return on_ranks(ranks) | on_wrapped_ranks(ranks)
 
 
 def on_ranks(ranks: Ranks) -> dict[str, Any]:
@@ -35,6 +42,9 @@ def on_wrapped_ranks(ranks: Ranks) -> dict[str, Any]:
     for pass_ in seqba.copies(looped, 3, update=3):
         with pass_:
             (square_loss(looped, rows) / 3).backward()
+    sharded = fully_shard(make_model("Transformer"), mesh=DeviceMesh.from_group(ranks.group, "cpu"))
+    seqba.merged_gradient(sharded, rows, square_loss, copies=3, update=3, keyed=True, plan="looped")
+    whole = [parameter.grad.full_tensor().flatten() for parameter in sharded.parameters()]
     alone, none = wrapped(ranks)
     for pass_ in seqba.copies(alone, 3, update=3, exchange=False):
         with pass_:
@@ -42,6 +52,7 @@ def on_wrapped_ranks(ranks: Ranks) -> dict[str, Any]:
     return {
         "merged": gradient(merged),
         "copies": gradient(looped),
+        "sharded": torch.cat(whole),
         "messages": len(messages),
         "messages without exchange": len(none),
     }

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from foreign_models import MODELS, Around, Checkpointed, LayerDrop, gradient, make_model, make_rows, square_loss
-from keyed_world import on_ranks, on_wrapped_ranks
-from rank_groups import run_groups
+from keyed_world import NAMES, on_processes
+from rank_groups import Results, run_groups
 from small_network import relative_error
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -363,26 +362,34 @@ def test_the_loss_may_be_given_to_another_backward() -> None:
         keyed_gradient(model, backward=3)
 
 
-@pytest.mark.slow
-def test_processes_that_share_the_copies_draw_what_one_does(tmp_path: Path) -> None:
-    for (_, _), found in run_groups(on_ranks, [2], tmp_path).items():
-        for name, value in found.items():
-            expected = keyed_gradient(make_model(name), plan="stacked")
-            assert relative_error(value, expected) < 1e-12, name
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return run_groups(on_processes, [2], tmp_path_factory.mktemp("groups"))
 
 
 @pytest.mark.slow
-def test_processes_under_data_parallel_draw_what_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_processes_that_share_the_copies_draw_what_one_does(processes: Results, name: str) -> None:
+    expected = keyed_gradient(make_model(name), plan="stacked")
+    for found in processes.values():
+        assert relative_error(found[name], expected) < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["merged", "copies", "sharded"])
+def test_processes_with_rows_of_their_own_have_the_mean_of_what_one_draws(processes: Results, way: str) -> None:
     own = []
     for rank in range(2):
         model = make_model("Transformer")
-        seqba.merged_gradient(
-            model, make_rows(seed=rank), square_loss, copies=3, update=3, micro_batch=rank, keyed=True
-        )
+        key = {"update": 3, "micro_batch": rank}
+        seqba.merged_gradient(model, make_rows(seed=rank), square_loss, copies=3, keyed=True, **key)
         own.append(gradient(model))
-    expected = torch.stack(own).mean(0)
-    for found in run_groups(on_wrapped_ranks, [2], tmp_path).values():
-        assert relative_error(found["merged"], expected) < 1e-12
-        assert relative_error(found["copies"], expected) < 1e-12
+    for found in processes.values():
+        assert relative_error(found[way], torch.stack(own).mean(0)) < 1e-12
+
+
+@pytest.mark.slow
+def test_only_the_last_pass_exchanges_gradients_and_only_if_it_shall(processes: Results) -> None:
+    for found in processes.values():
         assert found["messages"] == 1
         assert found["messages without exchange"] == 0
