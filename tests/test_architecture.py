@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "data": LEAVES,
     "tasks": {"core", "nn", "data", *LEAVES},
     "decoding": {"nn", "data", *LEAVES},
+    "statistics": {"core", *LEAVES},
     "plotting": {"data", *LEAVES},
     "evaluation": {"core", "nn", "models", "data", *LEAVES},  # core: the views of test-time augmentation are keyed
     "training": {
@@ -47,6 +48,7 @@ MAY_IMPORT = {
         "tasks",
         "decoding",
         "evaluation",
+        "statistics",
         *LEAVES,
     },
     "cli": {
@@ -61,6 +63,7 @@ MAY_IMPORT = {
         "decoding",
         "evaluation",
         "plotting",
+        "statistics",
         "training",
         *LEAVES,
     },

@@ -1,0 +1,21 @@
+"""What copies are worth, for any model and loss: the variance of a gradient split in two, correlations, advice."""
+
+from seqba.statistics.advice import Advice, PassCosts, advise
+from seqba.statistics.correlations import Correlations, Related, measure_correlations
+from seqba.statistics.gradients import ExampleGradients, Gradient, pearson
+from seqba.statistics.split import Estimate, VarianceSplit, measure_split
+
+__all__ = [
+    "Advice",
+    "Correlations",
+    "Estimate",
+    "ExampleGradients",
+    "Gradient",
+    "PassCosts",
+    "Related",
+    "VarianceSplit",
+    "advise",
+    "measure_correlations",
+    "measure_split",
+    "pearson",
+]
