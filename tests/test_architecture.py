@@ -164,7 +164,7 @@ def imports_of(module: str, seen: set[str]) -> set[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "interactive", "eval_lm", "eval_image", "average_checkpoints", "score", "preprocess"],
+    ["generate", "interactive", "eval_lm", "eval_image", "average_checkpoints", "score", "preprocess", "measure"],
 )
 def test_commands_but_training_know_nothing_of_it(command: str) -> None:
     found = imports_of(f"seqba.cli.{command}", set())

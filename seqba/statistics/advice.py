@@ -114,7 +114,7 @@ class Advice:
         bounds = (signal - margin, signal + margin) if math.isfinite(margin) else (signal, signal)
         return CopiesAdvice(
             copies=copies,
-            examples=_worth(self.split.ratio, copies),
+            examples=worth_of_copies(self.split.ratio, copies),
             noise_left=1 / copies,
             updates=updates,
             updates_range=(self._updates(copies, bounds[0]), self._updates(copies, bounds[1])),
@@ -280,8 +280,8 @@ def advise(
     return Advice(split, batch_examples, tuple(sorted(set(copies))), tuple(costs), read_s)
 
 
-def _worth(ratio: Estimate, copies: int) -> Estimate:
-    """(1 + r)/(1 + r/M) for r = S_w/S_b; a negative estimate of it counts as 0."""
+def worth_of_copies(ratio: Estimate, copies: int) -> Estimate:
+    """B_eq/B = (1 + r)/(1 + r/M) for r = S_w/S_b: M copies in examples. A negative estimate of r counts as 0."""
     if math.isinf(ratio.value):
         return Estimate(float(copies))
     r = max(ratio.value, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -213,7 +213,7 @@ def solve_sums(q1: float, q2: float, q3: float, *, groups: int, members: int) ->
 
 def measure_split(
     model: nn.Module,
-    examples: Sequence[Batch],
+    examples: Iterable[Batch],
     loss_fn: LossFunction[Batch],
     *,
     draws: int = 4,

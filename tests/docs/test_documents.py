@@ -21,7 +21,10 @@ from seqba.cli.fairseq_options import INFERENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data_prep" / "README.md"])
-COMMANDS = ("train", "preprocess", "generate", "interactive", "eval-lm", "eval-image", "score", "average-checkpoints")
+COMMANDS = (
+    *("train", "preprocess", "generate", "interactive", "eval-lm", "eval-image", "score", "average-checkpoints"),
+    *("plot", "measure", "advise"),
+)
 FOLDERS = ("seqba", "recipes", "tests", "docs", "data_prep")
 
 OF_OTHERS = {
