@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-import seqba
+from seqba import __version__
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.output import warn_on_stderr
@@ -161,7 +161,7 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
         hint = "; try --batch-norm running" if "per channel" in str(error) else ""
         raise UserError(f"{options.path} can't be measured: {error}{hint}") from None
     about = {
-        "version": seqba.__version__,
+        "version": __version__,
         "path": options.path,
         "data": trained.data,
         "subset": options.gen_subset,
