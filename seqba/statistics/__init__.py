@@ -1,12 +1,15 @@
 """What copies are worth, for any model and loss: the variance of a gradient split in two, correlations, advice."""
 
 from seqba.statistics.advice import Advice, PassCosts, advise
+from seqba.statistics.cells import CellSplit, CellWatch
 from seqba.statistics.correlations import Correlations, Related, measure_correlations
 from seqba.statistics.gradients import ExampleGradients, Gradient, pearson
 from seqba.statistics.split import Estimate, VarianceSplit, measure_split
 
 __all__ = [
     "Advice",
+    "CellSplit",
+    "CellWatch",
     "Correlations",
     "Estimate",
     "ExampleGradients",

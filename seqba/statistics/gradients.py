@@ -121,14 +121,14 @@ class ExampleGradients(Generic[Batch]):
 
 def squared_norm(parts: Sequence[Tensor]) -> float:
     """Σ x² over all elements, added up in float64."""
-    norms = [torch.linalg.vector_norm(part, dtype=_wide(part)).square() for part in parts]
-    return sum(float(norm) for norm in norms)
+    norms = [torch.linalg.vector_norm(part, dtype=_wide(part)) for part in parts]
+    return float(torch.stack(norms).square().sum())
 
 
 def inner_product(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     """Σ x·y over all elements, added up in float64."""
-    pairs = zip(one, other, strict=True)
-    return sum(float((x.to(_wide(x)) * y.to(_wide(y))).sum()) for x, y in pairs)
+    products = [(x.to(_wide(x)) * y.to(_wide(y))).sum() for x, y in zip(one, other, strict=True)]
+    return float(torch.stack(products).sum())
 
 
 def pearson(one: Gradient, other: Gradient) -> float:
@@ -160,4 +160,4 @@ def _wide(part: Tensor) -> torch.dtype:
 
 
 def _total(parts: Sequence[Tensor]) -> float:
-    return sum(float(part.sum(dtype=_wide(part))) for part in parts)
+    return float(torch.stack([part.sum(dtype=_wide(part)) for part in parts]).sum())
