@@ -143,6 +143,8 @@ def _is_of(value: Any, annotation: Any) -> bool:
         return any(_is_of(value, each) for each in typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
         return isinstance(value, tuple) and all(_is_of(each, typing.get_args(annotation)[0]) for each in value)
+    if typing.get_origin(annotation) is typing.Literal:
+        return value in typing.get_args(annotation)
     return type(value) is annotation or (annotation is float and type(value) is int)
 
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "core": set(),
     "runtime": set(),
     "distributed": {"core", "runtime", *LEAVES},
-    "checkpoints": {"core", "distributed", "models", "data", *LEAVES},
+    "checkpoints": {"core", "distributed", "models", "data", "tasks", *LEAVES},
     "nn": {"core", *LEAVES},
     "models": {"core", "nn", *LEAVES},
     "data": LEAVES,

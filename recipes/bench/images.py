@@ -48,8 +48,8 @@ from seqba.data.cifar import CIFAR10
 from seqba.data.image_batch import ImageBatch
 from seqba.data.images import open_images
 from seqba.errors import UserError
+from seqba.models.config import ImageClassifierConfig
 from seqba.models.image_networks import build_network
-from seqba.models.options import ImageClassifierOptions
 from seqba.plotting.picture import COLOURS, Frame, Series, check_output, draw
 from seqba.runtime.devices import to_device
 from seqba.tasks.image_views import View, ViewOptions, training_view
@@ -142,7 +142,7 @@ def look(view: View, batch: ImageBatch, spec: Mapping[str, Any], number: int) ->
 
 
 def network(name: str) -> nn.Module:
-    return build_network(name, ImageClassifierOptions(), CLASSES, SIDES[name])
+    return build_network(name, ImageClassifierConfig(), CLASSES, SIDES[name])
 
 
 def products_of(model: nn.Module, side: int) -> list[tuple[int, int, int, bool]]:

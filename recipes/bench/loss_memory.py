@@ -27,7 +27,7 @@ from workload import SIZES, SMOOTHING, build_ours, fused_loss, training_batches
 from seqba import merged_gradient
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch
-from seqba.models import Transformer
+from seqba.models.transformer import Transformer
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
 

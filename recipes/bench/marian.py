@@ -8,7 +8,7 @@ from workload import DROPOUT, SMOOTHING, VOCABULARY, Size
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch
-from seqba.models import Transformer
+from seqba.models.transformer import Transformer
 
 
 def build_marian(

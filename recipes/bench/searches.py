@@ -17,7 +17,7 @@ from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import find_languages, open_pairs
 from seqba.decoding.beam import beam_search
 from seqba.decoding.options import SearchOptions
-from seqba.models import Transformer
+from seqba.models.transformer import Transformer
 
 BEAM = 4
 LOWERED = 100.0

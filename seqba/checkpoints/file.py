@@ -22,9 +22,8 @@ from torch import Tensor
 from seqba.checkpoints.archive import open_archive, unreadable
 from seqba.data.files import atomic_write
 from seqba.errors import UserError
-from seqba.models.architectures import (
-    ARCHITECTURES,
-)
+from seqba.models.config import DecoderConfig
+from seqba.models.families import ARCHITECTURES, FAMILIES
 
 FIRST_KEY_VERSION = 1
 """What drew the noise of checkpoints that don't say which `seqba.core.noise.KEY_VERSION` they are of."""
@@ -115,8 +114,8 @@ def _say_what_older_versions_left_out(cfg: dict[str, Any]) -> None:
     """Adds to a checkpoint's cfg what was a constant when it was written."""
     cfg.setdefault("key_version", FIRST_KEY_VERSION)
     options = model_options(cfg)
-    known = ARCHITECTURES.get(str(cfg["model"].get("arch"))) if options else None
-    if known is not None and "first_position" in known.fields:
+    family = FAMILIES.get(ARCHITECTURES.get(str(cfg["model"].get("arch")), "")) if options else None
+    if family is not None and issubclass(family.config, DecoderConfig):
         options.setdefault("first_position", 0)
 
 

@@ -13,29 +13,8 @@ from torch import Tensor, nn
 from seqba.checkpoints.file import count_updates, read_checkpoint
 from seqba.distributed import cut_like
 from seqba.errors import UserError
-from seqba.models.architectures import (
-    ARCHITECTURES,
-    build_awd_lstm,
-    build_image_classifier,
-    build_transformer,
-    build_transformer_lm,
-)
-from seqba.models.awd_lstm import AWDLSTM
-from seqba.models.classifier import ImageClassifier
-from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
-from seqba.models.transformer import Transformer
-from seqba.models.transformer_lm import TransformerLM
-from seqba.options import options_from
-
-Model = Transformer | TransformerLM | AWDLSTM | ImageClassifier
-
-
-READERS = {
-    "translation": "seqba-generate",
-    "language_modeling": "seqba-eval-lm",
-    "image_classification": "seqba-eval-image",
-}
-
+from seqba.models.families import family_of
+from seqba.tasks.registry import TASKS
 
 SIZES = ("source_vocabulary", "target_vocabulary", "vocabulary", "classes", "image_size")
 """What a task says of its data that a model is made for."""
@@ -53,28 +32,20 @@ class LoadedModel:
         updates: how many updates it had seen.
     """
 
-    model: Model
+    model: nn.Module
     cfg: Mapping[str, Any]
     task_state: Mapping[str, Any]
     updates: int
 
 
-def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Model:
+def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> nn.Module:
     """The model that `cfg["model"]` and what the task says of its data describe, with fresh weights."""
     options = model_cfg["options"]
     sizes = {name: task_state[name] for name in SIZES if name in task_state}
     if any(type(size) is not int or not 0 < size < 1 << 31 for size in sizes.values()):
         raise ValueError(f"sizes of the data are {sizes}")
-    family = ARCHITECTURES[model_cfg["arch"]].family
-    if family == "transformer_lm":
-        return build_transformer_lm(options_from(TransformerLMOptions, options), task_state["vocabulary"])
-    if family == "awd_lstm":
-        return build_awd_lstm(options_from(AWDLSTMOptions, options), task_state["vocabulary"])
-    if family == "image_classifier":
-        image_options = options_from(ImageClassifierOptions, options)
-        return build_image_classifier(model_cfg["arch"], image_options, task_state["classes"], task_state["image_size"])
-    vocabularies = (sizes["source_vocabulary"], sizes["target_vocabulary"])
-    return build_transformer(options_from(TransformerOptions, options), *vocabularies)
+    family = family_of(model_cfg["arch"])
+    return family.build(model_cfg["arch"], family.read(options), sizes)
 
 
 def load_model(
@@ -99,7 +70,7 @@ def load_model(
     state = read_checkpoint(path)
     own = state["task_state"].get("task")
     if task is not None and own != task:
-        reader = f"; it is of {own}: use {READERS[own]}" if isinstance(own, str) and own in READERS else ""
+        reader = f"; it is of {own}: use {TASKS[own].reader}" if isinstance(own, str) and own in TASKS else ""
         article = "an" if task[0] in "aeiou" else "a"
         raise UserError(f"checkpoint {path} is not of {article} {task.replace('_', ' ')} run{reader}")
     try:

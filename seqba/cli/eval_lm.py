@@ -6,9 +6,9 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.arguments import Parser, read_options
@@ -23,6 +23,7 @@ from seqba.evaluation.perplexity import MAX_TOKENS, BlockScoring, Scored, Scored
 from seqba.evaluation.stream_perplexity import StreamScoring, score_streams
 from seqba.extras import progress_bar
 from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.families import ARCHITECTURES
 from seqba.models.transformer_lm import TransformerLM
 from seqba.options import flag_of, option, options, options_from
 from seqba.runtime.devices import choose_device
@@ -130,7 +131,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dictionary = _open_dictionary(namespace.data, loaded, options)
     corpus = open_monolingual(namespace.data, options.gen_subset, dictionary)
     start = time.perf_counter()
-    tally = _score(_scorer(loaded, corpus, options, vars(namespace)), corpus.tokens, dictionary, options)
+    arch = loaded.cfg["model"]["arch"]
+    if ARCHITECTURES[arch] not in SCORE_BY_FAMILY:
+        raise UserError(f"--path names a {arch}, which is no language model")
+    if options.bf16:
+        loaded.model.bfloat16()
+    scored = SCORE_BY_FAMILY[ARCHITECTURES[arch]](loaded, corpus, options, vars(namespace))
+    tally = _add_up(scored, corpus.tokens, dictionary, options)
     elapsed_s = time.perf_counter() - start
     if not math.isfinite(tally.log_probability):
         raise UserError(
@@ -167,21 +174,35 @@ def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalOptions) -> 
     return dictionary
 
 
-def _scorer(loaded: LoadedModel, corpus: Corpus, options: EvalOptions, given: Collection[str]) -> Scored:
-    """The way of the model's family to score a text; `given` are the options that stood on the command line."""
-    model = loaded.model.bfloat16() if options.bf16 else loaded.model
-    if isinstance(model, TransformerLM):
-        return score_blocks(model, corpus, _block_scoring(loaded, options, given))
-    if isinstance(model, AWDLSTM):
-        return score_streams(model, corpus, _stream_scoring(loaded, options, given))
-    raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which is no language model")
+def _score_blocks(loaded: LoadedModel, corpus: Corpus, options: EvalOptions, given: Collection[str]) -> Scored:
+    """Scores with a Transformer, as asked for, and for the rest as it was trained; options of streams are refused."""
+    _refuse(given, ("bptt",), "recurrent models; a Transformer has --tokens-per-sample")
+    trained = _trained_with(BlockOptions, "blocks", loaded, options)
+    scoring = BlockScoring(
+        tokens_per_sample=options.tokens_per_sample or trained.tokens_per_sample,
+        break_mode=options.sample_break_mode or trained.sample_break_mode,
+        add_bos=trained.add_bos_token,
+        context_window=options.context_window,
+        max_tokens=batch_tokens(options.max_tokens, options.batch_size, MAX_TOKENS),
+        max_rows=options.batch_size,
+        skip_overlong=options.skip_invalid_size_inputs_valid_test,
+    )
+    return score_blocks(cast(TransformerLM, loaded.model), corpus, scoring)
 
 
-def _stream_scoring(loaded: LoadedModel, options: EvalOptions, given: Collection[str]) -> StreamScoring:
-    """What was asked for, and for the rest what the model was trained with; options of blocks are refused."""
+def _score_streams(loaded: LoadedModel, corpus: Corpus, options: EvalOptions, given: Collection[str]) -> Scored:
+    """Scores with an AWD-LSTM, as asked for, and for the rest as it was trained; options of blocks are refused."""
     _refuse(given, ("max_tokens", *BLOCKS), "Transformers; a recurrent model has --batch-size and --bptt")
     trained = _trained_with(StreamOptions, "streams", loaded, options)
-    return StreamScoring(batch_size=options.batch_size or 1, bptt=options.bptt or trained.bptt)
+    scoring = StreamScoring(batch_size=options.batch_size or 1, bptt=options.bptt or trained.bptt)
+    return score_streams(cast(AWDLSTM, loaded.model), corpus, scoring)
+
+
+SCORE_BY_FAMILY: dict[str, Callable[[LoadedModel, Corpus, EvalOptions, Collection[str]], Scored]] = {
+    "transformer_lm": _score_blocks,
+    "awd_lstm": _score_streams,
+}
+"""For every family of language models: (checkpoint, text, options, names of those on the command line) → its scores."""
 
 
 def _trained_with(kind: type[TaskOptions], group: str, loaded: LoadedModel, options: EvalOptions) -> TaskOptions:
@@ -200,22 +221,7 @@ def _refuse(given: Collection[str], names: Sequence[str], owner: str) -> None:
             raise UserError(f"{flag_of(name)} is for {owner}")
 
 
-def _block_scoring(loaded: LoadedModel, options: EvalOptions, given: Collection[str]) -> BlockScoring:
-    """What was asked for, and for the rest what the model was trained with; options of streams are refused."""
-    _refuse(given, ("bptt",), "recurrent models; a Transformer has --tokens-per-sample")
-    trained = _trained_with(BlockOptions, "blocks", loaded, options)
-    return BlockScoring(
-        tokens_per_sample=options.tokens_per_sample or trained.tokens_per_sample,
-        break_mode=options.sample_break_mode or trained.sample_break_mode,
-        add_bos=trained.add_bos_token,
-        context_window=options.context_window,
-        max_tokens=batch_tokens(options.max_tokens, options.batch_size, MAX_TOKENS),
-        max_rows=options.batch_size,
-        skip_overlong=options.skip_invalid_size_inputs_valid_test,
-    )
-
-
-def _score(scored: Scored, tokens: int, dictionary: Dictionary, options: EvalOptions) -> Tally:
+def _add_up(scored: Scored, tokens: int, dictionary: Dictionary, options: EvalOptions) -> Tally:
     """Adds everything up, with a bar on stderr if that is a terminal, and prints each row if asked to."""
     tally = Tally()
     hidden = True if options.quiet or (options.output_word_probs and sys.stdout.isatty()) else None

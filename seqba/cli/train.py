@@ -13,15 +13,11 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import OF_OTHER_TASKS, UNSUPPORTED
 from seqba.errors import UserError
-from seqba.models.architectures import ARCHITECTURES
-from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
+from seqba.models.families import ARCHITECTURES, FAMILIES, family_of
 from seqba.options import flag_of
-from seqba.tasks.image_classification import ImageOptions
-from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.streams import StreamOptions
-from seqba.tasks.translation import TranslationOptions
-from seqba.training.bleu import BleuOptions
+from seqba.tasks.registry import TASKS, VARIANTS
+from seqba.tasks.translation import BleuOptions
 from seqba.training.options import (
     OWN_OPTIONS,
     CheckpointOptions,
@@ -33,7 +29,7 @@ from seqba.training.options import (
     TrainingOptions,
     ValidationOptions,
 )
-from seqba.training.recipe import DEFAULT_ARCH, KINDS, Kind, Recipe
+from seqba.training.recipe import Recipe
 from seqba.training.run import train
 
 PROGRAM = "seqba-train"
@@ -51,17 +47,11 @@ COMMON = {
 """What every run has, whatever its task."""
 
 SOME = {
-    "translation": TranslationOptions,
-    "BLEU in validation (translation)": BleuOptions,
-    "Transformer": TransformerOptions,
-    "blocks of text (language_modeling)": BlockOptions,
-    "Transformer without encoder (language_modeling)": TransformerLMOptions,
-    "running text (language_modeling)": StreamOptions,
-    "AWD-LSTM (language_modeling)": AWDLSTMOptions,
-    "pictures and their views (image_classification)": ImageOptions,
-    "image networks (image_classification)": ImageClassifierOptions,
+    title: options
+    for (_, family), variant in VARIANTS.items()
+    for title, options in {**variant.groups, FAMILIES[family].title: FAMILIES[family].options}.items()
 }
-"""What `KINDS` gives to some tasks and families of models alone."""
+"""What some tasks and families of models have alone."""
 
 
 def build_parser() -> Parser:
@@ -79,9 +69,9 @@ def build_parser() -> Parser:
         help="data-bin; several, separated by colons, take turns by epoch; for images a folder of pictures",
     )
     parser.add_argument(
-        "--task", default="translation", choices=tuple(DEFAULT_ARCH), help="what is learned (default: translation)"
+        "--task", default="translation", choices=tuple(TASKS), help="what is learned (default: translation)"
     )
-    defaults = ", ".join(f"{arch} for {task}" for task, arch in DEFAULT_ARCH.items())
+    defaults = ", ".join(f"{spec.default_arch} for {task}" for task, spec in TASKS.items())
     parser.add_argument(
         "--arch", "-a", choices=tuple(ARCHITECTURES), help=f"named sizes of a model (default: {defaults})"
     )
@@ -107,17 +97,17 @@ def read_recipe(given: argparse.Namespace) -> Recipe:
     Raises:
         UserError: for an option that the task or the architecture doesn't have, or a value out of range.
     """
-    arch = given.arch or DEFAULT_ARCH[given.task]
-    kind = _find_kind(given.task, arch)
-    _refuse_foreign(given, arch, kind)
+    arch = given.arch or TASKS[given.task].default_arch
+    _check_arch(given.task, arch)
+    _refuse_foreign(given, arch)
     return Recipe(
         task=given.task,
         data=given.data,
         arch=arch,
-        task_options=read_options(given, kind.task),
+        task_options=read_options(given, VARIANTS[given.task, ARCHITECTURES[arch]].options),
         batches=read_options(given, BatchOptions),
         criterion=read_options(given, CriterionOptions),
-        model=read_options(given, kind.model),
+        model=read_options(given, family_of(arch).options),
         bleu=read_options(given, BleuOptions),
         training=TrainingOptions(
             grid=read_options(given, GridOptions),
@@ -131,18 +121,18 @@ def read_recipe(given: argparse.Namespace) -> Recipe:
     )
 
 
-def _find_kind(task: str, arch: str) -> Kind:
-    kind = KINDS.get((task, ARCHITECTURES[arch].family))
-    if kind is None:
-        names = [name for name, other in ARCHITECTURES.items() if (task, other.family) in KINDS]
+def _check_arch(task: str, arch: str) -> None:
+    """Refuses an architecture that can't do the task."""
+    families = TASKS[task].variants
+    if ARCHITECTURES[arch] not in families:
+        names = [name for name, family in ARCHITECTURES.items() if family in families]
         raise UserError(f"{PROGRAM}: --arch {arch} is not for --task {task}; choose one of: {', '.join(names)}")
-    return kind
 
 
-def _refuse_foreign(given: argparse.Namespace, arch: str, chosen: Kind) -> None:
+def _refuse_foreign(given: argparse.Namespace, arch: str) -> None:
     """Refuses a given flag that only other tasks, families of models or optimizers have: it would do nothing."""
     for name in vars(given):  # in the order of the command line
-        if name not in ("data", "task", "arch") and not _has(chosen, name):
+        if name not in ("data", "task", "arch") and not _has(given.task, ARCHITECTURES[arch], name):
             instead = OF_OTHER_TASKS.get(name)
             raise UserError(
                 f"{PROGRAM}: {flag_of(name)} belongs to {_homes(name)}; this is --task {given.task} --arch {arch}"
@@ -155,16 +145,19 @@ def _refuse_foreign(given: argparse.Namespace, arch: str, chosen: Kind) -> None:
                 raise UserError(f"{PROGRAM}: {flag_of(name)} belongs to --optimizer {owner}, not {optimizer}")
 
 
-def _has(kind: Kind, name: str) -> bool:
-    return name not in kind.without and (name in _names(COMMON.values()) or name in _names(kind.groups))
+def _has(task: str, family: str, name: str) -> bool:
+    """Whether a task has an option, done by this family of models."""
+    variant = VARIANTS[task, family]
+    groups = (*COMMON.values(), *variant.groups.values(), FAMILIES[family].options)
+    return name not in variant.excluded_options and name in _names(groups)
 
 
 def _homes(name: str) -> str:
     """The tasks that have an option: `--task translation`; with their architectures where not all of them do."""
     homes = []
-    for task in DEFAULT_ARCH:
-        families = {family: _has(kind, name) for (owner, family), kind in KINDS.items() if owner == task}
-        archs = [arch for arch, each in ARCHITECTURES.items() if families.get(each.family, False)]
+    for task, spec in TASKS.items():
+        families = {family: _has(task, family, name) for family in spec.variants}
+        archs = [arch for arch, family in ARCHITECTURES.items() if families.get(family, False)]
         if archs:
             homes.append(f"--task {task}" + ("" if all(families.values()) else f" --arch {' or '.join(archs)}"))
     return ", or ".join(homes)

@@ -8,9 +8,9 @@ from functools import partial
 
 from seqba.models.alexnet import alexnet_bn
 from seqba.models.classifier import Fan, ImageClassifier, Norm
+from seqba.models.config import ImageClassifierConfig
 from seqba.models.densenet import densenet_bc
 from seqba.models.mobilenet import mobilenet_v1
-from seqba.models.options import ImageClassifierOptions
 from seqba.models.resnet import resnet_cifar, resnet_imagenet, wide_resnet
 from seqba.models.vgg import vgg16_bn
 from seqba.nn import GhostBatchNorm2d
@@ -21,12 +21,12 @@ class Network:
     """A named network.
 
     Attributes:
-        build: (classes, side of the pictures in pixels, norm, resolved options) → the model.
-        dropout: what the network has where nobody says otherwise; None for one without.
-        conv_init: likewise, what the variance of its initial weights goes by; None for one that leaves no choice.
+        build: (classes, side of the pictures in pixels, norm, configuration) → the model.
+        dropout: the network's own; None for one without.
+        conv_init: what the variance of the initial weights goes by; None for one that leaves no choice.
     """
 
-    build: Callable[[int, int, Norm, ImageClassifierOptions], ImageClassifier]
+    build: Callable[[int, int, Norm, ImageClassifierConfig], ImageClassifier]
     dropout: float | None = None
     conv_init: Fan | None = None
 
@@ -42,28 +42,28 @@ NETWORKS: dict[str, Network] = {
     "resnet44": _resnet(44),
     "resnet56": _resnet(56),
     "wide_resnet28_10": Network(
-        lambda classes, _, norm, options: wide_resnet(
-            classes, depth=28, widen=10, norm=norm, dropout=options.dropout or 0.0
+        lambda classes, _, norm, config: wide_resnet(
+            classes, depth=28, widen=10, norm=norm, dropout=config.dropout or 0.0
         ),
         dropout=0.0,
     ),
     "vgg16_bn": Network(
-        lambda classes, side, norm, options: vgg16_bn(
-            classes, image_size=side, norm=norm, dropout=options.dropout or 0.0
+        lambda classes, side, norm, config: vgg16_bn(
+            classes, image_size=side, norm=norm, dropout=config.dropout or 0.0
         ),
         dropout=0.5,
     ),
     "densenet_bc100_12": Network(
-        lambda classes, _, norm, options: densenet_bc(
-            classes, depth=100, growth=12, norm=norm, fan="fan-in" if options.conv_init == "fan-in" else "fan-out"
+        lambda classes, _, norm, config: densenet_bc(
+            classes, depth=100, growth=12, norm=norm, fan="fan-in" if config.conv_init == "fan-in" else "fan-out"
         ),
         conv_init="fan-out",
     ),
     "resnet50": Network(lambda classes, _, norm, __: resnet_imagenet(classes, depth=50, norm=norm)),
     "mobilenet_v1": Network(lambda classes, _, norm, __: mobilenet_v1(classes, norm=norm)),
     "alexnet": Network(
-        lambda classes, side, norm, options: alexnet_bn(
-            classes, image_size=side, norm=norm, dropout=options.dropout or 0.0
+        lambda classes, side, norm, config: alexnet_bn(
+            classes, image_size=side, norm=norm, dropout=config.dropout or 0.0
         ),
         dropout=0.5,
     ),
@@ -71,11 +71,11 @@ NETWORKS: dict[str, Network] = {
 """The networks of Hoffer et al. 2020, table 2; sizes of He et al. 2016 around ResNet44; resnet8, to try things."""
 
 
-def build_network(name: str, options: ImageClassifierOptions, classes: int, image_size: int) -> ImageClassifier:
-    """Builds a network from resolved options.
+def build_network(name: str, config: ImageClassifierConfig, classes: int, image_size: int) -> ImageClassifier:
+    """Builds a network from its configuration.
 
     Raises:
         ValueError: for a size of pictures that it can't have.
     """
-    norm = partial(GhostBatchNorm2d, ghost_batch=options.ghost_batch)
-    return NETWORKS[name].build(classes, image_size, norm, options)
+    norm = partial(GhostBatchNorm2d, ghost_batch=config.ghost_batch)
+    return NETWORKS[name].build(classes, image_size, norm, config)

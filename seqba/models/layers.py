@@ -15,15 +15,40 @@ from seqba.nn.kernels.linear import linear, norm_linear
 Activation = Literal["relu", "gelu"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerSizes:
+    """Sizes and dropouts of a layer, the same for all layers of an encoder or a decoder.
+
+    Attributes:
+        embed_dim: D.
+        ffn_dim: inner width of the feed-forward sublayer.
+        heads: H.
+        pre_norm: normalise what a sublayer reads; otherwise post-norm, the sum that it is added to.
+        activation: of the feed-forward sublayer.
+        dropout: on what a sublayer adds.
+        attention_dropout: on attention weights.
+        activation_dropout: after the activation.
+    """
+
+    embed_dim: int
+    ffn_dim: int
+    heads: int
+    pre_norm: bool
+    activation: Activation
+    dropout: float
+    attention_dropout: float
+    activation_dropout: float
+
+
 class FeedForward(nn.Module):
     """max(0, x·W₁ + b₁)·W₂ + b₂, token by token. Source: Vaswani et al. 2017, section 3.3."""
 
-    def __init__(self, embed_dim: int, ffn_dim: int, *, activation: Activation, dropout: float) -> None:
+    def __init__(self, sizes: LayerSizes) -> None:
         super().__init__()
-        self.expand = nn.Linear(embed_dim, ffn_dim)
-        self.contract = nn.Linear(ffn_dim, embed_dim)
-        self.activation = activation
-        self.dropout = Dropout(dropout)
+        self.expand = nn.Linear(sizes.embed_dim, sizes.ffn_dim)
+        self.contract = nn.Linear(sizes.ffn_dim, sizes.embed_dim)
+        self.activation = sizes.activation
+        self.dropout = Dropout(sizes.activation_dropout)
         for layer in (self.expand, self.contract):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -60,11 +85,11 @@ class Residual(nn.Module):
     Source: Vaswani et al. 2017, section 5.4 (post); Xiong et al. 2020 (pre).
     """
 
-    def __init__(self, embed_dim: int, *, dropout: float, pre_norm: bool) -> None:
+    def __init__(self, sizes: LayerSizes) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(embed_dim)
-        self.dropout = Dropout(dropout)
-        self.pre_norm = pre_norm
+        self.norm = nn.LayerNorm(sizes.embed_dim)
+        self.dropout = Dropout(sizes.dropout)
+        self.pre_norm = sizes.pre_norm
 
     def read(self, stream: Stream, layer: nn.Linear) -> tuple[Tensor, Tensor]:
         """What the sublayer's output will be added to (N, D), and the sublayer's first linear layer of it (N, E)."""
@@ -82,25 +107,13 @@ class Residual(nn.Module):
 class SelfAttentionLayer(nn.Module):
     """Self-attention, then feed-forward: an encoder's layer, or a language model's where `causal`."""
 
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        ffn_dim: int,
-        heads: int,
-        pre_norm: bool,
-        activation: Activation,
-        dropout: float,
-        attention_dropout: float,
-        activation_dropout: float,
-        causal: bool = False,
-    ) -> None:
+    def __init__(self, sizes: LayerSizes, *, causal: bool = False) -> None:
         super().__init__()
         self.causal = causal
-        self.attention = Attention(embed_dim, heads, dropout=attention_dropout)
-        self.attention_residual = Residual(embed_dim, dropout=dropout, pre_norm=pre_norm)
-        self.feed_forward = FeedForward(embed_dim, ffn_dim, activation=activation, dropout=activation_dropout)
-        self.feed_forward_residual = Residual(embed_dim, dropout=dropout, pre_norm=pre_norm)
+        self.attention = Attention(sizes.embed_dim, sizes.heads, dropout=sizes.attention_dropout)
+        self.attention_residual = Residual(sizes)
+        self.feed_forward = FeedForward(sizes)
+        self.feed_forward_residual = Residual(sizes)
 
     def forward(self, stream: Stream, packing: Packing) -> Stream:
         """Packed rows (N, D) → (N, D); each token sees its own row, or its past where the layer is causal."""
@@ -112,26 +125,15 @@ class SelfAttentionLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal self-attention, cross-attention to the encoder's output, then feed-forward."""
 
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        memory_dim: int,
-        ffn_dim: int,
-        heads: int,
-        pre_norm: bool,
-        activation: Activation,
-        dropout: float,
-        attention_dropout: float,
-        activation_dropout: float,
-    ) -> None:
+    def __init__(self, sizes: LayerSizes, *, memory_dim: int) -> None:
         super().__init__()
-        self.attention = Attention(embed_dim, heads, dropout=attention_dropout)
-        self.attention_residual = Residual(embed_dim, dropout=dropout, pre_norm=pre_norm)
-        self.cross_attention = Attention(embed_dim, heads, memory_dim=memory_dim, dropout=attention_dropout)
-        self.cross_attention_residual = Residual(embed_dim, dropout=dropout, pre_norm=pre_norm)
-        self.feed_forward = FeedForward(embed_dim, ffn_dim, activation=activation, dropout=activation_dropout)
-        self.feed_forward_residual = Residual(embed_dim, dropout=dropout, pre_norm=pre_norm)
+        dim, heads, dropout = sizes.embed_dim, sizes.heads, sizes.attention_dropout
+        self.attention = Attention(dim, heads, dropout=dropout)
+        self.attention_residual = Residual(sizes)
+        self.cross_attention = Attention(dim, heads, memory_dim=memory_dim, dropout=dropout)
+        self.cross_attention_residual = Residual(sizes)
+        self.feed_forward = FeedForward(sizes)
+        self.feed_forward_residual = Residual(sizes)
 
     def forward(self, stream: Stream, packing: Packing, memory: Tensor, memory_packing: Packing) -> Stream:
         """Packed target rows (N, D), packed encoder output memory (N', D') → (N, D)."""

@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from seqba.models.config import TransformerConfig
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
-from seqba.models.layers import Activation, DecoderLayer, SelfAttentionLayer, Stream
+from seqba.models.layers import DecoderLayer, SelfAttentionLayer, Stream
 from seqba.models.packing import Packing
 from seqba.nn import Dropout
 
@@ -65,27 +66,9 @@ class Transformer(nn.Module):
     """Encoder-decoder Transformer, tokens in, logits or hidden states out.
 
     Args:
+        config: sizes and dropouts.
         source_vocabulary: V of the source.
         target_vocabulary: V of the target.
-        encoder_layers: layers of the encoder.
-        decoder_layers: layers of the decoder.
-        encoder_embed_dim: D of the encoder.
-        decoder_embed_dim: D of the decoder.
-        encoder_ffn_embed_dim: inner width of the encoder's feed-forward layers.
-        decoder_ffn_embed_dim: inner width of the decoder's feed-forward layers.
-        encoder_attention_heads: H of the encoder.
-        decoder_attention_heads: H of the decoder.
-        encoder_normalize_before: pre-norm encoder; post-norm, the paper's, otherwise.
-        decoder_normalize_before: pre-norm decoder.
-        activation_fn: "relu" or "gelu".
-        dropout: residual and embedding dropout.
-        attention_dropout: on attention weights.
-        activation_dropout: after the feed-forward activation.
-        share_all_embeddings: source, target and output share one matrix (a joined dictionary).
-        share_decoder_input_output_embed: target and output share one matrix.
-        max_source_positions: longest source, in tokens.
-        max_target_positions: longest target, in tokens.
-        first_position: the number of a row's first position.
         pad: id of padding; rows are padded on the right.
 
     Raises:
@@ -93,81 +76,36 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        source_vocabulary: int,
-        target_vocabulary: int,
-        encoder_layers: int = 6,
-        decoder_layers: int = 6,
-        encoder_embed_dim: int = 512,
-        decoder_embed_dim: int = 512,
-        encoder_ffn_embed_dim: int = 2048,
-        decoder_ffn_embed_dim: int = 2048,
-        encoder_attention_heads: int = 8,
-        decoder_attention_heads: int = 8,
-        encoder_normalize_before: bool = False,
-        decoder_normalize_before: bool = False,
-        activation_fn: Activation = "relu",
-        dropout: float = 0.1,
-        attention_dropout: float = 0.0,
-        activation_dropout: float = 0.0,
-        share_all_embeddings: bool = False,
-        share_decoder_input_output_embed: bool = False,
-        max_source_positions: int = 1024,
-        max_target_positions: int = 1024,
-        first_position: int = 2,
-        pad: int = 1,
+        self, config: TransformerConfig, *, source_vocabulary: int, target_vocabulary: int, pad: int = 1
     ) -> None:
         super().__init__()
+        encoder, decoder = config.encoder, config.decoder
         self.pad = pad
-        self.max_source_positions = max_source_positions
-        self.max_target_positions = max_target_positions
+        self.max_source_positions = config.max_source_positions
+        self.max_target_positions = config.max_target_positions
         self.source_embedding = Embedding(
             source_vocabulary,
-            encoder_embed_dim,
+            encoder.embed_dim,
             pad=pad,
-            max_positions=max_source_positions,
-            first_position=first_position,
-            dropout=dropout,
+            max_positions=config.max_source_positions,
+            first_position=config.first_position,
+            dropout=config.dropout,
         )
         self.target_embedding = Embedding(
             target_vocabulary,
-            decoder_embed_dim,
+            decoder.embed_dim,
             pad=pad,
-            max_positions=max_target_positions,
-            first_position=first_position,
-            dropout=dropout,
+            max_positions=config.max_target_positions,
+            first_position=config.first_position,
+            dropout=config.dropout,
         )
-        self.encoder_layers = nn.ModuleList(
-            SelfAttentionLayer(
-                embed_dim=encoder_embed_dim,
-                ffn_dim=encoder_ffn_embed_dim,
-                heads=encoder_attention_heads,
-                pre_norm=encoder_normalize_before,
-                activation=activation_fn,
-                dropout=dropout,
-                attention_dropout=attention_dropout,
-                activation_dropout=activation_dropout,
-            )
-            for _ in range(encoder_layers)
-        )
+        self.encoder_layers = nn.ModuleList(SelfAttentionLayer(encoder) for _ in range(config.encoder_layers))
         self.decoder_layers = nn.ModuleList(
-            DecoderLayer(
-                embed_dim=decoder_embed_dim,
-                memory_dim=encoder_embed_dim,
-                ffn_dim=decoder_ffn_embed_dim,
-                heads=decoder_attention_heads,
-                pre_norm=decoder_normalize_before,
-                activation=activation_fn,
-                dropout=dropout,
-                attention_dropout=attention_dropout,
-                activation_dropout=activation_dropout,
-            )
-            for _ in range(decoder_layers)
+            DecoderLayer(decoder, memory_dim=encoder.embed_dim) for _ in range(config.decoder_layers)
         )
-        self.encoder_norm = nn.LayerNorm(encoder_embed_dim) if encoder_normalize_before else nn.Identity()
-        self.decoder_norm = nn.LayerNorm(decoder_embed_dim) if decoder_normalize_before else nn.Identity()
-        self._share(share_all_embeddings, share_decoder_input_output_embed)
+        self.encoder_norm = nn.LayerNorm(encoder.embed_dim) if encoder.pre_norm else nn.Identity()
+        self.decoder_norm = nn.LayerNorm(decoder.embed_dim) if decoder.pre_norm else nn.Identity()
+        self._share(config.share_all_embeddings, config.share_decoder_input_output_embed)
 
     def _share(self, share_all: bool, share_output: bool) -> None:
         source, target = self.source_embedding.tokens, self.target_embedding.tokens

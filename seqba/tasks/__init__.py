@@ -1,4 +1,8 @@
-"""Tasks: what a batch is, its summed loss and its weight. All that the training loop knows of them is here."""
+"""Tasks: what a batch is, its summed loss and its weight.
+
+The protocols are all that updates, the loop and validation ask of a task. Beside them, setting up a run knows that
+only a `seqba.tasks.translation.Translation` can be scored by BLEU.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from torch import Tensor, nn
 
 from seqba.core import Carry
+from seqba.tasks.options import BatchOptions
 
 Batch = TypeVar("Batch")
 Batch_co = TypeVar("Batch_co", covariant=True)
@@ -75,4 +80,14 @@ class Task(Protocol[Batch]):
 
     def learning_rate_factor(self, batch: Batch) -> float:
         """What the learning rate of an update is multiplied by; 1 but for batches of unusual length."""
+        ...
+
+
+class RunnableTask(Task[Any], Protocol):
+    """What setting up a run asks of a task beside."""
+
+    batches: BatchOptions
+
+    def resized(self, batches: BatchOptions) -> RunnableTask:
+        """The same examples in micro-batches of another size."""
         ...

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,30 @@ class TranslationOptions:
     target_lang: str | None = option(
         None, "target language (default: from the data-bin's file names)", aliases=("-t",), metavar="TRG"
     )
+
+
+@options
+class BleuOptions:
+    """Whether and how validation translates."""
+
+    eval_bleu: bool = option(False, "translate the validation splits and measure BLEU as well")
+    eval_bleu_args: str = option(
+        "{}", 'options of the search as JSON, \'{"beam": 4, "max_len_a": 1.2, "max_len_b": 10}\' say', metavar="JSON"
+    )
+    eval_bleu_remove_bpe: str | None = option(
+        None,
+        "join subwords: subword_nmt (when nothing is given: '@@ '), sentencepiece, or any symbol to remove; a data-bin "
+        "with its own SentencePiece model needs no such option",
+        bare="subword_nmt",
+        metavar="SYMBOL",
+    )
+    eval_tokenized_bleu: bool = option(False, "compare tokens as spaces separate them, plain text as well")
+    eval_bleu_print_samples: bool = option(False, "show the first translation of a split and its reference")
+
+    def __post_init__(self) -> None:
+        """Refuses options without effect."""
+        if not self.eval_bleu and any(getattr(self, field.name) != field.default for field in dataclasses.fields(self)):
+            raise UserError("--eval-bleu-… options and --eval-tokenized-bleu need --eval-bleu")
 
 
 class TranslationModel(Protocol):
@@ -101,7 +125,7 @@ class Translation:
     def resized(self, batches: BatchOptions) -> Translation:
         """The same pairs in micro-batches of another size; which lines fit into one may be others."""
         task = copy.copy(self)
-        task.batches, task._packer, task._training = batches, replace(self._packer, options=batches), {}
+        task.batches, task._packer, task._training = batches, dataclasses.replace(self._packer, options=batches), {}
         return task
 
     def state(self) -> dict[str, Any]:

@@ -22,35 +22,10 @@ from seqba.decoding.translation import MAX_TOKENS, translate_corpus
 from seqba.distributed import whole_weights
 from seqba.errors import UserError, quoted
 from seqba.evaluation.bleu import tokenised_bleu
-from seqba.options import option, options
-from seqba.tasks.translation import Translation
+from seqba.tasks.translation import BleuOptions, Translation
 from seqba.training.agreement import Interrupted, Status
 
 logger = logging.getLogger(__name__)
-
-
-@options
-class BleuOptions:
-    """Whether and how validation translates."""
-
-    eval_bleu: bool = option(False, "translate the validation splits and measure BLEU as well")
-    eval_bleu_args: str = option(
-        "{}", 'options of the search as JSON, \'{"beam": 4, "max_len_a": 1.2, "max_len_b": 10}\' say', metavar="JSON"
-    )
-    eval_bleu_remove_bpe: str | None = option(
-        None,
-        "join subwords: subword_nmt (when nothing is given: '@@ '), sentencepiece, or any symbol to remove; a data-bin "
-        "with its own SentencePiece model needs no such option",
-        bare="subword_nmt",
-        metavar="SYMBOL",
-    )
-    eval_tokenized_bleu: bool = option(False, "compare tokens as spaces separate them, plain text as well")
-    eval_bleu_print_samples: bool = option(False, "show the first translation of a split and its reference")
-
-    def __post_init__(self) -> None:
-        """Refuses options without effect."""
-        if not self.eval_bleu and any(getattr(self, field.name) != field.default for field in dataclasses.fields(self)):
-            raise UserError("--eval-bleu-… options and --eval-tokenized-bleu need --eval-bleu")
 
 
 class BleuScorer:

@@ -21,8 +21,9 @@ from seqba.errors import UserError
 from seqba.options import plain_options
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
-from seqba.tasks import Task
+from seqba.tasks import RunnableTask, Task
 from seqba.tasks.options import BatchOptions
+from seqba.tasks.registry import TASKS
 from seqba.tasks.translation import Translation
 from seqba.training.announcement import announce
 from seqba.training.arms import BaselineEpochs, Grid, check_ranks, derive_grid
@@ -37,7 +38,6 @@ from seqba.training.options import TrainingOptions
 from seqba.training.progress import Progress
 from seqba.training.recipe import (
     Recipe,
-    RunnableTask,
     check_arm,
     describe_task,
     open_task,
@@ -135,20 +135,11 @@ def _has_baseline_epochs(grid: Grid, options: TrainingOptions) -> bool:
     return grid.batch_scale == 1 and grid.micro_batches_per_epoch == options.grid.update_freq
 
 
-METRICS_OF = {
-    "ppl": ("translation", "language_modeling"),
-    "bleu": ("translation",),
-    "top1": ("image_classification",),
-    "top5": ("image_classification",),
-}
-"""Which tasks' validations have a metric, for those that not all have."""
-
-
 def _check_metric(recipe: Recipe) -> None:
     """Refuses a deciding metric that this run's validation won't have."""
     metric = recipe.training.validation.best_checkpoint_metric
-    owners = METRICS_OF.get(metric, (recipe.task,))
-    if recipe.task not in owners:
+    if metric not in TASKS[recipe.task].metrics:
+        owners = [task for task, spec in TASKS.items() if metric in spec.metrics]
         raise UserError(f"--best-checkpoint-metric {metric} belongs to --task {' or '.join(owners)}; take loss")
     if metric == "bleu" and not recipe.bleu.eval_bleu:
         raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
@@ -180,7 +171,7 @@ def _build_trainer(
     model = _on_device(
         build_model({"arch": record.arch, "options": record.model}, record.task_state), options, device, ranks
     )
-    width = record.model.get("encoder_embed_dim", record.model.get("decoder_embed_dim"))
+    width = recipe.family.width(recipe.family.read(record.model))
     epoch_updates = partial(epochs.length, 1)
     schedule = build_schedule(options.schedule, width=width, epoch_updates=epoch_updates)
     rules = UpdateRules(

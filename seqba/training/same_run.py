@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from seqba.errors import UserError
 from seqba.models.options import is_noise
 from seqba.options import flag_of
+from seqba.tasks.registry import VARIANTS
 from seqba.training.record import Identity
 from seqba.training.start import Start
 
@@ -16,9 +17,7 @@ logger = logging.getLogger(__name__)
 UPDATE_DEFINING = {
     "grid": ("arm", "seed", "copies", "update_freq"),
     "batches": ("train_subset", "max_tokens", "batch_size", "required_batch_size_multiple"),
-    "blocks": ("tokens_per_sample", "sample_break_mode", "add_bos_token"),
-    "streams": ("bptt",),
-    "images": ("hold_out",),
+    **{variant.group: variant.update_defining for variant in VARIANTS.values()},
 }
 """Options that say what update u is made of: going on with others would be another run under the same name.
 
@@ -41,17 +40,7 @@ WEIGHT_MOVING = {
         "clip_norm",
         "bf16",
     ),
-    "streams": ("activation_regularization", "temporal_activation_regularization"),
-    "images": (
-        "augmentation",
-        "crop_padding",
-        "cutout",
-        "colour_jitter",
-        "decode_size",
-        "mixup",
-        "manifold_mixup",
-        "mixup_lambda",
-    ),
+    **{variant.group: variant.weight_moving for variant in VARIANTS.values()},
     "schedule": (
         "lr_scheduler",
         "lr",

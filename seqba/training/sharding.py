@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from seqba.distributed import Ranks, cut_like, shard_parameters, whole_tensor
 from seqba.errors import UserError
+from seqba.models.families import FAMILIES
 from seqba.models.layers import Stream
 
-ENTRANCES = ("features", "window")
-"""Methods that the tasks' losses call in place of `forward`, by the models that have them."""
+FORWARD_METHODS = sorted({method for family in FAMILIES.values() for method in family.forward_methods})
+"""Methods that losses call in place of `forward`, by the models that have them."""
 
 
 def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
@@ -37,7 +38,7 @@ def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     try:
         shard_parameters(
-            model, ranks, device, blocks=blocks, methods=[name for name in ENTRANCES if hasattr(model, name)]
+            model, ranks, device, blocks=blocks, methods=[name for name in FORWARD_METHODS if hasattr(model, name)]
         )
     except ValueError as error:
         raise UserError(f"--shard-params: {error}") from None

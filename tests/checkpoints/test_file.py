@@ -13,7 +13,7 @@ import torch
 from seqba.checkpoints.file import copy_checkpoint, read_checkpoint, write_checkpoint
 from seqba.checkpoints.model import build_model, load_model, load_weights
 from seqba.errors import UserError
-from seqba.models.architectures import build_transformer, resolve_transformer, resolve_transformer_lm
+from seqba.models.families import build_transformer, resolve_transformer, resolve_transformer_lm
 from seqba.models.options import TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import sinusoids
 from seqba.models.transformer_lm import TransformerLM
@@ -50,7 +50,7 @@ def test_a_model_comes_back_from_its_checkpoint(tmp_path: Path, state: dict[str,
 
 
 def test_positions_of_older_checkpoints_begin_at_0(tmp_path: Path, state: dict[str, Any]) -> None:
-    language_model = resolve_transformer_lm("transformer_lm", TransformerLMOptions(decoder_layers=1), longest=8)
+    language_model = resolve_transformer_lm("transformer_lm", TransformerLMOptions(decoder_layers=1))
     described = {"arch": "transformer_lm", "options": plain_options(language_model)}
     states = {
         "source_embedding": state,
@@ -159,7 +159,7 @@ def test_building_from_a_description(state: dict[str, Any]) -> None:
 
 
 def test_the_architecture_decides_which_model_it_is() -> None:
-    options = resolve_transformer_lm("transformer_lm", TransformerLMOptions(decoder_layers=1), longest=8)
+    options = resolve_transformer_lm("transformer_lm", TransformerLMOptions(decoder_layers=1))
     cfg = {"arch": "transformer_lm", "options": plain_options(options)}
     model = build_model(cfg, {"vocabulary": 20})
     assert isinstance(model, TransformerLM)

@@ -10,7 +10,7 @@ import torch
 
 from seqba.checkpoints.file import write_checkpoint
 from seqba.data.monolingual import open_dictionary
-from seqba.models.architectures import build_transformer_lm, resolve_transformer_lm
+from seqba.models.families import build_transformer_lm, resolve_transformer_lm
 from seqba.models.options import TransformerLMOptions
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.monolingual import vocabulary_state
@@ -24,17 +24,18 @@ def write_language_model(path: Path, data: Path, *, blocks: BlockOptions | None 
     """A checkpoint of random weights; `changes` replace parts of its state."""
     blocks = blocks or BlockOptions(tokens_per_sample=12)
     dictionary = open_dictionary(data)
-    options = resolve_transformer_lm("transformer_lm", SIZES, longest=blocks.longest_row)
+    options = dataclasses.replace(SIZES, max_target_positions=blocks.longest_row)
+    config = resolve_transformer_lm("transformer_lm", options)
     torch.manual_seed(5)
     state = {
         "args": None,
         "cfg": {
             "task": {"name": "language_modeling", "blocks": dataclasses.asdict(blocks)},
-            "model": {"arch": "transformer_lm", "options": dataclasses.asdict(options)},
+            "model": {"arch": "transformer_lm", "options": dataclasses.asdict(config)},
             "training": {},
             "version": "test",
         },
-        "model": build_transformer_lm(options, len(dictionary)).state_dict(),
+        "model": build_transformer_lm(config, len(dictionary)).state_dict(),
         "optimizer_history": [{"num_updates": 5}],
         "task_state": vocabulary_state(dictionary),
         "extra_state": {},

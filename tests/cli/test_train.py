@@ -21,13 +21,13 @@ from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.cli.train import COMMON, SOME, build_parser, main, read_recipe
 from seqba.core.noise import KEY_VERSION
-from seqba.models.architectures import ARCHITECTURES
+from seqba.models.families import FAMILIES
 from seqba.models.options import TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import sinusoids
 from seqba.tasks.language_modeling import BlockOptions
+from seqba.tasks.registry import VARIANTS
 from seqba.tasks.translation import TranslationOptions
 from seqba.training.folder import LAST
-from seqba.training.recipe import DEFAULT_ARCH, KINDS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -384,13 +384,11 @@ def test_the_task_chooses_the_architecture_and_its_options() -> None:
     assert modelling.model == TransformerLMOptions(dropout=0.3, decoder_layers=2)
 
 
-def test_every_kind_of_run_has_its_flags_and_every_flag_its_kind() -> None:
-    owned = {options for kind in KINDS.values() for options in kind.groups}
+def test_every_task_and_family_has_its_flags_and_every_flag_its_owner() -> None:
+    owned = {options for variant in VARIANTS.values() for options in variant.groups.values()}
+    owned |= {family.options for family in FAMILIES.values()}
     assert owned == set(SOME.values())
     assert not owned & set(COMMON.values())
-    assert {task for task, _ in KINDS} == set(DEFAULT_ARCH)
-    assert all((task, ARCHITECTURES[arch].family) in KINDS for task, arch in DEFAULT_ARCH.items())
-    assert {family for _, family in KINDS} == {architecture.family for architecture in ARCHITECTURES.values()}
 
 
 def test_where_an_option_belongs_names_architectures_when_not_all_have_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from seqba.decoding.beam import beam_search
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.reference import score_references
+from seqba.models.config import TransformerConfig
 from seqba.models.transformer import Transformer
 
 VOCABULARY = 300
@@ -18,9 +19,7 @@ VOCABULARY = 300
 
 def make_model(seed: int) -> Transformer:
     torch.manual_seed(seed)
-    model = Transformer(
-        source_vocabulary=VOCABULARY,
-        target_vocabulary=VOCABULARY,
+    config = TransformerConfig(
         encoder_layers=2,
         decoder_layers=2,
         encoder_embed_dim=32,
@@ -31,6 +30,7 @@ def make_model(seed: int) -> Transformer:
         decoder_attention_heads=4,
         max_target_positions=64,
     )
+    model = Transformer(config, source_vocabulary=VOCABULARY, target_vocabulary=VOCABULARY)
     with torch.no_grad():
         model.output_weight.mul_(4)  # opinions strong enough that rounding cannot change them
         model.output_weight[2] += 0.4 * torch.randn(32)

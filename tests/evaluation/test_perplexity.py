@@ -18,6 +18,7 @@ from seqba.data.indexed import IndexedCorpus
 from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.errors import UserError
 from seqba.evaluation.perplexity import BlockScoring, ScoredRow, Tally, score_blocks
+from seqba.models.config import DecoderConfig
 from seqba.models.transformer_lm import TransformerLM
 
 BOS, EOS = 0, 2
@@ -40,12 +41,14 @@ def model() -> TransformerLM:
     torch.manual_seed(3)
     return (
         TransformerLM(
+            DecoderConfig(
+                decoder_layers=2,
+                decoder_embed_dim=16,
+                decoder_ffn_embed_dim=24,
+                decoder_attention_heads=2,
+                max_target_positions=40,
+            ),
             vocabulary=16,
-            decoder_layers=2,
-            decoder_embed_dim=16,
-            decoder_ffn_embed_dim=24,
-            decoder_attention_heads=2,
-            max_target_positions=40,
         )
         .double()
         .eval()
@@ -105,7 +108,8 @@ def test_batches_change_nothing(changes: dict[str, Any], model: TransformerLM, c
 
 
 def test_a_model_that_knows_nothing_has_the_vocabulary_as_perplexity(corpus: IndexedCorpus) -> None:
-    model = TransformerLM(vocabulary=16, decoder_layers=1, decoder_embed_dim=16, decoder_attention_heads=2).eval()
+    config = DecoderConfig(decoder_layers=1, decoder_embed_dim=16, decoder_attention_heads=2)
+    model = TransformerLM(config, vocabulary=16).eval()
     with torch.no_grad():
         model.output_weight.zero_()
     tally = Tally()

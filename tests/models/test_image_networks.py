@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from seqba.errors import UserError
-from seqba.models.architectures import ARCHITECTURES, build_image_classifier, resolve_image_classifier
+from seqba.models.families import ARCHITECTURES, build_image_classifier, resolve_image_classifier
 from seqba.models.image_networks import NETWORKS
 from seqba.models.options import ImageClassifierOptions
 from seqba.nn import Dropout, GhostBatchNorm2d
@@ -38,7 +38,7 @@ def build(name: str, classes: int, side: int, **options: float) -> nn.Module:
 
 
 def test_every_network_is_an_architecture() -> None:
-    named = {name for name, each in ARCHITECTURES.items() if each.family == "image_classifier"}
+    named = {name for name, family in ARCHITECTURES.items() if family == "image_classifier"}
     assert named == NETWORKS.keys() == SIZES.keys()
 
 

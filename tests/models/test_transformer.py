@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import seqba
 from seqba.core import Noise, noise_context
 from seqba.models.attention import Attention
+from seqba.models.config import TransformerConfig
 from seqba.models.packing import Packing
 from seqba.models.transformer import Embedding, Transformer, sinusoids
 
@@ -20,11 +21,9 @@ PAD, EOS = 1, 2
 VOCABULARY = 23
 
 
-def make_model(**changes: Any) -> Transformer:
+def make_model(vocabulary: int = VOCABULARY, **changes: Any) -> Transformer:
     torch.manual_seed(4)
     sizes: dict[str, Any] = {
-        "source_vocabulary": VOCABULARY,
-        "target_vocabulary": VOCABULARY,
         "encoder_layers": 2,
         "decoder_layers": 2,
         "encoder_embed_dim": 16,
@@ -35,7 +34,8 @@ def make_model(**changes: Any) -> Transformer:
         "decoder_attention_heads": 4,
         "dropout": 0.0,
     }
-    return Transformer(**{**sizes, **changes}).double()
+    config = TransformerConfig(**{**sizes, **changes})
+    return Transformer(config, source_vocabulary=vocabulary, target_vocabulary=vocabulary).double()
 
 
 def make_batch(lengths: list[tuple[int, int]], seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -329,7 +329,7 @@ def test_heads_must_divide_the_width() -> None:
 WIDE = {
     **dict.fromkeys(("encoder_embed_dim", "decoder_embed_dim"), 64),
     **dict.fromkeys(("encoder_ffn_embed_dim", "decoder_ffn_embed_dim"), 96),
-    **dict.fromkeys(("source_vocabulary", "target_vocabulary"), 200),
+    "vocabulary": 200,
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import seqba
 from seqba.core import Noise, noise_context
 from seqba.models.attention import Attention
+from seqba.models.config import DecoderConfig
 from seqba.models.transformer import sinusoids
 from seqba.models.transformer_lm import TransformerLM
 
@@ -20,17 +21,16 @@ VOCABULARY = 23
 LENGTHS = [7, 3, 7, 1]
 
 
-def make_model(**changes: Any) -> TransformerLM:
+def make_model(vocabulary: int = VOCABULARY, **changes: Any) -> TransformerLM:
     torch.manual_seed(4)
     sizes: dict[str, Any] = {
-        "vocabulary": VOCABULARY,
         "decoder_layers": 2,
         "decoder_embed_dim": 16,
         "decoder_ffn_embed_dim": 24,
         "decoder_attention_heads": 4,
         "dropout": 0.0,
     }
-    return TransformerLM(**{**sizes, **changes}).double()
+    return TransformerLM(DecoderConfig(**{**sizes, **changes}), vocabulary=vocabulary).double()
 
 
 def make_rows(lengths: list[int] = LENGTHS, seed: int = 0) -> Tensor:

@@ -16,7 +16,7 @@ from seqba import grid_gradient
 from seqba.core.noise import Noise, noise_context
 from seqba.data.images import ImageBatch, open_images
 from seqba.errors import UserError
-from seqba.models.architectures import build_image_classifier, resolve_image_classifier
+from seqba.models.families import build_image_classifier, resolve_image_classifier
 from seqba.models.options import ImageClassifierOptions
 from seqba.nn import RandomCrop, label_smoothed_cross_entropy
 from seqba.tasks.image_classification import HELD_OUT, ImageClassification, ImageOptions

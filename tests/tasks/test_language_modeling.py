@@ -13,6 +13,7 @@ from torch.nn import functional
 
 import seqba
 from seqba.errors import UserError
+from seqba.models.config import DecoderConfig
 from seqba.models.transformer_lm import TransformerLM
 from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
@@ -32,14 +33,10 @@ def open_task(data: Path | str, **options: Any) -> LanguageModeling:
 @pytest.fixture
 def model() -> TransformerLM:
     torch.manual_seed(1)
-    return TransformerLM(
-        vocabulary=16,
-        decoder_layers=1,
-        decoder_embed_dim=16,
-        decoder_ffn_embed_dim=24,
-        decoder_attention_heads=2,
-        dropout=0.0,
+    config = DecoderConfig(
+        decoder_layers=1, decoder_embed_dim=16, decoder_ffn_embed_dim=24, decoder_attention_heads=2, dropout=0.0
     )
+    return TransformerLM(config, vocabulary=16)
 
 
 def rows_of(planned: Any) -> list[list[int]]:
@@ -107,9 +104,8 @@ def test_sentence_avg_weighs_by_blocks_and_counts_tokens_all_the_same(alphabet: 
 @pytest.mark.parametrize("bos", [False, True])
 def test_the_tasks_gradient_does_not_depend_on_the_plan(bos: bool, alphabet: Path) -> None:
     torch.manual_seed(1)
-    model = TransformerLM(
-        vocabulary=16, decoder_layers=1, decoder_embed_dim=16, decoder_attention_heads=2, attention_dropout=0.1
-    )
+    config = DecoderConfig(decoder_layers=1, decoder_embed_dim=16, decoder_attention_heads=2, attention_dropout=0.1)
+    model = TransformerLM(config, vocabulary=16)
     task = open_task(alphabet, add_bos_token=bos)
     batch = task.epoch(1)[0]
 

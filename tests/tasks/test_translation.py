@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from seqba.errors import UserError
-from seqba.models.architectures import build_transformer, resolve_transformer
+from seqba.models.families import build_transformer, resolve_transformer
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.tasks.options import BatchOptions, CriterionOptions

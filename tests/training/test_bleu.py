@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.tasks.translation import BleuOptions, Translation, TranslationOptions
 from seqba.training.agreement import Interrupted, Status
-from seqba.training.bleu import BleuOptions, BleuScorer
+from seqba.training.bleu import BleuScorer
 
 
 class Reverser(nn.Module):

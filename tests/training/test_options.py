@@ -7,7 +7,7 @@ import pytest
 
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.training.bleu import BleuOptions
+from seqba.tasks.translation import BleuOptions
 from seqba.training.options import (
     CheckpointOptions,
     GridOptions,

@@ -7,9 +7,15 @@ import dataclasses
 import pytest
 
 from seqba.errors import UserError
-from seqba.models import ARCHITECTURES, TransformerOptions, build_transformer, resolve_transformer
-from seqba.models.architectures import build_transformer_lm, resolve_awd_lstm, resolve_transformer_lm
-from seqba.models.options import AWDLSTMOptions, ModelOptions, TransformerLMOptions
+from seqba.models.families import (
+    ARCHITECTURES,
+    FAMILIES,
+    build_transformer,
+    build_transformer_lm,
+    resolve_transformer,
+    resolve_transformer_lm,
+)
+from seqba.models.options import TransformerLMOptions, TransformerOptions
 
 
 def parameters_of(arch: str, vocabulary: int, **options: object) -> int:
@@ -31,37 +37,49 @@ def test_base_and_big_have_the_published_numbers_of_parameters() -> None:
 
 
 def test_every_architecture_fills_every_field() -> None:
-    for arch, architecture in ARCHITECTURES.items():
-        resolved: ModelOptions
-        if architecture.family == "transformer":
-            resolved = resolve_transformer(arch, TransformerOptions())
-        elif architecture.family == "transformer_lm":
-            resolved = resolve_transformer_lm(arch, TransformerLMOptions(), longest=128)
-        elif architecture.family == "awd_lstm":
-            resolved = resolve_awd_lstm(arch, AWDLSTMOptions())
-        else:
-            continue  # an image network has no sizes to fill; its dropout may be None: none at all
-        assert all(value is not None for value in dataclasses.asdict(resolved).values())
+    for arch, name in ARCHITECTURES.items():
+        family = FAMILIES[name]
+        config = family.resolve(arch, family.options())
+        assert config == family.architectures[arch]
+        assert family.read(dataclasses.asdict(config)) == config
 
 
-def test_a_language_models_positions_are_its_datas_unless_given() -> None:
-    assert resolve_transformer_lm("transformer_lm", TransformerLMOptions(), longest=128).max_target_positions == 128
-    given = TransformerLMOptions(max_target_positions=64, decoder_layers=2)
-    resolved = resolve_transformer_lm("transformer_lm", given, longest=128)
-    assert (resolved.max_target_positions, resolved.decoder_layers, resolved.decoder_embed_dim) == (64, 2, 512)
+def test_options_and_configurations_of_a_family_have_the_same_names() -> None:
+    for family in FAMILIES.values():
+        names = [[field.name for field in dataclasses.fields(kind)] for kind in (family.options, family.config)]
+        assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("missing", ["decoder_layers", "decoder_attention_heads", "activation_fn", "dropout"])
+def test_what_a_file_leaves_open_is_refused(missing: str) -> None:
+    values = dataclasses.asdict(resolve_transformer("transformer_tiny", TransformerOptions()))
+    del values[missing]
+    with pytest.raises(TypeError, match=f"--{missing.replace('_', '-')} is None"):
+        FAMILIES["transformer"].read(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"decoder_layers": 1 << 30}, "--decoder-layers is 1073741824; it must be at most 1024"),
+        ({"activation_fn": "tanh"}, "--activation-fn is 'tanh'; choose one of: relu, gelu"),
+    ],
+)
+def test_what_a_file_says_is_within_its_ranges(values: dict[str, object], message: str) -> None:
+    config = dataclasses.asdict(resolve_transformer("transformer_tiny", TransformerOptions()))
+    with pytest.raises(UserError, match=message):
+        FAMILIES["transformer"].read({**config, **values})
 
 
 def test_an_architecture_of_another_family_is_refused() -> None:
     with pytest.raises(UserError, match="--arch is 'transformer_lm'; choose one of: transformer_wmt_en_de, "):
         resolve_transformer("transformer_lm", TransformerOptions())
     with pytest.raises(UserError, match=r"--arch is 'transformer_tiny'; choose one of: transformer_lm$"):
-        resolve_transformer_lm("transformer_tiny", TransformerLMOptions(), longest=8)
+        resolve_transformer_lm("transformer_tiny", TransformerLMOptions())
 
 
 def test_a_language_model_has_the_parameters_counted_by_hand() -> None:
-    options = resolve_transformer_lm(
-        "transformer_lm", TransformerLMOptions(share_decoder_input_output_embed=True), longest=8
-    )
+    options = resolve_transformer_lm("transformer_lm", TransformerLMOptions(share_decoder_input_output_embed=True))
     model = build_transformer_lm(options, 40)
     d, f = 512, 2048
     assert sum(each.numel() for each in model.parameters()) == 6 * (4 * d * d + 2 * d * f + 9 * d + f) + 40 * d

@@ -1,0 +1,283 @@
+"""Families of models: for each its options, its named architectures, and what builds a model from them.
+
+A new family is a model in a file of its own, its options and its configuration, and one record here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from seqba.errors import UserError, quoted
+from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.classifier import ImageClassifier
+from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
+from seqba.models.image_networks import NETWORKS, build_network
+from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
+from seqba.models.transformer import Transformer
+from seqba.models.transformer_lm import TransformerLM
+from seqba.options import flag_of, options_from, plain_options
+
+Options = TypeVar("Options")
+Config = TypeVar("Config")
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True)
+class Family(Generic[Options, Config]):
+    """A class of models that have the same options.
+
+    Attributes:
+        title: of the options on a command line.
+        options: what can be chosen; None (or False) leaves it to the architecture.
+        config: the same with nothing left open.
+        architectures: the named configurations.
+        resolve: (architecture, options) → configuration.
+        build: (architecture, configuration, sizes of the data by name) → a model with fresh weights.
+        width: configuration → D, which a learning rate may go by; None for a model that has no one width.
+        rows_share: whether the rows of a batch share something (batch norm, masks on weights).
+        forward_methods: methods that losses call in place of `forward`.
+    """
+
+    title: str
+    options: type[Options]
+    config: type[Config]
+    architectures: Mapping[str, Config]
+    resolve: Callable[[str, Options], Config]
+    build: Callable[[str, Config, Mapping[str, int]], nn.Module]
+    width: Callable[[Config], int | None]
+    rows_share: bool
+    forward_methods: tuple[str, ...] = ()
+
+    def read(self, values: Mapping[str, Any]) -> Config:
+        """Configuration that a file holds as plain values, names, types and ranges checked.
+
+        Raises:
+            TypeError: for an unknown name, a value of another type, or one that is missing.
+            UserError: for a value out of its range.
+        """
+        return options_from(self.config, plain_options(options_from(self.options, values)))
+
+
+def _transformer(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int, dropout: float) -> TransformerConfig:
+    return TransformerConfig(
+        encoder_layers=layers,
+        encoder_embed_dim=embed_dim,
+        encoder_ffn_embed_dim=ffn_embed_dim,
+        encoder_attention_heads=heads,
+        decoder_layers=layers,
+        decoder_embed_dim=embed_dim,
+        decoder_ffn_embed_dim=ffn_embed_dim,
+        decoder_attention_heads=heads,
+        dropout=dropout,
+    )
+
+
+TRANSFORMERS = {
+    "transformer_wmt_en_de": _transformer(6, 512, 2048, 8, dropout=0.1),
+    "transformer_wmt_en_de_big": _transformer(6, 1024, 4096, 16, dropout=0.3),
+    "transformer_iwslt_de_en": _transformer(6, 512, 1024, 4, dropout=0.1),
+    "transformer_tiny": _transformer(2, 64, 64, 2, dropout=0.1),
+    "transformer": _transformer(6, 512, 2048, 8, dropout=0.1),
+}
+"""Vaswani et al. 2017, table 3 (base, big); fairseq's recipes (the others)."""
+
+TRANSFORMER_LMS = {"transformer_lm": DecoderConfig()}
+"""fairseq's sizes."""
+
+AWD_LSTMS = {"awd_lstm": AWDLSTMConfig()}
+"""Merity et al. 2018 on PTB."""
+
+IMAGE_CLASSIFIERS = {
+    name: ImageClassifierConfig(dropout=network.dropout, conv_init=network.conv_init)
+    for name, network in NETWORKS.items()
+}
+"""The networks of `seqba.models.image_networks`."""
+
+
+def resolve_transformer(arch: str, options: TransformerOptions) -> TransformerConfig:
+    """Fills what `options` leaves open with the architecture's values.
+
+    A given --encoder-embed-dim also sets a decoder width that isn't given, and likewise the feed-forward width, as in
+    fairseq.
+
+    Raises:
+        UserError: for an unknown architecture.
+    """
+    given = _given(options)
+    for name in ("embed_dim", "ffn_embed_dim"):
+        if f"encoder_{name}" in given:
+            given.setdefault(f"decoder_{name}", given[f"encoder_{name}"])
+    return replace(_find(arch, TRANSFORMERS), **given)
+
+
+def resolve_transformer_lm(arch: str, options: TransformerLMOptions) -> DecoderConfig:
+    """Fills what `options` leaves open with the architecture's values.
+
+    Raises:
+        UserError: for an unknown architecture.
+    """
+    return replace(_find(arch, TRANSFORMER_LMS), **_given(options))
+
+
+def resolve_awd_lstm(arch: str, options: AWDLSTMOptions) -> AWDLSTMConfig:
+    """Fills what `options` leaves open with the architecture's values.
+
+    Raises:
+        UserError: for an unknown architecture.
+    """
+    return replace(_find(arch, AWD_LSTMS), **_given(options))
+
+
+def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> ImageClassifierConfig:
+    """Fills what `options` leaves open with the architecture's values.
+
+    Raises:
+        UserError: for an unknown architecture, or a dropout or a way of initialisation that it has no place for.
+    """
+    config = _find(arch, IMAGE_CLASSIFIERS)
+    for name in ("dropout", "conv_init"):
+        if getattr(options, name) is not None and getattr(config, name) is None:
+            having = [other for other, network in NETWORKS.items() if getattr(network, name) is not None]
+            have = "has" if len(having) == 1 else "have"
+            raise UserError(f"{flag_of(name)} has no place in --arch {arch}: {', '.join(having)} {have} one")
+    return replace(config, **_given(options))
+
+
+def build_transformer(config: TransformerConfig, source_vocabulary: int, target_vocabulary: int) -> Transformer:
+    """Builds the model from its configuration and the sizes of both dictionaries.
+
+    Raises:
+        UserError: for sizes that don't fit together.
+    """
+    if config.share_all_embeddings and source_vocabulary != target_vocabulary:
+        raise UserError(
+            f"--share-all-embeddings needs a joined dictionary, but source and target have {source_vocabulary} and "
+            f"{target_vocabulary} words: preprocess with --joined-dictionary"
+        )
+    if config.share_all_embeddings and config.encoder_embed_dim != config.decoder_embed_dim:
+        raise UserError(
+            f"--share-all-embeddings needs one width, but --encoder-embed-dim is {config.encoder_embed_dim} and "
+            f"--decoder-embed-dim {config.decoder_embed_dim}"
+        )
+    return _build(lambda: Transformer(config, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary))
+
+
+def build_transformer_lm(config: DecoderConfig, vocabulary: int) -> TransformerLM:
+    """Builds the model from its configuration and the size of the dictionary.
+
+    Raises:
+        UserError: for sizes that don't fit together.
+    """
+    return _build(lambda: TransformerLM(config, vocabulary=vocabulary))
+
+
+def build_awd_lstm(config: AWDLSTMConfig, vocabulary: int) -> AWDLSTM:
+    """Builds the model from its configuration and the size of the dictionary.
+
+    Raises:
+        UserError: for sizes that can't be.
+    """
+    return _build(
+        lambda: AWDLSTM(
+            vocabulary=vocabulary,
+            layers=config.decoder_layers,
+            embed_dim=config.decoder_embed_dim,
+            hidden_size=config.decoder_hidden_size,
+            dropout=config.dropout,
+            input_dropout=config.input_dropout,
+            hidden_dropout=config.hidden_dropout,
+            embedding_dropout=config.embedding_dropout,
+            weight_dropout=config.weight_dropout,
+            share_weight_noise=config.weight_noise == "shared",
+        )
+    )
+
+
+def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: int, image_size: int) -> ImageClassifier:
+    """Builds the network of that name from its configuration, the number of classes and the side of the pictures.
+
+    Raises:
+        UserError: for sizes that don't fit together.
+    """
+    return _build(lambda: build_network(arch, config, classes, image_size))
+
+
+FAMILIES: dict[str, Family[Any, Any]] = {
+    "transformer": Family(
+        title="Transformer",
+        options=TransformerOptions,
+        config=TransformerConfig,
+        architectures=TRANSFORMERS,
+        resolve=resolve_transformer,
+        build=lambda _, config, data: build_transformer(config, data["source_vocabulary"], data["target_vocabulary"]),
+        width=lambda config: config.encoder_embed_dim,
+        rows_share=False,
+        forward_methods=("features",),
+    ),
+    "awd_lstm": Family(
+        title="AWD-LSTM (language_modeling)",
+        options=AWDLSTMOptions,
+        config=AWDLSTMConfig,
+        architectures=AWD_LSTMS,
+        resolve=resolve_awd_lstm,
+        build=lambda _, config, data: build_awd_lstm(config, data["vocabulary"]),
+        width=lambda config: config.decoder_embed_dim,
+        rows_share=True,
+        forward_methods=("window",),
+    ),
+    "transformer_lm": Family(
+        title="Transformer without encoder (language_modeling)",
+        options=TransformerLMOptions,
+        config=DecoderConfig,
+        architectures=TRANSFORMER_LMS,
+        resolve=resolve_transformer_lm,
+        build=lambda _, config, data: build_transformer_lm(config, data["vocabulary"]),
+        width=lambda config: config.decoder_embed_dim,
+        rows_share=False,
+        forward_methods=("features",),
+    ),
+    "image_classifier": Family(
+        title="image networks (image_classification)",
+        options=ImageClassifierOptions,
+        config=ImageClassifierConfig,
+        architectures=IMAGE_CLASSIFIERS,
+        resolve=resolve_image_classifier,
+        build=lambda arch, config, data: build_image_classifier(arch, config, data["classes"], data["image_size"]),
+        width=lambda _: None,
+        rows_share=True,
+    ),
+}
+"""Every family of models by its name."""
+
+ARCHITECTURES: dict[str, str] = {arch: name for name, family in FAMILIES.items() for arch in family.architectures}
+"""Every named architecture, and the name of its family."""
+
+
+def family_of(arch: str) -> Family[Any, Any]:
+    """The family of an architecture."""
+    return FAMILIES[ARCHITECTURES[arch]]
+
+
+def _find(arch: str, architectures: Mapping[str, Config]) -> Config:
+    if arch not in architectures:
+        raise UserError(f"--arch is {quoted(arch)}; choose one of: {', '.join(architectures)}")
+    return architectures[arch]
+
+
+def _given(options: Any) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+
+
+def _build(make: Callable[[], Model]) -> Model:
+    try:
+        return make()
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"a model of these sizes can't be made: {reason}; lower its options") from error

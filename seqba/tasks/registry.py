@@ -1,0 +1,200 @@
+"""Tasks by name: for each its options, what opens it on its data, and what is known of it before.
+
+A new task is a file of its own and one record here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from seqba.errors import UserError
+from seqba.tasks import RunnableTask
+from seqba.tasks.image_classification import ImageClassification, ImageOptions
+from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
+from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
+from seqba.tasks.translation import BleuOptions, Translation, TranslationOptions
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class TaskVariant(Generic[Options]):
+    """A task as a certain family of models does it.
+
+    Attributes:
+        group: name of the options in a checkpoint's cfg["task"].
+        title: of the options on a command line.
+        options: the task's own.
+        open: (data, options, batches, criterion, seed, configuration of the model) → the task.
+        more_options: further groups of options, by their titles.
+        excluded_options: options of every run that would have no effect here.
+        fit_model: (options, options of a model) → the latter, for this data where it is left open.
+        update_defining: options that say what update u is made of: with others it would be another run.
+        weight_moving: options that may change on the way, but then the weights are no longer those of one command.
+    """
+
+    group: str
+    title: str
+    options: type[Options]
+    open: Callable[[str, Options, BatchOptions, CriterionOptions, int, Any], RunnableTask]
+    more_options: Mapping[str, type] = field(default_factory=dict)
+    excluded_options: tuple[str, ...] = ()
+    fit_model: Callable[[Options, Any], Any] = lambda _, model: model
+    update_defining: tuple[str, ...] = ()
+    weight_moving: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> dict[str, type]:
+        """All groups of options that only such runs have, by their titles."""
+        return {self.title: self.options, **self.more_options}
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What is known of a task before it is opened.
+
+    Attributes:
+        default_arch: the architecture where none is given.
+        metrics: what its validation measures.
+        reader: the command that evaluates its checkpoints.
+        variants: by the families of models that can do it.
+    """
+
+    default_arch: str
+    metrics: tuple[str, ...]
+    reader: str
+    variants: Mapping[str, TaskVariant[Any]]
+
+
+class _PairModel(Protocol):
+    """What translation asks of a model's configuration."""
+
+    @property
+    def max_source_positions(self) -> int: ...
+    @property
+    def max_target_positions(self) -> int: ...
+    @property
+    def share_all_embeddings(self) -> bool: ...
+
+
+def _open_translation(
+    data: str,
+    options: TranslationOptions,
+    batches: BatchOptions,
+    criterion: CriterionOptions,
+    seed: int,
+    model: _PairModel,
+) -> Translation:
+    task = Translation(
+        data,
+        options,
+        batches,
+        criterion,
+        seed=seed,
+        max_source_positions=model.max_source_positions,
+        max_target_positions=model.max_target_positions,
+    )
+    if model.share_all_embeddings and task.source_dictionary != task.target_dictionary:
+        raise UserError(
+            "--share-all-embeddings needs a joined dictionary, but those of source and target differ: preprocess with "
+            "--joined-dictionary"
+        )
+    return task
+
+
+def _with_room_for_blocks(options: BlockOptions, model: Any) -> Any:
+    """A Transformer's options, with positions for the longest row where none are given."""
+    return dataclasses.replace(model, max_target_positions=model.max_target_positions or options.longest_row)
+
+
+NOTHING_PACKED = (
+    "max_tokens",
+    "max_tokens_valid",
+    "required_batch_size_multiple",
+    "skip_invalid_size_inputs_valid_test",
+    "sentence_avg",
+)
+"""Options of packing. Running text is cut into --batch-size equal streams, and images are all of a size: no batch is
+packed, no row too long, and none is a sentence."""
+
+TASKS: dict[str, TaskSpec] = {
+    "translation": TaskSpec(
+        default_arch="transformer_wmt_en_de",
+        metrics=("loss", "nll", "ppl", "bleu"),
+        reader="seqba-generate",
+        variants={
+            "transformer": TaskVariant(
+                group="translation",
+                title="translation",
+                options=TranslationOptions,
+                open=_open_translation,
+                more_options={"BLEU in validation (translation)": BleuOptions},
+            ),
+        },
+    ),
+    "language_modeling": TaskSpec(
+        default_arch="transformer_lm",
+        metrics=("loss", "nll", "ppl"),
+        reader="seqba-eval-lm",
+        variants={
+            "transformer_lm": TaskVariant(
+                group="blocks",
+                title="blocks of text (language_modeling)",
+                options=BlockOptions,
+                open=lambda data, options, batches, criterion, seed, model: LanguageModeling(
+                    data, options, batches, criterion, seed=seed, max_positions=model.max_target_positions
+                ),
+                fit_model=_with_room_for_blocks,
+                update_defining=("tokens_per_sample", "sample_break_mode", "add_bos_token"),
+            ),
+            "awd_lstm": TaskVariant(
+                group="streams",
+                title="running text (language_modeling)",
+                options=StreamOptions,
+                open=lambda data, options, batches, criterion, seed, _: StreamLanguageModeling(
+                    data, options, batches, criterion, seed=seed
+                ),
+                excluded_options=NOTHING_PACKED,
+                update_defining=("bptt",),
+                weight_moving=("activation_regularization", "temporal_activation_regularization"),
+            ),
+        },
+    ),
+    "image_classification": TaskSpec(
+        default_arch="resnet44",
+        metrics=("loss", "nll", "top1", "top5"),
+        reader="seqba-eval-image",
+        variants={
+            "image_classifier": TaskVariant(
+                group="images",
+                title="pictures and their views (image_classification)",
+                options=ImageOptions,
+                open=lambda data, options, batches, criterion, seed, _: ImageClassification(
+                    data, options, batches, criterion, seed=seed
+                ),
+                excluded_options=NOTHING_PACKED,
+                update_defining=("hold_out",),
+                weight_moving=(
+                    "augmentation",
+                    "crop_padding",
+                    "cutout",
+                    "colour_jitter",
+                    "decode_size",
+                    "mixup",
+                    "manifold_mixup",
+                    "mixup_lambda",
+                ),
+            ),
+        },
+    ),
+}
+"""Every task by its name."""
+
+VARIANTS: dict[tuple[str, str], TaskVariant[Any]] = {
+    (task, family): variant for task, spec in TASKS.items() for family, variant in spec.variants.items()
+}
+"""Every task with every family of models that can do it."""
