@@ -1,4 +1,4 @@
-"""What a checkpoint says of its run, opened again on the data: the model, and the task in batches of another size."""
+"""Runs opened again from a checkpoint and the data: the model, and the task in batches of another size."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from torch import nn
 
 from seqba.checkpoints.model import LoadedModel, build_model, load_model
 from seqba.errors import UserError
+from seqba.models.families import ARCHITECTURES, family_of
 from seqba.options import options_from
 from seqba.tasks import Task
-from seqba.tasks.image_classification import ImageClassification, ImageOptions
-from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
+from seqba.tasks.image_classification import ImageOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
-from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.tasks.registry import VARIANTS
 
 Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A checkpoint, and the data that it is looked at on.
+    """Checkpoint of a run, with the data that it is measured on.
 
     Attributes:
         path: the checkpoint.
@@ -53,25 +52,25 @@ class TrainedRun:
 
     @property
     def model(self) -> nn.Module:
-        """The model."""
+        """Model with the checkpoint's weights, in evaluation mode."""
         return self.loaded.model
 
     @property
     def task_name(self) -> str:
-        """The task's name."""
+        """Name of the task."""
         return str(self._cfg("task", "name"))
 
     def fresh_model(self, seed: int, device: torch.device) -> nn.Module:
-        """The same architecture with new weights: the model before its first update."""
+        """Model of the same architecture with new weights, as before its first update."""
         torch.manual_seed(seed)
         return build_model(self.loaded.cfg["model"], self.loaded.task_state).to(device)
 
     def batches(self) -> BatchOptions:
-        """How its examples were grouped."""
+        """Batch options that it was trained with."""
         return self.options(BatchOptions, "task", "batches")
 
     def options(self, kind: type[Options], *names: str) -> Options:
-        """Options that its cfg holds under these names.
+        """Options under these names of the checkpoint's cfg.
 
         Raises:
             UserError: where there are none, or those of another version.
@@ -82,7 +81,7 @@ class TrainedRun:
             raise UserError(f"checkpoint {self.path} doesn't say how it was trained: {error}") from None
 
     def open_task(self, batches: BatchOptions, *, seed: int, cutout: int | None = None) -> Task[Any]:
-        """The task on the data.
+        """Opens the task on the data.
 
         Args:
             batches: how its examples are grouped.
@@ -94,7 +93,8 @@ class TrainedRun:
         """
         criterion = self.options(CriterionOptions, "task", "criterion")
         task = self._open(batches, criterion, seed, cutout)
-        if task.state() != dict(self.loaded.task_state):
+        state = task.state()
+        if any(state.get(name) != value for name, value in self.loaded.task_state.items()):
             raise UserError(
                 f"checkpoint {self.path} was trained with other dictionaries, languages or classes than those of "
                 f"{self.data}: give the data that it was trained on"
@@ -102,29 +102,17 @@ class TrainedRun:
         return task
 
     def _open(self, batches: BatchOptions, criterion: CriterionOptions, seed: int, cutout: int | None) -> Task[Any]:
-        groups, sizes = self._cfg("task"), self._cfg("model", "options")
-        if "images" in groups:
-            images = self.options(ImageOptions, "task", "images")
-            images = replace(images, num_workers=0, cutout=images.cutout if cutout is None else cutout)
-            return ImageClassification(self.data, images, batches, criterion, seed=seed)
-        if cutout is not None:
+        arch = str(self._cfg("model", "arch"))
+        variant = VARIANTS.get((self.task_name, ARCHITECTURES[arch]))
+        if variant is None:
+            raise UserError(f"checkpoint {self.path} is damaged: there is no {self.task_name} with {arch}")
+        chosen = self.options(variant.options, "task", variant.group)
+        if isinstance(chosen, ImageOptions):
+            chosen = replace(chosen, num_workers=0, cutout=chosen.cutout if cutout is None else cutout)
+        elif cutout is not None:
             raise UserError(f"--cutout is for pictures; {self.path} is of a {self.task_name} run")
-        if "streams" in groups:
-            streams = self.options(StreamOptions, "task", "streams")
-            return StreamLanguageModeling(self.data, streams, batches, criterion, seed=seed)
-        if "blocks" in groups:
-            longest = sizes["max_target_positions"]
-            blocks = self.options(BlockOptions, "task", "blocks")
-            return LanguageModeling(self.data, blocks, batches, criterion, seed=seed, max_positions=longest)
-        return Translation(
-            self.data,
-            self.options(TranslationOptions, "task", "translation"),
-            batches,
-            criterion,
-            seed=seed,
-            max_source_positions=sizes["max_source_positions"],
-            max_target_positions=sizes["max_target_positions"],
-        )
+        config = family_of(arch).read(self._cfg("model", "options"))
+        return variant.open(self.data, chosen, batches, criterion, seed, config)
 
     def _cfg(self, *names: str) -> Any:
         found: Any = self.loaded.cfg
