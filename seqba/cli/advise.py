@@ -45,7 +45,7 @@ PLANS: tuple[PlanLike, ...] = ("stacked", "looped")
 
 @options
 class AdviseOptions:
-    """What is compared, and on what."""
+    """Numbers of copies to compare, and the updates that are timed."""
 
     copies: tuple[int, ...] = option((1, 2, 4, 8), "M, numbers of copies to compare", minimum=1, metavar="N[,N]")
     path: str | None = option(
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def table(advice: Advice) -> list[str]:
-    """What is printed: a line for each M, and the sentences."""
+    """Printed lines: one for each M, and the sentences."""
     fewer = advice.noise_scale
     lines = [
         f"An update of {advice.batch_examples:.4g} examples; S_w/S_b = {advice.split.ratio.value:.3g}; noise scale "

@@ -49,7 +49,7 @@ WORTH = (1, 2, 4, 8, 16, 32)
 
 @options
 class MeasureOptions:
-    """What is measured, and where it goes."""
+    """Measurement, and where its results go."""
 
     path: str | None = option(None, "the checkpoint", metavar="FILE")
     gen_subset: str = option("train", "the split that examples are drawn from", metavar="SPLIT")
@@ -86,7 +86,7 @@ class MeasureOptions:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run of the command came to.
+    """Results of the command.
 
     Attributes:
         about: what was measured, as plain values.
@@ -253,7 +253,7 @@ def _forgetting(task: Task[Any]) -> LossFunction[Any]:
 
 
 def table(measured: Measured) -> list[str]:
-    """What is printed: three blocks of lines."""
+    """Printed lines, in three blocks."""
     about, split = measured.about, measured.split
     state = "new weights" if about["fresh"] else f"update {about['updates']}"
     unit = "token" if about["unit"] == "tokens" else "image"

@@ -1,4 +1,4 @@
-"""What copies are worth, for any model and loss: the variance of a gradient split in two, correlations, advice."""
+"""Gradient statistics of any model and loss: the variance split in two, correlations, and what M copies are worth."""
 
 from seqba.statistics.advice import Advice, PassCosts, advise
 from seqba.statistics.cells import CellSplit, CellWatch

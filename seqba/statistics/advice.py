@@ -1,4 +1,4 @@
-"""What M copies buy and cost: a variance split and measured times → worth in examples, updates, time, a sentence."""
+"""Advice on M: a variance split and measured times → worth in examples, updates, time, a sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEGLIGIBLE = 0.05
 
 @dataclass(frozen=True)
 class PassCosts:
-    """What an update costs at several numbers of copies, under one plan.
+    """Times of an update at several numbers of copies, under one plan.
 
         seconds(M) ≈ fixed_s + M·copy_s
 
@@ -64,7 +64,7 @@ class PassCosts:
 
 @dataclass(frozen=True)
 class CopiesAdvice:
-    """What M copies are worth.
+    """Predicted gains of M copies.
 
     Attributes:
         copies: M.
@@ -86,7 +86,7 @@ class CopiesAdvice:
 
 @dataclass(frozen=True)
 class Advice:
-    """What each number of copies is worth, and where it stops.
+    """Gains of each number of copies, and where they end.
 
     Attributes:
         split: what was measured.
@@ -104,11 +104,11 @@ class Advice:
 
     @property
     def rows(self) -> tuple[CopiesAdvice, ...]:
-        """What each M is worth."""
+        """Gains of each M."""
         return tuple(map(self.row, self.copies))
 
     def row(self, copies: int) -> CopiesAdvice:
-        """What M copies are worth."""
+        """Gains of M copies."""
         signal, margin = self.split.signal.value, 2 * self.split.signal.error
         updates = self._updates(copies, signal)
         bounds = (signal - margin, signal + margin) if math.isfinite(margin) else (signal, signal)
@@ -250,7 +250,7 @@ def advise(
     costs: Sequence[PassCosts] = (),
     read_s: float | None = None,
 ) -> Advice:
-    """What each number of copies is worth, and what it costs.
+    """Predicts what each number of copies gains, and at what cost.
 
         B_eq/B = (S_b + S_w)/(S_b + S_w/M)
         updates(M)/updates(1) = (B·|G|² + S_b + S_w/M)/(B·|G|² + S_b + S_w)

@@ -1,4 +1,4 @@
-"""How alike gradients of single examples are: of two views of one, and of two different ones (the paper's Table 1)."""
+"""Correlations of single examples' gradients: of two views of one, and of two different ones (the paper's Table 1)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = {
     "other_class": "ρ(z, w)      two examples of different classes",
     "other_example": "ρ(z, w)      two different examples",
 }
-"""What is correlated, and its line in a table; the paper's letters."""
+"""Kind of pair → its line in a table, with the paper's letters."""
 
 
 @dataclass(frozen=True)
