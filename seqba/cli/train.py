@@ -18,6 +18,7 @@ from seqba.options import flag_of
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.registry import TASKS, VARIANTS
 from seqba.tasks.translation import BleuOptions
+from seqba.training.config import RunConfig
 from seqba.training.options import (
     OWN_OPTIONS,
     CheckpointOptions,
@@ -29,7 +30,6 @@ from seqba.training.options import (
     TrainingOptions,
     ValidationOptions,
 )
-from seqba.training.recipe import Recipe
 from seqba.training.run import train
 
 PROGRAM = "seqba-train"
@@ -88,10 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
-    return train(read_recipe(build_parser().parse(arguments)))
+    return train(read_config(build_parser().parse(arguments)))
 
 
-def read_recipe(given: argparse.Namespace) -> Recipe:
+def read_config(given: argparse.Namespace) -> RunConfig:
     """What a parsed command line asks for.
 
     Raises:
@@ -100,7 +100,7 @@ def read_recipe(given: argparse.Namespace) -> Recipe:
     arch = given.arch or TASKS[given.task].default_arch
     _check_arch(given.task, arch)
     _refuse_foreign(given, arch)
-    return Recipe(
+    return RunConfig(
         task=given.task,
         data=given.data,
         arch=arch,

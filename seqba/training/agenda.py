@@ -1,4 +1,4 @@
-"""When a run validates, saves and ends: decisions about counts, made without a model."""
+"""Decisions of a run from its counts, made without a model: when it validates, saves and ends."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Due:
 
 
 def due_after(options: TrainingOptions, position: Position, *, is_final: bool) -> Due:
-    """The work that is due after an update.
+    """Work that is due after an update.
 
     Args:
         options: intervals of validation and checkpoints.
@@ -78,7 +78,7 @@ def due_after(options: TrainingOptions, position: Position, *, is_final: bool) -
 
 
 def reached_limit(options: TrainingOptions, position: Position, *, lr_has_ended: bool = False) -> str | None:
-    """The option that ends the run here, with its value; None to train on.
+    """Option that ends the run here, with its value; None to train on.
 
     Args:
         options: the limits.

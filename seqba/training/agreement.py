@@ -1,4 +1,4 @@
-"""What the ranks of a run tell one another between updates, and what they then all know."""
+"""Status that the ranks of a run agree on between updates: stop, unreadable data, time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqba.distributed.batch_broadcast import raise_read_error
 
 
 class Interrupted(Exception):
-    """A signal asked to stop before a validation was through."""
+    """Raised where a signal asks to stop before a validation is through."""
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,28 @@ class Status:
     elapsed_s: float = 0.0
 
     def as_sums(self) -> tuple[float, ...]:
-        """Numbers to be added up over the ranks."""
+        """Numbers that are added up over the ranks."""
         return (float(self.stop), float(self.unreadable), self.elapsed_s)
 
     @classmethod
     def agreed(cls, sums: Sequence[float], size: int) -> Status:
-        """The status of `size` ranks, from their `as_sums` added up."""
+        """Status of `size` ranks, from their `as_sums` added up."""
         stop, unreadable, elapsed_s = sums
         return cls(stop > 0, unreadable > 0, elapsed_s / size)
 
     @classmethod
     def merged(cls, statuses: Sequence[Status]) -> Status:
-        """The status of all ranks, from each one's."""
+        """Status of all ranks, from each one's."""
         return cls.agreed(
             [sum(values) for values in zip(*(own.as_sums() for own in statuses), strict=True)], len(statuses)
         )
 
     def over(self, ranks: Group, device: torch.device) -> Status:
-        """The status of all ranks, by a message of its own. All ranks must call it."""
+        """Status of all ranks, by a message of its own. All ranks must call it."""
         return Status.agreed(summed(ranks, self.as_sums(), device), ranks.size)
 
     def raise_if_ended(self, read: object) -> None:
-        """Ends what any rank can't go on with.
+        """Raises the reason why a rank can't go on, on all ranks.
 
         Args:
             read: what this rank has read, or the error that says why it can't.
@@ -71,7 +71,7 @@ GOING_ON = Status()
 
 
 def summed(ranks: Group, numbers: Sequence[float], device: torch.device) -> list[float]:
-    """Each number added up over the ranks; the same on all of them. All ranks must call it."""
+    """Sums of each number over the ranks, the same on all of them. All ranks must call it."""
     sums = torch.tensor(numbers, dtype=torch.float64, device=device)
     ranks.add_up([sums])
     values: list[float] = sums.tolist()

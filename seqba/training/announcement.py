@@ -1,4 +1,4 @@
-"""What a run is about to do, in a few lines."""
+"""First lines of a run's log: its model, its updates, its end, its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def announce(
     batches: BatchOptions,
     options: TrainingOptions,
 ) -> list[str]:
-    """The first lines of a run's log.
+    """First lines of a run's log.
 
     Args:
         arch: name of the architecture.

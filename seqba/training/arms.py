@@ -1,4 +1,4 @@
-"""The paper's three columns and two further comparisons, and the grid of each, from one command line."""
+"""Arms of a comparison: the paper's three columns and two further ones, each a grid derived from the same options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from seqba.core import ALONE, Group, parse_plan
+from seqba.core import ALONE, Group
 from seqba.errors import UserError
 from seqba.options import flag_of
 from seqba.tasks.options import BatchOptions
@@ -16,10 +16,10 @@ from seqba.training.options import GridOptions, RunOptions
 
 @dataclass(frozen=True)
 class Grid:
-    """The shape of an update.
+    """Shape of an update.
 
     Attributes:
-        shards_per_epoch: S for epoch 1, 2, …; the last one stays.
+        micro_batches_per_epoch: S for epoch 1, 2, …; the last one stays.
         copies: M.
         batch_scale: what the size of a micro-batch is multiplied by.
     """
@@ -32,8 +32,12 @@ class Grid:
         """S in the 1-based `epoch`."""
         return self.micro_batches_per_epoch[min(epoch, len(self.micro_batches_per_epoch)) - 1]
 
+    def has_epochs_of(self, options: GridOptions) -> bool:
+        """Whether an epoch of this arm has as many updates as one of the arm baseline."""
+        return self.batch_scale == 1 and self.micro_batches_per_epoch == options.update_freq
+
     def resized(self, batches: BatchOptions) -> BatchOptions:
-        """The batches that are this arm's micro-batches; those of validation are the same in every arm.
+        """Sizes of this arm's micro-batches; validation's are the same in every arm.
 
         Raises:
             UserError: for a size that the copies don't divide.
@@ -63,30 +67,24 @@ class Grid:
 
 
 def derive_grid(options: GridOptions) -> Grid:
-    """The grid of an arm.
+    """Grid of an arm.
 
     With `--update-freq S --copies M` and micro-batches of a size B:
 
         baseline         S micro-batches of B,      1 copy
         fixed-samples    S·M micro-batches of B,    1 copy: as many distinct examples as ba has views, in as many
-        updates ba               S micro-batches of B,      M copies large-batch      S micro-batches of M·B,    1 copy:
-        fixed-samples, but what a batch shares (batch norm, weight masks)
-                                             is shared by all M·B
+                                                    updates
+        ba               S micro-batches of B,      M copies
+        large-batch      S micro-batches of M·B,    1 copy: fixed-samples, but what a batch shares (batch norm, weight
+                                                    masks) is shared by all M·B
         fixed-rows       S/M micro-batches of B,    M copies: 1/M of the examples, an update at the baseline's cost;
-                                             S micro-batches of B/M where M doesn't divide S
+                                                    S micro-batches of B/M where M doesn't divide S
 
     The first three are the paper's columns. Batch norm sees B different rows in fixed-rows as in the baseline, unless
     the micro-batches themselves are made smaller.
 
-    Raises:
-        UserError: for a plan that isn't one.
-
     Source: Hoffer et al. 2020, table 2 and section 4.3; fixed-rows: Fort et al. 2021 (arXiv 2105.13343).
     """
-    try:
-        parse_plan(options.plan)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
     micro_batches, copies = options.update_freq, options.copies
     if options.arm == "baseline":
         return Grid(micro_batches, 1)
@@ -103,7 +101,7 @@ def derive_grid(options: GridOptions) -> Grid:
 
 @dataclass
 class BaselineEpochs:
-    """Where the epochs of the arm baseline end, in updates: in these epochs options count, whatever the arm.
+    """Epochs of the arm baseline, in updates: options count in these, whatever the arm.
 
     Attributes:
         length: number of an epoch, from 1 → its updates; asked once for each.

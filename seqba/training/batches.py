@@ -1,9 +1,9 @@
-"""The batches of an epoch, update by update, from their files to the core."""
+"""Batches of an epoch, update by update, from their files to the core."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -17,21 +17,23 @@ from seqba.tasks import MicroBatches, Task
 Batch = TypeVar("Batch")
 
 
-class Counts(NamedTuple):
-    """Target tokens or images of an update's cells in this process.
+class OwnSums(NamedTuple):
+    """Sums over an update's cells in this process; those of all ranks add up to the grid's.
 
     Attributes:
-        unique: of those micro-batches whose first copy is here, so that every micro-batch counts on one rank.
-        processed: of all copies that are here.
+        weight: what the loss is divided by.
+        unique: target tokens or images, of those micro-batches whose first copy is here: each counts on one rank.
+        processed: target tokens or images of all copies that are here.
     """
 
+    weight: float
     unique: int
     processed: int
 
 
 @dataclass(frozen=True)
 class UpdateBatch(Sequence[Batch]):
-    """The micro-batches of an update, of which this process has loaded those that have cells here.
+    """Micro-batches of an update, of which this process has loaded those that have cells here.
 
     Attributes:
         size: S, the number of micro-batches on all ranks.
@@ -46,10 +48,12 @@ class UpdateBatch(Sequence[Batch]):
     device: torch.device | None = None
 
     @classmethod
-    def of(cls, micro_batches: Sequence[Batch], copies: int, ranks: Group = ALONE) -> UpdateBatch[Batch]:
-        """The cells of this process in an update whose micro-batches are all at hand."""
+    def of(
+        cls, micro_batches: Sequence[Batch], copies: int, ranks: Group = ALONE, device: torch.device | None = None
+    ) -> UpdateBatch[Batch]:
+        """Batch of an update whose micro-batches are all at hand."""
         cells = ranks.cells(len(micro_batches), copies)
-        return cls(len(micro_batches), cells, {number: micro_batches[number] for number, _ in cells})
+        return cls(len(micro_batches), cells, {number: micro_batches[number] for number, _ in cells}, device)
 
     def __len__(self) -> int:
         """Number of micro-batches on all ranks."""
@@ -60,31 +64,26 @@ class UpdateBatch(Sequence[Batch]):
         batch = self.loaded[number]
         return batch if self.device is None else to_device(batch, self.device)
 
-    def to(self, device: torch.device) -> UpdateBatch[Batch]:
-        """The same, each micro-batch moved to the device when it is asked for."""
-        return replace(self, device=device)
-
     @property
     def first(self) -> Batch:
-        """Any of this process's micro-batches, on the CPU."""
+        """One of this process's micro-batches, on the CPU."""
         return next(iter(self.loaded.values()))
 
-    def weight(self, task: Task[Batch]) -> float:
-        """The weight of this process's cells, what their loss is divided by."""
-        return sum(len(copies) * task.weight(self.loaded[number]) for number, copies in self.cells)
-
-    def counts(self, task: Task[Batch]) -> Counts:
-        """Target tokens or images of this process's cells."""
-        own = {number: task.count(batch) for number, batch in self.loaded.items()}
-        return Counts(
-            unique=sum(own[number] for number, copies in self.cells if 0 in copies),
-            processed=sum(len(copies) * own[number] for number, copies in self.cells),
-        )
+    def sums(self, task: Task[Batch]) -> OwnSums:
+        """Weight, target tokens or images of this process's cells."""
+        weight, unique, processed = 0.0, 0, 0
+        for number, copies in self.cells:
+            count = task.count(self.loaded[number])
+            weight += len(copies) * task.weight(self.loaded[number])
+            processed += len(copies) * count
+            if 0 in copies:
+                unique += count
+        return OwnSums(weight, unique, processed)
 
 
 @dataclass(frozen=True)
 class EpochUpdates(Generic[Batch]):
-    """The updates of an epoch: S consecutive micro-batches each; the last one may have fewer.
+    """Updates of an epoch: S consecutive micro-batches each; the last one may have fewer.
 
     Attributes:
         micro_batches: those of the epoch.
@@ -92,6 +91,7 @@ class EpochUpdates(Generic[Batch]):
         copies: M.
         ranks: the processes among which the cells of an update are dealt.
         broadcast: reads for several ranks that have copies of one micro-batch; None where each reads for itself.
+        device: where a micro-batch goes when it is asked for; None to leave it.
     """
 
     micro_batches: MicroBatches[Batch]
@@ -99,13 +99,14 @@ class EpochUpdates(Generic[Batch]):
     copies: int
     ranks: Group = ALONE
     broadcast: BatchBroadcast | None = None
+    device: torch.device | None = None
 
     def __len__(self) -> int:
         """Number of updates."""
         return -(-len(self.micro_batches) // self.size)
 
     def read(self, number: int) -> UpdateBatch[Batch] | UserError | None:
-        """Update `number` of the epoch, counting from 0, or why it can't be read here; None after the last one.
+        """Batch of update `number`, from 0, or the error that says why it can't be read; None after the last one.
 
         It is read before the update that precedes it, whose message takes along whether it could be: so all ranks know
         in time that one can't go on, and it costs no message.
@@ -116,7 +117,7 @@ class EpochUpdates(Generic[Batch]):
         size = min(self.size, len(self.micro_batches) - first)
         cells = self.ranks.cells(size, self.copies)
         try:
-            return UpdateBatch(size, cells, self._load(first, size, cells))
+            return UpdateBatch(size, cells, self._load(first, size, cells), self.device)
         except UserError as error:
             return error
 
@@ -130,5 +131,20 @@ class EpochUpdates(Generic[Batch]):
 
 
 def count_updates(task: Task[Any], epoch: int, micro_batches: int) -> int:
-    """Updates of the 1-based `epoch` at `micro_batches` to an update."""
+    """Number of updates of the 1-based `epoch` at `micro_batches` to an update."""
     return -(-len(task.epoch(epoch, micro_batches)) // micro_batches)
+
+
+def check_epochs(task: Task[Any], micro_batches_per_epoch: Sequence[int]) -> None:
+    """Checks that every epoch of running text can be cut into its number of micro-batches.
+
+    Args:
+        task: whose epochs are made; only those of a task that carries a state from update to update depend on S.
+        micro_batches_per_epoch: S for epoch 1, 2, …; the last one stays.
+
+    Raises:
+        UserError: for a text that is too short for an S.
+    """
+    if task.carried is not None:
+        for epoch, micro_batches in enumerate(micro_batches_per_epoch, start=1):
+            task.epoch(epoch, micro_batches)

@@ -1,4 +1,4 @@
-"""The folder of a run's checkpoints: their names, and which of them stay."""
+"""Folder of a run's checkpoints: their names, and the rules by which they are kept."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CheckpointFolder:
         self.path = Path(options.save_dir)
 
     def prepare(self) -> None:
-        """Makes the folder and proves that it can be written to, before any long work.
+        """Makes the folder and checks that it can be written to, before any long work.
 
         Raises:
             UserError: if it can't.
@@ -58,7 +58,7 @@ class CheckpointFolder:
             copy_checkpoint(self.path / first, self.path / name)
 
     def rank_best(self, progress: Progress, metric: str, value: float, *, maximize: bool) -> str | None:
-        """The name under which a validated state is kept among the best, or None if it isn't among them.
+        """Name under which a validated state is kept among the best; None if it isn't among them.
 
         Updates `progress.best_checkpoints`; `prune` removes what fell out.
         """

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: one JSON line per interval, plain lines, or a bar."""
+"""Log of a run: one JSON line per interval, plain lines, or a progress bar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from seqba.extras import needed, progress_bar
 from seqba.runtime.memory import peak_memory_mb
 from seqba.tasks import Unit
 from seqba.training.log_file import RunLog
-from seqba.training.metrics import readable
+from seqba.training.metrics import display_metrics
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
 from seqba.training.totals import Totals
@@ -28,7 +28,7 @@ from seqba.training.trainer import UpdateReport
 
 
 @dataclass
-class Window:
+class LogWindow:
     """Sums since the last line; a skipped update has no loss to add."""
 
     totals: Totals = field(default_factory=Totals)
@@ -63,7 +63,7 @@ class Window:
 
 
 class TrainingLog:
-    """Tells of updates and validations in the chosen format; everything else is for `logging`.
+    """Writes the metrics of updates and validations in the chosen format; all other messages are for `logging`.
 
     JSON and simple lines go to stdout, the bar to stderr.
 
@@ -92,7 +92,7 @@ class TrainingLog:
         self.device = device
         self.max_update = max_update
         self.unit = unit
-        self._window = Window()
+        self._window = LogWindow()
         self._untold: tuple[UpdateReport, Progress, int] | None = None
         self._bar: Any = None
         self._above_the_bar = ExitStack()
@@ -101,7 +101,7 @@ class TrainingLog:
         self._file = None if run_log is not None and run_log.is_at(options.log_file) else _open_log(options.log_file)
 
     def update(self, report: UpdateReport, progress: Progress, skipped: int, seconds: float) -> None:
-        """Takes note of an update; tells every `log_interval` updates."""
+        """Adds an update to the window; writes a line every `log_interval` updates."""
         self._window.add(report, seconds)
         self._untold = (report, replace(progress), skipped)  # the loop goes on to the next epoch with its own
         if self.format == "tqdm":
@@ -110,13 +110,13 @@ class TrainingLog:
             self._tell_window(report, progress, skipped)
 
     def validation(self, subset: str, metrics: dict[str, float], progress: Progress, update: int) -> None:
-        """Tells a validation's metrics and the best so far."""
+        """Writes a validation's metrics and the best so far."""
         line = {"event": "valid", "subset": subset, "epoch": progress.epoch, "update": update, **metrics}
         self._tell({**line, "best": progress.best, "unit": "nats"})
         self._write_board(f"valid/{name_text(subset)}", metrics, update)
 
     def close(self) -> None:
-        """Tells of updates since the last line, and ends the bar and the files."""
+        """Writes a line for the updates since the last one, and closes the bar and the files."""
         if self._untold is not None:
             self._tell_window(*self._untold)
         self._above_the_bar.close()
@@ -130,7 +130,7 @@ class TrainingLog:
             self._file.close()
 
     def _tell_window(self, report: UpdateReport, progress: Progress, skipped: int) -> None:
-        window, self._window, self._untold = self._window, Window(), None
+        window, self._window, self._untold = self._window, LogWindow(), None
         means = window.means(self.unit)
         rate = window.updates / window.seconds if window.seconds and window.updates else None
         remaining = max(0, self.max_update - report.update)
@@ -180,7 +180,9 @@ class TrainingLog:
             messages = needed("tqdm.contrib.logging", "a progress bar").logging_redirect_tqdm()
             self._above_the_bar.enter_context(messages)  # they would be written over the bar
         self._bar.update(0 if report.skipped else 1)
-        told = {name: f"{value:.2f}" for name, value in readable(report.means, self.unit).items() if name != "nll"}
+        told = {
+            name: f"{value:.2f}" for name, value in display_metrics(report.means, self.unit).items() if name != "nll"
+        }
         self._bar.set_postfix({"loss": f"{report.loss:.3f}", **told, "lr": f"{report.lr:.2e}"}, refresh=False)
 
     def _write_board(self, prefix: str, values: dict[str, float], update: int) -> None:
@@ -193,7 +195,7 @@ def _format(options: LogOptions) -> str:
     if options.log_format is not None:
         return options.log_format
     if not (sys.stderr.isatty() and sys.stdout.isatty()):
-        return "json"  # somebody keeps what is printed, or nobody watches
+        return "json"  # what is printed goes to a file or a program
     return "simple" if options.no_progress_bar else "tqdm"
 
 
@@ -222,7 +224,7 @@ def _open_board(folder: str | None) -> Any:
 
 
 def _rounded(value: Any) -> Any:
-    """Six digits are enough to read; what JSON has no number for becomes null."""
+    """Number with six digits, enough to read; None for what JSON has no number for."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.6g}") if math.isfinite(value) else None
@@ -234,7 +236,7 @@ def _simple(line: dict[str, Any]) -> str:
 
 
 def quiet_but_first(options: LogOptions, ranks: Group) -> LogOptions:
-    """The log of this process: only the first rank tells anything."""
+    """Log options of this process: only the first rank writes anything."""
     if ranks.is_first:
         return options
     return replace(options, log_format="none", log_file=None, tensorboard_logdir=None, no_progress_bar=False)

@@ -1,4 +1,4 @@
-"""The JSON lines that a run keeps in its save-dir, each update's once, however often the run was killed."""
+"""JSON lines that a run keeps in its save-dir: each update's once, however often the run was killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUN_LOG = "log.jsonl"
 
 
 class RunLog:
-    """Appends lines to the log of a run, after what its checkpoint knows of.
+    """Log of a run, to which lines are appended after those that its checkpoint knows of.
 
     Lines of later updates are cut off: they are made again. So is what a process left that was killed in the middle of
     a line. Nothing is written anew, so that a crash at any moment leaves whole lines, and at most a part of a last one.
@@ -40,7 +40,7 @@ class RunLog:
             raise UserError(f"the log {path} can't be written to: {error.strerror}") from None
 
     def write(self, line: str) -> None:
-        """Appends a line and hands it to the system: a kill from here on can't take it back."""
+        """Appends a line and flushes it: no kill takes it back from here on."""
         self._file = self._file or open(self.path, "ab")  # noqa: SIM115 - lives as long as the run
         self._file.write(line.encode("utf-8") + b"\n")
         self._file.flush()
@@ -56,7 +56,7 @@ class RunLog:
 
 
 def open_run_log(options: CheckpointOptions, ranks: Group, update: int, progress: Progress) -> RunLog | None:
-    """The log of a run in its save-dir, on the rank that writes; None on the others and with `--no-save`.
+    """Log of a run in its save-dir, on the rank that writes; None on the others and with `--no-save`.
 
     Args:
         options: where the run is kept.
@@ -66,11 +66,11 @@ def open_run_log(options: CheckpointOptions, ranks: Group, update: int, progress
     """
     if options.no_save or not ranks.is_first:
         return None
-    return RunLog(Path(options.save_dir) / RUN_LOG, update, validated=not progress.pending)
+    return RunLog(Path(options.save_dir) / RUN_LOG, update, validated=not progress.validation_pending)
 
 
 def _kept_size(file: BinaryIO, path: Path, update: int, *, validated: bool) -> int:
-    """Bytes of the lines up to an update, from the beginning."""
+    """Size in bytes of the lines up to an update."""
     file.seek(0)
     size = 0
     for text in file:
@@ -86,7 +86,7 @@ def _kept_size(file: BinaryIO, path: Path, update: int, *, validated: bool) -> i
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
-    """A whole line of a log; None for anything else."""
+    """Whole line of a log, parsed; None for anything else."""
     try:
         line = json.loads(text) if text.endswith(b"\n") else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""Means of a task's sums, as they are told: perplexity beside nats per token, accuracies in percent."""
+"""Metrics as logs show them: perplexity beside nats per token, accuracies in percent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from seqba.tasks import Unit
 ACCURACIES = ("top1", "top5")
 """Sums that count what was right."""
 
-TAKEN = frozenset(
+RESERVED_NAMES = frozenset(
     {
         *("event", "subset", "epoch", "update", "unit", "best"),
         *("loss", "ppl", "bleu", "lr", "grad_norm", "clip_rate"),
@@ -22,17 +22,17 @@ TAKEN = frozenset(
 """What the log and validation say themselves: a task's sum of such a name is told as task_NAME."""
 
 
-def readable(means: Mapping[str, float], unit: Unit) -> dict[str, float]:
-    """Means per token or image → what a log shows.
+def display_metrics(means: Mapping[str, float], unit: Unit) -> dict[str, float]:
+    """Metrics that a log shows, from means per token or image.
 
     Returns:
         nll in nats and, per token, ppl = exp(nll); top1 and top5 in percent of the images; any other mean as it is,
-        under its own name unless that is `TAKEN`.
+        under its own name unless that is one of `RESERVED_NAMES`.
     """
     told: dict[str, float] = {}
     for name, mean in means.items():
         own = name
-        while own in TAKEN or (own != name and own in means):
+        while own in RESERVED_NAMES or (own != name and own in means):
             own = f"task_{own}"
         told[own] = 100 * mean if name in ACCURACIES else mean
     if unit == "tokens":

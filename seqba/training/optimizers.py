@@ -1,4 +1,4 @@
-"""The optimizers: Adam and SGD, each in one fused kernel."""
+"""Optimizers: Adam and SGD, each in one fused kernel."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import nn
 
 from seqba.core.group import local_part
 from seqba.errors import UserError
-from seqba.training.averaging import NonMonotonicTrigger
+from seqba.training.nt_asgd import NonMonotonicTrigger
 from seqba.training.options import OptimisationOptions
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOptions) -> torch.optim.Optimizer:
-    """What `--optimizer` names. The learning rate is set before every step by the trainer.
+    """Optimizer that `--optimizer` names. The trainer sets the learning rate before every step.
 
     adam      Adam with decoupled weight decay on all parameters, as fairseq's. fairseq adds eps before the bias
               correction of the denominator, torch after it: the first updates' effective eps differs, nothing else.
     sgd       stochastic gradient descent with momentum; weight decay is added to the gradient.
-    nt_asgd   the same without momentum, until `build_trigger`'s trigger fires (`seqba.training.averaging`).
+    nt_asgd   the same without momentum, until `build_trigger`'s trigger fires (`seqba.training.nt_asgd`).
 
     With --weight-decay-on weights, parameters of one dimension don't decay: biases, and the scales and shifts of norms.
     With weights-not-depthwise, neither do those of depthwise convolutions: each output reads one channel, (C, 1, h, w).
@@ -49,7 +49,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
 
 
 def _groups(parameters: list[nn.Parameter], options: OptimisationOptions) -> list[dict[str, Any]]:
-    """Parameters that decay, then those that don't."""
+    """Groups of parameters: those that decay, then those that don't."""
     decays = [options.weight_decay_on == "all" or parameter.dim() > 1 for parameter in parameters]
     if options.weight_decay_on == "weights-not-depthwise":
         depthwise = [parameter.dim() == 4 and parameter.shape[1] == 1 for parameter in parameters]
@@ -67,26 +67,26 @@ def _groups(parameters: list[nn.Parameter], options: OptimisationOptions) -> lis
 
 
 def build_trigger(options: OptimisationOptions) -> NonMonotonicTrigger | None:
-    """What says when `nt_asgd` begins to average; None for the other optimizers."""
+    """Trigger that says when `nt_asgd` begins to average; None for the other optimizers."""
     return NonMonotonicTrigger(options.nonmono) if options.optimizer == "nt_asgd" else None
 
 
-AVERAGES = {
+KEPT_PER_WEIGHT = {
     torch.optim.AdamW: ("exp_avg", "exp_avg_sq"),
     torch.optim.ASGD: ("ax",),
     torch.optim.SGD: (),
 }
-"""What each optimizer must keep for a weight once it has moved it."""
+"""Tensors that each optimizer must keep for a weight once it has moved it."""
 
 
-def check_averages(optimizer: torch.optim.Optimizer) -> None:
-    """Checks what an optimizer has taken over from a file.
+def check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
+    """Checks the state that an optimizer has taken over from a file.
 
     Raises:
         ValueError: if an average is missing, or isn't of its weight's shape.
     """
     for parameter, kept in optimizer.state.items():
-        for name in AVERAGES[type(optimizer)]:
+        for name in KEPT_PER_WEIGHT[type(optimizer)]:
             if kept.get(name) is None:
                 raise ValueError(f"the optimizer's {name}")
         for name, value in kept.items():

@@ -1,4 +1,4 @@
-"""What can be chosen about a training run, grouped by noun.
+"""Options of a training run, grouped by noun.
 
 Names, meanings and defaults are fairseq's unless a line says otherwise, so that a fairseq command line means here what
 it meant there.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqba.checkpoints.names import RISING_METRICS
+from seqba.core import parse_plan
 from seqba.errors import UserError
-from seqba.options import flag_of, is_given, option, options
+from seqba.options import option, options
 
 
 @options
 class GridOptions:
-    """What one update is: S micro-batches × M copies, and the seed of everything random."""
+    """Grid of an update, S micro-batches × M copies, and the seed of everything random."""
 
     seed: int = option(1, "seed of the weights, the order of the data and the noise", minimum=0, maximum=2**63 - 1)
     copies: int = option(1, "M, noisy views of each example per update (Batch Augmentation; not in fairseq)", minimum=1)
@@ -41,10 +41,17 @@ class GridOptions:
         metavar="PLAN",
     )
 
+    def __post_init__(self) -> None:
+        """Refuses a plan that isn't one."""
+        try:
+            parse_plan(self.plan)
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
+
 
 @options
 class OptimisationOptions:
-    """From gradient to step."""
+    """Optimizer, and what happens between gradient and step."""
 
     optimizer: str = option(
         "adam",
@@ -88,6 +95,11 @@ class OptimisationOptions:
     )
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
 
+    def __post_init__(self) -> None:
+        """Refuses betas that aren't two."""
+        if len(self.adam_betas) != 2:
+            raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {self.adam_betas}")
+
 
 OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asgd": ("nonmono",)}
 """Options that one optimizer alone has."""
@@ -95,7 +107,7 @@ OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asg
 
 @options
 class ScheduleOptions:
-    """The learning rate of each update."""
+    """Learning rate of each update."""
 
     lr_scheduler: str = option(
         "fixed",
@@ -128,7 +140,7 @@ class ScheduleOptions:
 
 @options
 class RunOptions:
-    """When the run ends and what it runs on."""
+    """Limits of the run, and the machines that it runs on."""
 
     max_update: int = option(0, "stop after this many updates; 0 = no limit", minimum=0)
     max_epoch: int = option(0, "stop after this many epochs; 0 = no limit", minimum=0)
@@ -154,7 +166,7 @@ class RunOptions:
 
 @options
 class ValidationOptions:
-    """When the model is tried on held-out text or pictures, and what counts as better."""
+    """Intervals of validation, and the metric that decides what is best."""
 
     validate_interval: int = option(1, "validate every so many epochs", minimum=1)
     validate_interval_updates: int = option(0, "validate every so many updates as well; 0 = never", minimum=0)
@@ -171,7 +183,7 @@ class ValidationOptions:
 
 @options
 class CheckpointOptions:
-    """What is written where, what is kept, and where a run starts from."""
+    """Checkpoints that are written and kept, and the one that a run starts from."""
 
     save_dir: str = option("checkpoints", "folder of the checkpoints", metavar="DIR")
     restore_file: str = option(
@@ -205,7 +217,7 @@ class CheckpointOptions:
 
 @options
 class LogOptions:
-    """What is told while it runs."""
+    """Format and places of the log."""
 
     log_format: str | None = option(
         None,
@@ -224,7 +236,7 @@ class LogOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Everything about a run but its task and model."""
+    """All options of a run but those of its task and model."""
 
     grid: GridOptions
     optimisation: OptimisationOptions
@@ -233,93 +245,3 @@ class TrainingOptions:
     validation: ValidationOptions
     checkpoints: CheckpointOptions
     log: LogOptions
-
-    def __post_init__(self) -> None:
-        """Refuses combinations in which an option would have no effect, or the opposite of what was meant."""
-        _check_grid(self)
-        _check_schedule(self.schedule)
-        _check_validation(self)
-        _check_checkpoints(self.checkpoints)
-        _check_optimisation(self.optimisation)
-        if self.log.no_progress_bar and self.log.log_format == "tqdm":
-            raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
-
-
-def _check_grid(options: TrainingOptions) -> None:
-    schedule = options.schedule
-    if schedule.lr_scheduler == "step" and schedule.lr_drop_unit == "epoch" and len(options.grid.update_freq) > 1:
-        raise UserError("--lr-drop-unit epoch needs one --update-freq for all epochs: give --lr-drops in updates")
-    optimisation = options.optimisation
-    if (
-        optimisation.weight_decay_until is not None
-        and optimisation.weight_decay_unit == "epoch"
-        and len(options.grid.update_freq) > 1
-    ):
-        raise UserError("--weight-decay-unit epoch needs one --update-freq for all epochs: count in updates")
-
-
-def _check_optimisation(optimisation: OptimisationOptions) -> None:
-    if len(optimisation.adam_betas) != 2:
-        raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {optimisation.adam_betas}")
-    if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
-        raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
-    if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
-        raise UserError("--weight-decay-until ends a decay that there isn't: give --weight-decay")
-
-
-def _check_schedule(schedule: ScheduleOptions) -> None:
-    name = schedule.lr_scheduler
-    if name == "vaswani":
-        if schedule.lr is not None:
-            raise UserError(
-                "--lr has no effect on --lr-scheduler vaswani, whose peak is (d · warmup)^-0.5: leave it out"
-            )
-    elif schedule.lr is None:
-        raise UserError(f"--lr-scheduler {name} needs --lr (5e-4, say)")
-    if name == "step":
-        _check_drops(schedule)
-    else:
-        given = [flag_of(field) for field in ("lr_drops", "lr_drop_unit", "lr_shrink") if is_given(schedule, field)]
-        if given:
-            raise UserError(f"{given[0]} belongs to --lr-scheduler step, not {name}")
-    if schedule.warmup_updates == 0 and name not in ("fixed", "step"):
-        raise UserError(f"--lr-scheduler {name} needs --warmup-updates of at least 1")
-    if schedule.warmup_init_lr >= 0 and name != "inverse_sqrt":
-        raise UserError(f"--warmup-init-lr belongs to --lr-scheduler inverse_sqrt, not {name}")
-
-
-def _check_drops(schedule: ScheduleOptions) -> None:
-    drops, factors = schedule.lr_drops, schedule.lr_shrink
-    if not drops or list(drops) != sorted(set(drops)):
-        raise UserError(f"--lr-scheduler step needs --lr-drops in rising order (81,122 say), not {drops or 'none'}")
-    if len(factors) not in (1, len(drops)):
-        raise UserError(
-            f"--lr-shrink has {len(factors)} factors for {len(drops)} --lr-drops: give one, or one for each"
-        )
-
-
-def _check_validation(options: TrainingOptions) -> None:
-    metric = options.validation.best_checkpoint_metric
-    rises = metric in RISING_METRICS
-    if options.validation.maximize_best_checkpoint_metric != rises:
-        needed = "needs" if rises else "excludes"
-        raise UserError(
-            f"--best-checkpoint-metric {metric} {needed} --maximize-best-checkpoint-metric; "
-            "the worst checkpoint would be kept as the best"
-        )
-
-
-def _check_checkpoints(checkpoints: CheckpointOptions) -> None:
-    if checkpoints.keep_interval_updates > 0 and not checkpoints.save_interval_updates:
-        raise UserError("--keep-interval-updates needs --save-interval-updates")
-    if checkpoints.keep_last_epochs > 0 and checkpoints.no_epoch_checkpoints:
-        raise UserError("--keep-last-epochs and --no-epoch-checkpoints exclude each other")
-    if checkpoints.finetune_from_model is not None:
-        resets = (
-            checkpoints.reset_optimizer,
-            checkpoints.reset_lr_scheduler,
-            checkpoints.reset_meters,
-            checkpoints.reset_dataloader,
-        )
-        if checkpoints.restore_file != "checkpoint_last.pt" or any(resets):
-            raise UserError("--finetune-from-model starts anew by itself: leave out --restore-file and --reset-*")

@@ -1,4 +1,4 @@
-"""Where a run is: its position in the data, the best so far, and what it has used."""
+"""Progress of a run: its position in the data, the best so far, and what it has used."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_FORMER_NAMES = {"unique_tokens": "unique", "processed_tokens": "processed"}
-"""What fields were called in checkpoints before images were counted too."""
+_FORMER_NAMES = {
+    "unique_tokens": "unique",
+    "processed_tokens": "processed",
+    "rounded_off": "last_finished_update",
+    "pending": "validation_pending",
+}
+"""Names of fields in older checkpoints → their names here."""
 
 
 @dataclass
 class Progress:
-    """Everything that the loop itself must remember over a restart; the trainer remembers its own counters.
+    """State of the training loop that a restart needs; the trainer keeps its own counters.
 
     Attributes:
         epoch: the 1-based epoch in hand.
         updates_in_epoch: groups of micro-batches that it has used up, skipped updates included.
         updates_of_epoch: how many groups it has; other data would have another number.
-        rounded_off: the update whose validation and saving are done.
-        pending: whether the run was stopped between an update and its validation.
+        last_finished_update: the update whose validation and saving are done.
+        validation_pending: whether the run was stopped between an update and its validation.
         best: the best value of the deciding metric.
         validations_since_best: in a row, for patience.
         best_checkpoints: (value, file name) of what `--keep-best-checkpoints` keeps, best first.
@@ -32,8 +37,8 @@ class Progress:
     epoch: int = 1
     updates_in_epoch: int = 0
     updates_of_epoch: int = 0
-    rounded_off: int = 0
-    pending: bool = False
+    last_finished_update: int = 0
+    validation_pending: bool = False
     best: float | None = None
     validations_since_best: int = 0
     best_checkpoints: list[tuple[float, str]] = field(default_factory=list)
@@ -47,8 +52,8 @@ class Progress:
         self.epoch += 1
         self.updates_in_epoch = 0
 
-    def judge(self, value: float, *, maximize: bool) -> bool:
-        """Takes note of a validation and says whether it is the best so far; a NaN never is."""
+    def record_validation(self, value: float, *, maximize: bool) -> bool:
+        """Records a validation's deciding metric; returns whether it is the best so far, which a NaN never is."""
         better = value == value and (self.best is None or (value > self.best if maximize else value < self.best))
         if better:
             self.best = value
@@ -56,7 +61,7 @@ class Progress:
         return better
 
     def extra_state(self) -> dict[str, Any]:
-        """As a checkpoint's `extra_state`, under fairseq's keys where they mean the same."""
+        """Form in a checkpoint's `extra_state`, under fairseq's keys where they mean the same."""
         return {
             "train_iterator": {
                 "version": 2,
@@ -101,5 +106,5 @@ class Progress:
             setattr(self, name, getattr(fresh, name))
 
     def reset_position(self) -> None:
-        """Back to the start of the data."""
-        self.epoch, self.updates_in_epoch, self.pending = 1, 0, False
+        """Moves back to the start of the data."""
+        self.epoch, self.updates_in_epoch, self.validation_pending = 1, 0, False

@@ -1,4 +1,4 @@
-"""The identity of a run, and its form in a checkpoint."""
+"""Identity of a run, and its form in a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seqba.training.options import TrainingOptions
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that a checkpoint keeps of its run and that stays the same while it trains.
+    """Record of a run that every checkpoint keeps and that stays the same while it trains.
 
     Attributes:
         task: name, data and groups of options of the task, as plain values.
@@ -41,7 +41,7 @@ class RunRecord:
         return name
 
     def cfg(self) -> dict[str, Any]:
-        """As a checkpoint's `cfg`, plain values throughout."""
+        """Form in a checkpoint's `cfg`, plain values throughout."""
         return {
             "task": self.task,
             "model": {"arch": self.arch, "options": self.model},
@@ -72,7 +72,7 @@ class Identity:
 
     @classmethod
     def of_file(cls, cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Identity:
-        """Reads what a checkpoint says of its run."""
+        """Identity of a checkpoint's run."""
         return cls(
             arch=cfg["model"]["arch"],
             groups={**cfg["task"], **cfg["training"], "model": cfg["model"]["options"]},

@@ -1,4 +1,4 @@
-"""A run → a checkpoint's state, and back."""
+"""Conversion of a run to a checkpoint's state, and back."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from seqba.errors import UserError
 from seqba.training.progress import Progress
 from seqba.training.record import Identity, RunRecord
 from seqba.training.same_run import check_same_run, has_same_optimizer
-from seqba.training.sharding import whole_averages_of, whole_weights_of
+from seqba.training.sharding import whole_model_state, whole_optimizer_state
 from seqba.training.start import Start, command_origin
 from seqba.training.trainer import Trainer
 
 
 def capture(trainer: Trainer[Any], progress: Progress, record: RunRecord) -> dict[str, Any]:
-    """A checkpoint's state: the record of the run, the weights, the optimizer, the position.
+    """State of a run for a checkpoint: its record, the weights, the optimizer, the position.
 
     All ranks must call it, each having a part; the first one's is whole.
     """
@@ -40,24 +40,24 @@ def capture(trainer: Trainer[Any], progress: Progress, record: RunRecord) -> dic
         "optimizer_history": [history],
         "task_state": record.task_state,
         "extra_state": extra_state,
-        "last_optimizer_state": _averages(trainer),
+        "last_optimizer_state": _optimizer_state(trainer),
     }
 
 
 def _weights(trainer: Trainer[Any]) -> dict[str, Any]:
     if not trainer.is_sharded:
         return trainer.model.state_dict()
-    return whole_weights_of(trainer.model, keep=trainer.ranks.is_first)
+    return whole_model_state(trainer.model, keep=trainer.ranks.is_first)
 
 
-def _averages(trainer: Trainer[Any]) -> dict[str, Any]:
+def _optimizer_state(trainer: Trainer[Any]) -> dict[str, Any]:
     if not trainer.is_sharded:
         return trainer.optimizer.state_dict()
-    return whole_averages_of(trainer.optimizer, keep=trainer.ranks.is_first)
+    return whole_optimizer_state(trainer.optimizer, keep=trainer.ranks.is_first)
 
 
 def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
-    """Puts a checkpoint into a trainer and returns the position to go on from.
+    """Restores a trainer from a checkpoint; returns the position to go on from.
 
     Raises:
         UserError: if the checkpoint is of another model, dictionary or grid.
@@ -90,7 +90,7 @@ def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
         ) from None
     if resets.lr_scheduler:
         trainer.updates = 0
-        progress.rounded_off = 0
+        progress.last_finished_update = 0
     if resets.meters:
         progress.reset_meters()
         trainer.skipped = trainer.skipped_in_a_row = 0

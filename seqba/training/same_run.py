@@ -1,4 +1,4 @@
-"""What makes two commands one run: options and data that must not change, and those that may."""
+"""Comparison of two commands that shall be one run: options and data that must not change, and those that may."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def check_same_run(start: Start, before: Identity, after: Identity) -> None:
 
 
 def _check_key_version(start: Start, before: Identity, after: Identity) -> None:
-    """Refuses noise that is another function of the same key: the masks would change in the middle of a run."""
+    """Refuses another version of the noise's key: the masks would change in the middle of a run."""
     if before.key_version != after.key_version:
         raise UserError(
             f"{start.path} can't go on here: its noise is of key version {before.key_version}, and this version of "
@@ -126,7 +126,7 @@ def _refuse(start: Start, changes: list[str], otherwise: str) -> None:
 
 
 def _changes(before: Identity, after: Identity, names: Mapping[str, Sequence[str]]) -> list[str]:
-    """`--seed 2 (it had 1)` for every named option that differs."""
+    """Named options that differ, each like `--seed 2 (it had 1)`."""
     return [
         f"{flag_of(name)} {now[name]} (it had {was[name]})"
         for group in names

@@ -15,7 +15,7 @@ DEFAULT_WARMUP_UPDATES = 4000
 
 
 def fixed(update: int, *, lr: float, warmup_updates: int = 0) -> float:
-    """`lr` throughout, after an optional linear warm-up from 0.
+    """Learning rate `lr` throughout, after an optional linear warm-up from 0.
 
         lr · min(1, update / warmup_updates)
 
@@ -29,7 +29,7 @@ def fixed(update: int, *, lr: float, warmup_updates: int = 0) -> float:
 
 
 def step(update: int, *, lr: float, drops: Sequence[int], factors: Sequence[float], warmup_updates: int = 0) -> float:
-    """`lr`, multiplied by the next factor after each of the updates `drops`; an optional linear warm-up from 0 before.
+    """Learning rate that falls by a factor after each of the updates `drops`, after an optional linear warm-up from 0.
 
         lr · min(1, update / warmup_updates) · Π factors[j]   over the drops j with drops[j] < update
 
@@ -69,7 +69,7 @@ def inverse_sqrt(update: int, *, peak_lr: float, warmup_updates: int, warmup_ini
 
 
 def vaswani(update: int, *, width: int, warmup_updates: int) -> float:
-    """The Transformer's own schedule; `width` is the model's embedding size.
+    """Learning rate of the original Transformer; `width` is the model's embedding size.
 
         width^-0.5 · min(update^-0.5, update · warmup^-1.5)
 
@@ -83,7 +83,7 @@ def vaswani(update: int, *, width: int, warmup_updates: int) -> float:
 
 
 def build_schedule(options: ScheduleOptions, *, width: int | None, epoch_updates: Callable[[], int]) -> Schedule:
-    """The schedule that the options name.
+    """Schedule that the options name.
 
     Args:
         options: which, and its numbers.
@@ -116,7 +116,7 @@ def build_schedule(options: ScheduleOptions, *, width: int | None, epoch_updates
 
 
 def count_decay_updates(options: OptimisationOptions, epoch_updates: Callable[[], int]) -> int | None:
-    """In how many updates weights decay, of those that `--weight-decay-until` names; None for all.
+    """Number of updates in which weights decay, by `--weight-decay-until`; None for all.
 
     Args:
         options: the optimizer's.

@@ -1,4 +1,4 @@
-"""Sharded parameters of this project's models: what is gathered together, and checkpoints that know nothing of it."""
+"""Sharded parameters of this project's models, and their checkpoints, which are those of one process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORWARD_METHODS = sorted({method for family in FAMILIES.values() for method in f
 
 
 def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
-    """Micro-batches a model's parameters over the ranks: what it has in lists (layers, stages) is a block each.
+    """Shards a model's parameters over the ranks: what it has in lists (layers, stages) is a block each.
 
     Embeddings and the output, which may be one matrix, belong to no block.
 
@@ -44,8 +44,8 @@ def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
         raise UserError(f"--shard-params: {error}") from None
 
 
-def whole_weights_of(model: nn.Module, *, keep: bool) -> dict[str, Any]:
-    """The state_dict of a sharded model in whole tensors, in the memory of the CPU; all ranks must call it.
+def whole_model_state(model: nn.Module, *, keep: bool) -> dict[str, Any]:
+    """State_dict of a sharded model in whole tensors, in the memory of the CPU; all ranks must call it.
 
     Names of one parameter have one tensor. Where `keep` is false (ranks that write nothing) there is none.
     """
@@ -54,8 +54,8 @@ def whole_weights_of(model: nn.Module, *, keep: bool) -> dict[str, Any]:
     return {name: whole[id(tensor)] for name, tensor in named.items()}
 
 
-def whole_averages_of(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
-    """The state_dict of a sharded model's optimizer likewise; all ranks must call it."""
+def whole_optimizer_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
+    """State_dict of a sharded model's optimizer in whole tensors, on the CPU; all ranks must call it."""
     state = optimizer.state_dict()
     whole = {
         number: {name: _whole(value, keep=keep) if isinstance(value, Tensor) else value for name, value in kept.items()}
@@ -64,8 +64,8 @@ def whole_averages_of(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[s
     return {**state, "state": whole}
 
 
-def fit_averages(optimizer: torch.optim.Optimizer, state: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Any]:
-    """The "state" of an optimizer's state_dict in whole tensors → in parts where parameters are, laid out as they are.
+def fit_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Any]:
+    """State of an optimizer in whole tensors → cut and laid out as the parameters are.
 
     The fused optimizers take it for granted that a weight and its averages lie alike in memory; but a run in parts
     writes them row by row, where the weights of an image model have their channels last.

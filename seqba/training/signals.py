@@ -1,4 +1,4 @@
-"""Stopping politely: a first signal asks, a second one ends the process at once."""
+"""Signals that stop a run: the first one asks, a second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ECHO_S = 5.0
 
 
 class StopSignal:
-    """Inside this context, SIGTERM and SIGINT only set a flag, which the loop reads between updates.
+    """Context in which SIGTERM and SIGINT only set a flag, which the loop reads between updates.
 
     The first signal gives both signals their default meaning back, so that a second one stops at once. Under torchrun,
     which kills by itself what takes too long, a second one within `ECHO_S` seconds is taken for the first. Must be

@@ -1,4 +1,4 @@
-"""Where a command begins: with new weights, or with a checkpoint and how much of it."""
+"""Beginning of a run: new weights, or a checkpoint and the parts that are taken from it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Resets:
 
 @dataclass(frozen=True)
 class Start:
-    """A checkpoint to begin with.
+    """Checkpoint that a run begins with.
 
     Attributes:
         path: its file.
@@ -45,12 +45,12 @@ class Start:
 
     @property
     def way_out(self) -> str:
-        """The advice where this run can't go on from it."""
+        """Advice for a run that can't go on from it."""
         return "take another checkpoint" if self.is_named else "take another --save-dir"
 
 
 def command_origin(options: CheckpointOptions) -> dict[str, Any]:
-    """The options by which a command begins; a checkpoint keeps them, to know the same command again."""
+    """Options by which a command begins; a checkpoint keeps them, to know the same command again."""
     return {
         "restore_file": options.restore_file,
         "finetune_from_model": options.finetune_from_model,
@@ -59,7 +59,7 @@ def command_origin(options: CheckpointOptions) -> dict[str, Any]:
 
 
 def find_start(options: CheckpointOptions) -> Start | None:
-    """The checkpoint that this command begins with; None for new weights.
+    """Checkpoint that this command begins with; None for new weights.
 
     The same command run again goes on from `checkpoint_last.pt` of its save-dir and resets nothing a second time, even
     where it says `--restore-file` or `--reset-*`: those describe how the run began, and it has begun.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from seqba.tasks import Unit
-from seqba.training.metrics import readable
+from seqba.training.metrics import display_metrics
 
 
 @dataclass
@@ -44,14 +44,14 @@ class Totals:
 
     @property
     def mean_loss(self) -> float:
-        """Nats per weight."""
+        """Mean loss in nats per weight."""
         return self.loss / self.weight
 
     @property
     def means(self) -> dict[str, float]:
-        """The further sums per token or image."""
+        """Means of the further sums, per token or image."""
         return {name: value / self.count for name, value in self.extras.items()}
 
     def metrics(self, unit: Unit) -> dict[str, float]:
-        """{"loss": nats per weight} and the further means as `readable` tells them."""
-        return {"loss": self.mean_loss, **readable(self.means, unit)}
+        """Metrics as logs show them: "loss" in nats per weight, and the further means (`display_metrics`)."""
+        return {"loss": self.mean_loss, **display_metrics(self.means, unit)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,11 +17,13 @@ from seqba.distributed import collective_errors, is_sharded, reshard, whole_tens
 from seqba.errors import UserError
 from seqba.tasks import Task
 from seqba.training.agreement import GOING_ON, Status
-from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
+from seqba.training.arms import Grid
 from seqba.training.batches import UpdateBatch
-from seqba.training.optimizers import check_averages
+from seqba.training.nt_asgd import NonMonotonicTrigger, begin_averaging, swapped_weights
+from seqba.training.optimizers import check_optimizer_state
+from seqba.training.options import TrainingOptions
 from seqba.training.schedules import Schedule
-from seqba.training.sharding import fit_averages
+from seqba.training.sharding import fit_optimizer_state
 from seqba.training.totals import Totals
 
 Batch = TypeVar("Batch")
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class UpdateReport:
-    """What an update came to.
+    """Metrics of one update.
 
     Attributes:
         update: its 1-based number; a skipped one has the number that the next one will try again.
@@ -58,23 +60,23 @@ class UpdateReport:
 
     @property
     def loss(self) -> float:
-        """Mean over the grid, in nats per weight."""
+        """Mean loss over the grid, in nats per weight."""
         return self.totals.mean_loss
 
     @property
     def weight(self) -> float:
-        """What the loss was divided by."""
+        """Weight that the loss was divided by."""
         return self.totals.weight
 
     @property
     def means(self) -> dict[str, float]:
-        """The task's further sums per token or image."""
+        """Means of the task's further sums, per token or image."""
         return self.totals.means
 
 
 @dataclass(frozen=True)
 class UpdateRules:
-    """What stays the same from update to update.
+    """Rules that stay the same from update to update.
 
     Attributes:
         copies: M.
@@ -94,6 +96,19 @@ class UpdateRules:
     max_skipped_updates: int = 10
     decay_updates: int | None = None
 
+    @classmethod
+    def of(cls, options: TrainingOptions, grid: Grid, decay_updates: int | None) -> UpdateRules:
+        """Rules of a run, from its options and the grid of its arm."""
+        return cls(
+            copies=grid.copies,
+            plan=options.grid.plan,
+            seed=options.grid.seed,
+            clip_norm=options.optimisation.clip_norm,
+            bf16=options.optimisation.bf16,
+            max_skipped_updates=options.optimisation.max_skipped_updates,
+            decay_updates=decay_updates,
+        )
+
 
 class Trainer(Generic[Batch]):
     """Makes updates, and counts them.
@@ -110,6 +125,7 @@ class Trainer(Generic[Batch]):
     Attributes:
         updates: steps made so far. Skipped updates don't count.
         skipped: updates skipped so far.
+        is_sharded: whether each rank has a part of the weights, and of what the optimizer keeps for them.
     """
 
     def __init__(
@@ -133,41 +149,42 @@ class Trainer(Generic[Batch]):
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.device = next(model.parameters()).device
+        self.is_sharded = is_sharded(model)
         self._plan = parse_plan(rules.plan)
 
     def update(self, batch: UpdateBatch[Batch], status: Status = GOING_ON) -> UpdateReport:
-        """One optimizer step on the grid of micro-batches × copies, unless the loss or gradient isn't finite.
+        """Makes one optimizer step on the grid of micro-batches × copies, unless the loss or gradient isn't finite.
 
         Args:
-            batch: the micro-batches, of which this process has those with cells here.
+            batch: the micro-batches, of which this process has those with cells here, for the device of the model.
             status: of this rank; that of all ranks comes back in the report.
 
         Raises:
             UserError: after `max_skipped_updates` updates in a row that had to be skipped.
         """
-        number = self.updates + 1
+        number, own = self.updates + 1, batch.sums(self.task)
         self.model.train()
         step = grid_gradient(
             self.model,
-            batch.to(self.device),
+            batch,
             self.loss,
             copies=self.rules.copies,
-            weight=batch.weight(self.task),
+            weight=own.weight,
             plan=self._plan,
             seed=self.rules.seed,
             update=number,
             ranks=self.ranks,
-            also_sum=(*batch.counts(self.task), *status.as_sums()),
+            also_sum=(own.unique, own.processed, *status.as_sums()),
             end_update=False,
         )
-        unique, processed, *sums = step.also
+        unique, processed, *statuses = step.also
         grad_norm = self._clip()
         lr = self.schedule(number) * self.task.learning_rate_factor(batch.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
         if not skipped:
             self._step(number, lr)
         self.optimizer.zero_grad()
-        self._carry_on(skipped=skipped)
+        self._end_update(skipped=skipped)
         report = UpdateReport(
             update=number,
             lr=lr,
@@ -177,30 +194,25 @@ class Trainer(Generic[Batch]):
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,
-            status=Status.agreed(sums, self.ranks.size),
+            status=Status.agreed(statuses, self.ranks.size),
         )
         self._count(report)
         return report
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
-        """The task's loss, under autocast where the rules say so."""
+        """Loss of the task, under autocast where the rules say so."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.rules.bf16):
             return self.task.loss(model, batch)
 
     def observe(self, loss: float) -> None:
-        """Takes note of a validation's loss; where the trigger says so, the optimizer averages from now on."""
+        """Records a validation's loss; where the trigger says so, the optimizer averages from now on."""
         if self.trigger is not None and self.trigger.observe(loss):
             self.optimizer = begin_averaging(self.optimizer)
             logger.info("averaging the weights from update %d on", self.updates + 1)
 
-    @property
-    def is_sharded(self) -> bool:
-        """Whether each rank has a part of the weights, and of what the optimizer keeps for them."""
-        return is_sharded(self.model)
-
     @contextmanager
     def averaged_weights(self) -> Iterator[bool]:
-        """Inside, the model has the averaged weights if there are any (`swapped_weights`), else those that train."""
+        """Exchanges the weights for their averages inside, where there are any (`swapped_weights`)."""
         try:
             with swapped_weights(self.optimizer) as averaged:
                 yield averaged
@@ -223,7 +235,7 @@ class Trainer(Generic[Batch]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, keep_plan: bool, keep_carried: bool) -> None:
-        """Goes on from `state_dict`.
+        """Restores what `state_dict` returned.
 
         Args:
             state: what `state_dict` returned.
@@ -239,23 +251,23 @@ class Trainer(Generic[Batch]):
             self.task.carried.load_state_dict(state["carried"], copies=self.rules.copies, device=self.device)
 
     def load_optimizer(self, state: Mapping[str, Any], trigger: Mapping[str, Any] | None) -> None:
-        """Takes over the averages of a checkpoint's optimizer, of the same kind, and whether its trigger has fired.
+        """Restores the state that an optimizer of the same kind kept for the weights, and that of its trigger.
 
-        Only the averages: learning rate, betas and decay are this command's, not those of the one that wrote the file.
+        Nothing else of it: learning rate, betas and decay are this command's, not those of the one that wrote the file.
 
         Raises:
-            ValueError: for averages that aren't those of this model's weights.
+            ValueError: for a state that isn't that of this model's weights.
         """
         if self.trigger is not None and trigger is not None:
             self.trigger.load_state_dict(trigger)
             if self.trigger.has_fired:
                 self.optimizer = begin_averaging(self.optimizer)
-        fitting = fit_averages(self.optimizer, state)
+        fitting = fit_optimizer_state(self.optimizer, state)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": fitting})
-        check_averages(self.optimizer)
+        check_optimizer_state(self.optimizer)
 
-    def _carry_on(self, *, skipped: bool) -> None:
-        """What the passes gathered or left for the next update counts, unless the update was thrown away."""
+    def _end_update(self, *, skipped: bool) -> None:
+        """Keeps what the passes gathered, or left for the next update, unless the update was thrown away."""
         finish_update(self.model, keep=not skipped)
         if self.task.carried is not None:
             if skipped:
@@ -264,9 +276,13 @@ class Trainer(Generic[Batch]):
                 self.task.carried.commit()
 
     def _clip(self) -> float:
+        """Scales gradients down where their norm is too large; returns the norm before that."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        with collective_errors() if self.is_sharded else nullcontext():
-            norm = whole_tensor(nn.utils.get_total_norm(gradients))
+        if self.is_sharded:
+            with collective_errors():
+                norm = whole_tensor(nn.utils.get_total_norm(gradients))
+        else:
+            norm = nn.utils.get_total_norm(gradients)
         if self.rules.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.rules.clip_norm, norm)
         return float(norm)
@@ -295,5 +311,5 @@ class Trainer(Generic[Batch]):
 
 
 def _totals(step: Step, processed: float) -> Totals:
-    """An update's sums."""
+    """Sums of an update."""
     return Totals(step.loss * step.weight, step.weight, processed, step.sums)

@@ -1,4 +1,4 @@
-"""A model on held-out batches: loss, negative log-likelihood, and perplexity or accuracy."""
+"""Validation of a model on held-out batches: loss, negative log-likelihood, and perplexity or accuracy."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from seqba.checkpoints.model import load_model
 from seqba.cli.average_checkpoints import main as average
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
-from seqba.cli.train import COMMON, SOME, build_parser, main, read_recipe
+from seqba.cli.train import COMMON, SOME, build_parser, main, read_config
 from seqba.core.noise import KEY_VERSION
 from seqba.models.families import FAMILIES
 from seqba.models.options import TransformerLMOptions, TransformerOptions
@@ -374,11 +374,11 @@ def test_a_flag_at_its_default_is_given_all_the_same(capsys: pytest.CaptureFixtu
 
 def test_the_task_chooses_the_architecture_and_its_options() -> None:
     common = ["data-bin", "--max-tokens", "99", "--lr", "1", "--dropout", "0.3", "--decoder-layers", "2"]
-    translation = read_recipe(build_parser().parse(common))
+    translation = read_config(build_parser().parse(common))
     assert (translation.arch, translation.task_options) == ("transformer_wmt_en_de", TranslationOptions())
     assert translation.model == TransformerOptions(dropout=0.3, decoder_layers=2)
     more = ["--task", "language_modeling", "--tokens-per-sample", "32", "--sample-break-mode", "eos"]
-    modelling = read_recipe(build_parser().parse([*common, *more]))
+    modelling = read_config(build_parser().parse([*common, *more]))
     assert modelling.arch == "transformer_lm"
     assert modelling.task_options == BlockOptions(tokens_per_sample=32, sample_break_mode="eos")
     assert modelling.model == TransformerLMOptions(dropout=0.3, decoder_layers=2)
@@ -476,10 +476,10 @@ def test_fairseqs_command_line_of_a_language_model_is_understood() -> None:
         "--lr-scheduler inverse_sqrt --warmup-updates 4000 --warmup-init-lr 1e-07 --tokens-per-sample 512 "
         "--sample-break-mode none --max-tokens 2048 --update-freq 16 --max-update 50000 --save-dir checkpoints"
     )
-    recipe = read_recipe(build_parser().parse(line.split()))
-    assert (recipe.task, recipe.arch) == ("language_modeling", "transformer_lm")
-    assert recipe.task_options == BlockOptions(tokens_per_sample=512)
-    assert recipe.model == TransformerLMOptions(share_decoder_input_output_embed=True, dropout=0.1)
+    config = read_config(build_parser().parse(line.split()))
+    assert (config.task, config.arch) == ("language_modeling", "transformer_lm")
+    assert config.task_options == BlockOptions(tokens_per_sample=512)
+    assert config.model == TransformerLMOptions(share_decoder_input_output_embed=True, dropout=0.1)
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

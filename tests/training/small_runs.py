@@ -1,4 +1,4 @@
-"""Runs of the smallest task, put together as `seqba.training.run` does it for translation."""
+"""Runs of the smallest task, put together as those of the command are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from sums import Line, SquaresTask
 
-from seqba.training.arms import derive_grid
-from seqba.training.folder import CheckpointFolder
+from seqba.tasks.options import BatchOptions
+from seqba.training.assembly import assemble
 from seqba.training.log import TrainingLog
-from seqba.training.loop import TrainingLoop
-from seqba.training.optimizers import build_optimizer, build_trigger
+from seqba.training.loop import ExtraMetrics, TrainingLoop
 from seqba.training.options import (
     CheckpointOptions,
     GridOptions,
@@ -24,13 +23,13 @@ from seqba.training.options import (
     TrainingOptions,
     ValidationOptions,
 )
-from seqba.training.progress import Progress
 from seqba.training.record import RunRecord
-from seqba.training.resume import restore
-from seqba.training.schedules import build_schedule
 from seqba.training.signals import StopSignal
 from seqba.training.start import find_start
-from seqba.training.trainer import Trainer, UpdateRules
+from seqba.training.workload import Workload
+
+open_logs: list[TrainingLog] = []
+"""Logs of the loops that a test has made; they are closed after it."""
 
 
 def make_options(save_dir: Path, **changes: Any) -> TrainingOptions:
@@ -59,30 +58,23 @@ def make_record(options: TrainingOptions, task: SquaresTask, **batches: Any) -> 
     return RunRecord(groups, "line", {"width": 4, "dropout": 0.5}, options, task.state())
 
 
-def make_loop(options: TrainingOptions, task: SquaresTask | None = None, **parts: Any) -> TrainingLoop:
+def make_loop(
+    options: TrainingOptions, task: SquaresTask | None = None, extra_metrics: ExtraMetrics | None = None
+) -> TrainingLoop:
     """A loop that goes on from what is in its folder."""
     task = task or SquaresTask()
-    grid = derive_grid(options.grid)
-    model = Line(dropout=0.5)
-    rules = UpdateRules(
-        copies=grid.copies,
-        plan=options.grid.plan,
-        seed=options.grid.seed,
-        clip_norm=options.optimisation.clip_norm,
-        max_skipped_updates=options.optimisation.max_skipped_updates,
+    workload = Workload(
+        record=make_record(options, task),
+        task=task,
+        baseline=task,
+        batches=BatchOptions(max_tokens=9),
+        build_model=lambda: Line(dropout=0.5),
+        width=4,
+        extra_metrics=None if extra_metrics is None else lambda ranks: extra_metrics,
     )
-    optimizer = build_optimizer(model.parameters(), options.optimisation)
-    trigger = build_trigger(options.optimisation)
-    trainer = Trainer(
-        task, model, optimizer, build_schedule(options.schedule, width=4, epoch_updates=int), rules, trigger
-    )
-    record = make_record(options, task)
-    start = find_start(options.checkpoints)
-    progress = Progress() if start is None else restore(start, trainer, record)
-    folder = CheckpointFolder(options.checkpoints)
-    folder.prepare()
-    log = TrainingLog(options.log, torch.device("cpu"))
-    return TrainingLoop(task, trainer, grid, options, progress, record, folder, log, ["valid"], **parts)
+    loop = assemble(workload, find_start(options.checkpoints), torch.device("cpu"))
+    open_logs.append(loop.log)
+    return loop
 
 
 class StopAfter(StopSignal):

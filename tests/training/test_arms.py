@@ -24,12 +24,6 @@ def test_the_last_number_of_micro_batches_stays() -> None:
     assert [grid.micro_batches(epoch) for epoch in (1, 2, 3, 9)] == [2, 3, 3, 3]
 
 
-@pytest.mark.parametrize("plan", ["sideways", "0", "-1", ""])
-def test_a_plan_that_is_none_is_refused(plan: str) -> None:
-    with pytest.raises(UserError, match="--plan is"):
-        derive_grid(GridOptions(plan=plan))
-
-
 @pytest.mark.parametrize(
     ("arm", "update_freq", "micro_batches", "copies", "scale"),
     [

@@ -7,7 +7,7 @@ from sums import Rows, SquaresTask
 
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.batches import Counts, EpochUpdates, UpdateBatch, count_updates
+from seqba.training.batches import EpochUpdates, OwnSums, UpdateBatch, count_updates
 
 
 def test_updates_of_micro_batches() -> None:
@@ -52,13 +52,12 @@ def test_each_rank_weighs_and_counts_its_cells_and_all_of_them_the_grid() -> Non
     task = SquaresTask()
     micro_batches = [task.batches[0], Rows(task.batches[1].values[:1], task.batches[1].target[:1])]
     whole = UpdateBatch.of(micro_batches, 3)
-    assert (whole.weight(task), whole.counts(task)) == (15.0, Counts(10, 30))
+    assert whole.sums(task) == OwnSums(weight=15.0, unique=10, processed=30)
     parts = [UpdateBatch.of(micro_batches, 3, Ranks(rank, 4)) for rank in range(4)]
-    assert sum(part.weight(task) for part in parts) == 15.0
-    assert [sum(counts) for counts in zip(*(part.counts(task) for part in parts), strict=True)] == [10, 30]
+    assert [sum(sums) for sums in zip(*(part.sums(task) for part in parts), strict=True)] == [15.0, 10, 30]
 
 
 def test_a_micro_batch_moves_when_it_is_asked_for() -> None:
-    batch = UpdateBatch.of(SquaresTask().batches[:2], 1).to(torch.device("meta"))
+    batch = UpdateBatch.of(SquaresTask().batches[:2], 1, device=torch.device("meta"))
     assert batch[1].values.device.type == "meta"
     assert batch.first.values.device.type == "cpu"

@@ -75,7 +75,7 @@ def test_nothing_is_kept_with_no_save(tmp_path: Path) -> None:
 
 def test_validations_of_a_stopped_one_are_made_again(tmp_path: Path) -> None:
     path = write(tmp_path / RUN_LOG, LINES)
-    log = open_run_log(CheckpointOptions(save_dir=str(tmp_path)), ALONE, 10, Progress(pending=True))
+    log = open_run_log(CheckpointOptions(save_dir=str(tmp_path)), ALONE, 10, Progress(validation_pending=True))
     assert log is not None
     log.close()
     assert read(path) == LINES[:3]

@@ -13,12 +13,13 @@ from seqba.errors import UserError
 from seqba.training.agreement import Interrupted, Status
 from seqba.training.batches import UpdateBatch
 from seqba.training.folder import LAST
-from seqba.training.loop import TrainingLoop
+from seqba.training.loop import STOPPED, TrainingLoop
 from seqba.training.signals import StopSignal
 
 
 def names(path: Path) -> list[str]:
-    return sorted(file.name for file in path.iterdir())
+    """Checkpoints in a folder."""
+    return sorted(file.name for file in path.glob("*.pt"))
 
 
 def weights(loop: TrainingLoop) -> Tensor:
@@ -62,7 +63,7 @@ def test_what_is_due_when(
 ) -> None:
     loop = make_loop(make_options(tmp_path, **changes))
     events = watch(loop, monkeypatch)
-    assert loop.run(StopSignal()) is not None
+    assert loop.run(StopSignal()) != STOPPED
 
     def short(name: str) -> str:
         return {"checkpoint_best.pt": "best"}.get(name, "ranked" if name.startswith("checkpoint.best") else name)
@@ -97,7 +98,7 @@ def test_patience_counts_validations_without_a_new_best(tmp_path: Path) -> None:
         best_checkpoint_metric="bleu",
         maximize_best_checkpoint_metric=True,
     )
-    loop = make_loop(options, scores=lambda model, subset, should_stop: {"bleu": -next(scores)})
+    loop = make_loop(options, extra_metrics=lambda model, subset, should_stop: {"bleu": -next(scores)})
     assert loop.run(StopSignal()) == "--patience 2"
     assert loop.trainer.updates == 6
     assert loop.progress.best == -1.0
@@ -145,7 +146,7 @@ def test_stopped_at_any_update_equals_never_stopped(stop_after: int, tmp_path: P
         return made(batch, status)
 
     loop.trainer.update = update_and_stop  # type: ignore[method-assign]
-    assert loop.run(stop) is None
+    assert loop.run(stop) == STOPPED
     assert loop.trainer.updates == stop_after
     resumed = make_loop(options)
     assert resumed.trainer.updates == stop_after
@@ -161,7 +162,7 @@ def test_a_stop_during_validation_leaves_it_for_the_next_start(tmp_path: Path, m
     def interrupted(*_: Any) -> dict[str, float]:
         raise Interrupted
 
-    loop = make_loop(options, scores=interrupted)
+    loop = make_loop(options, extra_metrics=interrupted)
     stop = StopSignal()
     stop_at_last = loop.trainer.update
 
@@ -171,22 +172,29 @@ def test_a_stop_during_validation_leaves_it_for_the_next_start(tmp_path: Path, m
         return stop_at_last(batch, status)
 
     loop.trainer.update = update  # type: ignore[method-assign]
-    assert loop.run(stop) is None
+    assert loop.run(stop) == STOPPED
     assert names(tmp_path) == [LAST]
-    assert torch.load(tmp_path / LAST)["extra_state"]["progress"]["pending"]
+    assert torch.load(tmp_path / LAST)["extra_state"]["progress"]["validation_pending"]
 
     again = make_loop(options)
     events = watch(again, monkeypatch)
     assert again.run(StopSignal()) == "--max-update 4"
     assert events == [4, ["checkpoint1.pt", "checkpoint_best.pt"]]
-    assert (again.progress.epoch, again.progress.pending) == (2, False)
+    assert (again.progress.epoch, again.progress.validation_pending) == (2, False)
 
 
 def test_a_signal_is_seen_between_validation_batches(tmp_path: Path) -> None:
     loop = make_loop(make_options(tmp_path, max_update=8, validate_interval_updates=1))
-    assert loop.run(StopAfter(2)) is None  # once before the update, once before the first batch, then
+    assert loop.run(StopAfter(2)) == STOPPED  # once before the update, once before the first batch, then
     assert loop.trainer.updates == 1
-    assert loop.progress.pending
+    assert loop.progress.validation_pending
+
+
+@pytest.mark.parametrize("looks", range(3, 12))
+def test_whenever_a_signal_comes_the_last_checkpoint_has_every_update(looks: int, tmp_path: Path) -> None:
+    loop = make_loop(make_options(tmp_path, max_update=8))
+    assert loop.run(StopAfter(looks)) == STOPPED
+    assert torch.load(tmp_path / LAST)["extra_state"]["trainer"]["updates"] == loop.trainer.updates > 0
 
 
 def test_a_skipped_update_validates_nothing_and_uses_up_its_micro_batches(
@@ -254,7 +262,7 @@ def test_what_was_learned_before_a_broken_batch_is_kept(split: str, updates: int
         )
     mended = make_loop(make_options(tmp_path / "twice", max_update=6), Breakable(split, None))
     assert mended.trainer.updates == updates
-    assert mended.progress.pending == (split == "valid")
+    assert mended.progress.validation_pending == (split == "valid")
     mended.run(StopSignal())
     straight = make_loop(make_options(tmp_path / "straight", max_update=6))
     straight.run(StopSignal())
@@ -275,6 +283,6 @@ def test_updates_counted_anew_are_validated_anew(tmp_path: Path) -> None:
     make_loop(make_options(tmp_path, max_update=1, **common)).run(StopSignal())
     seen: list[int] = []
     loop = make_loop(make_options(tmp_path, max_update=2, reset_lr_scheduler=True, **common))
-    loop.scores = lambda model, subset, should_stop: seen.append(loop.trainer.updates) or {}
+    loop.extra_metrics = lambda model, subset, should_stop: seen.append(loop.trainer.updates) or {}
     loop.run(StopSignal())
     assert seen == [1, 2]  # there was another number 1, validated before this start

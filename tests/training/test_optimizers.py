@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from seqba.errors import UserError
-from seqba.training.averaging import begin_averaging
+from seqba.training.nt_asgd import begin_averaging
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.options import OptimisationOptions
 

@@ -66,7 +66,7 @@ def test_resets_leave_one_thing_behind_and_only_once(flag: str, kept: dict[str, 
 def test_updates_that_are_counted_anew_are_validated_and_saved_anew(tmp_path: Path) -> None:
     """The checkpoint's first update was rounded off; the first update of the new run was not."""
     make_loop(make_options(tmp_path / "old", max_update=1)).run(StopSignal())
-    assert torch.load(tmp_path / "old" / LAST)["extra_state"]["progress"]["rounded_off"] == 1
+    assert torch.load(tmp_path / "old" / LAST)["extra_state"]["progress"]["last_finished_update"] == 1
     options = make_options(
         tmp_path / "new",
         max_update=2,

@@ -157,8 +157,8 @@ def test_one_process_alone_has_nothing_to_share() -> None:
 def test_nobody_saves_alone_what_all_have_parts_of(rank: int, sharded: bool, saves: int) -> None:
     saved: list[list[str]] = []
     loop = object.__new__(TrainingLoop)
-    loop.trainer = SimpleNamespace(ranks=Ranks(rank, 2), is_sharded=sharded)  # type: ignore[assignment]
-    loop.task = SimpleNamespace(carried=None)  # type: ignore[assignment]
+    task = SimpleNamespace(carried=None)
+    loop.trainer = SimpleNamespace(task=task, ranks=Ranks(rank, 2), is_sharded=sharded)  # type: ignore[assignment]
     loop._save = saved.append  # type: ignore[method-assign]
-    loop._rescue()
+    loop._save_alone_before_exit()
     assert len(saved) == saves

@@ -38,7 +38,7 @@ class NonMonotonicTrigger:
         self._losses: list[float] = []
 
     def observe(self, loss: float) -> bool:
-        """Takes note of a validation; returns whether the trigger fires here."""
+        """Records a validation's loss; returns whether the trigger fires here."""
         before = self._losses[: -self.patience] if self.patience else self._losses
         earlier = [value for value in before if value == value]  # NaN is neither better nor worse
         fires = not self.has_fired and bool(earlier) and loss > min(earlier)
@@ -47,17 +47,17 @@ class NonMonotonicTrigger:
         return fires
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses so far, and whether it has fired."""
+        """Losses so far, and whether the trigger has fired."""
         return {"losses": list(self._losses), "has_fired": self.has_fired}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state_dict`."""
+        """Restores what `state_dict` returned."""
         self._losses = [float(loss) for loss in state["losses"]]
         self.has_fired = bool(state["has_fired"])
 
 
 def begin_averaging(optimizer: torch.optim.Optimizer) -> torch.optim.ASGD:
-    """An optimizer that goes on where SGD stopped and averages the weights from its first steps on.
+    """Optimizer that goes on where SGD stopped and averages the weights from its first steps on.
 
     torch's ASGD, with its own decay and learning-rate schedule off (lambd = 0, t0 = 0) as in the released code, is SGD
     plus a running mean of the weights. It differs from the textbook in two ways, which the released code's figures have
@@ -75,7 +75,7 @@ def begin_averaging(optimizer: torch.optim.Optimizer) -> torch.optim.ASGD:
 
 @contextmanager
 def swapped_weights(optimizer: torch.optim.Optimizer) -> Iterator[bool]:
-    """Inside, parameters hold their averages, where the optimizer has any; afterwards they hold their own values again.
+    """Exchanges parameters for their averages inside, where the optimizer has any, and back afterwards.
 
     Tensors taken inside (a state_dict, say) go on holding the averages; but sharded parameters change places with their
     averages in the memory of both, and what ranks have gathered of them must be put away before and after.

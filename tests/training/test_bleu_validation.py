@@ -15,7 +15,7 @@ from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.translation import BleuOptions, Translation, TranslationOptions
 from seqba.training.agreement import Interrupted, Status
-from seqba.training.bleu import BleuScorer
+from seqba.training.bleu_validation import BleuScorer
 
 
 class Reverser(nn.Module):

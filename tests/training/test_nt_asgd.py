@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqba.training.averaging import NonMonotonicTrigger, begin_averaging, swapped_weights
+from seqba.training.nt_asgd import NonMonotonicTrigger, begin_averaging, swapped_weights
 
 
 def released_rule(losses: list[float], nonmono: int) -> list[int]:

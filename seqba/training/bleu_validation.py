@@ -1,4 +1,4 @@
-"""BLEU of a validation split: what the model writes by itself, not what it thinks of the reference."""
+"""BLEU of a validation split, from translations that the model writes by itself."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ class BleuScorer:
         ranks: the processes that translate together.
 
     Raises:
-        UserError: for `--eval-bleu-args` that no search understands.
+        UserError: as `search_options`.
     """
 
     def __init__(self, task: Translation, options: BleuOptions, ranks: Group = ALONE) -> None:
         self.task = task
         self.ranks = ranks
         self.options = options
-        self.search = _search_options(options.eval_bleu_args)
+        self.search = search_options(options.eval_bleu_args)
         subwords = load_subwords(task.folders[0])
         self.form = TextForm(task.target_dictionary, subwords, options.eval_bleu_remove_bpe)
         self.tokenizer = "none" if options.eval_tokenized_bleu else self.form.bleu_tokenizer
 
     def __call__(self, model: nn.Module, subset: str, should_stop: Callable[[], bool]) -> dict[str, float]:
-        """{"bleu": 0 to 100} of a model in evaluation mode; several ranks have a part of the sentences each.
+        """BLEU of a model in evaluation mode, {"bleu": 0 to 100}; several ranks translate a part of the sentences each.
 
         They also gather all weights of a sharded model meanwhile: asking for layer after layer and token after token
         would take longer than the search.
@@ -97,7 +97,7 @@ class BleuScorer:
 
 
 class _Stoppable:
-    """A model that refuses to begin another batch once it shall stop."""
+    """Model that refuses to begin another batch once it shall stop."""
 
     def __init__(self, model: StepModel, should_stop: Callable[[], bool]) -> None:
         self._model = model
@@ -116,7 +116,12 @@ class _Stoppable:
         self._model.reorder(state, sentences, parents)
 
 
-def _search_options(text: str) -> SearchOptions:
+def search_options(text: str) -> SearchOptions:
+    """Options of the search that `--eval-bleu-args` describes.
+
+    Raises:
+        UserError: for a text that is no JSON object, or names an option or a value that no search has.
+    """
     known = {field.name: field for field in dataclasses.fields(SearchOptions)}
     try:
         values = json.loads(text)

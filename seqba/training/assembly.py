@@ -1,0 +1,134 @@
+"""Composition of a run: everything that the training loop needs, put together in one place."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqba.core import ALONE, Group
+from seqba.distributed import Ranks
+from seqba.distributed.batch_broadcast import BatchBroadcast
+from seqba.tasks import MicroBatches
+from seqba.training.arms import BaselineEpochs, Grid, derive_grid
+from seqba.training.batches import check_epochs, count_updates
+from seqba.training.folder import CheckpointFolder
+from seqba.training.log import TrainingLog, quiet_but_first
+from seqba.training.log_file import open_run_log
+from seqba.training.loop import TrainingLoop
+from seqba.training.optimizers import build_optimizer, build_trigger
+from seqba.training.progress import Progress
+from seqba.training.resume import restore
+from seqba.training.schedules import build_schedule, count_decay_updates
+from seqba.training.sharding import shard_model
+from seqba.training.start import Start
+from seqba.training.trainer import Trainer, UpdateRules
+from seqba.training.workload import Workload
+
+logger = logging.getLogger(__name__)
+
+
+def assemble(workload: Workload, start: Start | None, device: torch.device, ranks: Group = ALONE) -> TrainingLoop:
+    """Puts a run together: model, optimizer, schedule, checkpoint folder and log, ready for `TrainingLoop.run`.
+
+    Args:
+        workload: what is learned, and the options of the run.
+        start: the checkpoint to begin with; None for new weights.
+        device: that this process computes on.
+        ranks: the processes of the run.
+
+    Raises:
+        UserError: for a folder that can't be written to, a checkpoint of another run, or a split that can't be read.
+    """
+    options, task = workload.record.training, workload.task
+    grid = derive_grid(options.grid)
+    folder = CheckpointFolder(options.checkpoints)
+    if ranks.is_first:
+        folder.prepare()
+    epochs = _baseline_epochs(workload)
+    trainer = _build_trainer(workload, grid, epochs, device, ranks)
+    progress = resume_or_start(trainer, workload, start)
+    splits = _open_splits(workload)
+    check_epochs(task, grid.micro_batches_per_epoch)
+    extra_metrics = None if workload.extra_metrics is None else workload.extra_metrics(ranks)
+    run_log = open_run_log(options.checkpoints, ranks, trainer.updates, progress)
+    log_options = quiet_but_first(options.log, ranks)
+    log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit, run_log=run_log)
+    broadcast = None
+    if options.run.broadcast_batches and isinstance(ranks, Ranks):
+        broadcast = BatchBroadcast(ranks, grid.copies, options.run.distributed_timeout)
+    return TrainingLoop(
+        trainer=trainer,
+        grid=grid,
+        record=workload.record,
+        progress=progress,
+        splits=splits,
+        folder=folder,
+        log=log,
+        extra_metrics=extra_metrics,
+        broadcast=broadcast,
+        epochs=None if grid.has_epochs_of(options.grid) else epochs,
+    )
+
+
+def _baseline_epochs(workload: Workload) -> BaselineEpochs:
+    """Epochs of the arm baseline, in updates."""
+    grid = Grid(workload.record.training.grid.update_freq, copies=1)
+    return BaselineEpochs(lambda epoch: count_updates(workload.baseline, epoch, grid.micro_batches(epoch)))
+
+
+def _build_trainer(
+    workload: Workload, grid: Grid, epochs: BaselineEpochs, device: torch.device, ranks: Group
+) -> Trainer[Any]:
+    options = workload.record.training
+    model = _build_model(workload, device, ranks)
+    epoch_updates = partial(epochs.length, 1)
+    return Trainer(
+        workload.task,
+        model,
+        build_optimizer(model.parameters(), options.optimisation),
+        build_schedule(options.schedule, width=workload.width, epoch_updates=epoch_updates),
+        UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates)),
+        build_trigger(options.optimisation),
+        ranks,
+    )
+
+
+def _build_model(workload: Workload, device: torch.device, ranks: Group) -> nn.Module:
+    """Model with new weights on the device, in parts on several ranks where the options say so."""
+    options = workload.record.training
+    torch.manual_seed(options.grid.seed)
+    model = workload.build_model()
+    if not options.run.shard_params or not isinstance(ranks, Ranks):
+        return model.to(device)
+    shard_model(model, ranks, device)
+    looped = "; --plan auto is looped then" if options.grid.plan == "auto" else ""
+    logger.info("weights, gradients and optimizer state in parts on %d ranks%s", ranks.size, looped)
+    return model
+
+
+def resume_or_start(trainer: Trainer[Any], workload: Workload, start: Start | None) -> Progress:
+    """Puts the checkpoint that a run goes on from into its trainer.
+
+    Returns:
+        The position to go on from; that of a new run where there is no checkpoint.
+    """
+    if start is None:
+        return Progress()
+    progress = restore(start, trainer, workload.record)
+    logger.info(
+        "going on from %s: update %d, epoch %d, %d updates into it",
+        start.path,
+        trainer.updates,
+        progress.epoch,
+        progress.updates_in_epoch,
+    )
+    return progress
+
+
+def _open_splits(workload: Workload) -> dict[str, MicroBatches[Any]]:
+    """Validation splits by their names, each opened here, so that a missing one is reported before any update."""
+    return {name: workload.task.validation(name) for name in workload.batches.valid_subset.split(",") if name}

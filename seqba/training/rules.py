@@ -1,0 +1,159 @@
+"""Rules between the options of a run: no option without an effect, none with the opposite of what was meant."""
+
+from __future__ import annotations
+
+from seqba.checkpoints.names import RISING_METRICS
+from seqba.errors import UserError
+from seqba.models.options import ImageClassifierOptions
+from seqba.options import flag_of, is_given
+from seqba.tasks.registry import TASKS
+from seqba.training.arms import derive_grid
+from seqba.training.bleu_validation import search_options
+from seqba.training.config import RunConfig
+from seqba.training.options import CheckpointOptions, OptimisationOptions, ScheduleOptions
+
+
+def validate_config(config: RunConfig) -> None:
+    """Checks all rules between the options of a run, before any file is read.
+
+    Ranges of single options are checked where they are made, and what depends on data, on the sizes of a model or on
+    the number of processes where these are known.
+
+    Raises:
+        UserError: for the first combination that is refused, naming its options and the way out.
+    """
+    _check_arm(config)
+    _check_epochs_that_options_count(config)
+    _check_schedule(config.training.schedule)
+    _check_optimisation(config.training.optimisation)
+    _check_validation(config)
+    _check_checkpoints(config.training.checkpoints)
+    _check_log(config)
+    if isinstance(config.model, ImageClassifierOptions):
+        _check_batch_norm(config, config.model)
+
+
+def _check_arm(config: RunConfig) -> None:
+    """Refuses an arm that would be another one under a dearer name, and one whose micro-batches can't be made."""
+    grid = config.training.grid
+    if grid.arm == "large-batch" and not config.family.rows_share:
+        raise UserError(
+            "--arm large-batch is for what the rows of a batch share (batch norm, weight masks), and a Transformer's "
+            "share nothing: take --arm fixed-samples, which is the same there"
+        )
+    derive_grid(grid).resized(config.batches)
+
+
+def _check_epochs_that_options_count(config: RunConfig) -> None:
+    """Refuses options in epochs where epochs have different numbers of updates."""
+    training = config.training
+    if len(training.grid.update_freq) == 1:
+        return
+    schedule, optimisation = training.schedule, training.optimisation
+    if schedule.lr_scheduler == "step" and schedule.lr_drop_unit == "epoch":
+        raise UserError("--lr-drop-unit epoch needs one --update-freq for all epochs: give --lr-drops in updates")
+    if optimisation.weight_decay_until is not None and optimisation.weight_decay_unit == "epoch":
+        raise UserError("--weight-decay-unit epoch needs one --update-freq for all epochs: count in updates")
+
+
+def _check_schedule(schedule: ScheduleOptions) -> None:
+    name = schedule.lr_scheduler
+    if name == "vaswani":
+        if schedule.lr is not None:
+            raise UserError(
+                "--lr has no effect on --lr-scheduler vaswani, whose peak is (d · warmup)^-0.5: leave it out"
+            )
+    elif schedule.lr is None:
+        raise UserError(f"--lr-scheduler {name} needs --lr (5e-4, say)")
+    if name == "step":
+        _check_drops(schedule)
+    else:
+        given = [flag_of(field) for field in ("lr_drops", "lr_drop_unit", "lr_shrink") if is_given(schedule, field)]
+        if given:
+            raise UserError(f"{given[0]} belongs to --lr-scheduler step, not {name}")
+    if schedule.warmup_updates == 0 and name not in ("fixed", "step"):
+        raise UserError(f"--lr-scheduler {name} needs --warmup-updates of at least 1")
+    if schedule.warmup_init_lr >= 0 and name != "inverse_sqrt":
+        raise UserError(f"--warmup-init-lr belongs to --lr-scheduler inverse_sqrt, not {name}")
+
+
+def _check_drops(schedule: ScheduleOptions) -> None:
+    drops, factors = schedule.lr_drops, schedule.lr_shrink
+    if not drops or list(drops) != sorted(set(drops)):
+        raise UserError(f"--lr-scheduler step needs --lr-drops in rising order (81,122 say), not {drops or 'none'}")
+    if len(factors) not in (1, len(drops)):
+        raise UserError(
+            f"--lr-shrink has {len(factors)} factors for {len(drops)} --lr-drops: give one, or one for each"
+        )
+
+
+def _check_optimisation(optimisation: OptimisationOptions) -> None:
+    if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
+        raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
+    if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
+        raise UserError("--weight-decay-until ends a decay that there isn't: give --weight-decay")
+
+
+def _check_validation(config: RunConfig) -> None:
+    """Refuses a deciding metric that validation doesn't have, or whose worst value would be taken for the best."""
+    if not any(config.batches.valid_subset.split(",")):
+        raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
+    validation = config.training.validation
+    metric = validation.best_checkpoint_metric
+    rises = metric in RISING_METRICS
+    if validation.maximize_best_checkpoint_metric != rises:
+        needed = "needs" if rises else "excludes"
+        raise UserError(
+            f"--best-checkpoint-metric {metric} {needed} --maximize-best-checkpoint-metric; "
+            "the worst checkpoint would be kept as the best"
+        )
+    if metric not in TASKS[config.task].metrics:
+        owners = [task for task, spec in TASKS.items() if metric in spec.metrics]
+        raise UserError(f"--best-checkpoint-metric {metric} belongs to --task {' or '.join(owners)}; take loss")
+    if metric == "bleu" and not config.bleu.eval_bleu:
+        raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
+    search_options(config.bleu.eval_bleu_args)
+
+
+def _check_checkpoints(checkpoints: CheckpointOptions) -> None:
+    if checkpoints.keep_interval_updates > 0 and not checkpoints.save_interval_updates:
+        raise UserError("--keep-interval-updates needs --save-interval-updates")
+    if checkpoints.keep_last_epochs > 0 and checkpoints.no_epoch_checkpoints:
+        raise UserError("--keep-last-epochs and --no-epoch-checkpoints exclude each other")
+    if checkpoints.finetune_from_model is not None:
+        resets = (
+            checkpoints.reset_optimizer,
+            checkpoints.reset_lr_scheduler,
+            checkpoints.reset_meters,
+            checkpoints.reset_dataloader,
+        )
+        if checkpoints.restore_file != "checkpoint_last.pt" or any(resets):
+            raise UserError("--finetune-from-model starts anew by itself: leave out --restore-file and --reset-*")
+
+
+def _check_log(config: RunConfig) -> None:
+    log = config.training.log
+    if log.no_progress_bar and log.log_format == "tqdm":
+        raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
+
+
+def _check_batch_norm(config: RunConfig, model: ImageClassifierOptions) -> None:
+    """Refuses what batch normalisation can't do."""
+    grid = config.training.grid
+    rows = derive_grid(grid).resized(config.batches).batch_size
+    arm = "" if rows == config.batches.batch_size else f" (that of --arm {grid.arm} with --copies {grid.copies})"
+    if config.training.optimisation.optimizer == "nt_asgd":
+        raise UserError(
+            "--optimizer nt_asgd averages weights, but not what batch normalisation has gathered under each of them: "
+            "take sgd"
+        )
+    if rows == 1 or model.ghost_batch == 1:
+        raise UserError(
+            f"{f'--batch-size 1{arm}' if rows == 1 else '--ghost-batch 1'} leaves batch normalisation one image, which "
+            "has no variance where a network has come to a single place: take at least 2"
+        )
+    if model.ghost_batch and rows and rows % model.ghost_batch:
+        raise UserError(
+            f"--ghost-batch {model.ghost_batch} must divide --batch-size {rows}{arm}, so that groups are the same in "
+            "every plan"
+        )

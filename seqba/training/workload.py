@@ -1,0 +1,112 @@
+"""Workload of a run: a task on its data, and the model for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from seqba.checkpoints.file import model_options
+from seqba.checkpoints.model import build_model
+from seqba.core import Group
+from seqba.models.options import DecoderOptions
+from seqba.options import plain_options
+from seqba.tasks import Task
+from seqba.tasks.options import BatchOptions
+from seqba.tasks.translation import Translation
+from seqba.training.arms import derive_grid
+from seqba.training.bleu_validation import BleuScorer
+from seqba.training.config import RunConfig
+from seqba.training.loop import ExtraMetrics
+from seqba.training.record import RunRecord
+from seqba.training.start import Start
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Data, model and loss of a run; the training loop knows of them only what is here.
+
+    Attributes:
+        record: identity of the run, with its options.
+        task: gives the batches of this arm, and the loss.
+        baseline: the task with the batches of the arm baseline, in whose epochs options count.
+        batches: size of this arm's micro-batches, and the validation splits.
+        build_model: makes the model with new weights, drawn from torch's global generator, on the CPU.
+        width: of the model's embedding; None for a model without one.
+        extra_metrics: the ranks → further metrics of a validation; None for none.
+    """
+
+    record: RunRecord
+    task: Task[Any]
+    baseline: Task[Any]
+    batches: BatchOptions
+    build_model: Callable[[], nn.Module]
+    width: int | None
+    extra_metrics: Callable[[Group], ExtraMetrics] | None = None
+
+
+def open_workload(config: RunConfig, start: Start | None) -> Workload:
+    """Opens the data of a run, and resolves the sizes of its model.
+
+    Args:
+        config: the options of the run.
+        start: the checkpoint that the run begins with; None for new weights.
+
+    Raises:
+        UserError: for data, sizes or options that don't fit together.
+    """
+    if start is not None:
+        config = _with_positions_of(start.state, config)
+    variant, family, training = config.variant, config.family, config.training
+    model = family.resolve(config.arch, variant.fit_model(config.task_options, config.model))
+    baseline = variant.open(
+        config.data, config.task_options, config.batches, config.criterion, training.grid.seed, model
+    )
+    grid = derive_grid(training.grid)
+    task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(config.batches))
+    record = RunRecord(
+        task=_task_record(config),
+        arch=config.arch,
+        model=plain_options(model),
+        training=training,
+        task_state=baseline.state(),
+    )
+    extra_metrics = None
+    if isinstance(task, Translation) and config.bleu.eval_bleu:
+        extra_metrics = partial(BleuScorer, task, config.bleu)
+    return Workload(
+        record=record,
+        task=task,
+        baseline=baseline,
+        batches=task.batches,
+        build_model=partial(build_model, {"arch": record.arch, "options": record.model}, record.task_state),
+        width=family.width(model),
+        extra_metrics=extra_metrics,
+    )
+
+
+def _with_positions_of(state: Mapping[str, Any], config: RunConfig) -> RunConfig:
+    """The configuration with the positions that a checkpoint's weights have learned, unless it names others.
+
+    Checkpoints of older versions begin at 0; going on from one at 2 would move every word by two places.
+    """
+    if not isinstance(config.model, DecoderOptions) or config.model.first_position is not None:
+        return config
+    learned = model_options(state["cfg"]).get("first_position")
+    if not isinstance(learned, int):
+        return config  # of another kind of model, which `restore` refuses
+    return replace(config, model=replace(config.model, first_position=learned))
+
+
+def _task_record(config: RunConfig) -> Mapping[str, Any]:
+    """A checkpoint's cfg["task"]: name and options as plain values."""
+    return {
+        "name": config.task,
+        "data": config.data,
+        config.variant.group: plain_options(config.task_options),
+        "batches": plain_options(config.batches),
+        "criterion": plain_options(config.criterion),
+    }
