@@ -17,7 +17,7 @@ from torch import nn
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.output import warn_on_stderr
+from seqba.cli.output import check_folder, warn_on_stderr
 from seqba.cli.trained_run import TrainedRun
 from seqba.core import grid_gradient
 from seqba.core.plan import PlanLike
@@ -97,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, AdviseOptions)
+    if options.json is not None:
+        check_folder(options.json, "--json")
     measured = _read(namespace.measured)
     split = VarianceSplit.from_plain(measured["split"])
     if options.times is not None:

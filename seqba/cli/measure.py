@@ -18,7 +18,7 @@ from torch import nn
 from seqba import __version__
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.output import warn_on_stderr
+from seqba.cli.output import check_folder, warn_on_stderr
 from seqba.cli.trained_run import TrainedRun
 from seqba.data.files import atomic_text
 from seqba.errors import UserError
@@ -124,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, MeasureOptions)
+    if options.json is not None:
+        check_folder(options.json, "--json")
     if options.plot is not None:
         check_output(options.plot)
     device = choose_device(cpu=options.cpu)

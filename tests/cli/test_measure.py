@@ -212,6 +212,10 @@ def test_times_may_be_given_instead(measured: Path, capsys: pytest.CaptureFixtur
         (["--gen-subset", "nothing"], "nothing"),
         (["--plot", "worth.gif"], "worth.gif can't be drawn"),
         (["--theme", "dark"], "--theme belongs to --plot"),
+        (
+            ["--json", "no/such/folder/split.json"],
+            "--json no/such/folder/split.json can't be written: there is no folder",
+        ),
         (["--batch-norm", "other"], "--batch-norm"),
     ],
 )
@@ -257,6 +261,7 @@ def test_weights_that_are_not_finite_are_told(
         (["--times", "2:1", "--batch-examples", "3"], "no time of an update at M = 1"),
         (["--times", "1:-1", "--batch-examples", "3"], "times must be positive"),
         (["--copies", "0"], "--copies is 0"),
+        (["--json", "no/such/folder/advice.json"], "can't be written: there is no folder no/such/folder"),
         (["--update-freq", "1000"], "micro-batches, not the 1000 of an update"),
     ],
 )
