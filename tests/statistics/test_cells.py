@@ -75,6 +75,17 @@ def test_the_mean_over_updates_is_the_split_that_is_worked_out() -> None:
         assert mean == pytest.approx(expected, rel=0.1), name
 
 
+def test_the_mean_over_updates_of_one_copy_is_the_total_that_is_worked_out() -> None:
+    model, found = NoisyRegression(), []
+    for update in range(60):
+        found.append(watched(model, batches(2, 4, seed=update), 1, loss, update))
+        model.zero_grad()
+    signal = float(MEANS.square().sum())
+    total = (WIDTH + (signal + WIDTH) * DROPOUT / (1 - DROPOUT)) / 4
+    for name, expected in (("signal", signal), ("total", total)):
+        assert sum(getattr(split, name) for split in found) / len(found) == pytest.approx(expected, rel=0.1), name
+
+
 def test_one_micro_batch_shows_the_noise_and_one_copy_the_total(network: Network) -> None:
     several = [make_batch(4, seed=number) for number in range(3)]
     grid = watched(network, several, 2, summed_loss)
