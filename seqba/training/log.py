@@ -25,7 +25,7 @@ from seqba.training.metrics import display_metrics
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
 from seqba.training.totals import Totals
-from seqba.training.trainer import UpdateReport
+from seqba.training.update_report import UpdateReport
 
 
 @dataclass

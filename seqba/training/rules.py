@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from seqba.checkpoints.names import RISING_METRICS
 from seqba.errors import UserError
+from seqba.models.families import ARCHITECTURES
 from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of, is_given
-from seqba.tasks.registry import TASKS
+from seqba.tasks.registry import TASKS, VARIANTS
 from seqba.training.arms import derive_grid
 from seqba.training.bleu_validation import search_options
 from seqba.training.config import RunConfig
-from seqba.training.options import CheckpointOptions, OptimisationOptions, ScheduleOptions
+from seqba.training.options import OWN_OPTIONS, CheckpointOptions, OptimisationOptions, ScheduleOptions
 
 
 def validate_config(config: RunConfig) -> None:
     """Checks all rules between the options of a run, before any file is read.
 
     Ranges of single options are checked where they are made, and what depends on data, on the sizes of a model or on
-    the number of processes where these are known.
+    the number of processes where these are known. A command line also refuses an option without effect that is given
+    its default value, which isn't seen here.
 
     Raises:
         UserError: for the first combination that is refused, naming its options and the way out.
     """
+    _check_task(config)
+    _check_optimizer(config.training.optimisation)
     _check_arm(config)
     _check_epochs_that_options_count(config)
     _check_schedule(config.training.schedule)
@@ -31,6 +37,27 @@ def validate_config(config: RunConfig) -> None:
     _check_log(config)
     if isinstance(config.model, ImageClassifierOptions):
         _check_batch_norm(config, config.model)
+
+
+def _check_task(config: RunConfig) -> None:
+    """Refuses an architecture that can't do the task, and options that would do nothing for the two."""
+    if (config.task, ARCHITECTURES[config.arch]) not in VARIANTS:
+        raise UserError(f"--arch {config.arch} is not for --task {config.task}")
+    excluded = config.variant.excluded_options
+    for options in (config.batches, config.criterion):
+        for field in fields(options):
+            if field.name in excluded and is_given(options, field.name):
+                raise UserError(f"{flag_of(field.name)} has no effect on --task {config.task} --arch {config.arch}")
+    if config.bleu.eval_bleu and "bleu" not in TASKS[config.task].metrics:
+        raise UserError(f"--eval-bleu has no effect on --task {config.task}")
+
+
+def _check_optimizer(optimisation: OptimisationOptions) -> None:
+    """Refuses options of another optimizer."""
+    for owner, names in OWN_OPTIONS.items():
+        given = [flag_of(name) for name in names if is_given(optimisation, name)]
+        if given and owner != optimisation.optimizer:
+            raise UserError(f"{given[0]} belongs to --optimizer {owner}, not {optimisation.optimizer}")
 
 
 def _check_arm(config: RunConfig) -> None:

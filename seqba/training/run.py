@@ -106,7 +106,7 @@ def log_exit(ending: str, stop: StopSignal, loop: TrainingLoop) -> int:
     trainer, folder = loop.trainer, loop.folder
     name = stop.received.name if stop.received is not None else None
     heard = {rank: name for rank, name in enumerate(trainer.ranks.gather(name)) if name is not None}
-    if ending is not STOPPED:
+    if ending != STOPPED:
         logger.info("done after update %d: %s", trainer.updates, ending)
         return 0
     received = signal.Signals[next(iter(heard.values()))]

@@ -17,7 +17,8 @@ from seqba.models.awd_lstm import AWDLSTM
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
 from seqba.training.batches import UpdateBatch
-from seqba.training.trainer import Trainer, UpdateReport, UpdateRules
+from seqba.training.trainer import Trainer, UpdateRules
+from seqba.training.update_report import UpdateReport
 
 FIELDS = {kind: set(kind.__dataclass_fields__) for kind in (StreamOptions, BatchOptions, CriterionOptions)}
 

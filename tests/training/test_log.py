@@ -20,7 +20,7 @@ from seqba.training.log import TrainingLog
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
 from seqba.training.totals import Totals
-from seqba.training.trainer import UpdateReport
+from seqba.training.update_report import UpdateReport
 
 CPU = torch.device("cpu")
 

@@ -87,6 +87,19 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
+        ("translation", {"arch": "awd_lstm"}, "^--arch awd_lstm is not for --task translation"),
+        (
+            "streams",
+            {"batches": BatchOptions(batch_size=20, max_tokens=400)},
+            "--max-tokens has no effect on --task language_modeling --arch awd_lstm",
+        ),
+        ("images", {"criterion": CriterionOptions(sentence_avg=True)}, "--sentence-avg has no effect on"),
+        ("blocks", {"bleu": BleuOptions(eval_bleu=True)}, "--eval-bleu has no effect on --task language_modeling"),
+        (
+            "translation",
+            {"optimisation": OptimisationOptions(momentum=0.9)},
+            "--momentum belongs to --optimizer sgd, not adam",
+        ),
         ("blocks", {"grid": GridOptions(arm="large-batch", copies=2)}, "take --arm fixed-samples, which is the same"),
         ("translation", {"grid": GridOptions(arm="large-batch", copies=2)}, "take --arm fixed-samples"),
         (
@@ -195,6 +208,8 @@ def test_a_bad_combination_is_refused(kind: str, changes: dict[str, Any], messag
         ("streams", {"optimisation": OptimisationOptions(optimizer="nt_asgd")}),
         ("images", {"grid": GridOptions(arm="large-batch", copies=2)}),
         ("images", {"model": ImageClassifierOptions(ghost_batch=16)}),
+        ("images", {"optimisation": OptimisationOptions(optimizer="sgd", momentum=0.9)}),
+        ("blocks", {"criterion": CriterionOptions(sentence_avg=True)}),
         (
             "images",
             {"validation": ValidationOptions(best_checkpoint_metric="top1", maximize_best_checkpoint_metric=True)},

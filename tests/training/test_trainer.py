@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from seqba.errors import UserError
 from seqba.training.agreement import Status
 from seqba.training.batches import UpdateBatch
-from seqba.training.trainer import Trainer, UpdateReport, UpdateRules
+from seqba.training.trainer import Trainer, UpdateRules
+from seqba.training.update_report import UpdateReport
 
 
 def make_trainer(task: SquaresTask, model: Line, lr: float = 0.1, **rules: Any) -> Trainer[Rows]:
