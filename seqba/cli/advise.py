@@ -136,7 +136,7 @@ def table(advice: Advice) -> list[str]:
         times = "".join(f"{costs.at(row.copies):<10.3g}{row.time[costs.plan]:<10.2f}" for costs in advice.costs)
         worth, updates = f"{row.examples.value:.2f}{error}", f"{row.updates:.2f}{bounds}"
         lines.append(f"{row.copies:>6}  {worth:<18}{updates:<20}{times}".rstrip())
-    lines += ["", "Updates and times are of M = 1's; each plan is compared with M = 1 under itself.", ""]
+    lines += ["", "Updates and times are shares of those of M = 1.", ""]
     return [*lines, *advice.sentences()]
 
 
@@ -223,11 +223,12 @@ class _Timing:
         self.weight = sum(task.weight(batch) for update in self.updates for batch in update)
 
     def costs(self) -> list[PassCosts]:
-        """Times of every plan, taken in turns, so that a machine that grows slower does so for all alike.
+        """Times of every plan, taken in turns, there and back, so that a machine that grows slower does so for all alike.
 
-        A number of copies that memory is too small for is left out, and named.
+        One copy is the same under every plan. A number of copies that memory is too small for is left out, and named.
         """
-        cases = [(plan, copies) for plan in PLANS for copies in sorted({1, *self.options.copies})]
+        several = sorted({copies for copies in self.options.copies if copies > 1})
+        cases = [(PLANS[0], 1), *((plan, copies) for plan in PLANS for copies in several)]
         taken: dict[tuple[PlanLike, int], list[float]] = {case: [] for case in cases}
         with progress_bar()(
             total=len(cases) * (len(self.updates) + 1),
@@ -237,7 +238,7 @@ class _Timing:
             disable=self.options.quiet or None,
         ) as bar:
             for number, batches in enumerate([self.updates[0], *self.updates]):
-                for case in cases:
+                for case in cases[:: -1 if number % 2 else 1]:
                     if case in taken:
                         try:
                             taken[case].append(self._seconds(batches, *case, number))
@@ -246,14 +247,15 @@ class _Timing:
                             warn_on_stderr(f"M = {case[1]} {case[0]} doesn't fit into memory: it is left out")
                     bar.update()
         seconds = {case: statistics.median(each[1:]) for case, each in taken.items()}
-        found = [
-            PassCosts(str(plan), {copies: value for (other, copies), value in seconds.items() if other == plan})
-            for plan in PLANS
-            if (plan, 1) in seconds
-        ]
-        if not found:
+        if cases[0] not in seconds:
             raise UserError("not even one copy of a micro-batch fits into memory: give --max-tokens or --batch-size")
-        return found
+        return [
+            PassCosts(
+                str(plan),
+                {copies: value for (other, copies), value in seconds.items() if copies == 1 or other == plan},
+            )
+            for plan in PLANS
+        ]
 
     def _seconds(self, batches: Sequence[Any], plan: PlanLike, copies: int, number: int) -> float:
         started = time.perf_counter()
