@@ -1,4 +1,4 @@
-"""Models from checkpoints: built by what the file says of them, with its weights."""
+"""Models from checkpoints: built from the configuration in the file, with its weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LoadedModel:
 
 
 def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> nn.Module:
-    """The model that `cfg["model"]` and what the task says of its data describe, with fresh weights."""
+    """Model of the configuration `cfg["model"]` for the data of a task's state, with fresh weights."""
     options = model_cfg["options"]
     sizes = {name: task_state[name] for name in SIZES if name in task_state}
     if any(type(size) is not int or not 0 < size < 1 << 31 for size in sizes.values()):

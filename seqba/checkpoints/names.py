@@ -1,4 +1,4 @@
-"""Names of checkpoint files, which are fairseq's, and what they say."""
+"""Names of checkpoint files, which are fairseq's, and the numbers in them."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ class _Timing:
         self.weight = sum(task.weight(batch) for update in self.updates for batch in update)
 
     def costs(self) -> list[PassCosts]:
-        """Times of every plan, taken in turns, there and back, so that a machine that grows slower does so for all alike.
+        """Times of every plan, taken in turns, there and back: a machine that grows slower does so for all alike.
 
         One copy is the same under every plan. A number of copies that memory is too small for is left out, and named.
         """

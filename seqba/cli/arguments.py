@@ -121,7 +121,7 @@ def read_options(namespace: argparse.Namespace, options: type[Options]) -> Optio
 
 
 def _check_same_flag(first: dataclasses.Field[Any], first_kind: Any, other: dataclasses.Field[Any], kind: Any) -> None:
-    """One flag can serve two fields only if a command line means the same for both; ranges are each field's own."""
+    """Refuses two fields of one flag unless it means the same for both; ranges are each field's own."""
     for key in ("choices", "aliases", "bare"):
         if first.metadata[key] != other.metadata[key]:
             raise ValueError(f"{flag_of(other.name)} is declared twice, with different {key}")
@@ -130,7 +130,7 @@ def _check_same_flag(first: dataclasses.Field[Any], first_kind: Any, other: data
 
 
 def _default_of(field: dataclasses.Field[Any]) -> str:
-    """` (default: 3)`, written as it would be given; nothing for a flag that is off or an option not given."""
+    """Text ` (default: 3)`, written as it would be given; empty for a flag that is off or an option without default."""
     default = field.default
     if isinstance(default, tuple):
         default = ",".join(map(str, default)) or None
@@ -163,7 +163,7 @@ def _add_flag(
 
 
 def _noting(kind: Any, name: str, typed: dict[str, str]) -> Any:
-    """A number's type, which takes note of the text as well."""
+    """Type of a number that records its text as well."""
     if kind is str:
         return kind
 
@@ -188,7 +188,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _list_of(kind: type) -> Callable[[str], tuple[Any, ...]]:
-    """`0.9,0.98`, `(0.9, 0.98)` and `[0.9, 0.98]` are the same pair, as in fairseq's command lines."""
+    """Parser of `0.9,0.98`, `(0.9, 0.98)` and `[0.9, 0.98]`, the same pair, as in fairseq's command lines."""
 
     def parse(text: str) -> tuple[Any, ...]:
         try:

@@ -22,7 +22,7 @@ from seqba.options import flag_of, option, options
 
 @options
 class AverageOptions:
-    """Which checkpoints of a folder, and where the mean goes."""
+    """Options of seqba-average-checkpoints: the checkpoints of a folder, and where the mean goes."""
 
     output: str | None = option(None, "the checkpoint to write", metavar="FILE")
     num_epoch_checkpoints: int | None = option(None, "average the last N checkpointE.pt of the folder", minimum=1)
@@ -35,7 +35,7 @@ class AverageOptions:
     )
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Refuses combinations of options."""
         if self.output is None:
             raise UserError("--output is missing: where shall the averaged checkpoint go?")
         by_number = (self.num_epoch_checkpoints, self.num_update_checkpoints)
@@ -46,7 +46,7 @@ class AverageOptions:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Averages checkpoints and says which."""
+    """Averages checkpoints and prints their names."""
     parser = Parser(
         "seqba-average-checkpoints",
         "Writes a checkpoint whose weights are the mean of others'. Everything else comes from the first of them, "
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint without what belongs to its raw weights alone."""
+    """A checkpoint without the parts that belong to its raw weights alone."""
     state = read_checkpoint(path)
     for part in ("last_optimizer_state", "raw_model"):
         state.pop(part, None)

@@ -1,4 +1,4 @@
-"""What every command does around its own work: one clear line and exit status 2 for what a user can mend."""
+"""Error handling that all commands share: one clear line and exit status 2 for what a user can mend."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _complain(str(error))
     except BrokenPipeError:
-        # The reader went away (`| head`): not a mistake, and nobody is left to tell.
+        # The reader went away (`| head`): not a mistake, and there is none left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except RanksLost as error:

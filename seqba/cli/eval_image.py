@@ -28,8 +28,8 @@ from seqba.tasks.image_views import evaluation_decode_size, evaluation_view
 
 
 @options
-class EvalOptions:
-    """Which model looks at which pictures, in how many views, and what is printed."""
+class EvalImageOptions:
+    """Options of seqba-eval-image: the model, the pictures, their views, and the output."""
 
     path: str | None = option(None, "the checkpoint", metavar="FILE")
     gen_subset: str = option("test", "the split to score; held-out is what --hold-out left out of training")
@@ -60,7 +60,7 @@ class EvalOptions:
     bf16: bool = option(False, "compute in bfloat16, weights included")
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Refuses combinations of options."""
         if self.path is None:
             raise UserError("--path is missing: which checkpoint shall be evaluated? (checkpoints/checkpoint_best.pt)")
         for name in ("tta_average", "tta_cutout"):
@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Top-1 and top-5 accuracy of an image classifier on a split, in one view or averaged over many.",
     )
     parser.add_argument("data", help="folder of the pictures, as for seqba-train")
-    parser.add_options(EvalOptions, "model, pictures and output")
+    parser.add_options(EvalImageOptions, "model, pictures and output")
     namespace = parser.parse(arguments)
-    options = read_options(namespace, EvalOptions)
+    options = read_options(namespace, EvalImageOptions)
     device = choose_device(cpu=options.cpu)
     if device.type == "cpu":
         keep_freed_memory()
@@ -108,8 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _image_options(loaded: LoadedModel, options: EvalOptions) -> ImageOptions:
-    """What the model was trained with, with the cutout of the views that are averaged."""
+def _image_options(loaded: LoadedModel, options: EvalImageOptions) -> ImageOptions:
+    """Image options of training, with the cutout of the views that are averaged."""
     try:
         trained = options_from(ImageOptions, loaded.cfg["task"]["images"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -121,8 +121,8 @@ def _image_options(loaded: LoadedModel, options: EvalOptions) -> ImageOptions:
     return images
 
 
-def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: EvalOptions) -> ImageBatches:
-    """The split, if its classes are the model's."""
+def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: EvalImageOptions) -> ImageBatches:
+    """Opens the split, if its classes are the model's."""
     train_subset = _train_subset(loaded, options)
     size = loaded.task_state["image_size"]
     batches = open_split(
@@ -141,7 +141,7 @@ def _open(folder: Path, loaded: LoadedModel, images: ImageOptions, options: Eval
     return batches
 
 
-def _train_subset(loaded: LoadedModel, options: EvalOptions) -> str:
+def _train_subset(loaded: LoadedModel, options: EvalImageOptions) -> str:
     try:
         name = loaded.cfg["task"]["batches"]["train_subset"]
     except (KeyError, TypeError):
@@ -152,7 +152,7 @@ def _train_subset(loaded: LoadedModel, options: EvalOptions) -> str:
 
 
 def _scored(
-    loaded: LoadedModel, images: ImageOptions, batches: ImageBatches, device: torch.device, options: EvalOptions
+    loaded: LoadedModel, images: ImageOptions, batches: ImageBatches, device: torch.device, options: EvalImageOptions
 ) -> Iterator[ScoredImages]:
     model = loaded.model.bfloat16() if options.bf16 else loaded.model
     if not isinstance(model, ImageClassifier):
@@ -166,8 +166,8 @@ def _scored(
     return score_once(model, batches, evaluation_view(size), device)
 
 
-def _score(scored: Iterator[ScoredImages], batches: ImageBatches, options: EvalOptions) -> ImageTally:
-    """Adds everything up, with a bar on stderr if that is a terminal, and prints each picture if asked to."""
+def _score(scored: Iterator[ScoredImages], batches: ImageBatches, options: EvalImageOptions) -> ImageTally:
+    """Sums the scores, with a bar on stderr if that is a terminal, and prints each picture if asked to."""
     tally = ImageTally()
     hidden = True if options.quiet or (options.output_predictions and sys.stdout.isatty()) else None
     total = len(batches.source)
@@ -183,7 +183,7 @@ def _score(scored: Iterator[ScoredImages], batches: ImageBatches, options: EvalO
 
 
 def _print_predictions(batch: ScoredImages, rows: Sequence[int], classes: Sequence[str]) -> None:
-    r"""`12\tcat\tdog\t0.7310`."""
+    r"""Prints `12\tcat\tdog\t0.7310`."""
     best = batch.probabilities.max(dim=1)
     lines = zip(rows, batch.labels.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
     for row, label, likeliest, probability in lines:

@@ -19,7 +19,7 @@ from seqba.data.indexed import Corpus
 from seqba.data.limits import batch_tokens
 from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.errors import UserError
-from seqba.evaluation.perplexity import MAX_TOKENS, BlockScoring, Scored, ScoredRow, Tally, score_blocks
+from seqba.evaluation.perplexity import SCORING_MAX_TOKENS, BlockScoring, Scored, ScoredRow, Tally, score_blocks
 from seqba.evaluation.stream_perplexity import StreamScoring, score_streams
 from seqba.extras import progress_bar
 from seqba.models.awd_lstm import AWDLSTM
@@ -29,7 +29,7 @@ from seqba.options import flag_of, option, options, options_from
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks.language_modeling import BlockOptions
-from seqba.tasks.streams import StreamOptions
+from seqba.tasks.token_streams import StreamOptions
 
 TaskOptions = TypeVar("TaskOptions", BlockOptions, StreamOptions)
 
@@ -74,14 +74,16 @@ BLOCKS = ("tokens_per_sample", "sample_break_mode", "context_window", "skip_inva
 
 
 @options
-class EvalOptions:
-    """Which model reads which text, how it is cut, and what is printed."""
+class EvalLMOptions:
+    """Options of seqba-eval-lm: the model, the text, how it is cut, and the output."""
 
     path: str | None = option(None, "the checkpoint", metavar="FILE")
     task: str = option("language_modeling", "the only task with a perplexity", choices=("language_modeling",))
     gen_subset: str = option("test", "the split to score", metavar="SPLIT")
     max_tokens: int | None = option(
-        None, f"tokens of a batch, rows × longest row; {MAX_TOKENS} if --batch-size is not given either", minimum=1
+        None,
+        f"tokens of a batch, rows × longest row; {SCORING_MAX_TOKENS} if --batch-size is not given either",
+        minimum=1,
     )
     batch_size: int | None = option(
         None,
@@ -112,7 +114,7 @@ class EvalOptions:
     bf16: bool = option(False, "bfloat16")
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Refuses combinations of options."""
         if self.path is None:
             raise UserError("--path is missing: which checkpoint shall be evaluated? (checkpoints/checkpoint_best.pt)")
         if ":" in self.path:
@@ -125,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Scores a split and prints fairseq's last lines."""
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
     namespace = build_parser().parse(arguments)
-    options = read_options(namespace, EvalOptions)
+    options = read_options(namespace, EvalLMOptions)
     keep_freed_memory()
     loaded = load_model(str(options.path), choose_device(cpu=options.cpu), task=options.task)
     dictionary = _open_dictionary(namespace.data, loaded, options)
@@ -157,16 +159,17 @@ def build_parser() -> Parser:
         unsupported=UNSUPPORTED,
     )
     parser.add_argument("data", help="data-bin that seqba-preprocess --only-source or fairseq-preprocess wrote")
-    parser.add_options(EvalOptions, "model, text and output")
+    parser.add_options(EvalLMOptions, "model, text and output")
     return parser
 
 
-def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalOptions) -> Dictionary:
-    """The data-bin's dictionary, if it is the model's: another one would give its ids another meaning."""
+def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalLMOptions) -> Dictionary:
+    """Opens the data-bin's dictionary, if it is the model's: another one would give its ids another meaning."""
     if not Path(folder).is_dir():
         raise UserError(f"there is no data-bin {folder}: give the folder that the model was trained on")
     dictionary = open_dictionary(folder)
-    if loaded.task_state.get("dictionary_sha256") != dictionary_digest(dictionary):
+    size, digest = loaded.task_state["vocabulary"], loaded.task_state.get("dictionary_sha256", "")
+    if size != len(dictionary) or digest not in (None, dictionary_digest(dictionary)):  # None: fairseq doesn't say
         raise UserError(
             f"checkpoint {options.path} was trained with another dictionary than that of {folder}: give the data-bin "
             "it was trained on, or preprocess the text with --srcdict from there"
@@ -174,7 +177,7 @@ def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalOptions) -> 
     return dictionary
 
 
-def _score_blocks(loaded: LoadedModel, corpus: Corpus, options: EvalOptions, given: Collection[str]) -> Scored:
+def _score_blocks(loaded: LoadedModel, corpus: Corpus, options: EvalLMOptions, given: Collection[str]) -> Scored:
     """Scores with a Transformer, as asked for, and for the rest as it was trained; options of streams are refused."""
     _refuse(given, ("bptt",), "recurrent models; a Transformer has --tokens-per-sample")
     trained = _trained_with(BlockOptions, "blocks", loaded, options)
@@ -183,14 +186,14 @@ def _score_blocks(loaded: LoadedModel, corpus: Corpus, options: EvalOptions, giv
         break_mode=options.sample_break_mode or trained.sample_break_mode,
         add_bos=trained.add_bos_token,
         context_window=options.context_window,
-        max_tokens=batch_tokens(options.max_tokens, options.batch_size, MAX_TOKENS),
+        max_tokens=batch_tokens(options.max_tokens, options.batch_size, SCORING_MAX_TOKENS),
         max_rows=options.batch_size,
         skip_overlong=options.skip_invalid_size_inputs_valid_test,
     )
     return score_blocks(cast(TransformerLM, loaded.model), corpus, scoring)
 
 
-def _score_streams(loaded: LoadedModel, corpus: Corpus, options: EvalOptions, given: Collection[str]) -> Scored:
+def _score_streams(loaded: LoadedModel, corpus: Corpus, options: EvalLMOptions, given: Collection[str]) -> Scored:
     """Scores with an AWD-LSTM, as asked for, and for the rest as it was trained; options of blocks are refused."""
     _refuse(given, ("max_tokens", *BLOCKS), "Transformers; a recurrent model has --batch-size and --bptt")
     trained = _trained_with(StreamOptions, "streams", loaded, options)
@@ -198,14 +201,14 @@ def _score_streams(loaded: LoadedModel, corpus: Corpus, options: EvalOptions, gi
     return score_streams(cast(AWDLSTM, loaded.model), corpus, scoring)
 
 
-SCORE_BY_FAMILY: dict[str, Callable[[LoadedModel, Corpus, EvalOptions, Collection[str]], Scored]] = {
+SCORE_BY_FAMILY: dict[str, Callable[[LoadedModel, Corpus, EvalLMOptions, Collection[str]], Scored]] = {
     "transformer_lm": _score_blocks,
     "awd_lstm": _score_streams,
 }
 """For every family of language models: (checkpoint, text, options, names of those on the command line) → its scores."""
 
 
-def _trained_with(kind: type[TaskOptions], group: str, loaded: LoadedModel, options: EvalOptions) -> TaskOptions:
+def _trained_with(kind: type[TaskOptions], group: str, loaded: LoadedModel, options: EvalLMOptions) -> TaskOptions:
     """The task's options that a checkpoint keeps under the name of their group."""
     try:
         trained = options_from(kind, loaded.cfg["task"][group])
@@ -221,8 +224,8 @@ def _refuse(given: Collection[str], names: Sequence[str], owner: str) -> None:
             raise UserError(f"{flag_of(name)} is for {owner}")
 
 
-def _add_up(scored: Scored, tokens: int, dictionary: Dictionary, options: EvalOptions) -> Tally:
-    """Adds everything up, with a bar on stderr if that is a terminal, and prints each row if asked to."""
+def _add_up(scored: Scored, tokens: int, dictionary: Dictionary, options: EvalLMOptions) -> Tally:
+    """Sums the scores, with a bar on stderr if that is a terminal, and prints each row if asked to."""
     tally = Tally()
     hidden = True if options.quiet or (options.output_word_probs and sys.stdout.isatty()) else None
     with progress_bar()(
@@ -238,7 +241,7 @@ def _add_up(scored: Scored, tokens: int, dictionary: Dictionary, options: EvalOp
 
 
 def _word_line(row: ScoredRow, dictionary: Dictionary) -> str:
-    r"""`12 the [-1.204000]\tdog [-5.332000]\t…`: fairseq's line, natural logarithms."""
+    r"""Line `12 the [-1.204000]\tdog [-5.332000]\t…`, fairseq's, with natural logarithms."""
     pairs = zip(row.tokens.tolist(), row.log_probabilities.tolist(), strict=True)
     return f"{row.id} " + "\t".join(f"{dictionary.symbols[token]} [{score:2f}]" for token, score in pairs)
 

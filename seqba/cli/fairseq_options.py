@@ -1,4 +1,4 @@
-"""Names of fairseq's options that several of its commands share, by what they are about.
+"""Names of fairseq's options that several of its commands share, by subject.
 
 fairseq's commands take the options of training, data and processes all alike; each command here says of those that it
 doesn't have what to do instead.
@@ -47,7 +47,7 @@ SCORERS = "sacrebleu-tokenizer sacrebleu-lowercase sacrebleu-char-level wer-toke
 
 
 def hints(text: str, names: str) -> dict[str, str]:
-    """`--name` → what to do instead, for names that spaces separate."""
+    """Table from `--name` to the hint, for names that spaces separate."""
     return {f"--{name}": text for name in names.split()}
 
 

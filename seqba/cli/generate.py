@@ -28,7 +28,7 @@ from seqba.data.splits import name_rows
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.reference import score_references
-from seqba.decoding.translation import MAX_TOKENS, plan_translation, translate_batches
+from seqba.decoding.translation import SEARCH_MAX_TOKENS, plan_translation, translate_batches
 from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
 from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
@@ -40,8 +40,8 @@ Rows = npt.NDArray[np.int64]
 RANKS_TIMEOUT_S = 1800.0
 """How long a rank waits for the batch of another one."""
 
-Translation = tuple[PairBatch, list[list[Hypothesis]]]
-Translated = Iterator[Translation]
+TranslatedBatch = tuple[PairBatch, list[list[Hypothesis]]]
+Translated = Iterator[TranslatedBatch]
 
 
 OF_A_SEARCH = (
@@ -65,11 +65,13 @@ OF_REFERENCES = ("score_reference", "prefix_size", "scoring", "sacrebleu", "quie
 
 @options
 class GenerateOptions:
-    """Which sentences are translated, and what is printed."""
+    """Options of seqba-generate: the sentences to translate, and the output."""
 
     gen_subset: str = option("test", "the split to translate", metavar="SPLIT")
     max_tokens: int | None = option(
-        None, f"tokens of a batch, rows × longest side; {MAX_TOKENS} if --batch-size is not given either", minimum=1
+        None,
+        f"tokens of a batch, rows × longest side; {SEARCH_MAX_TOKENS} if --batch-size is not given either",
+        minimum=1,
     )
     batch_size: int | None = option(None, "most sentences of a batch", minimum=1, aliases=("max-sentences",))
     required_batch_size_multiple: int = option(
@@ -96,7 +98,7 @@ class GenerateOptions:
     no_progress_bar: bool = option(False, "no bar (there is one on a terminal, unless the lines go there)")
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Refuses combinations of options."""
         if self.shard_id >= self.num_shards:
             raise UserError(
                 f"--shard-id is {self.shard_id}, but with --num-shards {self.num_shards} it ends at "
@@ -123,7 +125,7 @@ def _refuse_references(given: Collection[str], options: GenerateOptions) -> None
 
 @dataclass
 class _Report:
-    """What has been translated so far, for the lines at the end."""
+    """Texts translated so far, for the lines at the end."""
 
     has_references: bool
     hypotheses: list[str] = field(default_factory=list)
@@ -168,7 +170,7 @@ def _print_all(
     options: GenerateOptions,
     report: _Report,
 ) -> int:
-    """Prints what comes, line by line, and BLEU at the end where there are references."""
+    """Prints translations as they come, and BLEU at the end where there are references."""
     start = time.perf_counter()
     with _open_output(options) as file:
         for batch, found in _bar(translated, batches, options):
@@ -214,7 +216,7 @@ def build_parser() -> Parser:
 
 def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions, *, warns: bool) -> list[Rows]:
     """The batches of this shard, without the sentences that no model can take."""
-    max_tokens = batch_tokens(options.max_tokens, options.batch_size, MAX_TOKENS)
+    max_tokens = batch_tokens(options.max_tokens, options.batch_size, SEARCH_MAX_TOKENS)
     limits = longest_sides((translator.max_source_positions, translator.max_target_positions), max_tokens)
     rows, dropped = fitting(corpus.source_sizes, corpus.target_sizes, *limits)
     if len(dropped):
@@ -244,7 +246,7 @@ def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions, 
 
 
 def _silent(_line: str) -> None:
-    """Says nothing: another rank does."""
+    """Prints nothing: another rank does."""
 
 
 def _translate(
@@ -313,7 +315,7 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
 
 
 def _bar(translated: Translated, batches: list[Rows], options: GenerateOptions) -> Translated:
-    """The same with a progress bar on stderr, if that is a terminal which the lines do not go to."""
+    """Adds a progress bar on stderr, if that is a terminal which the lines do not go to."""
     lines_on_terminal = sys.stdout.isatty() and options.results_path is None and not options.quiet
     with progress_bar()(
         total=sum(map(len, batches)),

@@ -24,7 +24,7 @@ from seqba.data.lines import iterate_lines
 from seqba.decoding.beam import beam_search
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
-from seqba.decoding.translation import MAX_TOKENS
+from seqba.decoding.translation import SEARCH_MAX_TOKENS
 from seqba.errors import UserError
 from seqba.options import option, options
 
@@ -45,14 +45,14 @@ NOT_HERE = {
 
 @options
 class InteractiveOptions:
-    """Where lines come from, and how many are read before they are translated."""
+    """Options of seqba-interactive: the source of lines, and the number read before they are translated."""
 
     input: str = option("-", "file to translate; - is standard input", metavar="FILE")
     buffer_size: int = option(
         0, "read so many lines before translating them together: no result depends on it, speed does", minimum=0
     )
     max_tokens: int | None = option(
-        None, f"tokens of a batch; {MAX_TOKENS} if --batch-size is not given either", minimum=1
+        None, f"tokens of a batch; {SEARCH_MAX_TOKENS} if --batch-size is not given either", minimum=1
     )
     batch_size: int | None = option(
         None, "most sentences of a batch, at most --buffer-size", minimum=1, aliases=("max-sentences",)
@@ -153,7 +153,7 @@ def _translate(lines: list[_Line], translator: Translator, search: SearchOptions
         sizes,
         sizes,
         np.argsort(sizes, kind="stable"),
-        max_tokens=batch_tokens(options.max_tokens, options.batch_size, MAX_TOKENS),
+        max_tokens=batch_tokens(options.max_tokens, options.batch_size, SEARCH_MAX_TOKENS),
         max_rows=options.batch_size,
         multiple=1,
     )

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from seqba.decoding.detokenize import TextForm
 from seqba.decoding.hypothesis import Hypothesis
-from seqba.decoding.text import TextForm
 from seqba.errors import UserError
 
 

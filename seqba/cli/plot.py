@@ -26,7 +26,7 @@ EVENTS = {"both": ("valid", "train"), "train": ("train",), "valid": ("valid",)}
 
 @options
 class PlotOptions:
-    """What is drawn, and where to."""
+    """Options of seqba-plot: the curves, and the file."""
 
     x: str = option(
         "update",
@@ -145,5 +145,5 @@ def _make_series(curves: Sequence[Curve], theme: str, *, show_values: bool) -> l
 
 
 def entry() -> None:
-    """The console script."""
+    """The `seqba-plot` command."""
     sys.exit(run(main))

@@ -31,7 +31,7 @@ DESCRIPTION = (
 
 @options
 class ScoreOptions:
-    """Two files, and how to count."""
+    """Options of seqba-score: two files, and how to count."""
 
     sys: str = option("-", "the translations, one a line; - is standard input", aliases=("-s",), metavar="FILE")
     ref: str | None = option(None, "the references, one a line", aliases=("-r",), metavar="FILE")
@@ -48,7 +48,7 @@ class ScoreOptions:
     )
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Refuses combinations of options."""
         if self.ref is None:
             raise UserError("--ref is missing: which file has the references?")
         if self.ref == "-" and self.sys == "-":

@@ -168,5 +168,5 @@ def _names(groups: Iterable[type]) -> set[str]:
 
 
 def entry() -> None:
-    """The console script."""
+    """The `seqba-train` command."""
     sys.exit(run(main))

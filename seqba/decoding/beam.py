@@ -86,7 +86,7 @@ class _Beams:
 
 
 class _Search:
-    """One batch on its way. Rows leave it when they are done; `places` says which sentence a row is."""
+    """State of the search in one batch. Rows leave it when they are done; `places` has the sentence of each row."""
 
     def __init__(
         self, model: StepModel, source: Tensor, options: SearchOptions, ids: Sequence[int], prefix: Tensor | None
@@ -112,7 +112,7 @@ class _Search:
         return self.places.numel() == 0
 
     def advance(self) -> None:
-        """One token more for every hypothesis of every sentence that is not done."""
+        """Extends every hypothesis of every sentence that is not done by one token."""
         beam = self.options.beam
         candidates = self._candidates()
         ends = candidates.tokens == EOS
@@ -165,7 +165,7 @@ class _Search:
         self.counts = self.counts + ending.sum(1)
 
     def _check_all_finished(self, kept: Tensor) -> None:
-        """A row that goes on with nothing and has nothing finished was left no word by the options."""
+        """Refuses options that leave a sentence no word: no hypothesis goes on, and none is finished."""
         stuck = self.counts == 0
         stuck[kept] = False
         if bool(stuck.any()):
@@ -184,7 +184,7 @@ class _Search:
 
 
 def _closing_ranks(stays: Tensor) -> Tensor:
-    """The rows that stay, `stays` (B,) bool → (B',) int64; the last of them fill the gaps, so that few rows move."""
+    """Rows that stay, `stays` (B,) bool → (B',) int64; the last of them fill the gaps, so that few rows move."""
     kept = stays.nonzero().squeeze(1)
     front = stays[: kept.numel()]
     ranks = torch.arange(kept.numel(), device=kept.device)

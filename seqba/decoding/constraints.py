@@ -1,4 +1,4 @@
-"""What may not come next: log-probabilities set to -inf, in place."""
+"""Constraints on the next token: log-probabilities set to -inf, in place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FREE = -1
 
 
 def forbid_specials(log_probs: Tensor) -> None:
-    """No hypothesis ever has padding or a beginning of sentence in it. `log_probs` is (B, K, V)."""
+    """Forbids padding and the beginning of sentence. `log_probs` is (B, K, V)."""
     log_probs[:, :, PAD] = -torch.inf
     log_probs[:, :, BOS] = -torch.inf
 
@@ -36,7 +36,7 @@ def forbid_repeats(log_probs: Tensor, history: Tensor, size: int) -> None:
 
 
 def forced_tokens(step: int, max_lengths: Tensor, prefix: Tensor | None) -> Tensor:
-    """The token that each sentence must take now: the prefix's, or the end at its greatest length.
+    """Token that each sentence must take now: the prefix's, or the end at its greatest length.
 
     Args:
         step: tokens that hypotheses have already.
@@ -54,7 +54,7 @@ def forced_tokens(step: int, max_lengths: Tensor, prefix: Tensor | None) -> Tens
 
 
 def constrain(log_probs: Tensor, history: Tensor, forced: Tensor, options: SearchOptions) -> None:
-    """Applies every rule of the options to what may come next.
+    """Applies every constraint of the options to the next token.
 
     A forced token keeps its own log-probability, whatever else would forbid it.
 

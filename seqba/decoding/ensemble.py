@@ -1,4 +1,4 @@
-"""Several models that vote, as one."""
+"""Ensemble of models."""
 
 from __future__ import annotations
 

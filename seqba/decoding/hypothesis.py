@@ -1,4 +1,4 @@
-"""A finished translation and how it is ranked."""
+"""Finished translations and their ranking."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Hypothesis:
 
 
 def length_penalty(length: int, lenpen: float, form: str) -> float:
-    """What a summed log-probability is divided by.
+    """Divisor of a summed log-probability.
 
     fairseq: length ** lenpen
     gnmt:    ((5 + length) / 6) ** lenpen

@@ -1,4 +1,4 @@
-"""The settings of a search, under fairseq's names."""
+"""Options of a search, under fairseq's names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LENPEN_FORMS = ("fairseq", "gnmt")
 
 @options
 class SearchOptions:
-    """How translations are searched for. Defaults are fairseq's.
+    """Options of the search. Defaults are fairseq's.
 
     Raises:
         UserError: for settings out of range, or that contradict each other.
@@ -51,7 +51,7 @@ class SearchOptions:
     seed: int = option(1, "seed of --sampling and of --retain-dropout", minimum=0, maximum=2**63 - 1)
 
     def __post_init__(self) -> None:
-        """Checks what no single option can."""
+        """Refuses combinations of options."""
         if self.sampling and self.nbest != self.beam:
             raise UserError(f"--sampling needs --nbest equal to --beam; they are {self.nbest} and {self.beam}")
         if self.nbest > self.beam:

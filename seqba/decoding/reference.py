@@ -1,4 +1,4 @@
-"""What a model thinks of translations that are given."""
+"""Scores of given translations under a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqba.nn.kernels.scores import target_log_probabilities
 
 
 class ScoringModel(Protocol):
-    """A model that reads a whole target at once; `seqba.models.Transformer` is one."""
+    """A model that reads a whole target at once; `seqba.models.transformer.Transformer` is one."""
 
     @property
     def output_weight(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a search asks of a model: begin, one step, reorder."""
+"""Interface of a model to a search: begin, one step, reorder."""
 
 from __future__ import annotations
 

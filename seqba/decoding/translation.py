@@ -1,4 +1,4 @@
-"""A whole split translated: planned batches in, hypotheses out, in any order or in the corpus's own."""
+"""Translation of a whole split: planned batches in, hypotheses out, in any order or in the corpus's own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from seqba.data.batching import Batches, plan_batches
 from seqba.data.pairs import PairBatch, PairCorpus
 from seqba.decoding.beam import beam_search
+from seqba.decoding.detokenize import TextForm
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.step_model import StepModel
-from seqba.decoding.text import TextForm
 
-MAX_TOKENS = 12_000
+SEARCH_MAX_TOKENS = 12_000
 """Tokens of a batch where nothing else is said, as in fairseq."""
 
 Rows = npt.NDArray[np.int64]
@@ -27,7 +27,7 @@ def plan_translation(
     pairs: PairCorpus,
     rows: Rows,
     *,
-    max_tokens: int | None = MAX_TOKENS,
+    max_tokens: int | None = SEARCH_MAX_TOKENS,
     max_rows: int | None = None,
     multiple: int = 8,
 ) -> Batches:
@@ -83,7 +83,7 @@ def translate_corpus(
     options: SearchOptions,
     *,
     device: torch.device,
-    max_tokens: int | None = MAX_TOKENS,
+    max_tokens: int | None = SEARCH_MAX_TOKENS,
     max_rows: int | None = None,
 ) -> TranslatedCorpus:
     """Translates a split and returns text that is ready for BLEU: what validation during training needs.

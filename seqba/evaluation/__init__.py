@@ -1,1 +1,1 @@
-"""What models are worth: BLEU, perplexity and accuracy."""
+"""Evaluation of models: BLEU, perplexity and accuracy."""

@@ -1,4 +1,4 @@
-"""A classifier on a split of pictures: how many are right, seen once from the middle or averaged over noisy views."""
+"""Accuracy of a classifier on a split of pictures, seen once from the centre or averaged over noisy views."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ AVERAGES = ("probabilities", "logits")
 """What may be averaged over views."""
 
 
-class View(Protocol):
-    """Pictures (R, 3, H, W) uint8 and their sizes (R, 2) → what the model sees, (R, 3, side, side) float32."""
+class ImageView(Protocol):
+    """View of pictures: (R, 3, H, W) uint8 and their sizes (R, 2) → the model's input (R, 3, side, side) float32."""
 
     def __call__(self, images: Tensor, sizes: Tensor, /) -> Tensor:
         """The view of each row."""
@@ -29,7 +29,7 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """The classes of a batch.
+    """Labels and predictions of a batch.
 
     Attributes:
         labels: (B,) int64.
@@ -68,7 +68,9 @@ class ImageTally:
         return 100 * right / self.images
 
 
-def score_once(model: nn.Module, batches: ImageBatches, view: View, device: torch.device) -> Iterator[ScoredImages]:
+def score_once(
+    model: nn.Module, batches: ImageBatches, view: ImageView, device: torch.device
+) -> Iterator[ScoredImages]:
     """Scores every picture in one view that isn't random.
 
     Args:
@@ -85,7 +87,7 @@ def score_once(model: nn.Module, batches: ImageBatches, view: View, device: torc
 def score_views(
     model: nn.Module,
     batches: ImageBatches,
-    view: View,
+    view: ImageView,
     device: torch.device,
     *,
     views: int,
@@ -132,7 +134,7 @@ def score_views(
         yield ScoredImages(batch.labels, mean.cpu())
 
 
-def _log_probabilities(model: nn.Module, batch: ImageBatch, view: View, device: torch.device) -> Tensor:
+def _log_probabilities(model: nn.Module, batch: ImageBatch, view: ImageView, device: torch.device) -> Tensor:
     with torch.no_grad():
         images = view(batch.images.to(device), batch.sizes.to(device))
         logits: Tensor = model(images.to(next(model.parameters()).dtype))

@@ -1,4 +1,4 @@
-"""BLEU in the three forms that papers on WMT English-German report; counting is sacrebleu's."""
+"""BLEU in the three forms that papers on WMT English-German report, counted by sacreBLEU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SENTENCE_END = re.compile(r"(\S*)[.!?]$")
 
 @dataclass(frozen=True)
 class Bleu:
-    """A BLEU score and what it is made of."""
+    """BLEU score and its parts."""
 
     score: float
     """0 to 100."""
@@ -154,7 +154,7 @@ def sentence_bleu(
 
 
 def looks_tokenised(lines: Sequence[str]) -> bool | None:
-    """Whether final punctuation stands apart from the last word in most lines; None if too few lines say so."""
+    """Whether final punctuation stands apart from the last word in most lines; None for too few lines to tell."""
     ends = [match.group(1) for line in lines if (match := SENTENCE_END.search(line.rstrip()))]
     if 2 * len(ends) < len(lines) or not ends:
         return None

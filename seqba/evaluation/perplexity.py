@@ -1,4 +1,4 @@
-"""How well a language model predicts a text, token by token."""
+"""Perplexity of a text under a language model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seqba.errors import UserError
 from seqba.models.transformer_lm import TransformerLM
 from seqba.nn.kernels.scores import target_log_probabilities
 
-MAX_TOKENS = 36_000
+SCORING_MAX_TOKENS = 36_000
 """Tokens of a batch where nothing else is said, as in fairseq."""
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """A stretch of text that was predicted.
+    """Predicted tokens of a row, and their log-probabilities.
 
     Attributes:
         id: its number in the split: of the block, or of the line.
@@ -76,7 +76,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class BlockScoring:
-    """How a text is cut for a model that sees each row alone.
+    """Settings of cutting a text for a model that sees each row alone.
 
     Attributes:
         tokens_per_sample: tokens of a row, context included.
@@ -92,7 +92,7 @@ class BlockScoring:
     break_mode: str = "none"
     add_bos: bool = False
     context_window: int = 0
-    max_tokens: int | None = MAX_TOKENS
+    max_tokens: int | None = SCORING_MAX_TOKENS
     max_rows: int | None = None
     skip_overlong: bool = False
 

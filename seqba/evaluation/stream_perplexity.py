@@ -1,4 +1,4 @@
-"""How well a recurrent model predicts running text, its hidden state carried from the first word to the last."""
+"""Perplexity of running text under a recurrent model, its hidden state carried from the first word to the last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seqba.nn.kernels.scores import target_log_probabilities
 
 @dataclass(frozen=True)
 class StreamScoring:
-    """How a text is read.
+    """Settings of reading a text as streams.
 
     Attributes:
         batch_size: streams that it is cut into; 1 carries the state through the whole text, as the released code tests.

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from seqba.models.packing import Packing
+from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear
 
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         """
         query, key, value = self._heads(packing.pad(projected), 3)
         # Padding is on the right, so a causal query never reaches it: no mask is needed there.
-        mixed = self._mix(query, key, value, None if causal else packing.key_mask(), causal=causal)
+        mixed = self._attend(query, key, value, None if causal else packing.key_mask(), causal=causal)
         return packing.packed_linear(mixed, self.output_projection)
 
     def attend_to_memory(self, query: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing) -> Tensor:
@@ -72,7 +72,7 @@ class Attention(nn.Module):
         """
         (queries,) = self._heads(packing.pad(query), 1)
         key, value = self._heads(memory_packing.pad(linear(memory, self.memory_projection)), 2)
-        mixed = self._mix(queries, key, value, memory_packing.key_mask(), causal=False)
+        mixed = self._attend(queries, key, value, memory_packing.key_mask(), causal=False)
         return packing.packed_linear(mixed, self.output_projection)
 
     def memory_heads(self, memory: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
@@ -88,15 +88,15 @@ class Attention(nn.Module):
             part.view(rows, length, self.heads, self.head_dim).transpose(1, 2) for part in padded.chunk(parts, dim=-1)
         )
 
-    def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
         """(B, H, T, d) queries over (B, H, S, d) keys and values → (B, T, D)."""
         if self.training and self.dropout.p > 0:
-            mixed = self._mix_with_dropout(query, key, value, mask, causal=causal)
+            mixed = self._attend_with_dropout(query, key, value, mask, causal=causal)
         else:
             mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         return mixed.transpose(1, 2).reshape(query.shape[0], query.shape[2], -1)
 
-    def _mix_with_dropout(
+    def _attend_with_dropout(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
     ) -> Tensor:
         """The same written out: torch's fused kernel draws its dropout from the global generator, ours is keyed."""

@@ -15,8 +15,8 @@ INITIAL_RANGE = 0.1
 
 
 @dataclass(frozen=True)
-class Window:
-    """What the model made of a window of text.
+class WindowOutput:
+    """Outputs of the model over a window of text.
 
     Attributes:
         hidden: (R, T, D), the last layer's output after dropout: what the output projection reads.
@@ -94,7 +94,7 @@ class AWDLSTM(nn.Module):
         """(V, D): the output projection, which is the embedding."""
         return self.embedding.weight
 
-    def window(self, tokens: Tensor, state: Sequence[Tensor] | None = None) -> Window:
+    def window(self, tokens: Tensor, state: Sequence[Tensor] | None = None) -> WindowOutput:
         """Reads a window of text.
 
         Args:
@@ -114,7 +114,7 @@ class AWDLSTM(nn.Module):
             raw, (h, c) = layer(x, (state[2 * number], state[2 * number + 1]))
             last += [h, c]
             x = self.hidden_dropout(raw) if number < len(self.layers) - 1 else self.output_dropout(raw)
-        return Window(hidden=x, raw=raw, state=tuple(last))
+        return WindowOutput(hidden=x, raw=raw, state=tuple(last))
 
     def forward(self, tokens: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Tokens (R, T) int64 → logits of the next words (R, T, V), and the state after the window."""

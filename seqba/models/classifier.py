@@ -1,4 +1,4 @@
-"""What the image models have in common: stages between which mixup may mix, and the parts that all are built of."""
+"""Parts that all image models are built of, and their common form: stages between which mixup may mix."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Norm = Callable[[int], nn.Module]
 
 
 class Mixes(Protocol):
-    """What a model asks of mixup."""
+    """Interface of mixup to a model."""
 
     def at(self, x: Tensor, stage: int) -> Tensor:
         """Mixes those rows of x (R, C, H, W) whose place is before `stage`; 0 is the input."""
 
 
 class ImageClassifier(nn.Module):
-    """Stages one after the other; what goes into one is a place at which manifold mixup may mix.
+    """Image classifier of consecutive stages; manifold mixup may mix the input of any of them.
 
     Every network of this package has three stages. What goes into stage 0 are the images, and mixing them is ordinary
     mixup; stages 1 and 2 read what the network's first two parts made of them. Those are the places {0, 1, 2} from

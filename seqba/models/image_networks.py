@@ -1,4 +1,4 @@
-"""The image networks by name: what builds each, for how many classes, in what size, with which norm."""
+"""The image networks by name, each with the function that builds it."""
 
 from __future__ import annotations
 

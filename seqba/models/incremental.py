@@ -1,4 +1,4 @@
-"""Decoding step by step: what a Transformer's decoder keeps between tokens.
+"""Incremental decoding: the state that a Transformer's decoder keeps between tokens.
 
 Self-attention keys and values stay where they were written: each hypothesis looks at all K·t cached positions of its
 sentence through a mask that says which of them are its own past. Continuing from another beam then rearranges a small
@@ -14,8 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from seqba.models.layers import DecoderLayer, Stream, feed_forward
-from seqba.models.packing import Packing
+from seqba.models.layers import DecoderLayer, ResidualStream, feed_forward
+from seqba.models.unpadding import Packing
 from seqba.nn.kernels.prepacked import prepacked, prepacked_product
 
 FIRST_CAPACITY = 16
@@ -87,22 +87,22 @@ def advance(state: DecoderState, x: Tensor) -> Tensor:
     state.length += 1
     # Column τ·K + j of row (b, i): whether hypothesis i of sentence b stood in beam j at step τ.
     own_past = _bias((state.ancestors.unsqueeze(3) == standing).flatten(2), x.dtype).unsqueeze(1)
-    stream = Stream(x)
+    stream = ResidualStream(x)
     for cache in state.layers:
         stream = _advance_layer(cache, state, stream, own_past)
-    return stream.settle()
+    return stream.normalized()
 
 
-def _advance_layer(cache: LayerCache, state: DecoderState, stream: Stream, own_past: Tensor) -> Stream:
+def _advance_layer(cache: LayerCache, state: DecoderState, stream: ResidualStream, own_past: Tensor) -> ResidualStream:
     layer = cache.layer
-    x, projected = layer.attention_residual.read(stream, layer.attention.input_projection)
+    x, projected = layer.attention_residual.project_in(stream, layer.attention.input_projection)
     attended = _self_attention(cache, projected, own_past, state.length)
-    stream = layer.attention_residual.add(x, attended)
+    stream = layer.attention_residual.add_to(x, attended)
     attention = layer.cross_attention
-    x, query = layer.cross_attention_residual.read(stream, attention.query_projection)
+    x, query = layer.cross_attention_residual.project_in(stream, attention.query_projection)
     queries = query.view(cache.keys.shape[0], -1, attention.heads, attention.head_dim).transpose(1, 2)
-    mixed = _mix_few(queries, cache.memory_keys, cache.memory_values, state.memory_bias)
-    return feed_forward(layer, layer.cross_attention_residual.add(x, attention.output_projection(mixed)))
+    mixed = _attend_few(queries, cache.memory_keys, cache.memory_values, state.memory_bias)
+    return feed_forward(layer, layer.cross_attention_residual.add_to(x, attention.output_projection(mixed)))
 
 
 def _self_attention(cache: LayerCache, projected: Tensor, own_past: Tensor, length: int) -> Tensor:
@@ -117,11 +117,11 @@ def _self_attention(cache: LayerCache, projected: Tensor, own_past: Tensor, leng
     cache.values[:, :, length - 1, : key.shape[2]] = value
     keys = cache.keys[:, :, :length].flatten(2, 3)  # (B, H, t·K, d): a view
     values = cache.values[:, :, :length].flatten(2, 3)
-    attended: Tensor = attention.output_projection(_mix_few(query, keys, values, own_past))
+    attended: Tensor = attention.output_projection(_attend_few(query, keys, values, own_past))
     return attended
 
 
-def _mix_few(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+def _attend_few(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Attention of few queries (B, H, k, d) to keys and values (B, H, S, d) each → (B·k, D).
 
     Written out, because torch's fused kernel is made for many queries: with four it takes two to five times as long.
@@ -134,7 +134,7 @@ def _mix_few(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -
 
 
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """What to add to attention scores: 0 where `mask` (bool, any shape) is true, -inf elsewhere."""
+    """Bias of attention scores: 0 where `mask` (bool, any shape) is true, -inf elsewhere."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
@@ -146,7 +146,7 @@ def _double(cache: Tensor) -> Tensor:
 
 
 def reorder_state(state: DecoderState, sentences: Tensor, parents: Tensor) -> None:
-    """See `Transformer.reorder`."""
+    """Reorders the caches as `Transformer.reorder` says."""
     state.ancestors = state.ancestors[sentences.unsqueeze(1), parents]
     if sentences.numel() == state.layers[0].keys.shape[0]:
         return
@@ -161,6 +161,6 @@ def reorder_state(state: DecoderState, sentences: Tensor, parents: Tensor) -> No
 
 
 def _keep(cache: Tensor, sentences: Tensor, moved: Tensor) -> Tensor:
-    """cache[sentences], in place: only rows whose place changes are copied."""
+    """Keeps cache[sentences], in place: only rows whose place changes are copied."""
     kept = cache[: sentences.numel()]
     return kept.index_copy_(0, moved, cache[sentences[moved]])

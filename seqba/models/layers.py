@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from seqba.models.attention import Attention
-from seqba.models.packing import Packing
+from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
 
@@ -41,7 +41,7 @@ class LayerSizes:
 
 
 class FeedForward(nn.Module):
-    """max(0, x·W₁ + b₁)·W₂ + b₂, token by token. Source: Vaswani et al. 2017, section 3.3."""
+    """Feed-forward sublayer, max(0, x·W₁ + b₁)·W₂ + b₂ token by token. Source: Vaswani et al. 2017, section 3.3."""
 
     def __init__(self, sizes: LayerSizes) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class FeedForward(nn.Module):
 
 
 @dataclass(frozen=True)
-class Stream:
+class ResidualStream:
     """The packed rows between two sublayers.
 
     Attributes:
@@ -73,14 +73,14 @@ class Stream:
     x: Tensor
     norm: nn.LayerNorm | None = None
 
-    def settle(self) -> Tensor:
+    def normalized(self) -> Tensor:
         """(N, D), normalised if that is due."""
-        settled: Tensor = self.x if self.norm is None else self.norm(self.x)
-        return settled
+        normalized: Tensor = self.x if self.norm is None else self.norm(self.x)
+        return normalized
 
 
 class Residual(nn.Module):
-    """Where a sublayer joins the stream: post-norm LN(x + dropout(f(x))), or pre-norm x + dropout(f(LN(x))).
+    """Residual connection of a sublayer f: post-norm LN(x + dropout(f(x))), or pre-norm x + dropout(f(LN(x))).
 
     Source: Vaswani et al. 2017, section 5.4 (post); Xiong et al. 2020 (pre).
     """
@@ -91,17 +91,17 @@ class Residual(nn.Module):
         self.dropout = Dropout(sizes.dropout)
         self.pre_norm = sizes.pre_norm
 
-    def read(self, stream: Stream, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-        """What the sublayer's output will be added to (N, D), and the sublayer's first linear layer of it (N, E)."""
+    def project_in(self, stream: ResidualStream, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        """The rows that the sublayer's output is added to (N, D), and its first linear layer of them (N, E)."""
         if self.pre_norm:
             return stream.x, norm_linear(stream.x, self.norm, layer)[1]
         if stream.norm is None:
             return stream.x, linear(stream.x, layer)
         return norm_linear(stream.x, stream.norm, layer)
 
-    def add(self, x: Tensor, output: Tensor) -> Stream:
-        """The stream with the sublayer's output in it."""
-        return Stream(x + self.dropout(output), None if self.pre_norm else self.norm)
+    def add_to(self, x: Tensor, output: Tensor) -> ResidualStream:
+        """The stream after the sublayer."""
+        return ResidualStream(x + self.dropout(output), None if self.pre_norm else self.norm)
 
 
 class SelfAttentionLayer(nn.Module):
@@ -115,10 +115,12 @@ class SelfAttentionLayer(nn.Module):
         self.feed_forward = FeedForward(sizes)
         self.feed_forward_residual = Residual(sizes)
 
-    def forward(self, stream: Stream, packing: Packing) -> Stream:
+    def forward(self, stream: ResidualStream, packing: Packing) -> ResidualStream:
         """Packed rows (N, D) → (N, D); each token sees its own row, or its past where the layer is causal."""
-        x, projected = self.attention_residual.read(stream, self.attention.input_projection)
-        stream = self.attention_residual.add(x, self.attention.attend_to_self(projected, packing, causal=self.causal))
+        x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
+        stream = self.attention_residual.add_to(
+            x, self.attention.attend_to_self(projected, packing, causal=self.causal)
+        )
         return feed_forward(self, stream)
 
 
@@ -135,16 +137,18 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(sizes)
         self.feed_forward_residual = Residual(sizes)
 
-    def forward(self, stream: Stream, packing: Packing, memory: Tensor, memory_packing: Packing) -> Stream:
+    def forward(
+        self, stream: ResidualStream, packing: Packing, memory: Tensor, memory_packing: Packing
+    ) -> ResidualStream:
         """Packed target rows (N, D), packed encoder output memory (N', D') → (N, D)."""
-        x, projected = self.attention_residual.read(stream, self.attention.input_projection)
-        stream = self.attention_residual.add(x, self.attention.attend_to_self(projected, packing, causal=True))
-        x, query = self.cross_attention_residual.read(stream, self.cross_attention.query_projection)
+        x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
+        stream = self.attention_residual.add_to(x, self.attention.attend_to_self(projected, packing, causal=True))
+        x, query = self.cross_attention_residual.project_in(stream, self.cross_attention.query_projection)
         attended = self.cross_attention.attend_to_memory(query, packing, memory, memory_packing)
-        return feed_forward(self, self.cross_attention_residual.add(x, attended))
+        return feed_forward(self, self.cross_attention_residual.add_to(x, attended))
 
 
-def feed_forward(layer: SelfAttentionLayer | DecoderLayer, stream: Stream) -> Stream:
+def feed_forward(layer: SelfAttentionLayer | DecoderLayer, stream: ResidualStream) -> ResidualStream:
     """The last sublayer of either kind of layer."""
-    x, hidden = layer.feed_forward_residual.read(stream, layer.feed_forward.expand)
-    return layer.feed_forward_residual.add(x, layer.feed_forward(hidden))
+    x, hidden = layer.feed_forward_residual.project_in(stream, layer.feed_forward.expand)
+    return layer.feed_forward_residual.add_to(x, layer.feed_forward(hidden))

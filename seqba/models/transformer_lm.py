@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from seqba.models.config import DecoderConfig
-from seqba.models.layers import SelfAttentionLayer, Stream
-from seqba.models.packing import Packing
-from seqba.models.transformer import Embedding
+from seqba.models.embedding import Embedding
+from seqba.models.layers import ResidualStream, SelfAttentionLayer
+from seqba.models.unpadding import Packing
 
 
 class TransformerLM(nn.Module):
-    """Decoder-only Transformer: what came before in, logits or hidden states of what comes next out.
+    """Decoder-only Transformer: previous tokens in, logits or hidden states of the next ones out.
 
     Args:
         config: sizes and dropouts.
@@ -32,14 +32,7 @@ class TransformerLM(nn.Module):
         sizes = config.decoder
         self.pad = pad
         self.max_target_positions = config.max_target_positions
-        self.embedding = Embedding(
-            vocabulary,
-            sizes.embed_dim,
-            pad=pad,
-            max_positions=config.max_target_positions,
-            first_position=config.first_position,
-            dropout=config.dropout,
-        )
+        self.embedding = Embedding(config.decoder_embedding, vocabulary, pad=pad)
         self.layers = nn.ModuleList(SelfAttentionLayer(sizes, causal=True) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(sizes.embed_dim) if sizes.pre_norm else nn.Identity()
         self.has_own_output = not config.share_decoder_input_output_embed
@@ -69,10 +62,10 @@ class TransformerLM(nn.Module):
         if length > self.max_target_positions:
             raise ValueError(f"a row has {length} tokens; the model's positions end at {self.max_target_positions}")
         packing = Packing(previous, self.pad)
-        stream = Stream(self.embedding(packing.pack(previous), packing.positions))
+        stream = ResidualStream(self.embedding(packing.pack(previous), packing.positions))
         for layer in self.layers:
             stream = layer(stream, packing)
-        hidden: Tensor = self.norm(stream.settle())
+        hidden: Tensor = self.norm(stream.normalized())
         return hidden
 
     def forward(self, previous: Tensor) -> Tensor:

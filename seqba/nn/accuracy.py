@@ -1,4 +1,4 @@
-"""How many examples are classified right."""
+"""Counts of correctly classified examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def count_right(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """How many labels are the likeliest class, and among the five likeliest.
+    """Counts of labels that are the likeliest class, and among the five likeliest.
 
     Args:
         scores: (R, classes), the higher the likelier.

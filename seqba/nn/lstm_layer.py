@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.nn.dropout import drop, kept_scale
-from seqba.nn.kernels.lstm_cell import State
-from seqba.nn.kernels.one_mask_lstm import masked_lstm, suits_prepacking
-from seqba.nn.kernels.per_copy_lstm import per_copy_lstm
+from seqba.nn.kernels.masked_lstm import State, masked_lstm, suits_prepacking
 from seqba.nn.kernels.products import product_dtype
 from seqba.nn.weight_noise import WeightDropout
 
@@ -27,8 +25,8 @@ class WeightDroppedLSTM(nn.Module):
     The mask is fixed over time and rows, and each copy of a pass has its own (`seqba.nn.WeightDropout`). Where one mask
     serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer, or `masked_lstm` where
     that is faster: a large layer on few rows, on a CPU. A CPU computes stacked copies in the same way, one after
-    the other. On a GPU the recurrent product is batched over the copies, and everything that the masks don't touch is
-    one product for all of them (`per_copy_lstm`).
+    the other. On a GPU `masked_lstm` batches the recurrent product over the copies, and everything that the masks don't
+    touch is one product for all of them.
 
     Args:
         input_size: I.
@@ -67,7 +65,7 @@ class WeightDroppedLSTM(nn.Module):
         """Runs all copies through time together."""
         bias = self.bias_ih_l0 + self.bias_hh_l0
         scale = kept_scale(self.weight_dropout.p)
-        return per_copy_lstm(x, state, self.weight_ih_l0, self.weight_hh_l0, bias, kept, scale)
+        return masked_lstm(x, state, self.weight_ih_l0, self.weight_hh_l0, bias, kept, scale)
 
     def _copy_after_copy(self, x: Tensor, state: State, kept: Tensor) -> tuple[Tensor, State]:
         """Runs one copy at a time: a CPU is busy with it, and its weights stay in the cache for all time steps."""
@@ -82,7 +80,7 @@ class WeightDroppedLSTM(nn.Module):
         weight: Tensor = self.weight_hh_l0
         if kept is not None and torch.is_grad_enabled() and suits_prepacking(x, weight):
             bias = self.bias_ih_l0 + self.bias_hh_l0
-            return masked_lstm(x, state, self.weight_ih_l0, weight, bias, kept[0], kept_scale(self.weight_dropout.p))
+            return masked_lstm(x, state, self.weight_ih_l0, weight, bias, kept, kept_scale(self.weight_dropout.p))
         if kept is not None:
             weight = drop(weight, kept[0], self.weight_dropout.p)
         dtype = product_dtype(x)
@@ -96,7 +94,7 @@ class WeightDroppedLSTM(nn.Module):
 
 @contextmanager
 def _quiet_about_pieces(device: torch.device) -> Iterator[None]:
-    """CuDNN remarks that the weights don't lie in one piece of memory; dropped ones never do."""
+    """Suppresses cuDNN's remark that the weights don't lie in one piece of memory; dropped ones never do."""
     if device.type != "cuda":
         yield
         return

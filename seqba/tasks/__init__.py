@@ -1,4 +1,4 @@
-"""Tasks: what a batch is, its summed loss and its weight.
+"""Tasks: batches, their summed loss and their weight.
 
 The protocols are all that updates, the loop and validation ask of a task. Beside them, setting up a run knows that
 only a `seqba.tasks.translation.Translation` can be scored by BLEU.
@@ -35,16 +35,16 @@ class MicroBatches(Protocol[Batch_co]):
 
 
 class Task(Protocol[Batch]):
-    """What the trainer and the loop ask of a task."""
+    """Interface of a task to updates, the loop and validation."""
 
     @property
     def unit(self) -> Unit:
-        """What `count` counts: predicted tokens, or images."""
+        """Unit that `count` counts: predicted tokens, or images."""
         ...
 
     @property
     def carried(self) -> Carry | None:
-        """What each (micro-batch, copy) carries to the next update; None where examples stand for themselves."""
+        """State that each (micro-batch, copy) carries to the next update; None where examples are independent."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -71,20 +71,20 @@ class Task(Protocol[Batch]):
         ...
 
     def weight(self, batch: Batch) -> float:
-        """What a batch's loss is divided by, known without the model."""
+        """Divisor of a batch's loss, known without the model."""
         ...
 
     def count(self, batch: Batch) -> int:
-        """Predicted tokens of a batch, or its images: what further sums are divided by."""
+        """Predicted tokens of a batch, or its images: the divisor of further sums."""
         ...
 
     def learning_rate_factor(self, batch: Batch) -> float:
-        """What the learning rate of an update is multiplied by; 1 but for batches of unusual length."""
+        """Factor of an update's learning rate; 1 but for batches of unusual length."""
         ...
 
 
 class RunnableTask(Task[Any], Protocol):
-    """What setting up a run asks of a task beside."""
+    """Interface of a task to what sets up a run."""
 
     batches: BatchOptions
 

@@ -40,7 +40,7 @@ PLACES = 3
 
 @options
 class ImageOptions(ViewOptions):
-    """Which pictures are learned from, and what a copy sees of them."""
+    """Options of the pictures to learn from, and of the view that a copy sees of them."""
 
     mixup: float = option(
         0.0, "α of mixup: each copy mixes its pictures in pairs, in shares drawn from Beta(α, α); 0 = not", minimum=0
@@ -61,7 +61,7 @@ class ImageOptions(ViewOptions):
     )
 
     def __post_init__(self) -> None:
-        """Refuses what excludes each other."""
+        """Refuses options that exclude each other."""
         super().__post_init__()
         if self.mixup and self.manifold_mixup:
             raise UserError("--mixup and --manifold-mixup exclude each other: the latter mixes at the input too")
@@ -70,7 +70,7 @@ class ImageOptions(ViewOptions):
 
 
 class ImageClassification:
-    """Pictures and their classes.
+    """Classification of pictures.
 
         loss = Σ_n cross-entropy(model(T_i(x_n)), y_n)
 
@@ -133,7 +133,7 @@ class ImageClassification:
         return task
 
     def state(self) -> dict[str, Any]:
-        """How many classes, a digest of their names, and the size of the model's pictures."""
+        """Number of classes, a digest of their names, and the size of the model's pictures."""
         return {
             "task": "image_classification",
             "classes": len(self.classes),
@@ -215,7 +215,7 @@ class ImageClassification:
 
 
 def classes_digest(classes: Sequence[str]) -> str:
-    """What names the classes and their order: other ones would give the labels another meaning."""
+    """Digest of the classes and their order: other ones would give the labels another meaning."""
     return hashlib.sha256(name_bytes("\0".join(classes))).hexdigest()
 
 
@@ -263,7 +263,7 @@ def _shuffled(count: int) -> npt.NDArray[np.int64]:
 
 
 def _check_classes(name: str, classes: int, smoothing: float) -> None:
-    """Refuses what can't be learned: one class, or labels that smoothing makes less likely than the other classes."""
+    """Refuses a single class, and labels that smoothing makes less likely than the other classes."""
     if classes < 2:
         raise UserError(f"{name} has pictures of one class, of which nothing can be learned: give it a second one")
     if smoothing * classes > classes - 1:

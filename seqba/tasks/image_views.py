@@ -1,4 +1,4 @@
-"""What a model sees of a picture: a random view in training, the middle of it in evaluation."""
+"""Views of pictures: random in training, the centre in evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MINIMUM_DECODE_SIZE = 8
 
 @options
 class ViewOptions:
-    """The random views of training: the augmentation of Batch Augmentation."""
+    """Options of the random views in training: the augmentation of Batch Augmentation."""
 
     augmentation: str = option(
         "crop",
@@ -88,7 +88,7 @@ def evaluation_decode_size(options: ViewOptions, size: int) -> int:
 
 
 class View(nn.Module):
-    """Pictures of a batch → what the model sees of them.
+    """View of a batch's pictures, as the model sees them.
 
     Args:
         window: (images, sizes) → windows of one size.
@@ -144,5 +144,5 @@ def _window(options: ViewOptions, size: int, *, equal: bool) -> nn.Module:
 
 
 def evaluation_view(size: int) -> View:
-    """The middle of a picture, enlarged where the picture is smaller, and normalised."""
+    """View of a picture's centre, enlarged where the picture is smaller, and normalised."""
     return View(CenterCrop(size), [Normalize()])

@@ -24,14 +24,14 @@ from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.packing import Packer, Planned
+from seqba.tasks.token_batches import Packer, Planned
 
 logger = logging.getLogger(__name__)
 
 
 @options
 class BlockOptions:
-    """How a text is cut into the rows of a Transformer."""
+    """Options of cutting a text into the rows of a Transformer."""
 
     tokens_per_sample: int = option(
         1024,
@@ -51,7 +51,7 @@ class BlockOptions:
 
 
 class LanguageModel(Protocol):
-    """What the loss asks of a model: hidden states at the places that are read, and the output embedding (V, D)."""
+    """Interface of a model to the loss: hidden states at the places that are read, and the output embedding (V, D)."""
 
     output_weight: Tensor
 

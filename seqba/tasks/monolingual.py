@@ -1,4 +1,4 @@
-"""What all language modelling has in common, however the text is cut."""
+"""Parts that all language modelling shares, however the text is cut."""
 
 from __future__ import annotations
 

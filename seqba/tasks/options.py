@@ -1,4 +1,4 @@
-"""Options that every task shares: how examples are grouped into micro-batches, and what is minimised."""
+"""Options that every task shares: the size of micro-batches, and the criterion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from seqba.options import option, options
 
 @options
 class BatchOptions:
-    """How examples are grouped into micro-batches."""
+    """Options of grouping examples into micro-batches."""
 
     max_tokens: int | None = option(None, "tokens of a micro-batch: rows × longest padded side", minimum=1)
     batch_size: int | None = option(
@@ -38,7 +38,7 @@ class BatchOptions:
 
 @options
 class CriterionOptions:
-    """What is minimised, and what its sum is divided by."""
+    """Options of the loss, and of what its sum is divided by."""
 
     criterion: str = option("cross_entropy", "the loss", choices=("cross_entropy", "label_smoothed_cross_entropy"))
     label_smoothing: float = option(

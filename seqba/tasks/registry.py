@@ -1,4 +1,4 @@
-"""Tasks by name: for each its options, what opens it on its data, and what is known of it before.
+"""Tasks by name: the options of each, the function that opens it, and its properties before it is opened.
 
 A new task is a file of its own and one record here.
 """
@@ -15,7 +15,7 @@ from seqba.tasks import RunnableTask
 from seqba.tasks.image_classification import ImageClassification, ImageOptions
 from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
+from seqba.tasks.token_streams import StreamLanguageModeling, StreamOptions
 from seqba.tasks.translation import BleuOptions, Translation, TranslationOptions
 
 Options = TypeVar("Options")
@@ -55,7 +55,7 @@ class TaskVariant(Generic[Options]):
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What is known of a task before it is opened.
+    """Properties of a task before it is opened.
 
     Attributes:
         default_arch: the architecture where none is given.
@@ -71,7 +71,7 @@ class TaskSpec:
 
 
 class _PairModel(Protocol):
-    """What translation asks of a model's configuration."""
+    """Interface of a model's configuration to translation."""
 
     @property
     def max_source_positions(self) -> int: ...

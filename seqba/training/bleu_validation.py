@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from seqba.core import ALONE, Group
 from seqba.data.subwords import load_subwords
+from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.step_model import StepModel
-from seqba.decoding.text import TextForm
-from seqba.decoding.translation import MAX_TOKENS, translate_corpus
+from seqba.decoding.translation import SEARCH_MAX_TOKENS, translate_corpus
 from seqba.distributed import whole_weights
 from seqba.errors import UserError, quoted
 from seqba.evaluation.bleu import tokenised_bleu
@@ -91,7 +91,7 @@ class BleuScorer:
             self.form,
             self.search,
             device=next(model.parameters()).device,
-            max_tokens=self.task.batches.max_tokens_valid or self.task.batches.max_tokens or MAX_TOKENS,
+            max_tokens=self.task.batches.max_tokens_valid or self.task.batches.max_tokens or SEARCH_MAX_TOKENS,
         )
         return list(translated.hypotheses), list(translated.references)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seqba.distributed import Ranks, cut_like, shard_parameters, whole_tensor
 from seqba.errors import UserError
 from seqba.models.families import FAMILIES
-from seqba.models.layers import Stream
+from seqba.models.layers import ResidualStream
 
 FORWARD_METHODS = sorted({method for family in FAMILIES.values() for method in family.forward_methods})
 """Methods that losses call in place of `forward`, by the models that have them."""
@@ -33,7 +33,7 @@ def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
     """
     blocks = [block for child in model.children() if isinstance(child, nn.ModuleList) for block in child]
     for block in blocks:
-        block.register_forward_hook(_settle)
+        block.register_forward_hook(_normalize_output)
     # Nothing here writes over what a block returned, which is what torch warns of.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     try:
@@ -77,9 +77,9 @@ def fit_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[Any, Ma
     }
 
 
-def _settle(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-    """Applies a norm that was left to the next layer (`Stream`), where this layer's weights are away again."""
-    return Stream(output.settle()) if isinstance(output, Stream) else output
+def _normalize_output(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    """Applies a norm that was left to the next layer (`ResidualStream`), where this layer's weights are away again."""
+    return ResidualStream(output.normalized()) if isinstance(output, ResidualStream) else output
 
 
 def _whole(tensor: Tensor, *, keep: bool) -> Tensor | None:

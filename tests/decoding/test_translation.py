@@ -12,8 +12,8 @@ from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import IndexedCorpus, IndexedWriter
 from seqba.data.pairs import PairCorpus
 from seqba.decoding.beam import beam_search
+from seqba.decoding.detokenize import TextForm
 from seqba.decoding.options import SearchOptions
-from seqba.decoding.text import TextForm
 from seqba.decoding.translation import plan_translation, translate_batches, translate_corpus
 
 WORDS = 40

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core import Noise, noise_context
-from seqba.nn.kernels.per_copy_lstm import per_copy_lstm
+from seqba.nn.kernels.masked_lstm import masked_lstm
 
 COPIES, ROWS, LENGTH, INPUTS, HIDDEN = 3, 2, 5, 4, 6
 
@@ -64,7 +64,7 @@ def test_stacked_copies_are_nn_lstm_with_each_copy_s_weights_outputs_and_gradien
     inputs = [tensor.requires_grad_() for tensor in (x, *state)]
     weights = [layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0]
     bias = layer.bias_ih_l0 + layer.bias_hh_l0
-    y, (h, c) = per_copy_lstm(x, state, layer.weight_ih_l0, layer.weight_hh_l0, bias, masks, 1 / 0.6)
+    y, (h, c) = masked_lstm(x, state, layer.weight_ih_l0, layer.weight_hh_l0, bias, masks, 1 / 0.6)
     parts = [
         reference(layer, *(x.chunk(COPIES)[m], (state[0].chunk(COPIES)[m], state[1].chunk(COPIES)[m]), masks[m]))
         for m in range(COPIES)
@@ -88,7 +88,7 @@ def test_gradcheck_of_the_batched_copies() -> None:
     arguments = [t.detach().requires_grad_() for t in (x, h, c, layer.weight_ih_l0, layer.weight_hh_l0, bias)]
 
     def run(x: Tensor, h: Tensor, c: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-        y, last = per_copy_lstm(x, (h, c), weight_ih, weight_hh, bias, masks, 1 / 0.6)
+        y, last = masked_lstm(x, (h, c), weight_ih, weight_hh, bias, masks, 1 / 0.6)
         return y, *last
 
     assert torch.autograd.gradcheck(run, arguments)
@@ -134,9 +134,9 @@ def test_batched_copies_compute_in_bfloat16_under_autocast() -> None:
     layer, (x, state), masks = make_layer(dtype=torch.float32), make_inputs(torch.float32), make_masks()
     bias = layer.bias_ih_l0 + layer.bias_hh_l0
     arguments = (x, state, layer.weight_ih_l0, layer.weight_hh_l0, bias, masks, 1 / 0.6)
-    exact, _ = per_copy_lstm(*arguments)
+    exact, _ = masked_lstm(*arguments)
     with torch.autocast("cpu", torch.bfloat16):
-        y, _ = per_copy_lstm(*arguments)
+        y, _ = masked_lstm(*arguments)
     y.square().sum().backward()
     assert y.dtype == torch.float32
     assert 1e-4 < (y - exact).abs().max() < 3e-2

@@ -64,7 +64,7 @@ class ColourJitter(nn.Module):
         order = numbers[:, 3:].argsort(1)  # (R, 3): which change comes first, second, third
         levels = images.float()
         for change in order.unbind(1):
-            levels = _mix(levels, change, factors.gather(1, change[:, None]))
+            levels = _blend(levels, change, factors.gather(1, change[:, None]))
         return levels
 
     def extra_repr(self) -> str:
@@ -73,7 +73,7 @@ class ColourJitter(nn.Module):
         return f"brightness={brightness}, contrast={contrast}, saturation={saturation}"
 
 
-def _mix(levels: Tensor, change: Tensor, factor: Tensor) -> Tensor:
+def _blend(levels: Tensor, change: Tensor, factor: Tensor) -> Tensor:
     """One change of each of `levels` (R, 3, H, W): `change` (R,) in the order of the strengths, by `factor` (R, 1)."""
     red, green, blue = levels.unbind(1)
     grey = (red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]).unsqueeze(1)  # (R, 1, H, W)

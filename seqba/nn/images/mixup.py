@@ -16,7 +16,7 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class Mixing:
-    """What one pass mixes: which rows, with which partners, in which shares and where in the model.
+    """Mixing of one pass: the rows, their partners and shares, and where in the model.
 
     Args:
         partner: (R,) int64: the row that each row is mixed with, always one of the same copy.

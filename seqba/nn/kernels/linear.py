@@ -1,4 +1,4 @@
-"""Linear layers that keep less for the backward: what is cheap to make again isn't stored."""
+"""Linear layers that keep less for the backward, and recompute the rest."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
 def gathered_linear(x: Tensor, index: Tensor, layer: nn.Linear) -> Tensor:
     """A linear layer on some of the rows: z = x[index]·Wᵀ + b.
 
-    x is kept for the backward rather than x[index]: where somebody else keeps x anyway, as attention keeps its output,
-    that costs nothing.
+    x is kept for the backward rather than x[index]: where x is kept anyway, as attention keeps its output, that costs
+    nothing.
 
     Args:
         x: (N', D), floating.

@@ -96,7 +96,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
 
 
 class _Gradients:
-    """Gradients of the summed loss by hidden, weight and bias, built chunk by chunk; None where nobody asks."""
+    """Gradients of the summed loss by hidden, weight and bias, built chunk by chunk; None where none is needed."""
 
     def __init__(
         self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, ...], wide: torch.dtype

@@ -49,6 +49,6 @@ def transposed(a: Tensor) -> Tensor:
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """What products of x run in: autocast's dtype where it is on, else x's own."""
+    """Dtype of products of x: autocast's where it is on, else x's own."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

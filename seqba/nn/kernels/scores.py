@@ -1,4 +1,4 @@
-"""What an output projection thinks of given words, without ever holding all logits."""
+"""Log-probabilities of given words under an output projection, without ever holding all logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LSTM of one mask on a CPU: against nn.LSTM, gradcheck, what it keeps, and when it is taken."""
+"""The LSTM with one mask, on a CPU: against nn.LSTM, gradcheck, what it keeps, and when it is taken."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import seqba
 import seqba.nn.lstm_layer as lstm_layer
 from seqba.core import Noise, noise_context
-from seqba.nn.kernels import one_mask_lstm
-from seqba.nn.kernels.one_mask_lstm import masked_lstm, suits_prepacking
+from seqba.nn.kernels import masked_lstm as kernel
+from seqba.nn.kernels.masked_lstm import masked_lstm, suits_prepacking
 from seqba.nn.kernels.products import HAS_ONEDNN
 
 ROWS, LENGTH, INPUTS, HIDDEN, SCALE = 3, 5, 4, 6, 1 / 0.6
@@ -28,7 +28,7 @@ def make_arguments(dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], Te
 
 def ours(tensors: list[Tensor], mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x, h, c, *weights = tensors
-    y, last = masked_lstm(x, (h, c), *weights, mask, SCALE)
+    y, last = masked_lstm(x, (h, c), *weights, mask.unsqueeze(0), SCALE)
     return y, *last
 
 
@@ -124,7 +124,7 @@ def test_it_is_for_large_layers_on_few_rows_in_float32() -> None:
 @needs_onednn
 @pytest.mark.parametrize("plan", ["looped", 2])
 def test_the_gradient_does_not_depend_on_the_plan(plan: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_mask_lstm, "LARGE_WEIGHT", 1)
+    monkeypatch.setattr(kernel, "LARGE_WEIGHT", 1)
     torch.manual_seed(3)
     layer, x = seqba.nn.WeightDroppedLSTM(INPUTS, HIDDEN, weight_dropout=0.4), torch.randn(ROWS, LENGTH, INPUTS)
 
@@ -162,7 +162,7 @@ def test_the_layer_takes_it_for_each_copy_and_computes_what_torch_s_lstm_compute
         calls.append(x.shape[0])
         return masked_lstm(x, *arguments)
 
-    monkeypatch.setattr(one_mask_lstm, "LARGE_WEIGHT", 1)
+    monkeypatch.setattr(kernel, "LARGE_WEIGHT", 1)
     monkeypatch.setattr(lstm_layer, "masked_lstm", counted)
     together = layer_outputs(layer, (0, 1, 2))
     assert calls == [ROWS] * 3

@@ -1,4 +1,4 @@
-"""Examples that stand for themselves → batches: which fit, in what order, and how many to a batch."""
+"""Packing of independent examples into batches of a token budget, and their order in an epoch."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from seqba.tasks.options import BatchOptions, CriterionOptions
 
 @options
 class StreamOptions:
-    """How running text is read by a recurrent model, and what keeps its activations small and slow."""
+    """Options of reading running text with a recurrent model, and of the regularisers of its activations."""
 
     bptt: int = option(
         70,
@@ -40,7 +40,7 @@ class StreamOptions:
 
 
 class ReadWindow(Protocol):
-    """What a model made of a window; see `seqba.models.awd_lstm.Window`."""
+    """Outputs of a model over a window; see `seqba.models.awd_lstm.WindowOutput`."""
 
     hidden: Tensor
     raw: Tensor
@@ -48,7 +48,7 @@ class ReadWindow(Protocol):
 
 
 class RecurrentModel(Protocol):
-    """What the loss asks of a model."""
+    """Interface of a model to the loss."""
 
     output_weight: Tensor
     output_bias: Tensor

@@ -15,7 +15,7 @@ from torch.nn import functional
 from seqba.errors import UserError
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.streams import StreamLanguageModeling, StreamOptions
+from seqba.tasks.token_streams import StreamLanguageModeling, StreamOptions
 from seqba.training.batches import UpdateBatch
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.update_report import UpdateReport

@@ -9,7 +9,7 @@ import sentencepiece
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.subwords import Subwords, train_subwords
-from seqba.decoding.text import TextForm
+from seqba.decoding.detokenize import TextForm
 
 TOKENS = Dictionary([("se@@", 3), ("chs", 2), (".", 1)])
 

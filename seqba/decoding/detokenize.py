@@ -1,4 +1,4 @@
-"""Ids back to what people read: tokens, words, plain text."""
+"""Detokenisation: ids → tokens, words, plain text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seqba.data.subwords import Subwords, remove_bpe
 
 @dataclass(frozen=True)
 class TextForm:
-    """How one side of a corpus is written out."""
+    """Text form of one side of a corpus."""
 
     dictionary: Dictionary
     """Symbols of the ids."""
@@ -29,7 +29,7 @@ class TextForm:
 
     @property
     def bleu_tokenizer(self) -> str:
-        """What BLEU must tokenise `plain` with: sacrebleu's name of it."""
+        """Tokeniser that BLEU needs for `plain`, by sacreBLEU's name."""
         return "13a" if self.is_plain else "none"
 
     def tokens(self, ids: Iterable[int], *, reference: bool = False) -> str:

@@ -11,7 +11,7 @@ from seqba.nn.kernels.linear import gathered_linear, linear
 
 
 class Packing:
-    """Which positions of a padded (B, T) grid hold tokens, and the way between both layouts.
+    """Positions of the tokens in a padded (B, T) grid, and conversion between the grid and the tokens alone.
 
     Token-wise layers work on packed (N, D) rows, so that no arithmetic is spent on padding; attention works on the
     padded (B, T, D) grid. Packed rows are in row-major order of the grid: copies stay contiguous slices.
