@@ -57,12 +57,14 @@ class CellWatch:
     and two buffers of the parameters' size while it lasts.
 
     Args:
-        model: whose parameters are trained; their `.grad` is None or zero when the update begins.
+        model: whose parameters are trained. What is in their `.grad` already counts for nothing.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._before = [torch.zeros_like(parameter) for parameter in self._trained]  # .grad when the pass began
+        self._before = [_gradient(parameter).clone() for parameter in self._trained]  # .grad when the pass began
+        is_fresh = all(parameter.grad is None for parameter in self._trained)
+        self._first = None if is_fresh else [gradient.clone() for gradient in self._before]
         self._own = [torch.zeros_like(parameter) for parameter in self._trained]  # added by this micro-batch's cells
         self._cells: list[Tensor] = []  # ‖g‖² of each cell
         self._groups: list[Tensor] = []  # ‖Σ_m g‖² of each micro-batch
@@ -90,7 +92,8 @@ class CellWatch:
         if not self._cells:
             raise ValueError("no pass was seen")
         cells, groups = len(self._cells), len(self._groups)
-        squares = torch.stack([*self._cells, *self._groups, _squared(self._before)]).tolist()
+        total = self._before if self._first is None else list(torch._foreach_sub(self._before, self._first))
+        squares = torch.stack([*self._cells, *self._groups, _squared(total)]).tolist()
         # Each was divided by the weight of the whole grid, which is cells × the mean weight of a cell.
         q1, q2 = cells * math.fsum(squares[:cells]), groups * math.fsum(squares[cells:-1])
         return CellSplit.of_sums(q1, q2, squares[-1], groups, cells // groups)

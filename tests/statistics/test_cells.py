@@ -53,6 +53,14 @@ def _gradient_of_copies(network: Network, batch: tuple[Tensor, Tensor], place: i
     return gradient_of(network) * step.weight
 
 
+def test_gradients_that_were_there_before_count_for_nothing(network: Network) -> None:
+    micro_batches = [make_batch(3, seed=1), make_batch(4, seed=2)]
+    fresh = watched(network, micro_batches, 2, summed_loss)
+    later = watched(network, micro_batches, 2, summed_loss)  # .grad holds those of the update before
+    for name in ("signal", "between", "noise", "total"):
+        assert getattr(later, name) == pytest.approx(getattr(fresh, name), rel=1e-4)
+
+
 def test_the_gradient_of_the_update_is_the_same_to_the_last_bit(network: Network) -> None:
     micro_batches = [make_batch(3, seed=1), make_batch(4, seed=2)]
     watched(network, micro_batches, 3, summed_loss)
