@@ -1,13 +1,16 @@
 """Batch Augmentation for sequence models: M noisy copies of every example, one merged gradient per update."""
 
 from seqba import nn
+from seqba.checking.check import check
 from seqba.core import (
     Carry,
     RepeatingBatchSampler,
     Step,
+    copies,
     current_noise,
     finish_update,
     grid_gradient,
+    keyed,
     merged_gradient,
     replicate,
     replicating_collate,
@@ -23,9 +26,12 @@ __all__ = [
     "RepeatingBatchSampler",
     "Step",
     "__version__",
+    "check",
+    "copies",
     "current_noise",
     "finish_update",
     "grid_gradient",
+    "keyed",
     "merged_gradient",
     "nn",
     "replicate",

@@ -12,7 +12,12 @@ from seqba.models.transformer import Transformer
 
 
 def build_marian(
-    size: Size, *, vocabulary: int = VOCABULARY, dropout: float = DROPOUT, positions: int = 1024
+    size: Size,
+    *,
+    vocabulary: int = VOCABULARY,
+    dropout: float = DROPOUT,
+    attention_dropout: float = 0.0,
+    positions: int = 1024,
 ) -> MarianMTModel:
     """Post-norm, ReLU, one matrix for all embeddings, torch's fused attention (the default)."""
     config = MarianConfig(
@@ -27,7 +32,7 @@ def build_marian(
         decoder_attention_heads=size.heads,
         activation_function="relu",
         dropout=dropout,
-        attention_dropout=0.0,
+        attention_dropout=attention_dropout,
         activation_dropout=0.0,
         scale_embedding=True,
         share_encoder_decoder_embeddings=True,
@@ -41,18 +46,22 @@ def build_marian(
     return MarianMTModel(config)
 
 
-def plain_backward(model: MarianMTModel, batch: PairBatch, copies: int) -> None:
-    """Forward and backward of one copy, as a plain loop accumulates gradients: the mean over tokens and copies."""
+def mean_loss(model: MarianMTModel, batch: PairBatch) -> torch.Tensor:
+    """The mean loss over the tokens of a batch."""
     logits = model(
         input_ids=batch.source,
         attention_mask=(batch.source != Dictionary.pad).long(),
         decoder_input_ids=batch.previous,
         use_cache=False,
     ).logits
-    loss = torch.nn.functional.cross_entropy(
+    return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), batch.target.flatten(), ignore_index=Dictionary.pad, label_smoothing=SMOOTHING
     )
-    (loss / copies).backward()
+
+
+def plain_backward(model: MarianMTModel, batch: PairBatch, copies: int) -> None:
+    """Forward and backward of one copy, as a plain loop accumulates gradients: the mean over tokens and copies."""
+    (mean_loss(model, batch) / copies).backward()
 
 
 @torch.no_grad()

@@ -16,9 +16,6 @@ from seqba.errors import UserError
 from seqba.models.families import family_of
 from seqba.tasks.registry import TASKS
 
-SIZES = ("source_vocabulary", "target_vocabulary", "vocabulary", "classes", "image_size")
-"""What a task says of its data that a model is made for."""
-
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -40,12 +37,11 @@ class LoadedModel:
 
 def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> nn.Module:
     """Model of the configuration `cfg["model"]` for the data of a task's state, with fresh weights."""
-    options = model_cfg["options"]
-    sizes = {name: task_state[name] for name in SIZES if name in task_state}
+    family = family_of(model_cfg["arch"])
+    sizes = {name: task_state[name] for name in family.data_sizes}
     if any(type(size) is not int or not 0 < size < 1 << 31 for size in sizes.values()):
         raise ValueError(f"sizes of the data are {sizes}")
-    family = family_of(model_cfg["arch"])
-    return family.build(model_cfg["arch"], family.read(options), sizes)
+    return family.build(model_cfg["arch"], family.read(model_cfg["options"]), sizes)
 
 
 def load_model(

@@ -2,9 +2,11 @@
 
 from seqba.core.accumulator import Step
 from seqba.core.carry import Carry
+from seqba.core.copy_passes import CopyPass, copies
 from seqba.core.gradient import grid_gradient, merged_gradient
 from seqba.core.group import ALONE, Group
 from seqba.core.hooks import UpdateHook, finish_update
+from seqba.core.keying import keyed
 from seqba.core.noise import Noise, current_noise, noise_context
 from seqba.core.plan import Plan, parse_plan
 from seqba.core.replicate import replicate, replicating_collate
@@ -13,15 +15,18 @@ from seqba.core.sampler import RepeatingBatchSampler
 __all__ = [
     "ALONE",
     "Carry",
+    "CopyPass",
     "Group",
     "Noise",
     "Plan",
     "RepeatingBatchSampler",
     "Step",
     "UpdateHook",
+    "copies",
     "current_noise",
     "finish_update",
     "grid_gradient",
+    "keyed",
     "merged_gradient",
     "noise_context",
     "parse_plan",

@@ -54,7 +54,8 @@ class Calls:
         if call >= made:
             raise RuntimeError(
                 f"{site} draws noise during the backward for the {call + 1}. time, but drew {made} times in the "
-                "forward: a layer that is recomputed must draw what its forward drew"
+                "forward: a layer that is recomputed must draw what its forward drew, and under the same module (a "
+                "function that is checkpointed takes that module as its first argument)"
             )
         return call
 
@@ -97,6 +98,11 @@ def watching_the_generator(current: Callable[[], Calls | None]) -> Iterator[None
         yield
     finally:
         torch.get_rng_state, torch.set_rng_state = read, write
+
+
+def in_backward() -> bool:
+    """Whether this thread is computing a backward."""
+    return _graph_task() != -1
 
 
 def _graph_task() -> int:

@@ -7,6 +7,7 @@ looped and spread plans draw the same masks. Resuming needs no stored generator 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from seqba.core.calls import Calls, watching_the_generator
+from seqba.core.calls import Calls, in_backward, watching_the_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,8 @@ class Noise:
         copies: numbers of the copies stacked in this pass, in the order of their row slices. Never a rank.
         names: `id` of a module → its qualified name in the model. A module that isn't in the model (a loss, say) is
             named by the order in which such modules first draw.
+        rows: of the pass, over all its copies, where they are known: tells draws that have a number for each row from
+            those that rows share (`seqba.core.keying`).
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
     makes three sites. A layer that activation checkpointing recomputes in the backward draws the masks of its forward
@@ -58,7 +61,9 @@ class Noise:
     micro_batch: int
     copies: Sequence[int]
     names: Mapping[int, str] = field(default_factory=dict)
+    rows: int | None = None
     draws: int = 0
+    drew_ordinary: bool = False
     calls: Calls = field(default_factory=Calls)
     _unnamed: dict[int, tuple[object, str]] = field(default_factory=dict)
     _generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
@@ -91,7 +96,7 @@ class Noise:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
         """
         keyed = (ALL_COPIES,) if shared else self.copies
-        per_copy = _per_copy(shape, len(keyed))
+        per_copy = numbers_per_copy(shape, len(keyed))
         # Four 16-bit numbers come out of each 64-bit draw; the surplus of the last word is thrown away.
         words = torch.empty((len(keyed), -(-per_copy // 4)), dtype=torch.int64, device=device)
         for row, generator in zip(words, self.generators(owner, device, shared=shared), strict=True):
@@ -108,7 +113,7 @@ class Noise:
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
         """
-        numbers = torch.empty((len(self.copies), _per_copy(shape, len(self.copies))), device=device)
+        numbers = torch.empty((len(self.copies), numbers_per_copy(shape, len(self.copies))), device=device)
         for row, generator in zip(numbers, self.generators(owner, device), strict=True):
             row.uniform_(generator=generator)
         return numbers.view(tuple(shape))
@@ -133,15 +138,18 @@ class Noise:
     def ordinary(self) -> Iterator[None]:
         """Inside, torch's own generators are seeded by this pass; afterwards they go on as if nothing had been drawn.
 
-        For ordinary dropout on several ranks, which may have seeded their generators alike. Numbers that are drawn from
-        them count as a draw of this pass.
+        For what draws from them all the same: ordinary dropout on several ranks, which may have seeded their generators
+        alike, and what `seqba.keyed` doesn't reach. Numbers that are drawn from them count as a draw of this pass, and
+        `drew_ordinary` tells of them.
         """
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        devices = [torch.cuda.current_device()] if is_used else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(_mix(self.seed, self.update, self.micro_batch, self.copies[0], _digest("ordinary noise")))
             seeded = _generator_states(devices)
             yield
-            self.draws += not all(map(torch.equal, seeded, _generator_states(devices)))
+            self.drew_ordinary = not all(map(torch.equal, seeded, _generator_states(devices)))
+            self.draws += self.drew_ordinary
 
     def _site(self, owner: object) -> int:
         name = self.names.get(id(owner))
@@ -159,8 +167,12 @@ def _generator_states(devices: Sequence[int]) -> list[Tensor]:
     return [torch.random.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
 
 
-def _per_copy(shape: Sequence[int], copies: int) -> int:
-    """How many numbers of a draw of `shape` belong to each copy."""
+def numbers_per_copy(shape: Sequence[int], copies: int) -> int:
+    """How many numbers of a draw of `shape` (k·R, ...) belong to each of k copies.
+
+    Raises:
+        ValueError: if dimension 0 isn't a multiple of the copies.
+    """
     if not shape or shape[0] % copies:
         raise ValueError(
             f"keyed noise of shape {tuple(shape)} in a pass of {copies} copies: dimension 0 must hold the copies' "
@@ -175,6 +187,8 @@ def drop_level(probability: float) -> int:
 
 
 _current: Noise | None = None  # A plain global: CUDA's backward threads, which may recompute a layer, must see it too.
+_thread: int | None = None  # which thread made it current
+_lock = threading.Lock()
 
 
 def current_noise() -> Noise | None:
@@ -182,17 +196,32 @@ def current_noise() -> Noise | None:
     return _current
 
 
+def is_in_the_pass() -> bool:
+    """Whether the calling thread is computing the current pass: its own thread, or one of a backward's."""
+    return threading.get_ident() == _thread or in_backward()
+
+
 @contextmanager
 def noise_context(noise: Noise | None) -> Iterator[Noise | None]:
-    """Makes `noise` current; contexts nest, and None means ordinary, unkeyed noise inside."""
-    global _current
-    outer = _current
-    _current = noise
+    """Makes `noise` current; contexts nest, and None means ordinary, unkeyed noise inside.
+
+    Raises:
+        RuntimeError: where another thread has made a noise current: there is one for the process.
+    """
+    global _current, _thread
+    with _lock:
+        if _current is not None and threading.get_ident() != _thread:
+            raise RuntimeError(
+                "another thread of this process is computing an update, and its noise is the whole process's: compute "
+                "updates one after the other, or in processes of their own"
+            )
+        outer, outer_thread = _current, _thread
+        _current, _thread = noise, threading.get_ident()
     try:
         with nullcontext() if noise is None or outer is not None else watching_the_generator(_current_calls):
             yield noise
     finally:
-        _current = outer
+        _current, _thread = outer, outer_thread
 
 
 def _current_calls() -> Calls | None:

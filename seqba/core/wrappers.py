@@ -27,6 +27,33 @@ def module_names(model: nn.Module) -> dict[int, str]:
     }
 
 
+def check_model(model: nn.Module) -> None:
+    """Refuses what an update can't be computed with.
+
+    Raises:
+        TypeError: for what isn't a module.
+        ValueError: for a model in DataParallel over several devices, whose threads see parts of a copy's rows; in a
+            wrapper of another library that exchanges gradients by itself; or with parameters on several devices.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not a {type(model).__name__}")
+    for module in model.modules():
+        if isinstance(module, DataParallel) and len(module.device_ids) > 1:
+            raise ValueError("DataParallel deals a copy's rows out over threads: take DistributedDataParallel")
+        # Every library that exchanges gradients in the backward has this switch.
+        if callable(getattr(module, "no_sync", None)) and not type(module).__module__.startswith("torch."):
+            raise ValueError(
+                f"{type(module).__name__} exchanges gradients in a way that isn't known here: pass the model in it, or "
+                "wrap that in torch's DistributedDataParallel or FSDP"
+            )
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    if len(devices) > 1:
+        raise ValueError(
+            f"the model's parameters are on several devices ({', '.join(devices)}), and a pass on one: move it, "
+            f'model.to("{devices[-1]}"), or spread its parameters by FSDP'
+        )
+
+
 @dataclass(frozen=True)
 class Replicas:
     """Processes that each have other rows, under a wrapper that takes the mean of their gradients.
@@ -43,18 +70,12 @@ class Replicas:
 
     @classmethod
     def of(cls, model: nn.Module) -> Replicas:
-        """The processes that a model is wrapped for: by DistributedDataParallel or by either FSDP.
-
-        Raises:
-            ValueError: for DataParallel over several devices, whose threads see parts of a copy's rows.
-        """
+        """The processes that a model is wrapped for: by DistributedDataParallel or by either FSDP."""
         wrapped = tuple(module for module in model.modules() if isinstance(module, DistributedDataParallel))
         if wrapped:
             processes = wrapped[0].process_group
             return cls(dist.get_rank(processes), dist.get_world_size(processes), wrapped)
         for module in model.modules():
-            if isinstance(module, DataParallel) and len(module.device_ids) > 1:
-                raise ValueError("DataParallel deals a copy's rows out over threads: take DistributedDataParallel")
             group = _group_of_fsdp(module)
             if group is not None:
                 return cls(dist.get_rank(group), dist.get_world_size(group))

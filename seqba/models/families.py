@@ -36,8 +36,9 @@ class Family(Generic[Options, Config]):
         options: what can be chosen; None (or False) leaves it to the architecture.
         config: the same with nothing left open.
         architectures: the named configurations.
+        data_sizes: sizes of the data that a model is made for, by their names in a task's state.
         resolve: (architecture, options) → configuration.
-        build: (architecture, configuration, sizes of the data by name) → a model with fresh weights.
+        build: (architecture, configuration, `data_sizes` by name) → a model with fresh weights.
         width: configuration → D, which a learning rate may go by; None for a model that has no one width.
         rows_share: whether the rows of a batch share something (batch norm, masks on weights).
         forward_methods: methods that losses call in place of `forward`.
@@ -47,6 +48,7 @@ class Family(Generic[Options, Config]):
     options: type[Options]
     config: type[Config]
     architectures: Mapping[str, Config]
+    data_sizes: tuple[str, ...]
     resolve: Callable[[str, Options], Config]
     build: Callable[[str, Config, Mapping[str, int]], nn.Module]
     width: Callable[[Config], int | None]
@@ -213,6 +215,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         options=TransformerOptions,
         config=TransformerConfig,
         architectures=TRANSFORMERS,
+        data_sizes=("source_vocabulary", "target_vocabulary"),
         resolve=resolve_transformer,
         build=lambda _, config, data: build_transformer(config, data["source_vocabulary"], data["target_vocabulary"]),
         width=lambda config: config.encoder_embed_dim,
@@ -224,6 +227,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         options=AWDLSTMOptions,
         config=AWDLSTMConfig,
         architectures=AWD_LSTMS,
+        data_sizes=("vocabulary",),
         resolve=resolve_awd_lstm,
         build=lambda _, config, data: build_awd_lstm(config, data["vocabulary"]),
         width=lambda config: config.decoder_embed_dim,
@@ -235,6 +239,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         options=TransformerLMOptions,
         config=DecoderConfig,
         architectures=TRANSFORMER_LMS,
+        data_sizes=("vocabulary",),
         resolve=resolve_transformer_lm,
         build=lambda _, config, data: build_transformer_lm(config, data["vocabulary"]),
         width=lambda config: config.decoder_embed_dim,
@@ -246,6 +251,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         options=ImageClassifierOptions,
         config=ImageClassifierConfig,
         architectures=IMAGE_CLASSIFIERS,
+        data_sizes=("classes", "image_size"),
         resolve=resolve_image_classifier,
         build=lambda arch, config, data: build_image_classifier(arch, config, data["classes"], data["image_size"]),
         width=lambda _: None,

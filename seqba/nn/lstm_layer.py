@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from seqba.nn.dropout import drop, kept_scale
+from seqba.core.masks import drop, kept_scale
 from seqba.nn.kernels.masked_lstm import State, masked_lstm, suits_prepacking
 from seqba.nn.kernels.products import product_dtype
 from seqba.nn.weight_noise import WeightDropout

@@ -66,8 +66,8 @@ def _until(options: TrainingOptions) -> str:
         "baseline's epoch": options.run.max_epoch,
         "hour": options.run.stop_time_hours,
     }
-    told = [f"{noun} {limit:,g}" for noun, limit in limits.items() if limit > 0]
-    return f"until {' or '.join(told)}" if told else "until it is stopped"
+    shown = [f"{noun} {limit:,g}" for noun, limit in limits.items() if limit > 0]
+    return f"until {' or '.join(shown)}" if shown else "until it is stopped"
 
 
 def _measured(every: int, *, is_single: bool) -> list[str]:

@@ -16,7 +16,7 @@ from seqba.tasks import MicroBatches
 from seqba.training.arms import BaselineEpochs, Grid, derive_grid
 from seqba.training.batches import check_epochs, count_updates
 from seqba.training.folder import CheckpointFolder
-from seqba.training.log import TrainingLog, quiet_but_first
+from seqba.training.log import TrainingLog, log_options_of_rank
 from seqba.training.log_file import open_run_log
 from seqba.training.loop import TrainingLoop
 from seqba.training.optimizers import build_optimizer, build_trigger
@@ -55,7 +55,7 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
     check_epochs(task, grid.micro_batches_per_epoch)
     extra_metrics = None if workload.extra_metrics is None else workload.extra_metrics(ranks)
     run_log = open_run_log(options.checkpoints, ranks, trainer.updates, progress)
-    log_options = quiet_but_first(options.log, ranks)
+    log_options = log_options_of_rank(options.log, ranks)
     log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit, run_log=run_log)
     broadcast = None
     if options.run.broadcast_batches and isinstance(ranks, Ranks):

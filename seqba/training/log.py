@@ -114,7 +114,7 @@ class TrainingLog:
         self.max_update = max_update
         self.unit = unit
         self._window = LogWindow()
-        self._untold: tuple[UpdateReport, Progress, int] | None = None
+        self._unwritten: tuple[UpdateReport, Progress, int] | None = None
         self._bar: Any = None
         self._above_the_bar = ExitStack()
         self._board = _open_board(options.tensorboard_logdir)
@@ -124,22 +124,22 @@ class TrainingLog:
     def update(self, report: UpdateReport, progress: Progress, skipped: int, seconds: float) -> None:
         """Adds an update to the window; writes a line every `log_interval` updates."""
         self._window.add(report, seconds)
-        self._untold = (report, replace(progress), skipped)  # the loop goes on to the next epoch with its own
+        self._unwritten = (report, replace(progress), skipped)  # the loop goes on to the next epoch with its own
         if self.format == "tqdm":
             self._advance_bar(report)
         if report.update % self.interval == 0 and not report.skipped:
-            self._tell_window(report, progress, skipped)
+            self._write_window(report, progress, skipped)
 
     def validation(self, subset: str, metrics: dict[str, float], progress: Progress, update: int) -> None:
         """Writes a validation's metrics and the best so far."""
         line = {"event": "valid", "subset": subset, "epoch": progress.epoch, "update": update, **metrics}
-        self._tell({**line, "best": progress.best, "unit": "nats"})
+        self._write({**line, "best": progress.best, "unit": "nats"})
         self._write_board(f"valid/{name_text(subset)}", metrics, update)
 
     def close(self) -> None:
         """Writes a line for the updates since the last one, and closes the bar and the files."""
-        if self._untold is not None:
-            self._tell_window(*self._untold)
+        if self._unwritten is not None:
+            self._write_window(*self._unwritten)
         self._above_the_bar.close()
         if self._bar is not None:
             self._bar.close()
@@ -150,12 +150,12 @@ class TrainingLog:
         if self._file is not None:
             self._file.close()
 
-    def _tell_window(self, report: UpdateReport, progress: Progress, skipped: int) -> None:
-        window, self._window, self._untold = self._window, LogWindow(), None
+    def _write_window(self, report: UpdateReport, progress: Progress, skipped: int) -> None:
+        window, self._window, self._unwritten = self._window, LogWindow(), None
         means = window.means(self.unit)
         rate = window.updates / window.seconds if window.seconds and window.updates else None
         remaining = max(0, self.max_update - report.update)
-        self._tell(
+        self._write(
             {
                 "event": "train",
                 "epoch": progress.epoch,
@@ -176,7 +176,7 @@ class TrainingLog:
         numbers = {name: value for name, value in means.items() if value is not None}
         self._write_board("train", {**numbers, "lr": report.lr}, report.update)
 
-    def _tell(self, line: dict[str, Any]) -> None:
+    def _write(self, line: dict[str, Any]) -> None:
         rounded = {key: _rounded(value) for key, value in line.items()}
         as_json = json.dumps(rounded, allow_nan=False)
         if self._run_log is not None:
@@ -201,10 +201,10 @@ class TrainingLog:
             messages = needed("tqdm.contrib.logging", "a progress bar").logging_redirect_tqdm()
             self._above_the_bar.enter_context(messages)  # they would be written over the bar
         self._bar.update(0 if report.skipped else 1)
-        told = {
+        shown = {
             name: f"{value:.2f}" for name, value in display_metrics(report.means, self.unit).items() if name != "nll"
         }
-        self._bar.set_postfix({"loss": f"{report.loss:.3f}", **told, "lr": f"{report.lr:.2e}"}, refresh=False)
+        self._bar.set_postfix({"loss": f"{report.loss:.3f}", **shown, "lr": f"{report.lr:.2e}"}, refresh=False)
 
     def _write_board(self, prefix: str, values: dict[str, float], update: int) -> None:
         if self._board is not None:
@@ -252,11 +252,11 @@ def _rounded(value: Any) -> Any:
 
 
 def _simple(line: dict[str, Any]) -> str:
-    told = {key: value for key, value in line.items() if key != "event" and value is not None}
-    return f"{line['event']} | " + " | ".join(f"{key} {value}" for key, value in told.items())
+    shown = {key: value for key, value in line.items() if key != "event" and value is not None}
+    return f"{line['event']} | " + " | ".join(f"{key} {value}" for key, value in shown.items())
 
 
-def quiet_but_first(options: LogOptions, ranks: Group) -> LogOptions:
+def log_options_of_rank(options: LogOptions, ranks: Group) -> LogOptions:
     """Log options of this process: only the first rank writes anything."""
     if ranks.is_first:
         return options

@@ -87,7 +87,7 @@ class TrainingLoop:
                 trained on.
         """
         if self.progress.validation_pending:
-            self._open_epoch()
+            self._open_epoch()  # which refuses data that are no longer those of the checkpoint
             ending = self._after_update(stop)
         else:
             ending = self._ending(self._limit(self._position()), stop)

@@ -20,7 +20,7 @@ RESERVED_NAMES = frozenset(
         *("seconds_per_update", "eta_s", "memory_mb", "skipped"),
     }
 )
-"""What the log and validation say themselves: a task's sum of such a name is told as task_NAME."""
+"""Names that the log and validation use themselves: a sum of a task by such a name is shown as task_NAME."""
 
 
 def display_metrics(means: Mapping[str, float], unit: Unit) -> dict[str, float]:
@@ -30,15 +30,15 @@ def display_metrics(means: Mapping[str, float], unit: Unit) -> dict[str, float]:
         nll in nats and, per token, ppl = exp(nll); top1 and top5 in percent of the images; any other mean as it is,
         under its own name unless that is one of `RESERVED_NAMES`.
     """
-    told: dict[str, float] = {}
+    shown: dict[str, float] = {}
     for name, mean in means.items():
         own = name
         while own in RESERVED_NAMES or (own != name and own in means):
             own = f"task_{own}"
-        told[own] = 100 * mean if name in ACCURACIES else mean
+        shown[own] = 100 * mean if name in ACCURACIES else mean
     if unit == "tokens":
-        told["ppl"] = perplexity(means["nll"])
-    return told
+        shown["ppl"] = perplexity(means["nll"])
+    return shown
 
 
 def perplexity(nll: float) -> float:

@@ -120,3 +120,30 @@ def test_rows_dealt_over_threads_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(model, "device_ids", [0, 1])
     with pytest.raises(ValueError, match="take DistributedDataParallel"):
         seqba.merged_gradient(model, make_batch(), summed_loss, copies=2)
+
+
+class Engine(Holder):
+    """A wrapper of another library: it exchanges gradients, and can be told not to."""
+
+    def no_sync(self) -> None: ...
+
+
+@pytest.mark.parametrize("compute", ["merged_gradient", "copies", "keyed", "check"])
+def test_models_that_no_update_can_be_computed_with_are_refused_everywhere(compute: str) -> None:
+    def run(model: nn.Module) -> None:
+        if compute == "copies":
+            seqba.copies(model, 2, update=0)
+        elif compute == "keyed":
+            with seqba.keyed(model):
+                pass
+        else:
+            getattr(seqba, compute)(model, make_batch(), summed_loss, copies=2)
+
+    with pytest.raises(ValueError, match="Engine exchanges gradients in a way that isn't known here: pass"):
+        run(Engine(make_network()))
+    scattered = make_network()
+    scattered.leave.to("meta")
+    with pytest.raises(ValueError, match=r"parameters are on several devices \(cpu, meta\).*move it"):
+        run(scattered)
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, not a str"):
+        run("model")

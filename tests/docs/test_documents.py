@@ -277,7 +277,9 @@ def test_the_programs_of_the_page_on_own_loops_run(capsys: pytest.CaptureFixture
     names: dict[str, Any] = {}
     for code in blocks((ROOT / "docs" / "own-loop.md").read_text(encoding="utf-8"), "python"):
         exec(code, names)  # noqa: S102
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["0", "1", "2"]
+    assert lines[3] == "seqba.check with 2 copies: fine in every plan"
 
 
 def test_the_program_of_the_page_on_statistics_runs(capsys: pytest.CaptureFixture[str]) -> None:

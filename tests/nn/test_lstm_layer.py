@@ -135,8 +135,14 @@ def test_batched_copies_compute_in_bfloat16_under_autocast() -> None:
     bias = layer.bias_ih_l0 + layer.bias_hh_l0
     arguments = (x, state, layer.weight_ih_l0, layer.weight_hh_l0, bias, masks, 1 / 0.6)
     exact, _ = masked_lstm(*arguments)
-    with torch.autocast("cpu", torch.bfloat16):
+    kept: list[Tensor] = []
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor),
+    ):
         y, _ = masked_lstm(*arguments)
+    (gates,) = (tensor for tensor in kept if tensor.shape == (LENGTH, COPIES * ROWS, 4 * HIDDEN))
+    assert (gates != gates.bfloat16().float()).float().mean() > 0.9  # activations are float32 all the same
     y.square().sum().backward()
     assert y.dtype == torch.float32
     assert 1e-4 < (y - exact).abs().max() < 3e-2

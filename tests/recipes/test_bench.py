@@ -70,6 +70,14 @@ def test_keyed_dropout_measures_forward_and_backward(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_keyed_measures_every_side(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
+    rows = run_quick("keyed", tmp_path)["rows"]
+    assert [row["side"] for row in rows] == ["plain", "copies", "looped", "stacked"]
+    assert rows[0]["time"] == rows[0]["memory"] == 1
+
+
+@pytest.mark.slow
 def test_decoding_finds_the_same_translations_as_generate(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
     rows = run_quick("decoding", tmp_path)["rows"]

@@ -47,8 +47,8 @@ def test_every_variant_opens_on_its_data_and_trains_a_model_of_its_family(
     assert task.state()["task"] == task_name
     assert task.resized(batches).batches == batches
 
-    sizes = {name: size for name, size in task.state().items() if isinstance(size, int)}
-    model = family.build(arch, config, sizes)
+    state = task.state()
+    model = family.build(arch, config, {name: state[name] for name in family.data_sizes})
     assert all(hasattr(model, method) for method in family.forward_methods)
     batch = task.epoch(1, 1)[0]
     loss, weight, sums = task.loss(model.train(), batch)

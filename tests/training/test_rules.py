@@ -6,13 +6,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from seqba.tasks.streams import StreamOptions
 
 from seqba.errors import UserError
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.tasks.image_classification import ImageOptions
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.token_streams import StreamOptions
 from seqba.tasks.translation import BleuOptions, TranslationOptions
 from seqba.training.config import RunConfig
 from seqba.training.options import (

@@ -1,0 +1,185 @@
+"""A look at a model, a batch and a loss function before a run."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from seqba.checking.compare import Comparison, Gradients, compare
+from seqba.checking.findings import judge
+from seqba.checking.report import Report
+from seqba.checking.unkeyed import UnkeyedDraw, UnkeyedDraws
+from seqba.checking.untouched import seed_everything, untouched
+from seqba.core import copies as passes_of
+from seqba.core import merged_gradient
+from seqba.core.accumulator import Loss, described, whole_number
+from seqba.core.plan import PlanLike
+from seqba.core.rows import count_rows
+from seqba.core.wrappers import check_model, module_names
+from seqba.nn import GhostBatchNorm2d
+
+Batch = TypeVar("Batch")
+LossFunction = Callable[[nn.Module, Batch], Loss]
+
+
+def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copies: int = 2) -> Report:
+    """Tells whether the gradient of a model depends on where its copies run, and why; once, before a run.
+
+        print(seqba.check(model, batch, loss_fn))
+
+    It computes a handful of gradients of `batch` under `seqba.keyed`: stacked, looped, looped with every layer
+    recomputed in the backward, looped under other states of all generators, and once more under a mode that sees every
+    operation of torch. A model in evaluation mode is put into training mode for that. Afterwards parameters, buffers,
+    gradients, modes and all generators are as they were.
+
+    Args:
+        model: any module; every process of a wrapped one calls.
+        batch: as for `merged_gradient`. A small one will do, of two rows at least.
+        loss_fn: as for `merged_gradient`.
+        copies: M, at least 2.
+
+    Returns:
+        The report: `is_fine`, `findings` with advice, and what each comparison came to.
+
+    Raises:
+        ValueError: if copies < 2; as `check_model`, for a model that no update can be computed with.
+        TypeError: as `merged_gradient`.
+    """
+    check_model(model)
+    count = whole_number("copies", copies)
+    if count < 2:
+        raise ValueError(f"copies is {count}; a check compares at least 2")
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn must be a function of model and batch, not {described(loss_fn)}")
+    with untouched(model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the model draws noise that can't be keyed")  # said in the report
+        if not model.training:
+            model.train()
+        return _Check(model, batch, loss_fn, count).report()
+
+
+class _Check:
+    """Computes the gradients of one model, batch and loss function in several ways."""
+
+    def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFunction[Any], copies: int) -> None:
+        self.model = model
+        self.batch = batch
+        self.loss_fn = loss_fn
+        self.copies = copies
+        self.buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+        self.losses: list[float] = []  # of the latest gradient's passes
+        self.batch_problem: str | None = None
+        try:
+            count_rows(batch)
+        except (TypeError, ValueError) as error:
+            self.batch_problem = str(error)
+
+    def report(self) -> Report:
+        """Computes the gradients and judges them."""
+        looped = self.gradients(self.loss_fn, "looped", seed=0)
+        losses = self.losses
+        changed = [name for name, buffer in self.model.named_buffers() if not torch.equal(buffer, self.buffers[name])]
+        repeated = self.compared(looped, self.loss_fn, "looped", seed=1)
+        copies_differ = len(set(losses)) > 1 or len(set(self.losses)) > 1
+        recomputed = self.compared(looped, self.recomputing, "looped", seed=0)
+        stacked, grows = None, False
+        if self.batch_problem is None:
+            stacked = self.compared(looped, self.loss_fn, "stacked", seed=0)
+            grows = self.losses[:1] != [0] and math.isclose(sum(losses), sum(self.losses), rel_tol=1e-4)
+        norms = _batch_norms(self.model)
+        report = Report(
+            copies=self.copies,
+            stacked_looped=stacked,
+            recomputed=recomputed,
+            repeated=repeated,
+            copies_differ=copies_differ,
+            loss_grows=grows and self.returns_mean,
+            unkeyed=self.unkeyed_draws(),
+            batch_norms=norms,
+            counting=tuple(name for name in changed if name.rpartition(".")[0] not in norms),
+            batch_problem=self.batch_problem,
+        )
+        return replace(report, findings=tuple(judge(report)))
+
+    def gradients(self, loss_fn: LossFunction[Any], plan: PlanLike, *, seed: int) -> Gradients:
+        """The gradient of every parameter that has one; `seed` is that of what isn't keyed."""
+        self.losses = []
+        self.model.zero_grad(set_to_none=True)
+        for name, buffer in self.model.named_buffers():
+            buffer.detach().copy_(self.buffers[name])
+        seed_everything(seed)
+
+        def watched(model: nn.Module, rows: Any) -> Loss:
+            loss = loss_fn(model, rows)
+            self.returns_mean = isinstance(loss, Tensor)
+            total = loss[0] if isinstance(loss, tuple) else loss
+            if isinstance(total, Tensor) and total.dim() == 0:  # anything else is refused by what called this
+                self.losses.append(float(total.detach()))
+            return loss
+
+        if self.batch_problem is None:
+            given = {"copies": self.copies, "keyed": True, "end_update": False}
+            merged_gradient(self.model, self.batch, watched, plan=plan, **given)  # type: ignore[arg-type]
+        else:
+            self.one_copy_after_the_other(watched)
+        return {
+            name: parameter.grad.detach().clone()
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None
+        }
+
+    def one_copy_after_the_other(self, loss_fn: LossFunction[Any]) -> None:
+        """The looped gradient of a batch whose rows aren't known."""
+        for pass_ in passes_of(self.model, self.copies, update=0, end_update=False):
+            with pass_:
+                loss = loss_fn(self.model, self.batch)
+                mean = loss if isinstance(loss, Tensor) else loss[0] / loss[1]
+                (mean / self.copies).backward()  # type: ignore[no-untyped-call]
+
+    def recomputing(self, model: nn.Module, rows: Any) -> Loss:
+        """The loss, whose forward is run again in the backward."""
+        rest: list[Any] = []
+
+        def first_part(model: nn.Module) -> Tensor:
+            loss = self.loss_fn(model, rows)
+            rest[:] = [] if isinstance(loss, Tensor) else loss[1:]
+            return loss if isinstance(loss, Tensor) else loss[0]
+
+        total: Tensor = checkpoint(first_part, model, use_reentrant=False)
+        return cast(Loss, (total, *rest)) if rest else total
+
+    def compared(self, expected: Gradients, loss_fn: LossFunction[Any], plan: PlanLike, *, seed: int) -> Comparison:
+        """Another way to the gradient, compared with the looped one."""
+        try:
+            found = self.gradients(loss_fn, plan, seed=seed)
+        except Exception as error:  # whatever a model raises there is what there is to tell
+            return Comparison(math.nan, error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        return compare(found, expected)
+
+    def unkeyed_draws(self) -> tuple[UnkeyedDraw, ...]:
+        """What the forward of one copy draws without a key."""
+        doctor = UnkeyedDraws(module_names(self.model))
+
+        def watched(model: nn.Module, rows: Any) -> Loss:
+            with nullcontext() if self.losses else doctor:
+                return self.loss_fn(model, rows)
+
+        self.gradients(watched, "looped", seed=0)
+        return doctor.found()
+
+
+def _batch_norms(model: nn.Module) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and not isinstance(module, GhostBatchNorm2d) and module.training
+    )

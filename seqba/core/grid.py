@@ -1,0 +1,220 @@
+"""The grid of one update: its cells, the passes that they run in, and the sums that these add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from seqba.core.accumulator import Accumulator, Loss, Step, described
+from seqba.core.gradients_before import GradientsBefore
+from seqba.core.group import ALONE, Exchange, Group
+from seqba.core.hooks import discarding_pending, finish_update
+from seqba.core.noise import Noise
+from seqba.core.passes import Update, plan_for
+from seqba.core.plan import Pass, PlanLike, SavedBytes
+from seqba.core.replicate import check_copies, replicate, select_copies
+from seqba.core.rows import count_rows
+from seqba.core.wrappers import Replicas
+
+Batch = TypeVar("Batch")
+LossFunction = Callable[[nn.Module, Batch], Loss]
+Backward = Callable[[Tensor], object]
+
+
+class Cells(Generic[Batch]):
+    """The cells of a grid: S micro-batches × M copies, and the rows that a pass of some of them sees.
+
+    Args:
+        micro_batches: S batches of distinct examples.
+        copies: M.
+        replicated: whether the batches hold M·B rows already, copy-major.
+
+    Raises:
+        ValueError: if copies < 1.
+    """
+
+    def __init__(self, micro_batches: Sequence[Batch], copies: int, *, replicated: bool = False) -> None:
+        check_copies(copies)
+        self.micro_batches = micro_batches
+        self.copies = copies
+        self._replicated = replicated
+
+    def rows(self, micro_batch: int, copies: range) -> Batch:
+        """The rows of some copies of a micro-batch, copy-major; looped copies are checked as stacked ones."""
+        batch = self.micro_batches[micro_batch]
+        if self._replicated:
+            return select_copies(batch, copies, self.copies)
+        return batch if self.copies == 1 else replicate(batch, len(copies))
+
+
+class Grid:
+    """Runs the passes of one update's cells.
+
+    Args:
+        update: what the passes have in common.
+        cells: all of the grid's; which of them are this process's, `group` says.
+        loss_fn: of the model and the rows of a pass.
+        plan: how cells are grouped into passes.
+        group: the processes that share the cells.
+        backward: computes the gradient of a pass's loss; None for the loss's own.
+
+    Attributes:
+        drew_noise: whether any pass that has run drew noise.
+    """
+
+    def __init__(
+        self,
+        update: Update,
+        cells: Cells[Any],
+        loss_fn: LossFunction[Any],
+        plan: PlanLike,
+        group: Group,
+        backward: Backward | None,
+    ) -> None:
+        if not callable(loss_fn):
+            raise TypeError(f"loss_fn must be a function of model and batch, not {described(loss_fn)}")
+        if backward is not None and not callable(backward):
+            raise TypeError(f"backward must be a function of a loss, not {described(backward)}")
+        group.check_model(update.model)
+        if group is not ALONE and update.replicas != Replicas():
+            raise ValueError(
+                "the model is wrapped to take means over processes (DistributedDataParallel, FSDP), which ranks= would "
+                "take again: pass the model itself (model.module) with ranks=, or leave ranks= out"
+            )
+        self.update = update
+        self.model = update.model
+        self.cells = cells
+        self.loss_fn = loss_fn
+        self.plan = plan_for(update.model, plan)
+        self.group = group
+        self.backward = backward
+        self.exchange: Exchange = ALONE
+        self.drew_noise = False
+
+    def run(self, weight: float | None, *, end_update: bool, also_sum: Sequence[float] = ()) -> Step:
+        """Runs the passes, and adds up and divides what they made."""
+        before = GradientsBefore(self.model, set_aside=self.group is not ALONE)
+        try:
+            self.exchange = self.group.exchange(self.model)
+            own_cells = self.group.cells(len(self.cells.micro_batches), self.cells.copies)
+            sums = self._run_until_it_fits(own_cells, weight, before)
+            step = sums.step(self.model, self.exchange, also_sum)
+        except BaseException:
+            finish_update(self.model, keep=False)
+            before.restore()
+            raise
+        before.add()
+        if end_update:
+            finish_update(self.model, keep=math.isfinite(step.loss))
+        return step
+
+    def _run_until_it_fits(
+        self, cells: Sequence[tuple[int, range]], weight: float | None, before: GradientsBefore
+    ) -> Accumulator:
+        """Runs the passes, from the beginning again with smaller ones where memory ran out."""
+        while True:
+            try:
+                return self._run_passes(cells, weight)
+            except _OutOfMemory as error:
+                if self.exchange.has_begun:
+                    raise error.cause from None  # a part of the gradient has been sent
+            finish_update(self.model, keep=False)
+            before.begin_again()
+
+    def _run_passes(self, cells: Sequence[tuple[int, range]], weight: float | None) -> Accumulator:
+        sums = Accumulator(weight, sum(len(copies) for _, copies in cells), self.group)
+        self.drew_noise = False
+        for _ in range(self._dummy_passes(cells)):
+            self._run_dummy(cells, sums)
+        for micro_batch, copies in cells:
+            for pass_ in self._passes(micro_batch, copies):
+                is_last = (micro_batch, pass_.copies.stop) == (cells[-1][0], cells[-1][1].stop)
+                self._run_pass(pass_, sums, is_last=is_last)
+        return sums
+
+    def _passes(self, micro_batch: int, copies: range) -> Iterator[Pass]:
+        """The passes of some copies, each planned when it is asked for: by then the plan may have measured."""
+        first = copies.start
+        while first < copies.stop:
+            pass_ = self.plan.next_pass(micro_batch, first, copies.stop)
+            yield pass_
+            first = pass_.copies.stop
+
+    def _dummy_passes(self, cells: Sequence[tuple[int, range]]) -> int:
+        """How many dummy passes this rank runs, whose outcome counts nowhere.
+
+        One where it has no cell, to know what the loss function reports; with sharded parameters, whose every pass is a
+        conversation, as many as the rank with the most passes has more.
+        """
+        if not self.group.passes_together(self.model):
+            return 0 if not cells or any(copies for _, copies in cells) else 1
+        size = len(self.cells.micro_batches), self.cells.copies
+        dealt = (self.group.cells(*size, rank) for rank in range(self.group.size))
+        return max(map(self._count_passes, dealt)) - self._count_passes(cells)
+
+    def _count_passes(self, cells: Sequence[tuple[int, range]]) -> int:
+        return sum(1 for micro_batch, copies in cells for _ in self._passes(micro_batch, copies))
+
+    def _run_dummy(self, cells: Sequence[tuple[int, range]], sums: Accumulator) -> None:
+        """A pass of this rank's first cell, or of another rank's, whose outcome counts nowhere.
+
+        It comes before the others: what it carries over, the cell's own pass carries over as well.
+        """
+        micro_batch, copies = cells[0]
+        rows, noise = self._rows_and_noise(micro_batch, range(copies.start, copies.start + 1))
+        with discarding_pending(self.model), self.update.running(noise, exchanges=True):
+            nothing = sums.add_dummy(self.loss_fn(self.model, rows))
+            nothing.backward()  # type: ignore[no-untyped-call]
+
+    def _run_pass(self, pass_: Pass, sums: Accumulator, *, is_last: bool) -> None:
+        rows, noise = self._rows_and_noise(pass_.micro_batch, pass_.copies)
+        saved = SavedBytes(self.model) if self.plan.needs_measuring(self.cells.copies) else None
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(self.update.running(noise, exchanges=is_last))
+                if is_last:
+                    stack.enter_context(self.exchange.last_backward())
+                with saved.counting() if saved else nullcontext():
+                    loss = self.loss_fn(self.model, rows)
+                scaled = sums.add(loss, len(pass_.copies))
+                if saved:
+                    self.plan.measured(saved.total, scaled.device)
+                if self.backward is None:
+                    scaled.backward()  # type: ignore[no-untyped-call]
+                else:
+                    self.backward(scaled)
+        except torch.OutOfMemoryError as error:
+            if (is_last and self.update.replicas.synchronised) or not self.plan.shrink(pass_):
+                raise  # other processes have a part of the last pass's gradient, or nothing smaller is left
+            raise _OutOfMemory(error) from error
+        self.drew_noise = self.drew_noise or noise.draws > 0
+
+    def _rows_and_noise(self, micro_batch: int, copies: range) -> tuple[Any, Noise]:
+        """What a pass of some copies sees, and what it draws from."""
+        rows = self.cells.rows(micro_batch, copies)
+        counted = count_rows(rows) if self.update.keys_draws and self.cells.copies > 1 else None
+        return rows, self.update.noise(micro_batch, copies, counted)
+
+
+def checked_group(ranks: Group | None) -> Group:
+    """The processes that share an update: this one alone for None.
+
+    Raises:
+        TypeError: for what isn't a group.
+    """
+    if ranks is not None and not isinstance(ranks, Group):
+        raise TypeError(f"ranks must be a seqba.Ranks (Ranks.of()), not {described(ranks)}")
+    return ALONE if ranks is None else ranks
+
+
+class _OutOfMemory(Exception):
+    """Memory ran out and the plan has a smaller pass to offer."""
+
+    def __init__(self, cause: torch.OutOfMemoryError) -> None:
+        super().__init__()
+        self.cause = cause

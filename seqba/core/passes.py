@@ -1,0 +1,145 @@
+"""One pass of an update: under whose noise a forward and a backward run, and with whom they exchange gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from seqba.core.accumulator import whole_number
+from seqba.core.group import group_of, local_part
+from seqba.core.keying import is_keying, keying
+from seqba.core.noise import Noise, noise_context
+from seqba.core.plan import Plan, PlanLike, parse_plan
+from seqba.core.wrappers import Replicas, check_model, module_names
+
+Key = tuple[int, int, int]
+
+
+class Update:
+    """What the passes of an update have in common: the model, the key, and the processes around it.
+
+    Args:
+        model: any module, wrapped or not.
+        seed: of the run.
+        update: number of the update.
+        micro_batch: number of the update's first micro-batch here.
+        keyed: whether passes key what the model draws by torch's functions.
+        seeded: whether passes seed torch's own generators in any case.
+
+    Raises:
+        TypeError: for an argument of another type.
+        ValueError: as `check_model`.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, seed: int, update: int, micro_batch: int, keyed: bool = False, seeded: bool = False
+    ) -> None:
+        check_model(model)
+        self.model = model
+        self.seed = whole_number("seed", seed)
+        self.update = whole_number("update", update)
+        self.micro_batch = whole_number("micro_batch", micro_batch)
+        self.keyed = keyed
+        self.replicas = Replicas() if group_of(model) is not None else Replicas.of(model)
+        self._seeded = seeded or self.replicas.size > 1
+        self._names = module_names(model)
+
+    @property
+    def keys_draws(self) -> bool:
+        """Whether torch's functions draw keyed noise in the passes."""
+        return self.keyed or is_keying()
+
+    def noise(self, micro_batch: int, copies: range, rows: int | None = None) -> Noise:
+        """The noise of a pass: of some copies of the update's micro-batch at this place, from 0; `rows` of them all."""
+        number = self.replicas.number(self.micro_batch + micro_batch)
+        return Noise(self.seed, self.update, number, copies, self._names, rows)
+
+    @contextmanager
+    def running(self, noise: Noise, *, exchanges: bool) -> Iterator[None]:
+        """Inside, a forward and a backward are one pass of the update.
+
+        Args:
+            noise: of the pass.
+            exchanges: whether a wrapper that takes means over processes does so in this backward: once an update.
+        """
+        keys_draws = self.keys_draws
+        with ExitStack() as stack:
+            stack.enter_context(noise_context(noise))
+            if self._seeded or keys_draws:
+                stack.enter_context(noise.ordinary())
+            if self.keyed:
+                stack.enter_context(keying())
+            if not exchanges:
+                stack.enter_context(self.replicas.without_exchange())
+            yield
+        if keys_draws and noise.drew_ordinary and len(noise.copies) > 1:
+            _tell_of_unkeyed_draws(self.model)
+
+    def warn_of_a_repeated_key(self, stacklevel: int) -> None:
+        """Says so where masks come again after the weights have moved: a forgotten `update=`, which none would notice.
+
+        To be called once an update, after its passes, if they drew noise.
+        """
+        key = (self.seed, self.update, self.micro_batch)
+        sample = _sample_weights(self.model)
+        known = _remembered(self.model)
+        is_repeated = key == known.key and sample != known.sample
+        known.key, known.sample = key, sample
+        if is_repeated:
+            warnings.warn(
+                "the weights have changed, but this update draws the same masks as the one before (seed "
+                f"{self.seed}, update {self.update}, micro-batch {self.micro_batch}): pass update= with the number of "
+                "the update",
+                stacklevel=stacklevel + 1,
+            )
+
+
+def plan_for(model: nn.Module, plan: PlanLike) -> Plan:
+    """`auto` measures each model once, not at every call; where passes go together, ranks can't each measure."""
+    chosen = _remembered(model).plan if plan == "auto" else parse_plan(plan)
+    return parse_plan("looped") if chosen.is_auto and group_of(model) is not None else chosen
+
+
+class _Remembered:
+    """What is kept of a model from one call to the next."""
+
+    def __init__(self) -> None:
+        self.plan = parse_plan("auto")
+        self.key: Key | None = None
+        self.sample = 0.0
+        self.has_been_told = False
+
+
+# By identity: a model may define what it is equal to.
+_models: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def _remembered(model: nn.Module) -> _Remembered:
+    known: _Remembered = _models.setdefault(model, _Remembered())  # type: ignore[no-untyped-call]
+    return known
+
+
+def _tell_of_unkeyed_draws(model: nn.Module) -> None:
+    known = _remembered(model)
+    if not known.has_been_told:
+        known.has_been_told = True
+        warnings.warn(
+            "the model draws noise that can't be keyed, so the stacked plan draws other noise than the looped one: "
+            'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
+            stacklevel=2,
+        )
+
+
+def _sample_weights(model: nn.Module) -> float:
+    """The squares of a few hundred weights of one parameter, added up: tells moved weights from unmoved ones.
+
+    Their plain sum wouldn't: the gradient by the logits' biases adds up to zero.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    flat = local_part(trained[-1]).detach().flatten() if trained else torch.zeros(1)
+    return float(flat[:: max(1, flat.numel() // 256)].abs().double().square().sum())
