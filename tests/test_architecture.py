@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "data": LEAVES,
     "tasks": {"core", "nn", "data", *LEAVES},
     "decoding": {"nn", "data", *LEAVES},
+    "statistics": {"core", *LEAVES},
     "plotting": {"data", *LEAVES},
     "evaluation": {"core", "nn", "models", "data", *LEAVES},  # core: the views of test-time augmentation are keyed
     "training": {
@@ -48,6 +49,7 @@ MAY_IMPORT = {
         "tasks",
         "decoding",
         "evaluation",
+        "statistics",
         *LEAVES,
     },
     "cli": {
@@ -62,6 +64,7 @@ MAY_IMPORT = {
         "decoding",
         "evaluation",
         "plotting",
+        "statistics",
         "training",
         *LEAVES,
     },
@@ -163,7 +166,7 @@ def imports_of(module: str, seen: set[str]) -> set[str]:
 
 @pytest.mark.parametrize(
     "command",
-    ["generate", "interactive", "eval_lm", "eval_image", "average_checkpoints", "score", "preprocess"],
+    ["generate", "interactive", "eval_lm", "eval_image", "average_checkpoints", "score", "preprocess", "measure"],
 )
 def test_commands_but_training_know_nothing_of_it(command: str) -> None:
     found = imports_of(f"seqba.cli.{command}", set())

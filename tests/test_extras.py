@@ -36,7 +36,19 @@ def test_the_library_needs_torch_and_numpy_alone() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "generate", "interactive", "eval_lm", "eval_image", "score", "preprocess", "average_checkpoints", "plot"],
+    [
+        "train",
+        "generate",
+        "interactive",
+        "eval_lm",
+        "eval_image",
+        "score",
+        "preprocess",
+        "average_checkpoints",
+        "plot",
+        "measure",
+        "advise",
+    ],
 )
 def test_every_command_explains_itself_without_any_of_them(command: str) -> None:
     finished = run(command, ["--no-such-flag"], *EXTRA_OF)

@@ -12,9 +12,10 @@ import seqba
 import seqba.core
 import seqba.distributed
 import seqba.nn
+import seqba.statistics
 
 SNAPSHOT = Path(__file__).with_name("public_names.txt")
-PACKAGES = (seqba, seqba.core, seqba.distributed, seqba.nn)
+PACKAGES = (seqba, seqba.core, seqba.distributed, seqba.nn, seqba.statistics)
 
 
 def described(package: ModuleType) -> list[str]:

@@ -9,7 +9,7 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.errors import UserError
 from seqba.options import option, options
-from seqba.plotting.curves import COUNTED, Curve, group_runs, label_of, make_curve, quantities
+from seqba.plotting.curves import COUNTED, Curve, curve_over_copies, group_runs, label_of, make_curve, quantities
 from seqba.plotting.logs import RunLines, read_run
 from seqba.plotting.picture import THEMES, Frame, Series, check_output, colours_of, draw
 
@@ -17,6 +17,9 @@ DESCRIPTION = (
     "Draws curves of training runs: training dashed, validation solid; arms by colour, and the seeds of one arm as "
     "their mean and, around it, a band of one standard deviation. Needs matplotlib: pip install 'seqba[plot]'."
 )
+
+COPIES = "copies"
+"""M as the x axis: a point for each number of copies."""
 
 EVENTS = {"both": ("valid", "train"), "train": ("train",), "valid": ("valid",)}
 
@@ -27,7 +30,8 @@ class PlotOptions:
 
     x: str = option(
         "update",
-        "update, epoch, processed or unique (tokens or images), elapsed_s (of the updates), or any number of the lines",
+        "update, epoch, processed or unique (tokens or images), elapsed_s (of the updates), any number of the lines, "
+        "or copies: the mean of each run's lines against its M, in one curve",
         metavar="NAME",
     )
     y: str = option("nll", "nll, ppl, loss, top1, top5, bleu, or any number of the lines", metavar="NAME")
@@ -71,8 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = read_options(given, PlotOptions)
     check_output(options.output)
     runs = [read_run(path) for path in given.runs]
+    over_copies = options.x == COPIES
     curves = _make_curves(runs, options)
     frame = Frame(
+        x_base=2 if over_copies else 0,
         x_label=label_of(options.x, runs),
         y_label=label_of(options.y, runs),
         title=options.title,
@@ -81,16 +87,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         y_max=options.y_max,
         theme=options.theme,
     )
-    draw(options.output, _make_series(curves, options.theme), frame)
-    print(f"{options.output}: {len(curves)} curves of {len(runs)} runs")
+    draw(options.output, _make_series(curves, options.theme, show_values=over_copies), frame)
+    print(f"{options.output}: {len(curves)} curve{'s' * (len(curves) > 1)} of {len(runs)} run{'s' * (len(runs) > 1)}")
     return 0
 
 
 def _make_curves(runs: Sequence[RunLines], options: PlotOptions) -> list[Curve]:
-    known = [*quantities(runs), *COUNTED, "elapsed_s"]
+    known = [*quantities(runs), *COUNTED, "elapsed_s", COPIES]
     for flag, name in (("--x", options.x), ("--y", options.y)):
-        if name not in known or (flag == "--y" and name in (*COUNTED, "elapsed_s")):
+        if name not in known or (flag == "--y" and name in (*COUNTED, "elapsed_s", COPIES)):
             raise UserError(f"{flag} {name} is in none of the logs; they have {', '.join(quantities(runs))}")
+    if options.x == COPIES:
+        return _curves_over_copies(runs, options)
     curves = []
     for label, members in group_runs(runs, options.by).items():
         made = [
@@ -107,7 +115,16 @@ def _make_curves(runs: Sequence[RunLines], options: PlotOptions) -> list[Curve]:
     return curves
 
 
-def _make_series(curves: Sequence[Curve], theme: str) -> list[Series]:
+def _curves_over_copies(runs: Sequence[RunLines], options: PlotOptions) -> list[Curve]:
+    """One curve for each event that has the quantity."""
+    made = [curve_over_copies(runs, event, options.y, subset=options.subset) for event in EVENTS[options.curves]]
+    found = [curve for curve in made if curve is not None]
+    if not found:
+        raise UserError(f"no run has {options.y} to draw over its copies (--curves {options.curves})")
+    return found
+
+
+def _make_series(curves: Sequence[Curve], theme: str, *, show_values: bool) -> list[Series]:
     """Lines and their legend: an entry for each label, and one each for training and validation."""
     colours = colours_of(list(dict.fromkeys(curve.label for curve in curves)))
     series, told = [], set()
@@ -117,7 +134,8 @@ def _make_series(curves: Sequence[Curve], theme: str) -> list[Series]:
         told.add(curve.label)
         spread = curve.spread if curve.seeds > 1 else None
         dashed = curve.event == "train"
-        series.append(Series(label, curve.x, curve.y, colours[curve.label], spread, dashed))
+        values = [f"{value:.3g}" for value in curve.y] if show_values else ()
+        series.append(Series(label, curve.x, curve.y, colours[curve.label], spread, dashed, values))
     events = {curve.event for curve in curves}
     words = {"valid": "validation", "train": "training"}
     for event in ("valid", "train"):

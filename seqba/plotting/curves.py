@@ -23,6 +23,12 @@ NAMES = {
     "bleu": "BLEU",
     "lr": "learning rate",
     "grad_norm": "norm of the gradient",
+    "grad_norm_sq": "squared norm of the gradient",
+    "signal": "|G|², squared norm of the mean gradient",
+    "variance_between": "variance between examples, of a micro-batch",
+    "variance_noise": "variance of the noise, of a copy of a micro-batch",
+    "variance_total": "variance of a copy of a micro-batch",
+    "copies": "copies (M)",
     "memory_mb": "memory (MB)",
 }
 """Quantity → its label, with its unit."""
@@ -96,6 +102,41 @@ def make_curve(
         x=tuple(statistics.fmean(each[update][0] for each in points) for update in updates),
         y=tuple(map(statistics.fmean, values)),
         spread=tuple(statistics.stdev(each) if len(each) > 1 else 0.0 for each in values),
+    )
+
+
+def curve_over_copies(runs: Sequence[RunLines], event: str, y: str, *, subset: str | None = None) -> Curve | None:
+    """The mean of y over a run's lines, against its number of copies M; None if no run has y.
+
+    Runs of the same M (seeds) come to one point, their mean, with its spread. A run without `run.json` counts as M = 1.
+
+    Args:
+        runs: of the arms baseline and ba, which differ in M alone.
+        event: `train` or `valid`.
+        y: any number of the lines.
+        subset: the split of validation; None for the first.
+
+    Raises:
+        UserError: for a run of another arm, whose updates have other examples.
+    """
+    for run in runs:
+        if run.arm not in (None, "baseline", "ba"):
+            raise UserError(f"{run.name} is of the arm {run.arm}, which differs in more than M: leave it out")
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        values = [value for line in run.of(event, subset) if (value := _number(line, y)) is not None]
+        if values:
+            found.setdefault(run.copies, []).append(statistics.fmean(values))
+    if not found:
+        return None
+    each = [found[copies] for copies in sorted(found)]
+    return Curve(
+        label=label_of(y, runs),
+        event=event,
+        seeds=max(map(len, each)),
+        x=tuple(map(float, sorted(found))),
+        y=tuple(map(statistics.fmean, each)),
+        spread=tuple(statistics.stdev(values) if len(values) > 1 else 0.0 for values in each),
     )
 
 

@@ -42,6 +42,7 @@ def announce(
         f"an update: {_micro_batches(micro_batches)} of at most {size} × {_copies(copies)} (--arm {options.grid.arm}, "
         f"--plan {options.grid.plan})",
         f"{_until(options)}; {_where(options)}",
+        *_measured(options.log.measure_every, is_single=copies == 1 and max(micro_batches) == 1),
     ]
 
 
@@ -67,6 +68,14 @@ def _until(options: TrainingOptions) -> str:
     }
     shown = [f"{noun} {limit:,g}" for noun, limit in limits.items() if limit > 0]
     return f"until {' or '.join(shown)}" if shown else "until it is stopped"
+
+
+def _measured(every: int, *, is_single: bool) -> list[str]:
+    if not every:
+        return []
+    if is_single:
+        return ["an update of this arm is a single pass, which shows no variance: --measure-every measures nothing"]
+    return [f"every {_counted(every, 'update')} the variance of the gradient is measured"]
 
 
 def _where(options: TrainingOptions) -> str:

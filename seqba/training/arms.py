@@ -121,8 +121,8 @@ class BaselineEpochs:
         return updates > 0 and self._ends[self.done(updates)] == updates
 
 
-def check_ranks(ranks: Group, grid: Grid, options: RunOptions) -> None:
-    """Refuses more ranks than an update has cells, in any epoch, and options of several ranks where there is one.
+def check_ranks(ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0) -> None:
+    """Refuses more ranks than an update has cells, in any epoch, and options that the number of processes excludes.
 
     Raises:
         UserError: with the numbers.
@@ -133,6 +133,8 @@ def check_ranks(ranks: Group, grid: Grid, options: RunOptions) -> None:
         if options.shard_params:
             raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
     else:
+        if measure_every:
+            raise UserError("--measure-every needs all cells of an update in one process: leave it out under torchrun")
         try:
             ranks.check(min(grid.micro_batches_per_epoch), grid.copies)
         except ValueError as error:

@@ -13,7 +13,8 @@ ACCURACIES = ("top1", "top5")
 RESERVED_NAMES = frozenset(
     {
         *("event", "subset", "epoch", "update", "unit", "best"),
-        *("loss", "ppl", "bleu", "lr", "grad_norm", "clip_rate"),
+        *("loss", "ppl", "bleu", "lr", "grad_norm", "grad_norm_sq", "clip_rate"),
+        *("signal", "variance_between", "variance_noise", "variance_total"),
         *("unique_tokens", "processed_tokens", "unique_tokens_per_s", "processed_tokens_per_s"),
         *("unique_images", "processed_images", "unique_images_per_s", "processed_images_per_s"),
         *("seconds_per_update", "eta_s", "memory_mb", "skipped"),

@@ -229,6 +229,13 @@ class LogOptions:
         None, "append the JSON lines to this file as well; log.jsonl in --save-dir has them anyway", metavar="FILE"
     )
     no_progress_bar: bool = option(False, "no bar: simple lines on a terminal")
+    measure_every: int = option(
+        0,
+        "every so many updates, log the variance of the gradient: that of the noise (needs 2 copies), that between "
+        "examples (needs 2 micro-batches), from the passes of that update, which are looped; 0 = never (not in "
+        "fairseq)",
+        minimum=0,
+    )
     tensorboard_logdir: str | None = option(
         None, "write TensorBoard events there (needs the tensorboard package)", metavar="DIR"
     )

@@ -162,6 +162,11 @@ def _check_log(config: RunConfig) -> None:
     log = config.training.log
     if log.no_progress_bar and log.log_format == "tqdm":
         raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
+    grid = config.training.grid
+    if log.measure_every and grid.copies == 1 and max(grid.update_freq) == 1:
+        raise UserError(
+            "--measure-every sees no variance in a single pass: give --copies or --update-freq of at least 2"
+        )
 
 
 def _check_batch_norm(config: RunConfig, model: ImageClassifierOptions) -> None:

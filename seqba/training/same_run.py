@@ -40,6 +40,7 @@ WEIGHT_MOVING = {
         "clip_norm",
         "bf16",
     ),
+    "log": ("measure_every",),  # such updates are looped
     **{variant.group: variant.weight_moving for variant in VARIANTS.values()},
     "schedule": (
         "lr_scheduler",

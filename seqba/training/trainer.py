@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
 from seqba.distributed import collective_errors, is_sharded, reshard, whole_tensor
 from seqba.errors import UserError
+from seqba.statistics import CellWatch
 from seqba.tasks import Task
 from seqba.training.agreement import GOING_ON, Status
 from seqba.training.arms import Grid
@@ -44,6 +45,7 @@ class UpdateRules:
         bf16: whether the forward runs under autocast to bfloat16.
         max_skipped_updates: so many non-finite updates in a row end the run.
         decay_updates: after so many updates weights don't decay any more; None for never.
+        measure_every: every so many updates the variance is measured, in looped passes; 0 for never.
     """
 
     copies: int
@@ -53,6 +55,7 @@ class UpdateRules:
     bf16: bool = False
     max_skipped_updates: int = 10
     decay_updates: int | None = None
+    measure_every: int = 0
 
     @classmethod
     def of(cls, options: TrainingOptions, grid: Grid, decay_updates: int | None) -> UpdateRules:
@@ -65,7 +68,12 @@ class UpdateRules:
             bf16=options.optimisation.bf16,
             max_skipped_updates=options.optimisation.max_skipped_updates,
             decay_updates=decay_updates,
+            measure_every=options.log.measure_every,
         )
+
+    def measures(self, update: int, *, cells: int) -> bool:
+        """Whether this update is measured; one of a single cell shows no variance."""
+        return self.measure_every > 0 and update % self.measure_every == 0 and cells > 1
 
 
 class Trainer(Generic[Batch]):
@@ -122,13 +130,14 @@ class Trainer(Generic[Batch]):
         """
         number, own = self.updates + 1, batch.sums(self.task)
         self.model.train()
+        watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * self.rules.copies) else None
         step = grid_gradient(
             self.model,
             batch,
-            self.loss,
+            self.loss if watch is None else watch.watching(self.loss),
             copies=self.rules.copies,
             weight=own.weight,
-            plan=self._plan,
+            plan=self._plan if watch is None else "looped",
             seed=self.rules.seed,
             update=number,
             ranks=self.ranks,
@@ -136,6 +145,7 @@ class Trainer(Generic[Batch]):
             end_update=False,
         )
         unique, processed, *statuses = step.also
+        split = None if watch is None else watch.split()
         grad_norm = self._clip()
         lr = self.schedule(number) * self.task.learning_rate_factor(batch.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
@@ -153,6 +163,7 @@ class Trainer(Generic[Batch]):
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,
             status=Status.agreed(statuses, self.ranks.size),
+            split=split,
         )
         self._count(report)
         return report

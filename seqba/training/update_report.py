@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seqba.statistics import CellSplit
 from seqba.training.agreement import GOING_ON, Status
 from seqba.training.totals import Totals
 
@@ -23,6 +24,7 @@ class UpdateReport:
         clipped: whether it was scaled down.
         skipped: whether the loss or gradient was not finite, so that no step was made.
         status: of all ranks as the update began.
+        split: the variance of the gradient by its cells, where the update was measured.
     """
 
     update: int
@@ -34,6 +36,7 @@ class UpdateReport:
     clipped: bool
     skipped: bool
     status: Status = GOING_ON
+    split: CellSplit | None = None
 
     @property
     def loss(self) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from seqba.cli.command import run
 from seqba.cli.plot import main
+from seqba.plotting.curves import curve_over_copies
+from seqba.plotting.logs import read_run
 from seqba.plotting.picture import ARM_COLOURS, THEMES
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -77,6 +80,32 @@ def test_the_same_logs_give_the_same_bytes(runs: list[str], tmp_path: Path) -> N
     assert "ba-1" in texts(tmp_path / "one.svg")
 
 
+def test_a_quantity_is_drawn_against_the_number_of_copies(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "copies.svg"
+    assert main([*runs, "--x", "copies", "--curves", "train", "-o", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output}: 1 curve of 4 runs\n"
+    written = texts(output)
+    assert {"copies (M)", "1", "4"} <= set(written)
+    mean = 3 - 1 + (1 / 9 + 2 / 9) / 2  # over three lines and two seeds, the same for both M
+    assert written.count(f"{mean:.3g}") == 2
+    curve = curve_over_copies([read_run(path) for path in runs], "train", "nll")
+    assert curve is not None
+    assert (curve.x, curve.seeds) == ((1.0, 4.0), 2)
+    assert curve.spread[0] == pytest.approx(1 / 9 / 2**0.5)
+
+
+def test_only_arms_that_differ_in_copies_are_drawn_against_them(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(runs[0], other)
+    (other / "run.json").write_text(json.dumps({"arm": "fixed-samples", "copies": 1, "seed": 1}), encoding="utf-8")
+    told = complaint([*runs, str(other), "--x", "copies", "-o", str(tmp_path / "copies.svg")], capsys)
+    assert "other is of the arm fixed-samples, which differs in more than M: leave it out" in told
+
+
 @pytest.mark.parametrize("theme", THEMES)
 def test_a_theme_has_its_background(theme: str, runs: list[str], tmp_path: Path) -> None:
     output = tmp_path / "curves.svg"
@@ -113,6 +142,8 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--y", "bleu"], "--y bleu is in none of the logs; they have epoch, nll, ppl, processed_tokens"),
         (["--x", "wishes"], "--x wishes is in none of the logs"),
         (["--y", "processed"], "--y processed is in none of the logs"),
+        (["--y", "copies"], "--y copies is in none of the logs"),
+        (["--x", "copies", "--y", "ppl", "--curves", "train"], "no run has ppl to draw over its copies"),
         (["--subset", "test", "--curves", "valid"], "has no nll to draw over update (--curves valid, --subset test)"),
         (["--y", "ppl", "--curves", "train"], "has no ppl to draw"),
         (["no-such-run"], "no-such-run does not exist"),

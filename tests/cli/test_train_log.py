@@ -38,6 +38,21 @@ def test_every_format_leaves_the_same_lines(reversal: Path, tmp_path: Path, caps
     assert [(line["event"], line["update"]) for line in made[0]] == [("train", 5), ("valid", 6), ("train", 6)]
 
 
+def test_the_variance_is_logged_from_measured_updates_and_a_run_that_goes_on_logs_the_same(
+    reversal: Path, tmp_path: Path
+) -> None:
+    more = ("--copies", "2", "--update-freq", "2", "--measure-every", "2", "--save-interval-updates", "5")
+    for name, updates in (("straight", "10"), ("twice", "5"), ("twice", "10")):
+        assert main(train_arguments(reversal, tmp_path / name, *more, "--max-update", updates)) == 0
+    assert lines(tmp_path / "twice") == lines(tmp_path / "straight")
+    train = [line for line in lines(tmp_path / "straight") if line["event"] == "train"]
+    assert [line["update"] for line in train] == [5, 10]
+    for line in train:
+        assert line["variance_noise"] > 0
+        assert line["variance_total"] == pytest.approx(line["variance_between"] + line["variance_noise"], rel=1e-4)
+        assert line["grad_norm_sq"] >= line["grad_norm"] ** 2
+
+
 def test_nothing_is_kept_without_saving(reversal: Path, tmp_path: Path) -> None:
     assert main(train_arguments(reversal, tmp_path / "run", "--max-update", "1", "--no-save")) == 0
     assert not (tmp_path / "run").exists()

@@ -285,6 +285,14 @@ def test_the_programs_of_the_page_on_own_loops_run(capsys: pytest.CaptureFixture
     assert lines[3] == "seqba.check with 2 copies: fine in every plan"
 
 
+def test_the_program_of_the_page_on_statistics_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks((ROOT / "docs" / "statistics.md").read_text(encoding="utf-8"), "python")
+    exec(code, {})  # noqa: S102
+    ratio, advice = capsys.readouterr().out.splitlines()
+    assert re.match(r"S_w/S_b = \d\.\d+ ± 0\.\d+$", ratio)
+    assert "times the examples" in advice
+
+
 def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 

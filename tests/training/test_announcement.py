@@ -42,6 +42,8 @@ def test_a_run_is_announced_in_words(tmp_path: Any) -> None:
         ({"micro_batches": (2, 3)}, "an update: 2, 3 (by epoch) micro-batches of"),
         ({"no_save": True, "stop_time_hours": 0.5}, "until hour 0.5; nothing is kept (--no-save)"),
         ({}, "until it is stopped; checkpoints"),
+        ({"measure_every": 50, "copies": 2}, "every 50 updates the variance of the gradient is measured"),
+        ({"measure_every": 50}, "an update of this arm is a single pass, which shows no variance: --measure-every"),
     ],
 )
 def test_other_runs_are_told_as_they_are(tmp_path: Any, given: dict[str, Any], told: str) -> None:

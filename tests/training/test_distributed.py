@@ -198,6 +198,12 @@ def test_a_reader_for_all_is_refused_where_there_is_one_process() -> None:
         check_ranks(ALONE, Grid((1,), 4), RunOptions(broadcast_batches=True))
 
 
+def test_measuring_is_refused_where_cells_are_on_several_ranks() -> None:
+    check_ranks(ALONE, Grid((1,), 4), RunOptions(), measure_every=50)
+    with pytest.raises(UserError, match="--measure-every needs all cells of an update in one process"):
+        check_ranks(Ranks(0, 2), Grid((1,), 4), RunOptions(), measure_every=50)
+
+
 @pytest.mark.slow
 def test_a_signal_to_one_rank_stops_all_after_the_same_update(folder: Path) -> None:
     script = Path(__file__).with_name("rank_runs.py")

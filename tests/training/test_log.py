@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from seqba.errors import UserError
+from seqba.statistics import CellSplit
 from seqba.tasks import Unit
 from seqba.training.log import TrainingLog
 from seqba.training.options import LogOptions
@@ -66,6 +67,7 @@ def test_json_lines_have_the_promised_fields(capsys: pytest.CaptureFixture[str])
         "nll": 1.5,  # per token: (10 · 1 + 10 · 2) / 20
         "ppl": pytest.approx(math.exp(1.5), rel=1e-5),
         "grad_norm": 2.0,
+        "grad_norm_sq": 5.0,  # (1 + 9) / 2
         "clip_rate": 0.5,
         "unit": "nats",
         "unique_tokens": 10,
@@ -76,6 +78,21 @@ def test_json_lines_have_the_promised_fields(capsys: pytest.CaptureFixture[str])
         "eta_s": 8.0,
         "skipped": 7,
     }
+
+
+def test_parts_of_the_variance_are_means_over_the_updates_that_were_measured(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log = TrainingLog(LogOptions(log_format="json", log_interval=3), CPU)
+    splits = [CellSplit(1.0, -1.0, 2.0, 1.0), None, CellSplit(None, None, 4.0, None)]
+    for update, split in enumerate(splits, start=1):
+        log.update(report(update, split=split), Progress(), 0, seconds=0.5)
+    log.update(report(4), Progress(), 0, seconds=0.5)
+    log.close()
+    measured, unmeasured = lines(capsys.readouterr().out)
+    names = ("signal", "variance_between", "variance_noise", "variance_total")
+    assert [measured[name] for name in names] == [1.0, -1.0, 3.0, 1.0]
+    assert not set(names) & set(unmeasured)
 
 
 def test_the_last_line_tells_the_epoch_of_its_update(capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,6 +183,7 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
             "leave out --restore-file and --reset-",
         ),
         ("translation", {"log": LogOptions(no_progress_bar=True, log_format="tqdm")}, "exclude each other"),
+        ("translation", {"log": LogOptions(measure_every=50)}, "--measure-every sees no variance in a single pass"),
         ("images", {"optimisation": OptimisationOptions(optimizer="nt_asgd")}, "take sgd"),
         ("images", {"batches": BatchOptions(batch_size=1)}, "^--batch-size 1 leaves batch normalisation one image"),
         (

@@ -41,6 +41,36 @@ def test_weights_decay_until_they_shall_not(kind: type[torch.optim.Optimizer], e
     assert seen == ([0.5] * 4 if end is None else [0.5, 0.5, 0, 0])
 
 
+@pytest.mark.parametrize(("micro_batches", "copies"), [(3, 2), (1, 3), (3, 1), (1, 1)])
+def test_measured_updates_are_the_looped_ones_and_tell_their_variance(micro_batches: int, copies: int) -> None:
+    task = SquaresTask()
+    plain, measured = Line(dropout=0.5), Line(dropout=0.5)
+    looped = make_trainer(task, plain, copies=copies, plan="looped")
+    trainer = make_trainer(task, measured, copies=copies, plan="looped", measure_every=2)
+    reports = []
+    for number in range(4):
+        batches = task.batches[number : number + micro_batches]
+        update(looped, batches)
+        reports.append(update(trainer, batches))
+        assert torch.equal(plain.weight, measured.weight)
+    assert [report.split is None for report in reports] == [True, micro_batches * copies == 1] * 2
+    for report in reports[1::2]:
+        if report.split is not None:
+            known = (report.split.signal, report.split.between, report.split.noise, report.split.total)
+            expected = (micro_batches > 1, micro_batches > 1 < copies, copies > 1, micro_batches > 1)
+            assert tuple(value is not None for value in known) == expected
+
+
+def test_measuring_changes_no_other_plans_gradient_beyond_rounding() -> None:
+    task = SquaresTask()
+    plain, measured = Line(dropout=0.5), Line(dropout=0.5)
+    for model, every in ((plain, 0), (measured, 1)):
+        trainer = make_trainer(task, model, copies=3, plan="stacked", measure_every=every)
+        for number in range(3):
+            update(trainer, task.batches[number : number + 2])
+    torch.testing.assert_close(measured.weight, plain.weight, rtol=1e-5, atol=1e-6)
+
+
 def merged(batches: list[Rows]) -> Rows:
     return Rows(torch.cat([batch.values for batch in batches]), torch.cat([batch.target for batch in batches]))
 

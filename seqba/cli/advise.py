@@ -1,0 +1,293 @@
+"""`seqba-advise`: a measured split of the variance and measured times → how many copies pay, in plain words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.cli.output import check_folder, warn_on_stderr
+from seqba.cli.trained_run import TrainedRun
+from seqba.core import grid_gradient
+from seqba.core.plan import PlanLike
+from seqba.data.files import atomic_text, read_lines
+from seqba.errors import UserError
+from seqba.extras import progress_bar
+from seqba.options import is_given, option, options
+from seqba.runtime.devices import choose_device, to_device
+from seqba.runtime.memory import keep_freed_memory
+from seqba.statistics import Advice, PassCosts, VarianceSplit, advise
+from seqba.tasks import Task
+from seqba.tasks.options import BatchOptions
+from seqba.training.optimizers import build_optimizer
+from seqba.training.options import GridOptions, OptimisationOptions
+
+DESCRIPTION = (
+    "Says how many copies (M) pay, from what seqba-measure --json wrote and the time of an update at several M, which "
+    "it measures on this device, stacked and looped, with the batches that the checkpoint was trained with: what M "
+    "copies are worth in examples, where that ends, and the predicted updates and time to the same loss against M = 1. "
+    "The prediction takes the learning rate to be tuned for each M, and the split to stay as it was measured; what "
+    "copies do for generalisation is in no variance."
+)
+PLANS: tuple[PlanLike, ...] = ("stacked", "looped")
+
+
+@options
+class AdviseOptions:
+    """Numbers of copies to compare, and the updates that are timed."""
+
+    copies: tuple[int, ...] = option((1, 2, 4, 8), "M, numbers of copies to compare", minimum=1, metavar="N[,N]")
+    path: str | None = option(
+        None, "the checkpoint whose updates are timed (default: the one that was measured)", metavar="FILE"
+    )
+    data: str | None = option(None, "its data (default: those of the measurement)", metavar="DATA")
+    max_tokens: int | None = option(None, "tokens of a micro-batch (default: as in training)", minimum=1)
+    batch_size: int | None = option(
+        None, "rows of a micro-batch (default: as in training)", minimum=1, aliases=("max-sentences",)
+    )
+    update_freq: int | None = option(None, "S, micro-batches of an update (default: as in training)", minimum=1)
+    timed_updates: int = option(3, "updates that are timed of each M and plan, after one to warm up", minimum=1)
+    times: str | None = option(
+        None,
+        "take these seconds of an update instead of timing (of another machine, or under torchrun): M:SECONDS, "
+        "separated by commas, M = 1 among them",
+        metavar="M:S[,M:S]",
+    )
+    batch_examples: float | None = option(
+        None, "B, examples of an update (default: of the batches that are timed)", above=0
+    )
+    json: str | None = option(None, "write the advice to this file as well", metavar="FILE")
+    seed: int = option(1, "of the batches and the noise", minimum=0, maximum=2**63 - 1)
+    quiet: bool = option(False, "no progress bar")
+    cpu: bool = option(False, "run on the CPU even where there is a GPU")
+
+    def __post_init__(self) -> None:
+        """Checks what no single option can."""
+        if self.times is None:
+            return
+        if self.batch_examples is None:
+            raise UserError("--times needs --batch-examples: how many examples has an update? No batch is read then")
+        for name in ("path", "data", "max_tokens", "batch_size", "update_freq", "timed_updates"):
+            if is_given(self, name):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} is for timing, which --times does without: leave one of them out")
+
+
+def build_parser() -> Parser:
+    """The command line of seqba-advise."""
+    parser = Parser("seqba-advise", DESCRIPTION)
+    parser.add_argument("measured", metavar="JSON", help="what seqba-measure --json wrote")
+    parser.add_options(AdviseOptions, "what is compared")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Times updates and prints the advice."""
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    namespace = build_parser().parse(arguments)
+    options = read_options(namespace, AdviseOptions)
+    if options.json is not None:
+        check_folder(options.json, "--json")
+    measured = _read(namespace.measured)
+    split = VarianceSplit.from_plain(measured["split"])
+    if options.times is not None:
+        costs, read_s, examples = [_given_costs(options.times)], None, options.batch_examples
+    else:
+        costs, read_s, examples = _timed(measured, split, options)
+    try:
+        advice = advise(
+            split, batch_examples=examples or math.nan, copies=(1, *options.copies), costs=costs, read_s=read_s
+        )
+    except ValueError as error:
+        raise UserError(f"{namespace.measured}: {error}") from None
+    print("\n".join(table(advice)))
+    if options.json is not None:
+        with atomic_text(options.json) as file:
+            json.dump({"measured": namespace.measured, **advice.plain()}, file, indent=2, allow_nan=False)
+            file.write("\n")
+    return 0
+
+
+def table(advice: Advice) -> list[str]:
+    """Printed lines: one for each M, and the sentences."""
+    fewer = advice.noise_scale
+    lines = [
+        f"An update of {advice.batch_examples:.4g} examples; S_w/S_b = {advice.split.ratio.value:.3g}; noise scale "
+        f"(S_b + S_w)/|G|² = " + (f"{fewer:.3g} examples" if math.isfinite(fewer) else "more than could be measured"),
+        "",
+        f"{'':>8}{'worth in':<18}{'updates to':<20}" + "".join(f"{costs.plan:<20}" for costs in advice.costs),
+        f"{'M':>6}  {'examples':<18}{'the same loss':<20}" + f"{'s/update':<10}{'time':<10}" * len(advice.costs),
+    ]
+    for row in advice.rows:
+        low, high = row.updates_range
+        error = "" if math.isnan(row.examples.error) else f" ± {row.examples.error:.2f}"
+        bounds = f" ({low:.2f}–{high:.2f})" if high - low >= 0.005 else ""
+        times = "".join(f"{costs.at(row.copies):<10.3g}{row.time[costs.plan]:<10.2f}" for costs in advice.costs)
+        worth, updates = f"{row.examples.value:.2f}{error}", f"{row.updates:.2f}{bounds}"
+        lines.append(f"{row.copies:>6}  {worth:<18}{updates:<20}{times}".rstrip())
+    lines += ["", "Updates and times are shares of those of M = 1.", ""]
+    return [*lines, *advice.sentences()]
+
+
+def _read(path: str) -> Mapping[str, Any]:
+    """A measurement's JSON.
+
+    Raises:
+        UserError: for a file that seqba-measure didn't write.
+    """
+    wrong = f"{path} is not what seqba-measure --json writes: measure again"
+    try:
+        measured = json.loads("\n".join(read_lines(path, "measurement", "write one with seqba-measure --json")))
+        VarianceSplit.from_plain(measured["split"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(wrong) from None
+    if not isinstance(measured, dict):
+        raise UserError(wrong)
+    return measured
+
+
+def _given_costs(text: str) -> PassCosts:
+    """`1:0.5,4:1.8` → the costs."""
+    try:
+        pairs = [each.split(":") for each in text.split(",")]
+        return PassCosts("given", {int(copies): float(seconds) for copies, seconds in pairs})
+    except ValueError as error:
+        reason = str(error) if "times" in str(error) or "time of" in str(error) else "write it like 1:0.52,4:1.9"
+        raise UserError(f"--times {text}: {reason}") from None
+
+
+def _timed(
+    measured: Mapping[str, Any], split: VarianceSplit, options: AdviseOptions
+) -> tuple[list[PassCosts], float, float]:
+    """Times updates: costs of each plan, seconds of reading, and examples of an update."""
+    device = choose_device(cpu=options.cpu)
+    if device.type == "cpu":
+        keep_freed_memory()
+    path, data = options.path or measured.get("path"), options.data or measured.get("data")
+    if not isinstance(path, str) or not isinstance(data, str):
+        raise UserError("the measurement names no checkpoint and data: give --path and --data, or --times")
+    trained = TrainedRun.load(path, data, device)
+    task = trained.open_task(_batches(trained.batches(), options), seed=options.seed)
+    size = options.update_freq or trained.options(GridOptions, "training", "grid").update_freq[0]
+    timing = _Timing(trained, task, size, device, options)
+    if options.batch_examples is not None:
+        examples = options.batch_examples
+    else:
+        examples = timing.weight / len(timing.updates) / split.mean_weight
+    return timing.costs(), timing.read_s, examples
+
+
+def _batches(trained: BatchOptions, options: AdviseOptions) -> BatchOptions:
+    if options.max_tokens is None and options.batch_size is None:
+        return trained
+    return dataclasses.replace(trained, max_tokens=options.max_tokens, batch_size=options.batch_size)
+
+
+class _Timing:
+    """Updates of a training run, timed at several numbers of copies; the weights stay what they are.
+
+    Attributes:
+        updates: micro-batches of each update, on the CPU.
+        weight: of all of them.
+        read_s: seconds of reading the micro-batches of one update.
+    """
+
+    def __init__(
+        self, trained: TrainedRun, task: Task[Any], size: int, device: torch.device, options: AdviseOptions
+    ) -> None:
+        self.model = trained.model.train()
+        self.task = task
+        self.device = device
+        self.options = options
+        optimisation = trained.options(OptimisationOptions, "training", "optimisation")
+        self.bf16 = optimisation.bf16
+        self.optimizer = build_optimizer(self.model.parameters(), optimisation)  # at learning rate 0
+        batches = task.epoch(1, size)
+        if len(batches) < size:
+            raise UserError(f"{trained.data} has {len(batches)} micro-batches, not the {size} of an update")
+        count = min(options.timed_updates, len(batches) // size)
+        started = time.perf_counter()
+        self.updates = [[batches[number * size + place] for place in range(size)] for number in range(count)]
+        self.read_s = (time.perf_counter() - started) / count
+        self.weight = sum(task.weight(batch) for update in self.updates for batch in update)
+
+    def costs(self) -> list[PassCosts]:
+        """Times of every plan, taken in turns, there and back: a machine that grows slower does so for all alike.
+
+        One copy is the same under every plan. A number of copies that memory is too small for is left out, and named.
+        """
+        several = sorted({copies for copies in self.options.copies if copies > 1})
+        cases = [(PLANS[0], 1), *((plan, copies) for plan in PLANS for copies in several)]
+        taken: dict[tuple[PlanLike, int], list[float]] = {case: [] for case in cases}
+        with progress_bar()(
+            total=len(cases) * (len(self.updates) + 1),
+            desc="Time updates",
+            unit="update",
+            leave=False,
+            disable=self.options.quiet or None,
+        ) as bar:
+            for number, batches in enumerate([self.updates[0], *self.updates]):
+                for case in cases[:: -1 if number % 2 else 1]:
+                    if case in taken:
+                        try:
+                            taken[case].append(self._seconds(batches, *case, number))
+                        except torch.OutOfMemoryError:
+                            del taken[case]
+                            warn_on_stderr(f"M = {case[1]} {case[0]} doesn't fit into memory: it is left out")
+                    bar.update()
+        seconds = {case: statistics.median(each[1:]) for case, each in taken.items()}
+        if cases[0] not in seconds:
+            raise UserError("not even one copy of a micro-batch fits into memory: give --max-tokens or --batch-size")
+        return [
+            PassCosts(
+                str(plan),
+                {copies: value for (other, copies), value in seconds.items() if copies == 1 or other == plan},
+            )
+            for plan in PLANS
+        ]
+
+    def _seconds(self, batches: Sequence[Any], plan: PlanLike, copies: int, number: int) -> float:
+        started = time.perf_counter()
+        self._update(batches, plan, copies, number)
+        return time.perf_counter() - started
+
+    def _update(self, batches: Sequence[Any], plan: PlanLike, copies: int, number: int) -> None:
+        """An update as in training, from the batches on the CPU to the optimizer's step, at learning rate 0."""
+        step = grid_gradient(
+            self.model,
+            [to_device(batch, self.device) for batch in batches],
+            self._loss,
+            copies=copies,
+            weight=copies * sum(self.task.weight(batch) for batch in batches),
+            plan=plan,
+            seed=self.options.seed,
+            update=number,
+        )
+        if not math.isfinite(step.loss):
+            raise UserError("the loss is not finite, as the weights aren't: take an earlier checkpoint")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        if self.task.carried is not None:
+            self.task.carried.discard()
+
+    def _loss(self, model: nn.Module, batch: Any) -> Any:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.task.loss(model, batch)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(run(main))

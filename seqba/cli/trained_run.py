@@ -1,0 +1,123 @@
+"""Runs opened again from a checkpoint and the data: the model, and the task in batches of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from seqba.checkpoints.model import LoadedModel, build_model, load_model
+from seqba.errors import UserError
+from seqba.models.families import ARCHITECTURES, family_of
+from seqba.options import options_from
+from seqba.tasks import Task
+from seqba.tasks.image_classification import ImageOptions
+from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.registry import VARIANTS
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """Checkpoint of a run, with the data that it is measured on.
+
+    Attributes:
+        path: the checkpoint.
+        data: a data-bin or a folder of pictures.
+        loaded: its model and what it says of itself.
+    """
+
+    path: str
+    data: str
+    loaded: LoadedModel
+
+    @classmethod
+    def load(cls, path: str, data: str, device: torch.device) -> TrainedRun:
+        """Reads a checkpoint.
+
+        Raises:
+            UserError: for a file that is no checkpoint, or data that aren't there.
+        """
+        loaded = load_model(path, device)
+        if not all(Path(folder).is_dir() for folder in data.split(":")):
+            raise UserError(
+                f"there is no folder {data}: give the data-bin, or the pictures, that {path} was trained on"
+            )
+        return cls(path, data, loaded)
+
+    @property
+    def model(self) -> nn.Module:
+        """Model with the checkpoint's weights, in evaluation mode."""
+        return self.loaded.model
+
+    @property
+    def task_name(self) -> str:
+        """Name of the task."""
+        return str(self._cfg("task", "name"))
+
+    def fresh_model(self, seed: int, device: torch.device) -> nn.Module:
+        """Model of the same architecture with new weights, as before its first update."""
+        torch.manual_seed(seed)
+        return build_model(self.loaded.cfg["model"], self.loaded.task_state).to(device)
+
+    def batches(self) -> BatchOptions:
+        """Batch options that it was trained with."""
+        return self.options(BatchOptions, "task", "batches")
+
+    def options(self, kind: type[Options], *names: str) -> Options:
+        """Options under these names of the checkpoint's cfg.
+
+        Raises:
+            UserError: where there are none, or those of another version.
+        """
+        try:
+            return options_from(kind, self._cfg(*names))
+        except (TypeError, AttributeError) as error:
+            raise UserError(f"checkpoint {self.path} doesn't say how it was trained: {error}") from None
+
+    def open_task(self, batches: BatchOptions, *, seed: int, cutout: int | None = None) -> Task[Any]:
+        """Opens the task on the data.
+
+        Args:
+            batches: how its examples are grouped.
+            seed: of their order.
+            cutout: for images, the side of the square that is blanked instead of the one in training.
+
+        Raises:
+            UserError: for data that aren't there or aren't what the model was trained for.
+        """
+        criterion = self.options(CriterionOptions, "task", "criterion")
+        task = self._open(batches, criterion, seed, cutout)
+        state = task.state()
+        if any(state.get(name) != value for name, value in self.loaded.task_state.items()):
+            raise UserError(
+                f"checkpoint {self.path} was trained with other dictionaries, languages or classes than those of "
+                f"{self.data}: give the data that it was trained on"
+            )
+        return task
+
+    def _open(self, batches: BatchOptions, criterion: CriterionOptions, seed: int, cutout: int | None) -> Task[Any]:
+        arch = str(self._cfg("model", "arch"))
+        variant = VARIANTS.get((self.task_name, ARCHITECTURES[arch]))
+        if variant is None:
+            raise UserError(f"checkpoint {self.path} is damaged: there is no {self.task_name} with {arch}")
+        chosen = self.options(variant.options, "task", variant.group)
+        if isinstance(chosen, ImageOptions):
+            chosen = replace(chosen, num_workers=0, cutout=chosen.cutout if cutout is None else cutout)
+        elif cutout is not None:
+            raise UserError(f"--cutout is for pictures; {self.path} is of a {self.task_name} run")
+        config = family_of(arch).read(self._cfg("model", "options"))
+        return variant.open(self.data, chosen, batches, criterion, seed, config)
+
+    def _cfg(self, *names: str) -> Any:
+        found: Any = self.loaded.cfg
+        for name in names:
+            if not isinstance(found, Mapping) or name not in found:
+                raise UserError(f"checkpoint {self.path} doesn't say how it was trained: there is no {'.'.join(names)}")
+            found = found[name]
+        return found
