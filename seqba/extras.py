@@ -13,6 +13,8 @@ EXTRA_OF = {
     "tqdm": "text",
     "PIL": "vision",
     "matplotlib": "plot",
+    "safetensors": "export",
+    "safetensors.torch": "export",
     "tensorboard": "tensorboard",
     "torch.utils.tensorboard": "tensorboard",
 }

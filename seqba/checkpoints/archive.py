@@ -1,38 +1,33 @@
-"""Check of a file before torch reads it: the archive of a checkpoint, whole and undamaged, or something else.
+"""Checkpoint files as torch writes them: the archive of today and the file of before version 1.6.
 
-torch's reader trusts what it reads: it skips the check sums of the archive, and believes a pickle about how many
-numbers a record holds. Everything that isn't a checkpoint, or no longer one, is found out here.
+torch's readers trust what they read: they skip the check sums of the archive, and believe a pickle about how many
+numbers a record holds. Here everything that isn't a checkpoint, or no longer one, is found out while it is read.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import pickle
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
+import torch
+from torch import Tensor
+
+from seqba.checkpoints.plain_pickle import PlainUnpickler
 from seqba.data.files import open_file
 from seqba.errors import UserError
 
 MAGIC = b"PK\x03\x04"
+OLDER_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The pickle of a number with which torch's format before version 1.6 begins."""
+
 CHUNK = 1 << 24
 LARGEST_PICKLE = 1 << 28
 """Bytes of the pickle that describes the tensors; a real one has some kilobytes."""
 
-ELEMENT_BYTES = {
-    **dict.fromkeys(("UntypedStorage", "ByteStorage", "CharStorage", "BoolStorage"), 1),
-    **dict.fromkeys(("HalfStorage", "BFloat16Storage", "ShortStorage"), 2),
-    **dict.fromkeys(("FloatStorage", "IntStorage"), 4),
-    **dict.fromkeys(("DoubleStorage", "LongStorage", "ComplexFloatStorage"), 8),
-    "ComplexDoubleStorage": 16,
-}
-"""Bytes of an element, by the names that torch has for storages in a pickle."""
-
 OTHER_KINDS = (
-    (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a file of torch's format before version 1.6"),
     (b"\x80", "a plain pickle, which could run code"),
     (b"\x89PNG", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
@@ -42,27 +37,25 @@ OTHER_KINDS = (
 )
 
 
-def open_archive(path: str | Path) -> BinaryIO:
-    """Opens a checkpoint's file, proven to be one that torch can read safely, at its beginning.
+def read_archive(path: str | Path) -> tuple[Any, list[str]]:
+    """Reads what `torch.save` wrote into CPU memory; nothing in the file is run.
+
+    Returns:
+        The object, in which whatever is neither tensor nor plain value is a `Foreign`, and the origins of those.
 
     Raises:
         UserError: for any other file, telling what it is, and for a damaged one.
     """
     _check_is_file(path)
-    file = open_file(path, "checkpoint")
-    try:
-        _check_magic(file, path)
+    with open_file(path, "checkpoint") as file:
+        older = _is_of_older_format(file, path)
+        file.seek(0)
         try:
-            _check_records(file)
+            return _read_older(file) if older else _read_records(file)
         except UserError:
             raise
-        except Exception:  # zipfile and pickle raise whatever the bytes lead them to
+        except Exception:  # zipfile, pickle and torch raise whatever the bytes lead them to
             raise UserError(unreadable(path)) from None
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
 def unreadable(path: str | Path) -> str:
@@ -80,10 +73,10 @@ def _check_is_file(path: str | Path) -> None:
         raise UserError(f"checkpoint {path} is a pipe or a device, not a file: copy it into a file first")
 
 
-def _check_magic(file: BinaryIO, path: str | Path) -> None:
+def _is_of_older_format(file: BinaryIO, path: str | Path) -> bool:
     head = file.read(512)
-    if head.startswith(MAGIC):
-        return
+    if head.startswith((MAGIC, OLDER_MAGIC)):
+        return head.startswith(OLDER_MAGIC)
     if not head:
         raise UserError(f"checkpoint {path} is empty; restore it from a copy, or delete it to start anew")
     kind = next((kind for magic, kind in OTHER_KINDS if head.startswith(magic)), None)
@@ -104,7 +97,7 @@ def _is_text(head: bytes) -> bool:
     return all(letter.isprintable() or letter.isspace() for letter in text)
 
 
-def _check_records(file: BinaryIO) -> None:
+def _read_records(file: BinaryIO) -> tuple[Any, list[str]]:
     """Reads the whole archive once, and compares what it says of itself with what is in it.
 
     Raises:
@@ -116,60 +109,70 @@ def _check_records(file: BinaryIO) -> None:
             if record.compress_type != zipfile.ZIP_STORED or record.filename in records:
                 raise ValueError("a record is compressed, or there twice")
             records[record.filename] = record.file_size
-            with archive.open(record) as content:
-                while content.read(CHUNK):  # zipfile compares the check sum at the end
-                    pass
         (pickled,) = (name for name in records if name.endswith("data.pkl"))
         if records[pickled] > LARGEST_PICKLE:
             raise ValueError("the description of the tensors is too long")
         folder = pickled.removesuffix("data.pkl")
-        if records.get(f"{folder}byteorder", 6) and archive.read(f"{folder}byteorder") not in (b"little", b"big"):
+        if records.get(f"{folder}byteorder", 6) and archive.read(f"{folder}byteorder") != b"little":
             raise ValueError("the order of bytes is unknown")
+        storages: dict[str, Tensor] = {}
+
+        def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
+            name = f"{folder}data/{key}"
+            if records[name] != count * dtype.itemsize:
+                raise ValueError("a storage is not as long as its record")
+            if name not in storages:
+                with archive.open(name) as content:
+                    storages[name] = _read_bytes(content, records[name])
+                    content.read(1)  # zipfile compares the check sum at the end
+            return storages[name].view(dtype)
+
         with archive.open(pickled) as description:
-            _Description(description, folder, records).load()
+            unpickler = PlainUnpickler(description, storage)
+            state = unpickler.load()
+        for name in records.keys() - storages.keys():
+            with archive.open(name) as content:
+                while content.read(CHUNK):
+                    pass
+    return state, unpickler.foreign
 
 
-class _Anything(dict[Any, Any]):
-    """Stand-in for any object of a pickle: accepts every call and does nothing."""
+def _read_older(file: BinaryIO) -> tuple[Any, list[str]]:
+    """Reads torch's format before version 1.6: pickles one after the other, then the numbers.
 
-    def __init__(self, *_: object) -> None:
-        super().__init__()
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        """Hash of the object itself, so that it may be a key."""
-        return id(self)
-
-    def __setstate__(self, state: object) -> None:
-        """Ignores the state."""
-
-
-class _Description(pickle._Unpickler):
-    """Unpickler that makes nothing, but compares tensors with the records that hold their numbers.
-
-    Python's own unpickler rather than the one in C, which sets aside as much memory as a damaged file tells it to.
+    Raises:
+        ValueError: for parts that don't fit each other; anything for bytes that are no pickle.
     """
+    size = os.fstat(file.fileno()).st_size
+    storages: dict[str, Tensor] = {}
 
-    def __init__(self, file: Any, folder: str, records: dict[str, int]) -> None:
-        super().__init__(file)
-        self._folder = folder
-        self._records = records
+    def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
+        if key not in storages:
+            if sum(map(len, storages.values())) + count * dtype.itemsize > size:
+                raise ValueError("the tensors are larger than the file")
+            storages[key] = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
+        if len(storages[key]) != count * dtype.itemsize:
+            raise ValueError("a storage is described in two ways")
+        return storages[key].view(dtype)
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Stand-in for every class; torch itself refuses what isn't plain."""
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _check_tensor
-        return name if module == "torch" and name in ELEMENT_BYTES else _Anything
+    _, version, system = (PlainUnpickler(file, storage).load() for _ in range(3))
+    if version != 1001 or not system["little_endian"]:
+        raise ValueError("the version or the order of bytes is unknown")
+    unpickler = PlainUnpickler(file, storage)
+    state = unpickler.load()
+    keys = PlainUnpickler(file, storage).load()
+    if sorted(keys) != sorted(storages):
+        raise ValueError("a storage has no numbers")
+    for key in keys:
+        elements = int.from_bytes(file.read(8), "little")
+        if elements and len(storages[key]) % elements:
+            raise ValueError("a storage is of another length")
+        storages[key].copy_(_read_bytes(file, len(storages[key])))
+    return state, unpickler.foreign
 
-    def persistent_load(self, pid: Any) -> Any:
-        """The number of elements of a storage, if its record has as many."""
-        _, kind, key, _, count = pid
-        if type(count) is not int or self._records[f"{self._folder}data/{key}"] != count * ELEMENT_BYTES[kind]:
-            raise ValueError("a storage is not as long as its record")
-        return count
 
-
-def _check_tensor(count: int, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> _Anything:
-    """Refuses a tensor of more elements than its storage has, as no model's is."""
-    if not 0 <= offset <= count or math.prod(size) > count or min((*size, *stride, 0)) < 0:
-        raise ValueError("a tensor is larger than its storage")
-    return _Anything()
+def _read_bytes(file: IO[bytes], size: int) -> Tensor:
+    numbers = torch.empty(size, dtype=torch.uint8)
+    if size and cast(BinaryIO, file).readinto(numbers.numpy()) != size:  # type: ignore[attr-defined]
+        raise ValueError("the file ends too early")
+    return numbers

@@ -9,9 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-import pickle
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -19,7 +17,8 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 from torch import Tensor
 
-from seqba.checkpoints.archive import open_archive, unreadable
+from seqba.checkpoints.archive import read_archive
+from seqba.checkpoints.fairseq import convert_fairseq, is_fairseq
 from seqba.data.files import atomic_write
 from seqba.errors import UserError
 from seqba.models.config import DecoderConfig
@@ -65,22 +64,19 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint into CPU memory and checks that it is one of seqba's.
+    """Reads a checkpoint into CPU memory and checks that it is one of seqba's, or of fairseq's, which is converted.
 
     Raises:
         UserError: for a file that is missing, truncated, of another program, or lacks a part.
     """
-    with open_archive(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a pickle that torch doubts: the checks below say what is wrong with it
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            raise UserError(
-                f"checkpoint {path} holds more than tensors and plain values, so it is not of seqba-train (fairseq's "
-                "checkpoints hold program objects and are not read), or it is damaged"
-            ) from None
-        except Exception:  # torch's unpickler raises whatever a damaged pickle leads it to
-            raise UserError(unreadable(path)) from None
+    state, foreign = read_archive(path)
+    if is_fairseq(state):
+        state = convert_fairseq(state, path)
+    elif foreign:
+        raise UserError(
+            f"checkpoint {path} holds more than tensors and plain values ({foreign[0]}), so it is neither of "
+            "seqba-train nor of fairseq, or it is damaged"
+        )
     if not isinstance(state, dict):
         raise UserError(f"checkpoint {path} holds a {type(state).__name__}, not a run of seqba-train")
     for key, kind in REQUIRED.items():

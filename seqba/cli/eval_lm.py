@@ -168,7 +168,8 @@ def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalLMOptions) -
     if not Path(folder).is_dir():
         raise UserError(f"there is no data-bin {folder}: give the folder that the model was trained on")
     dictionary = open_dictionary(folder)
-    if loaded.task_state.get("dictionary_sha256") != dictionary_digest(dictionary):
+    size, digest = loaded.task_state["vocabulary"], loaded.task_state.get("dictionary_sha256", "")
+    if size != len(dictionary) or digest not in (None, dictionary_digest(dictionary)):  # None: fairseq doesn't say
         raise UserError(
             f"checkpoint {options.path} was trained with another dictionary than that of {folder}: give the data-bin "
             "it was trained on, or preprocess the text with --srcdict from there"

@@ -33,7 +33,6 @@ _PIECES = (
 )
 _LOGS = "logs are JSON lines (--log-file) or TensorBoard events (--tensorboard-logdir)"
 _AVERAGES = "average checkpoints afterwards with seqba-average-checkpoints"
-_SINUSOIDS = "positions are sinusoids"
 _ADAPTIVE_INPUT = "the vocabulary is small enough for one table; leave it out"
 _ADAPTIVE_LOSS = "the loss is exact and never holds all logits; leave it out"
 _CHARACTERS = "embeddings are of whole tokens; leave it out"
@@ -94,11 +93,8 @@ UNSUPPORTED = {
     "--skip-remainder-batch": "the last update of an epoch takes what is left",
     # The model.
     **hints(_LAYERDROP, "encoder-layerdrop decoder-layerdrop encoder-layers-to-keep decoder-layers-to-keep"),
-    **hints(_SINUSOIDS, "encoder-learned-pos decoder-learned-pos"),
     "--no-token-positional-embeddings": "positions are always added",
-    "--layernorm-embedding": "embeddings have no layer norm; pre-norm layers are --encoder-normalize-before",
     **hints(_NORMS, "no-decoder-final-norm decoder-final-norm"),
-    "--no-scale-embedding": "embeddings are always scaled by sqrt(width), as in the paper",
     **hints(_ADAPTIVE_INPUT, "adaptive-input adaptive-input-factor adaptive-input-cutoff tie-adaptive-weights"),
     **hints(_ADAPTIVE_INPUT, "tie-adaptive-proj no-tie-adaptive-proj"),
     **hints(_ADAPTIVE_LOSS, "adaptive-softmax-cutoff adaptive-softmax-dropout adaptive-softmax-factor"),

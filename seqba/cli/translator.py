@@ -16,6 +16,7 @@ from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.arguments import Parser, plain_type, read_options
 from seqba.cli.fairseq_options import INFERENCE, LOADING, SCORERS, SUBWORD_TOOLS, hints
 from seqba.data.dictionary import Dictionary, dictionary_digest
+from seqba.data.pairs import choose_languages
 from seqba.data.subwords import load_subwords
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
@@ -157,10 +158,10 @@ def read_translator(namespace: argparse.Namespace) -> tuple[Translator, SearchOp
     loaded = [load_model(path, device, overrides=overrides, task="translation") for path in paths]
     for path, model in zip(paths, loaded, strict=True):
         _check_is_translation(path, model.task_state)
-    languages = _languages(options, loaded[0].task_state)
     folder = Path(namespace.data)
     if not folder.is_dir():
         raise UserError(f"there is no data-bin {namespace.data}: give the folder that the model was trained on")
+    languages = _languages(options, loaded[0].task_state, folder)
     dictionaries = [_load_dictionary(folder, language) for language in languages]
     for path, model in zip(paths, loaded, strict=True):
         _check_belongs(path, model.task_state, languages, dictionaries, folder)
@@ -214,19 +215,22 @@ def _read_overrides(text: str) -> Mapping[str, Any]:
 
 def _check_is_translation(path: str, task_state: Mapping[str, Any]) -> None:
     for key in ("source_lang", "target_lang", "source_dictionary_sha256", "target_dictionary_sha256"):
-        if not isinstance(task_state.get(key), str):
+        if not isinstance(task_state.get(key, 0), str | None):  # None in one of fairseq, which doesn't say
             raise UserError(f"checkpoint {path} is not of a translation run: its task_state has no {key!r}")
 
 
-def _languages(options: TranslatorOptions, task_state: Mapping[str, Any]) -> tuple[str, str]:
-    own = (str(task_state["source_lang"]), str(task_state["target_lang"]))
-    asked = (options.source_lang or own[0], options.target_lang or own[1])
-    if asked != own:
+def _languages(options: TranslatorOptions, task_state: Mapping[str, Any], folder: Path) -> tuple[str, str]:
+    """What was asked for, if it is what the model does; a checkpoint that doesn't say leaves it to the data-bin."""
+    own = (task_state["source_lang"], task_state["target_lang"])
+    if own == (None, None):
+        return choose_languages(folder, options.source_lang, options.target_lang)
+    source, target = options.source_lang or own[0], options.target_lang or own[1]
+    if own != (source, target):
         raise UserError(
-            f"the model of {options.path} translates {own[0]} to {own[1]}, not {asked[0]} to {asked[1]}: "
+            f"the model of {options.path} translates {own[0]} to {own[1]}, not {source} to {target}: "
             "leave out --source-lang and --target-lang, or take another checkpoint"
         )
-    return own
+    return source, target
 
 
 def _check_belongs(
@@ -238,14 +242,14 @@ def _check_belongs(
 ) -> None:
     """Refuses other dictionaries, which would give the model's ids another meaning."""
     theirs = (task_state["source_lang"], task_state["target_lang"])
-    if theirs != languages:
+    if theirs not in (languages, (None, None)):
         raise UserError(
             f"the model of {path} translates {theirs[0]} to {theirs[1]}, the first one {languages[0]} to "
             f"{languages[1]}: models that vote must do the same"
         )
-    digests = (task_state["source_dictionary_sha256"], task_state["target_dictionary_sha256"])
-    for language, digest, dictionary in zip(languages, digests, dictionaries, strict=True):
-        if digest != dictionary_digest(dictionary):
+    for side, language, dictionary in zip(("source", "target"), languages, dictionaries, strict=True):
+        size, digest = task_state[f"{side}_vocabulary"], task_state[f"{side}_dictionary_sha256"]
+        if size != len(dictionary) or digest not in (None, dictionary_digest(dictionary)):
             raise UserError(
                 f"checkpoint {path} was trained with another dictionary than {folder / f'dict.{language}.txt'}: "
                 "give the data-bin it was trained on, or preprocess the text with --srcdict and --tgtdict from there"

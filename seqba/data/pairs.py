@@ -190,6 +190,20 @@ def find_languages(data_dir: str | Path) -> tuple[str, str]:
     return source, target
 
 
+def choose_languages(folder: Path, source: str | None, target: str | None) -> tuple[str, str]:
+    """The (source, target) languages that were asked for; what is None is the data folder's.
+
+    Raises:
+        UserError: as `find_languages`, where one of them is None.
+    """
+    if source and target:
+        return source, target
+    first, second = find_languages(folder)
+    if source == second or target == first:
+        first, second = second, first
+    return source or first, target or second
+
+
 def _open_part(
     folder: Path,
     split: str,

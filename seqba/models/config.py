@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from seqba.models.classifier import Fan
+from seqba.models.embedding import EmbeddingSizes
 from seqba.models.layers import Activation, LayerSizes
 
 
@@ -26,6 +27,9 @@ class DecoderConfig:
         share_decoder_input_output_embed: the target's embedding and the output share one matrix.
         max_target_positions: longest row, in tokens.
         first_position: the number of a row's first position.
+        decoder_learned_pos: learned positions; sinusoids otherwise.
+        no_scale_embedding: token embeddings aren't multiplied by √D, the encoder's neither.
+        layernorm_embedding: normalise the embedded tokens, the encoder's too.
     """
 
     decoder_layers: int = 6
@@ -40,6 +44,22 @@ class DecoderConfig:
     share_decoder_input_output_embed: bool = False
     max_target_positions: int = 1024
     first_position: int = 2
+    decoder_learned_pos: bool = False
+    no_scale_embedding: bool = False
+    layernorm_embedding: bool = False
+
+    @property
+    def decoder_embedding(self) -> EmbeddingSizes:
+        """Sizes of the decoder's embedding."""
+        return EmbeddingSizes(
+            embed_dim=self.decoder_embed_dim,
+            max_positions=self.max_target_positions,
+            first_position=self.first_position,
+            learned_positions=self.decoder_learned_pos,
+            scaled=not self.no_scale_embedding,
+            normalised=self.layernorm_embedding,
+            dropout=self.dropout,
+        )
 
     @property
     def decoder(self) -> LayerSizes:
@@ -68,6 +88,7 @@ class TransformerConfig(DecoderConfig):
         encoder_normalize_before: pre-norm encoder.
         share_all_embeddings: source, target and output share one matrix (a joined dictionary).
         max_source_positions: longest source, in tokens.
+        encoder_learned_pos: learned positions of the source.
 
     Source: Vaswani et al. 2017, table 3; positions as fairseq counts them.
     """
@@ -79,6 +100,17 @@ class TransformerConfig(DecoderConfig):
     encoder_normalize_before: bool = False
     share_all_embeddings: bool = False
     max_source_positions: int = 1024
+    encoder_learned_pos: bool = False
+
+    @property
+    def encoder_embedding(self) -> EmbeddingSizes:
+        """Sizes of the encoder's embedding."""
+        return replace(
+            self.decoder_embedding,
+            embed_dim=self.encoder_embed_dim,
+            max_positions=self.max_source_positions,
+            learned_positions=self.encoder_learned_pos,
+        )
 
     @property
     def encoder(self) -> LayerSizes:

@@ -36,6 +36,9 @@ class DecoderOptions:
         minimum=0,
         maximum=1 << 20,
     )
+    decoder_learned_pos: bool = option(False, "learn the decoder's positions; sinusoids otherwise")
+    no_scale_embedding: bool = option(False, "don't multiply embeddings by the square root of their width")
+    layernorm_embedding: bool = option(False, "normalise embeddings, before their dropout")
 
 
 @options
@@ -53,6 +56,7 @@ class TransformerOptions(DecoderOptions):
     max_source_positions: int | None = option(
         None, "longest source in tokens; default 1024", minimum=1, maximum=1 << 20
     )
+    encoder_learned_pos: bool = option(False, "learn the encoder's positions; sinusoids otherwise")
 
 
 @options

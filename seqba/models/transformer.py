@@ -2,64 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from seqba.models.config import TransformerConfig
+from seqba.models.embedding import Embedding
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
 from seqba.models.layers import DecoderLayer, ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import Packing
-from seqba.nn import Dropout
-
-
-class Embedding(nn.Module):
-    """Token embedding · √D + sinusoidal position, then dropout.
-
-        P[t, i] = sin(t / 10000^(i/(D/2−1))) for i < D/2, and the cosines after them
-
-    Token n of a row, from 0, stands at t = `first_position` + n.
-
-    Args:
-        vocabulary: V.
-        embed_dim: D.
-        pad: id of padding; its embedding is zero and stays so.
-        max_positions: longest row.
-        first_position: t of a row's first token.
-        dropout: on the sum.
-
-    Source: Vaswani et al. 2017, sections 3.4 and 3.5, halves laid out as in tensor2tensor and fairseq.
-    """
-
-    positions: Tensor
-
-    def __init__(
-        self, vocabulary: int, embed_dim: int, *, pad: int, max_positions: int, first_position: int, dropout: float
-    ) -> None:
-        super().__init__()
-        self.tokens = nn.Embedding(vocabulary, embed_dim, padding_idx=pad)
-        nn.init.normal_(self.tokens.weight, std=embed_dim**-0.5)
-        with torch.no_grad():
-            self.tokens.weight[pad].zero_()
-        self.dropout = Dropout(dropout)
-        self.scale = math.sqrt(embed_dim)
-        self.register_buffer("positions", sinusoids(max_positions, embed_dim, first_position), persistent=False)
-
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Tokens (N,) int64, their places in their rows (N,) int64, from 0 → (N, D)."""
-        embedded: Tensor = self.dropout(self.tokens(tokens) * self.scale + self.positions[positions])
-        return embedded
-
-
-def sinusoids(length: int, embed_dim: int, first: int) -> Tensor:
-    """The table of positions t = first, first + 1, …: (length, D) float32; see `Embedding` for the formula."""
-    half = embed_dim // 2
-    rates = torch.exp(torch.arange(half) * -(math.log(10000.0) / max(half - 1, 1)))
-    angles = torch.arange(first, first + length).unsqueeze(1) * rates
-    table = torch.cat([angles.sin(), angles.cos()], dim=1)
-    return nn.functional.pad(table, (0, embed_dim - 2 * half))
 
 
 class Transformer(nn.Module):
@@ -83,22 +35,8 @@ class Transformer(nn.Module):
         self.pad = pad
         self.max_source_positions = config.max_source_positions
         self.max_target_positions = config.max_target_positions
-        self.source_embedding = Embedding(
-            source_vocabulary,
-            encoder.embed_dim,
-            pad=pad,
-            max_positions=config.max_source_positions,
-            first_position=config.first_position,
-            dropout=config.dropout,
-        )
-        self.target_embedding = Embedding(
-            target_vocabulary,
-            decoder.embed_dim,
-            pad=pad,
-            max_positions=config.max_target_positions,
-            first_position=config.first_position,
-            dropout=config.dropout,
-        )
+        self.source_embedding = Embedding(config.encoder_embedding, source_vocabulary, pad=pad)
+        self.target_embedding = Embedding(config.decoder_embedding, target_vocabulary, pad=pad)
         self.encoder_layers = nn.ModuleList(SelfAttentionLayer(encoder) for _ in range(config.encoder_layers))
         self.decoder_layers = nn.ModuleList(
             DecoderLayer(decoder, memory_dim=encoder.embed_dim) for _ in range(config.decoder_layers)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from seqba.models.config import DecoderConfig
+from seqba.models.embedding import Embedding
 from seqba.models.layers import ResidualStream, SelfAttentionLayer
-from seqba.models.transformer import Embedding
 from seqba.models.unpadding import Packing
 
 
@@ -32,14 +32,7 @@ class TransformerLM(nn.Module):
         sizes = config.decoder
         self.pad = pad
         self.max_target_positions = config.max_target_positions
-        self.embedding = Embedding(
-            vocabulary,
-            sizes.embed_dim,
-            pad=pad,
-            max_positions=config.max_target_positions,
-            first_position=config.first_position,
-            dropout=config.dropout,
-        )
+        self.embedding = Embedding(config.decoder_embedding, vocabulary, pad=pad)
         self.layers = nn.ModuleList(SelfAttentionLayer(sizes, causal=True) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(sizes.embed_dim) if sizes.pre_norm else nn.Identity()
         self.has_own_output = not config.share_decoder_input_output_embed

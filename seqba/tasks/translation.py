@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seqba.core import Carry
 from seqba.data.dictionary import Dictionary, dictionary_digest
-from seqba.data.pairs import PairBatch, PairCorpus, find_languages, open_pairs
+from seqba.data.pairs import PairBatch, PairCorpus, choose_languages, open_pairs
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
@@ -110,7 +110,7 @@ class Translation:
         max_target_positions: int,
     ) -> None:
         self.folders = data_folders(data)
-        self.source_lang, self.target_lang = _languages(self.folders[0], options)
+        self.source_lang, self.target_lang = choose_languages(self.folders[0], options.source_lang, options.target_lang)
         self.source_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.source_lang}.txt")
         self.target_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.target_lang}.txt")
         self.batches = batches
@@ -200,15 +200,6 @@ class Translation:
                 )
         corpus = self._open(folder, self.batches.train_subset, combine=True)
         return corpus, self._packer.training_rows(corpus, str(folder))
-
-
-def _languages(folder: Path, options: TranslationOptions) -> tuple[str, str]:
-    if options.source_lang and options.target_lang:
-        return options.source_lang, options.target_lang
-    source, target = find_languages(folder)
-    if options.source_lang == target or options.target_lang == source:
-        source, target = target, source
-    return options.source_lang or source, options.target_lang or target
 
 
 def _too_long(rows: npt.NDArray[np.int64], limits: tuple[int, int]) -> str:

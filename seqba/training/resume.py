@@ -66,9 +66,11 @@ def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
     try:
         before, after = Identity.of_file(start.state["cfg"], start.state["task_state"]), Identity.of(record)
         check_same_run(start, before, after)
+        _check_has_position(start)
         load_weights(trainer.model, start.state, start.path)
         keeps_optimizer = not resets.optimizer and has_same_optimizer(start, before, after)
-        _check_parts(start, keeps_optimizer=keeps_optimizer)
+        if keeps_optimizer:
+            _check_has_optimizer(start)
         if keeps_optimizer and start.state.get("raw_model") is not None:
             # The averages are in the optimizer's state.
             load_weights(trainer.model, {"model": start.state["raw_model"]}, start.path)
@@ -99,13 +101,20 @@ def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
     return progress
 
 
-def _check_parts(start: Start, *, keeps_optimizer: bool) -> None:
-    """Refuses to go on from parts that a checkpoint was written without, and names what does without them."""
-    anew = f"begin a new run from its weights with --finetune-from-model {start.path}"
+def _check_has_position(start: Start) -> None:
+    """Refuses to go on from weights alone (those of another program, say), and names what begins with them."""
     if not start.resets.position and not {"progress", "trainer"} <= start.state["extra_state"].keys():
-        raise UserError(f"checkpoint {start.path} has weights, but doesn't say where its run was: {anew}")
-    if keeps_optimizer and start.state.get("last_optimizer_state") is None:
+        raise UserError(f"checkpoint {start.path} has weights, but doesn't say where its run was: {_begin_anew(start)}")
+
+
+def _check_has_optimizer(start: Start) -> None:
+    """Refuses to go on without an optimizer's state, and names what does without it."""
+    if start.state.get("last_optimizer_state") is None:
         raise UserError(
             f"checkpoint {start.path} has no optimizer state, as an average of checkpoints has none: add "
-            f"--reset-optimizer to go on without it, or {anew}"
+            f"--reset-optimizer to go on without it, or {_begin_anew(start)}"
         )
+
+
+def _begin_anew(start: Start) -> str:
+    return f"begin a new run from its weights with --finetune-from-model {start.path}"

@@ -66,7 +66,8 @@ def check_same_run(start: Start, before: Identity, after: Identity) -> None:
         UserError: with the options or the data that differ, and the way out.
     """
     was, now = before.task_state, after.task_state
-    different = [name for name in now if was.get(name) != now[name]]
+    # None stands for what a checkpoint of another program doesn't say.
+    different = [name for name in now if name not in was or was[name] not in (None, now[name])]
     if "task" in different:
         raise UserError(
             f"checkpoint {start.path} is of --task {was.get('task')}, and this run of --task {now['task']}: "

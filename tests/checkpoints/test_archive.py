@@ -87,7 +87,6 @@ OTHER_FILES: dict[str, tuple[bytes, str]] = {
     "a checkpoint with code": (saved({**small_state(), "cfg": Evil()}), "holds more than tensors and plain values"),
     "a pickle": (pickle.dumps({"model": {}}), "a plain pickle"),
     "a pickle with code": (pickle.dumps(Evil()), "a plain pickle"),
-    "torch's older format": (saved(small_state(), _use_new_zipfile_serialization=False), "before version 1.6"),
     "safetensors": (struct.pack("<Q", len(SAFETENSORS)) + SAFETENSORS + bytes(4), "a safetensors file"),
     "a gzip archive": (b"\x1f\x8b\x08" + bytes(50), "a gzip archive"),
 }
@@ -101,6 +100,16 @@ def test_any_other_file_is_told_for_what_it_is(name: str, tmp_path: Path, monkey
     with pytest.raises(UserError, match=told):
         read_checkpoint(tmp_path / "a.pt")
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_format_before_version_1_6_is_read(tmp_path: Path) -> None:
+    tied = torch.arange(6.0).view(2, 3)
+    state = {**small_state(), "extra_state": {"tied": [tied, tied[1:], tied.t()], "none": torch.ones(0)}}
+    (tmp_path / "a.pt").write_bytes(saved(state, _use_new_zipfile_serialization=False))
+    read = read_checkpoint(tmp_path / "a.pt")
+    assert all(torch.equal(read["model"][name], tensor) for name, tensor in state["model"].items())
+    assert all(map(torch.equal, read["extra_state"]["tied"], state["extra_state"]["tied"]))
+    assert read["extra_state"]["none"].shape == (0,)
 
 
 def test_a_pipe_and_a_device_are_refused_before_they_are_opened(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
 from seqba.cli.train import COMMON, SOME, build_parser, main, read_config
 from seqba.core.noise import KEY_VERSION
+from seqba.models.embedding import sinusoids
 from seqba.models.families import FAMILIES
 from seqba.models.options import TransformerLMOptions, TransformerOptions
-from seqba.models.transformer import sinusoids
 from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.registry import VARIANTS
 from seqba.tasks.translation import TranslationOptions

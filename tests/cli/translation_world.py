@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,15 @@ class World:
     def text(self, language: str) -> list[str]:
         return (self.folder / f"test.{language}").read_text(encoding="utf-8").splitlines()
 
-    def write_checkpoint(self, name: str, *, seed: int, **changes: Any) -> Path:
-        """A checkpoint of random weights; `changes` replace parts of its state."""
+    def write_checkpoint(
+        self, name: str, *, seed: int, options: Mapping[str, Any] | None = None, **changes: Any
+    ) -> Path:
+        """A checkpoint of random weights; `options` are of its model, `changes` replace parts of its state."""
         dictionary = Dictionary.load(self.data / "dict.en.txt")
-        options = resolve_transformer(
-            "transformer_tiny",
-            TransformerOptions(share_all_embeddings=True, max_source_positions=40, max_target_positions=30),
-        )
+        chosen = {"share_all_embeddings": True, "max_source_positions": 40, "max_target_positions": 30}
+        config = resolve_transformer("transformer_tiny", TransformerOptions(**{**chosen, **(options or {})}))
         torch.manual_seed(seed)
-        model = build_transformer(options, len(dictionary), len(dictionary))
+        model = build_transformer(config, len(dictionary), len(dictionary))
         with torch.no_grad():
             model.output_weight.mul_(3)  # opinions strong enough that rounding cannot change them
         digest = dictionary_digest(dictionary)
@@ -44,7 +45,7 @@ class World:
             "args": None,
             "cfg": {
                 "task": {},
-                "model": {"arch": "transformer_tiny", "options": dataclasses.asdict(options)},
+                "model": {"arch": "transformer_tiny", "options": dataclasses.asdict(config)},
                 "training": {},
                 "version": "test",
             },

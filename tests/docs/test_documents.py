@@ -20,8 +20,8 @@ from seqba.cli.arguments import Parser
 from seqba.cli.fairseq_options import INFERENCE
 
 ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = re.findall(r"^seqba-([\w-]+) = ", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data_prep" / "README.md"])
-COMMANDS = ("train", "preprocess", "generate", "interactive", "eval-lm", "eval-image", "score", "average-checkpoints")
 FOLDERS = ("seqba", "recipes", "tests", "docs", "data_prep")
 
 OF_OTHERS = {

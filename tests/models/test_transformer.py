@@ -14,7 +14,8 @@ import seqba
 from seqba.core import Noise, noise_context
 from seqba.models.attention import Attention
 from seqba.models.config import TransformerConfig
-from seqba.models.transformer import Embedding, Transformer, sinusoids
+from seqba.models.embedding import Embedding, sinusoids
+from seqba.models.transformer import Transformer
 from seqba.models.unpadding import Packing
 
 PAD, EOS = 1, 2

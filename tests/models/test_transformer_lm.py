@@ -13,7 +13,7 @@ import seqba
 from seqba.core import Noise, noise_context
 from seqba.models.attention import Attention
 from seqba.models.config import DecoderConfig
-from seqba.models.transformer import sinusoids
+from seqba.models.embedding import sinusoids
 from seqba.models.transformer_lm import TransformerLM
 
 PAD, EOS = 1, 2

@@ -1,0 +1,75 @@
+"""`seqba-export`: a checkpoint → what fairseq, transformers or anybody who reads safetensors can load."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqba.checkpoints.export import fairseq_state, write_marian, write_safetensors
+from seqba.checkpoints.file import write_checkpoint
+from seqba.checkpoints.model import load_model
+from seqba.cli.arguments import Parser, read_options
+from seqba.cli.command import run
+from seqba.errors import UserError
+from seqba.options import option, options
+
+DESCRIPTION = (
+    "Hands a checkpoint's weights on. fairseq: a checkpoint that fairseq-generate and fairseq-eval-lm read, of a "
+    "Transformer or a Transformer language model. transformers: a folder of the Marian form with its tokenizer, for "
+    "AutoModelForSeq2SeqLM, pipelines and CTranslate2's converter. safetensors: the weights alone, of any model."
+)
+FORMS = ("safetensors", "transformers", "fairseq")
+
+
+@options
+class ExportOptions:
+    """What becomes of it, and where."""
+
+    to: str | None = option(None, "the form", choices=FORMS)
+    output: str | None = option(
+        None, "the file (fairseq, safetensors) or the folder (transformers) to write", aliases=("-o",), metavar="PATH"
+    )
+    data: str | None = option(
+        None,
+        "transformers: the data-bin that the model was trained on, for its dictionaries and its SentencePiece model",
+        metavar="DATA-BIN",
+    )
+
+    def __post_init__(self) -> None:
+        """Checks what no single option can."""
+        if self.to is None:
+            raise UserError(f"--to is missing: one of {', '.join(FORMS)}")
+        if self.output is None:
+            raise UserError("--output is missing: where shall it go?")
+        if (self.to == "transformers") != (self.data is not None):
+            needs = "needs --data, the data-bin of the model" if self.data is None else "has no use for --data"
+            raise UserError(f"--to {self.to} {needs}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes a checkpoint in another program's form."""
+    parser = Parser("seqba-export", DESCRIPTION)
+    parser.add_argument("checkpoint", help="a checkpoint of seqba-train, or of fairseq")
+    parser.add_options(ExportOptions, "what is written")
+    namespace = parser.parse(arguments)
+    options = read_options(namespace, ExportOptions)
+    output = Path(str(options.output))
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"--output {options.output}: there is no folder {output.parent}; make it first")
+    loaded = load_model(namespace.checkpoint)
+    if options.to == "fairseq":
+        state = fairseq_state(loaded)
+        write_checkpoint(output, {**state, "args": argparse.Namespace(**state["args"])})
+    elif options.to == "safetensors":
+        write_safetensors(loaded, output)
+    else:
+        write_marian(loaded, Path(str(options.data)), output)
+    print(f"{options.output}: {namespace.checkpoint} for {options.to}, after {loaded.updates} updates")
+    return 0
+
+
+def entry() -> None:
+    """The `seqba-export` command."""
+    sys.exit(run(main))

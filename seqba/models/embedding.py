@@ -1,0 +1,84 @@
+"""The Transformer's embedding: tokens and their places in their rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from seqba.nn import Dropout
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSizes:
+    """Sizes and choices of an embedding, but for its vocabulary.
+
+    Attributes:
+        embed_dim: D.
+        max_positions: longest row.
+        first_position: t of a row's first token.
+        learned_positions: a trained vector for each place; sinusoids otherwise.
+        scaled: token embeddings are multiplied by √D.
+        normalised: layer normalisation of the sum.
+        dropout: on what comes out.
+    """
+
+    embed_dim: int
+    max_positions: int
+    first_position: int
+    learned_positions: bool
+    scaled: bool
+    normalised: bool
+    dropout: float
+
+
+class Embedding(nn.Module):
+    """Token embedding · √D + position, then dropout.
+
+        P[t, i] = sin(t / 10000^(i/(D/2−1))) for i < D/2, and the cosines after them
+
+    Token n of a row, from 0, stands at t = `first_position` + n.
+
+    Args:
+        sizes: with what may be chosen: learned positions, no √D, layer normalisation before the dropout.
+        vocabulary: V.
+        pad: id of padding; its embedding is zero and stays so.
+
+    Source: Vaswani et al. 2017, sections 3.4 and 3.5, halves laid out as in tensor2tensor and fairseq; what may be
+    chosen as in fairseq.
+    """
+
+    positions: Tensor
+
+    def __init__(self, sizes: EmbeddingSizes, vocabulary: int, *, pad: int) -> None:
+        super().__init__()
+        dim = sizes.embed_dim
+        self.tokens = nn.Embedding(vocabulary, dim, padding_idx=pad)
+        nn.init.normal_(self.tokens.weight, std=dim**-0.5)
+        with torch.no_grad():
+            self.tokens.weight[pad].zero_()
+        if sizes.learned_positions:
+            self.positions = nn.Parameter(torch.empty(sizes.max_positions, dim))
+            nn.init.normal_(self.positions, std=dim**-0.5)
+        else:
+            table = sinusoids(sizes.max_positions, dim, sizes.first_position)
+            self.register_buffer("positions", table, persistent=False)
+        self.norm = nn.LayerNorm(dim) if sizes.normalised else nn.Identity()
+        self.dropout = Dropout(sizes.dropout)
+        self.scale = math.sqrt(dim) if sizes.scaled else 1.0
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Tokens (N,) int64, their places in their rows (N,) int64, from 0 → (N, D)."""
+        embedded: Tensor = self.dropout(self.norm(self.tokens(tokens) * self.scale + self.positions[positions]))
+        return embedded
+
+
+def sinusoids(length: int, embed_dim: int, first: int) -> Tensor:
+    """The table of positions t = first, first + 1, …: (length, D) float32; see `Embedding` for the formula."""
+    half = embed_dim // 2
+    rates = torch.exp(torch.arange(half) * -(math.log(10000.0) / max(half - 1, 1)))
+    angles = torch.arange(first, first + length).unsqueeze(1) * rates
+    table = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return nn.functional.pad(table, (0, embed_dim - 2 * half))

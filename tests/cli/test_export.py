@@ -1,0 +1,108 @@
+"""seqba-export: what other programs get is the same model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from modelling_world import write_language_model
+from translation_world import World
+
+from seqba.checkpoints.model import load_model
+from seqba.cli.command import run
+from seqba.cli.export import main
+
+
+def export(checkpoint: Path, form: str, output: Path, *more: str) -> int:
+    return run(main, [str(checkpoint), "--to", form, "--output", str(output), *more])
+
+
+def test_a_fairseq_file_of_a_transformer_is_the_same_model(plain_world: World, tmp_path: Path) -> None:
+    assert export(plain_world.checkpoint, "fairseq", tmp_path / "fairseq.pt") == 0
+    ours, theirs = load_model(plain_world.checkpoint), load_model(tmp_path / "fairseq.pt", task="translation")
+    assert ours.cfg["model"]["options"] == theirs.cfg["model"]["options"]
+    assert (theirs.updates, theirs.task_state["source_lang"], theirs.task_state["target_lang"]) == (1, "en", "de")
+    weights = theirs.model.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in ours.model.state_dict().items())
+
+
+def test_a_fairseq_file_of_a_language_model_is_the_same_model(alphabet: Path, tmp_path: Path) -> None:
+    ours = write_language_model(tmp_path / "ours.pt", alphabet)
+    assert export(ours, "fairseq", tmp_path / "fairseq.pt") == 0
+    theirs = load_model(tmp_path / "fairseq.pt", task="language_modeling")
+    assert theirs.cfg["task"]["blocks"]["tokens_per_sample"] == 12
+    assert all(
+        torch.equal(theirs.model.state_dict()[name], tensor)
+        for name, tensor in load_model(ours).model.state_dict().items()
+    )
+
+
+def test_safetensors_have_the_weights_and_say_whose(plain_world: World, tmp_path: Path) -> None:
+    assert export(plain_world.checkpoint, "safetensors", tmp_path / "a.safetensors") == 0
+    weights = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    loaded = load_model(plain_world.checkpoint)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in loaded.model.state_dict().items())
+    with safetensors.safe_open(tmp_path / "a.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["seqba"])
+    assert about["model"]["arch"] == "transformer_tiny"
+    assert about["task_state"]["source_lang"] == "en"
+
+
+def test_a_folder_of_transformers_has_marians_names(plain_world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "marian"
+    assert export(plain_world.checkpoint, "transformers", folder, "--data", str(plain_world.data)) == 0
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    assert config["vocab_size"] == len(vocabulary) == weights["model.shared.weight"].shape[0]
+    assert vocabulary["</s>"] == config["decoder_start_token_id"] == config["eos_token_id"] == 2
+    model = load_model(plain_world.checkpoint).model
+    table = weights["model.decoder.embed_positions.weight"]
+    assert torch.equal(table[: model.target_embedding.positions.shape[0]], model.target_embedding.positions)
+    assert (folder / "source.spm").read_bytes() == (plain_world.data / "sentencepiece.model").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--to", "transformers", "-o", "x"], "--to transformers needs --data"),
+        (["--to", "fairseq", "-o", "x", "--data", "bin"], "--to fairseq has no use for --data"),
+        (["--to", "fairseq"], "--output is missing"),
+        (["-o", "x"], "--to is missing"),
+        (["--to", "fairseq", "-o", "absent/x"], "there is no folder absent"),
+    ],
+)
+def test_what_does_not_go_together_is_told(
+    more: list[str], told: str, plain_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(main, [str(plain_world.checkpoint), *more]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"encoder_normalize_before": True}, "this has --encoder-normalize-before"),
+        ({"decoder_learned_pos": True}, "no learned positions"),
+        ({"decoder_embed_dim": 32}, "one width for both sides"),
+    ],
+)
+def test_a_model_that_marian_cannot_hold_is_told(
+    changes: dict[str, Any], told: str, plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = plain_world.write_checkpoint("other.pt", seed=3, options={"share_all_embeddings": False, **changes})
+    assert export(checkpoint, "transformers", tmp_path / "x", "--data", str(plain_world.data)) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_positions_that_fairseq_does_not_have_are_told(
+    plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = plain_world.write_checkpoint("paper.pt", seed=3, options={"first_position": 0})
+    assert export(checkpoint, "fairseq", tmp_path / "x.pt") == 2
+    assert "fairseq's positions begin at 2" in capsys.readouterr().err
