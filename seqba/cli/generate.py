@@ -209,7 +209,7 @@ def build_parser() -> Parser:
         "seqba-preprocess --only-source) neither T- lines nor BLEU. Options and lines are fairseq-generate's.",
         unsupported=UNSUPPORTED,
     )
-    add_translator_flags(parser)
+    add_translator_flags(parser, needs_data=True)
     parser.add_options(GenerateOptions, "sentences and output")
     return parser
 

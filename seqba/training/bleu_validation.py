@@ -48,7 +48,7 @@ class BleuScorer:
         self.ranks = ranks
         self.options = options
         self.search = search_options(options.eval_bleu_args)
-        subwords = load_subwords(task.folders[0])
+        subwords = load_subwords(task.folders[0], task.target_lang, task.target_dictionary)
         self.form = TextForm(task.target_dictionary, subwords, options.eval_bleu_remove_bpe)
         self.tokenizer = "none" if options.eval_tokenized_bleu else self.form.bleu_tokenizer
 
