@@ -62,7 +62,7 @@ class MarianFolder:
 
 
 def write_marian(
-    path: Path, *, seed: int = 1, safetensors: bool = True, codes: bool = False, **options: Any
+    path: Path, *, seed: int = 1, safetensors: bool = True, steps: int = 0, codes: bool = False, **options: Any
 ) -> MarianFolder:
     """A folder as OPUS-MT's: `</s>` 0, `<unk>` 1, the pieces, `<pad>` last; two different SentencePiece models.
 
@@ -70,6 +70,7 @@ def write_marian(
         path: is made.
         seed: of the weights.
         safetensors: the form of the weights; `pytorch_model.bin` otherwise.
+        steps: of training on counting sentences; a few hundred make it stop where a sentence should.
         codes: whether the target language is named in the text (`>>deu<<`).
         options: of the configuration, where they differ.
     """
@@ -113,9 +114,22 @@ def write_marian(
             if "embed_positions" in name:
                 parameter.copy_(model.model.encoder.embed_positions.create_weight())
         model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape))
+    _train(model, MarianTokenizer.from_pretrained(path), steps)
     if safetensors:
         model.save_pretrained(path)
     else:
         torch.save(model.state_dict(), path / "pytorch_model.bin")
         config.save_pretrained(path)
     return MarianFolder(path, model, MarianTokenizer.from_pretrained(path))
+
+
+def _train(model: MarianMTModel, tokenizer: MarianTokenizer, steps: int) -> None:
+    """Ordinary updates in evaluation mode, without dropout, as a trained model is needed and no better one."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(steps):
+        source, target = (sentences(language, 32, seed=100 + step) for language in ("en", "de"))
+        inputs = tokenizer(source, text_target=target, return_tensors="pt", padding=True)
+        labels = inputs.labels.masked_fill(inputs.labels == tokenizer.pad_token_id, -100)
+        model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
