@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -311,3 +312,28 @@ def test_mistakes_are_one_line(
     assert "can't go on with --encoder-layers 1 (it had 2)" in told(train, *wrong)
     other = fine_tuning(reversal, opus.path, tmp_path / "run")
     assert "was trained on other data" in told(train, *other)
+
+
+def test_references_have_transformers_scores(
+    opus: MarianFolder, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(generate, [str(data), "--path", str(opus.path), "--cpu", "--score-reference"]) == 0
+    scores = dict(re.findall(r"^H-(\d+)\t(\S+)\t", capsys.readouterr().out, re.MULTILINE))
+    for number, (source, target) in enumerate(
+        zip(marian.sentences("en", 20, seed=20), marian.sentences("de", 20, seed=20), strict=True)
+    ):
+        inputs = opus.tokenizer(source, text_target=target, return_tensors="pt")
+        with torch.no_grad():
+            loss = opus.model(input_ids=inputs.input_ids, labels=inputs.labels).loss
+        assert float(scores[str(number)]) * math.log(2) == pytest.approx(-float(loss), abs=1e-4)
+
+
+def test_validation_translates_to_plain_text(
+    opus: MarianFolder, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bleu = ("--eval-bleu", "--eval-bleu-print-samples", "--eval-bleu-args", '{"max_len_b": 30}')
+    assert run(train, fine_tuning(data, opus.path, tmp_path / "run", *bleu)) == 0
+    references = re.findall(r"example reference:   (.*)", caplog.text)
+    assert references
+    assert set(references) <= set(marian.sentences("de", 10, seed=10))
