@@ -115,6 +115,17 @@ def test_the_same_seed_gives_the_same_split_and_another_one_another(network: Net
     assert measure_split(network, rows, summed_loss, draws=2, seed=8).noise != one.noise
 
 
+def test_a_foreign_model_is_measured_as_one_of_ours_where_it_is_keyed() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(7, 16), nn.Dropout(0.5), nn.Linear(16, 5))
+    rows = [make_batch(1, seed=number) for number in range(5)]
+    with seqba.keyed(model):
+        one, again = (measure_split(model, rows, summed_loss, draws=2, seed=7) for _ in range(2))
+    assert one == again
+    assert one.noise.value > 0
+    assert measure_split(model, rows, summed_loss, draws=2, seed=7) != one  # ordinary noise
+
+
 def test_no_two_draws_share_noise(network: Network) -> None:
     row = make_batch(1)
     seen: list[Tensor] = []
