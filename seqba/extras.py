@@ -17,6 +17,9 @@ EXTRA_OF = {
     "safetensors.torch": "export",
     "tensorboard": "tensorboard",
     "torch.utils.tensorboard": "tensorboard",
+    "transformers": "transformers",
+    "accelerate": "transformers",
+    "lightning": "lightning",
 }
 """Module → the extra of seqba that brings it."""
 

@@ -68,6 +68,7 @@ MAY_IMPORT = {
         "training",
         *LEAVES,
     },
+    "integrations": {"core", *LEAVES},
     # The package's own face: what `import seqba` gives.
     "__init__": {"checking", "core", "distributed", "nn"},
 }

@@ -84,3 +84,14 @@ def test_a_missing_package_is_one_line_with_the_extra_that_brings_it(
     assert line.startswith("error: ")
     assert f"pip install 'seqba[{extra}]'" in line
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "hidden"), [("transformers", "transformers"), ("transformers", "accelerate"), ("lightning", "lightning")]
+)
+def test_an_integration_without_its_library_is_one_line_too(module: str, hidden: str) -> None:
+    finished = python(f"import seqba.integrations.{module}", hidden)
+    assert finished.stderr.splitlines()[-1] == (
+        f"seqba.errors.UserError: seqba.integrations.{module} needs a package that isn't installed, {hidden}: "
+        f"pip install 'seqba[{module}]'"
+    )

@@ -39,6 +39,9 @@ OF_OTHERS = {
 }
 """Options of torchrun, Slurm, pip and timm."""
 
+OF_TRAINING_ARGUMENTS = {"--output_dir", "--max_steps", "--per_device_train_batch_size"}
+"""Options of Hugging Face's TrainingArguments, which an example takes beside its own."""
+
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -140,7 +143,7 @@ def recipe_flags(script: Path) -> frozenset[str]:
 @functools.cache
 def script_flags(script: Path) -> frozenset[str]:
     """The options of a Python script, read from its text: what it and the benchmarks' harness declare."""
-    flags: set[str] = set()
+    flags = set(OF_TRAINING_ARGUMENTS) if "TrainingArguments" in script.read_text(encoding="utf-8") else set()
     for path in (script, ROOT / "recipes" / "bench" / "harness.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("--"):
@@ -189,7 +192,7 @@ def slugs(page: Path) -> frozenset[str]:
 
 
 def known_flags() -> set[str]:
-    scripts = (script_flags(path) for path in (ROOT / "recipes" / "bench").glob("*.py"))
+    scripts = (script_flags(path) for path in (ROOT / "recipes").rglob("*.py"))
     recipes = (recipe_flags(path) for path in (ROOT / "recipes").glob("*.sh"))
     return set().union(OF_OTHERS, *map(flags_of, (f"seqba-{name}" for name in COMMANDS)), *scripts, *recipes)
 
