@@ -38,7 +38,8 @@ DESCRIPTION = (
     "examples (S_b, which more examples reduce) and the noise within one (S_w, which copies reduce as well), and how "
     "alike gradients of single examples are (the paper's Table 1). A batch of B examples and M copies has E‖ĝ‖² = |G|² "
     "+ S_b/B + S_w/(M·B). seqba-advise makes a recommendation of the --json that this writes. Statistics move during "
-    "training: measure several checkpoints, and with --fresh the model before its first update."
+    "training: measure several checkpoints, and with --fresh the model before its first update. Example: seqba-measure "
+    "data-bin --path checkpoints/checkpoint_last.pt --json split.json, and then seqba-advise split.json."
 )
 LOOKED_THROUGH = 100
 """Pictures that are looked through for one of the same class and one of another."""
