@@ -53,11 +53,11 @@ def test_estimates_are_unbiased_and_their_errors_are_those_of_repetitions(scale:
     generator = torch.Generator().manual_seed(2)
     mean = scale * torch.arange(6.0, dtype=torch.float64)
     truth = {"signal": float(mean.square().sum()), "between": 6.0, "noise": 12.0}
-    repeated = [split_of(drawn(generator, count=60, draws=2, mean=mean)) for _ in range(200)]
+    repeated = [split_of(drawn(generator, count=60, draws=2, mean=mean)) for _ in range(150)]
     for name, expected in truth.items():
         estimates = torch.tensor([getattr(split, name).value for split in repeated])
         spread = float(estimates.std())
-        assert abs(float(estimates.mean()) - expected) < 3 * spread / math.sqrt(200), name
+        assert abs(float(estimates.mean()) - expected) < 3 * spread / math.sqrt(150), name
         told = float(torch.tensor([getattr(split, name).error for split in repeated]).square().mean().sqrt())
         most = 2.2 if name == "signal" and scale == 0 else 1.25
         assert 0.8 < told / spread < most, (name, told, spread)
