@@ -90,7 +90,9 @@ def _build_trainer(
         workload.task,
         model,
         build_optimizer(model.parameters(), options.optimisation),
-        build_schedule(options.schedule, width=workload.width, epoch_updates=epoch_updates),
+        build_schedule(
+            options.schedule, width=workload.width, epoch_updates=epoch_updates, max_update=options.run.max_update
+        ),
         UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates)),
         build_trigger(options.optimisation),
         ranks,
@@ -130,5 +132,10 @@ def resume_or_start(trainer: Trainer[Any], workload: Workload, start: Start | No
 
 
 def _open_splits(workload: Workload) -> dict[str, MicroBatches[Any]]:
-    """Validation splits by their names, each opened here, so that a missing one is reported before any update."""
+    """Validation splits by their names, each opened here, so that a missing one is reported before any update.
+
+    None where nothing is validated.
+    """
+    if workload.record.training.validation.disable_validation:
+        return {}
     return {name: workload.task.validation(name) for name in workload.batches.valid_subset.split(",") if name}
