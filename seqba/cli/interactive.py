@@ -14,8 +14,8 @@ import torch
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.output import print_hypotheses, warn_on_stderr
 from seqba.cli.fairseq_options import taken
+from seqba.cli.output import print_hypotheses, warn_on_stderr
 from seqba.cli.translator import (
     ACCEPTED,
     UNSUPPORTED,

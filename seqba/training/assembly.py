@@ -20,6 +20,7 @@ from seqba.training.log import TrainingLog, log_options_of_rank
 from seqba.training.log_file import open_run_log
 from seqba.training.loop import TrainingLoop
 from seqba.training.optimizers import build_optimizer, build_trigger
+from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.progress import Progress
 from seqba.training.resume import restore
 from seqba.training.schedules import build_schedule, count_decay_updates
@@ -85,6 +86,7 @@ def _build_trainer(
 ) -> Trainer[Any]:
     options = workload.record.training
     model = _build_model(workload, device, ranks)
+    precision = choose_precision(options.optimisation, device)
     epoch_updates = partial(epochs.length, 1)
     return Trainer(
         workload.task,
@@ -93,9 +95,10 @@ def _build_trainer(
         build_schedule(
             options.schedule, width=workload.width, epoch_updates=epoch_updates, max_update=options.run.max_update
         ),
-        UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates)),
+        UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates), precision),
         build_trigger(options.optimisation),
         ranks,
+        build_scaler(options.optimisation, precision, device),
     )
 
 

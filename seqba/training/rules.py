@@ -6,12 +6,13 @@ from dataclasses import fields
 
 from seqba.checkpoints.names import RISING_METRICS
 from seqba.errors import UserError
+from seqba.extras import needed
 from seqba.models.families import ARCHITECTURES
 from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS, VARIANTS
 from seqba.training.arms import derive_grid
-from seqba.training.bleu_validation import search_options
+from seqba.training.bleu_validation import detokenizer, search_options
 from seqba.training.config import RunConfig
 from seqba.training.options import OWN_OPTIONS, CheckpointOptions, OptimisationOptions, ScheduleOptions
 
@@ -31,7 +32,7 @@ def validate_config(config: RunConfig) -> None:
     _check_arm(config)
     _check_epochs_that_options_count(config)
     _check_schedule(config.training.schedule)
-    _check_optimisation(config.training.optimisation)
+    _check_optimisation(config)
     _check_validation(config)
     _check_checkpoints(config.training.checkpoints)
     _check_log(config)
@@ -124,8 +125,8 @@ def _check_cosine(schedule: ScheduleOptions) -> None:
         raise UserError(f"--lr-scheduler cosine takes one --lr-shrink, not {len(schedule.lr_shrink)}")
     if schedule.min_lr is not None and schedule.lr is not None and schedule.min_lr >= schedule.lr:
         raise UserError(
-            f"--min-lr {schedule.min_lr:g} is the least rate of --lr-scheduler cosine, and must be below its peak, --lr "
-            f"{schedule.lr:g}"
+            f"--min-lr {schedule.min_lr:g} is the least rate of --lr-scheduler cosine, and must be below its peak, "
+            f"--lr {schedule.lr:g}"
         )
 
 
@@ -139,10 +140,15 @@ def _check_drops(schedule: ScheduleOptions) -> None:
         )
 
 
-def _check_optimisation(optimisation: OptimisationOptions) -> None:
+def _check_optimisation(config: RunConfig) -> None:
+    optimisation = config.training.optimisation
     for name in ("fp16_init_scale", "fp16_scale_window"):
         if is_given(optimisation, name) and not optimisation.fp16:
             raise UserError(f"{flag_of(name)} belongs to --fp16, which isn't given")
+    if optimisation.fp16 and config.training.run.shard_params:
+        raise UserError("--fp16 scales losses, which --shard-params excludes: take --bf16")
+    if optimisation.fp16 and config.training.log.measure_every:
+        raise UserError("--fp16 scales gradients, which --measure-every would measure: take --bf16")
     if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
         raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
     if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
@@ -159,9 +165,9 @@ def _check_validation(config: RunConfig) -> None:
     metric = validation.best_checkpoint_metric
     rises = metric in RISING_METRICS
     if validation.maximize_best_checkpoint_metric != rises:
-        needed = "needs" if rises else "excludes"
+        verb = "needs" if rises else "excludes"
         raise UserError(
-            f"--best-checkpoint-metric {metric} {needed} --maximize-best-checkpoint-metric; "
+            f"--best-checkpoint-metric {metric} {verb} --maximize-best-checkpoint-metric; "
             "the worst checkpoint would be kept as the best"
         )
     if metric not in TASKS[config.task].metrics:
@@ -170,6 +176,8 @@ def _check_validation(config: RunConfig) -> None:
     if metric == "bleu" and not config.bleu.eval_bleu:
         raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
     search_options(config.bleu.eval_bleu_args)
+    if detokenizer(config.bleu, "") is not None:
+        needed("sacremoses", "--eval-bleu-detok moses")
 
 
 def _check_unvalidated(config: RunConfig) -> None:

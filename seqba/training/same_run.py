@@ -53,6 +53,7 @@ WEIGHT_MOVING = {
         "lr_drops",
         "lr_drop_unit",
         "lr_shrink",
+        "min_lr",
         "lr_period_updates",
         "t_mult",
         "total_num_update",

@@ -109,6 +109,9 @@ def cosine(
     if update < warmup_updates:
         return warmup_init_lr + (peak_lr - warmup_init_lr) * update / warmup_updates
     number, start, length = 0, float(warmup_updates), float(period)
+    if growth == 1:
+        number = (update - warmup_updates) // period
+        start += number * period
     while update >= start + length:
         number, start, length = number + 1, start + length, length * growth
     share = (update - start) / length
@@ -182,8 +185,8 @@ def _build_cosine(options: ScheduleOptions, lr: float, max_update: int) -> Sched
     period = options.lr_period_updates or max_update - warmup
     if period < 1:
         raise UserError(
-            "--lr-scheduler cosine needs --lr-period-updates, or a --max-update beyond --warmup-updates, where its only "
-            "period ends"
+            "--lr-scheduler cosine needs --lr-period-updates, or a --max-update beyond --warmup-updates, where its "
+            "only period ends"
         )
     return partial(
         cosine,
