@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from seqba.cli.arguments import Parser, read_options
+from seqba.cli.arguments import Given, Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.fairseq_train import OF_OTHER_TASKS, UNSUPPORTED
+from seqba.cli.fairseq_options import without_effect_line
+from seqba.cli.fairseq_train import ACCEPTED, OF_PICTURES, UNSUPPORTED, UNSUPPORTED_VALUES
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, FAMILIES, family_of
 from seqba.options import flag_of
@@ -31,6 +31,8 @@ from seqba.training.options import (
     ValidationOptions,
 )
 from seqba.training.run import train
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = "seqba-train"
 COMMON = {
@@ -62,6 +64,8 @@ def build_parser() -> Parser:
         "own noise. Run the same command again to go on after an interruption. --task and --arch decide which of the "
         "other options there are.",
         unsupported=UNSUPPORTED,
+        unsupported_values=UNSUPPORTED_VALUES,
+        accepted=ACCEPTED,
     )
     parser.add_argument(
         "data",
@@ -88,11 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
-    return train(read_config(build_parser().parse(arguments)))
+    given = build_parser().parse(arguments)
+    config = read_config(given)
+    if given.without_effect:
+        logger.info("%s", without_effect_line(given.without_effect))
+    return train(config)
 
 
-def read_config(given: argparse.Namespace) -> RunConfig:
+def read_config(given: Given) -> RunConfig:
     """What a parsed command line asks for.
+
+    Options of pictures that fairseq has for text are added to `given.without_effect`.
 
     Raises:
         UserError: for an option that the task or the architecture doesn't have, or a value out of range.
@@ -129,14 +139,15 @@ def _check_arch(task: str, arch: str) -> None:
         raise UserError(f"{PROGRAM}: --arch {arch} is not for --task {task}; choose one of: {', '.join(names)}")
 
 
-def _refuse_foreign(given: argparse.Namespace, arch: str) -> None:
+def _refuse_foreign(given: Given, arch: str) -> None:
     """Refuses a given flag that only other tasks, families of models or optimizers have: it would do nothing."""
     for name in vars(given):  # in the order of the command line
         if name not in ("data", "task", "arch") and not _has(given.task, ARCHITECTURES[arch], name):
-            instead = OF_OTHER_TASKS.get(name)
+            if name in OF_PICTURES:
+                given.without_effect.append(flag_of(name))
+                continue
             raise UserError(
                 f"{PROGRAM}: {flag_of(name)} belongs to {_homes(name)}; this is --task {given.task} --arch {arch}"
-                f"{f': {instead}' if instead else ''}"
             )
     optimizer = getattr(given, "optimizer", OptimisationOptions().optimizer)
     for owner, names in OWN_OPTIONS.items():

@@ -54,6 +54,15 @@ class BleuOptions:
         bare="subword_nmt",
         metavar="SYMBOL",
     )
+    eval_bleu_detok: str = option(
+        "space",
+        "moses: Moses' tokens are made plain text first (extra wmt), which sacreBLEU tokenises itself; space: words "
+        "stay as they are",
+        choices=("space", "moses"),
+    )
+    eval_bleu_detok_args: str = option(
+        "{}", 'the language whose rules hold, \'{"target_lang": "de"}\' say (default: the target\'s)', metavar="JSON"
+    )
     eval_tokenized_bleu: bool = option(False, "compare tokens as spaces separate them, plain text as well")
     eval_bleu_print_samples: bool = option(False, "show the first translation of a split and its reference")
 

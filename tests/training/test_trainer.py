@@ -207,7 +207,7 @@ def test_state_comes_back() -> None:
 def test_bf16_keeps_float32_weights_and_gradients() -> None:
     task, model = SquaresTask(), Line()
     plain = Line()
-    report = update(make_trainer(task, model, bf16=True), task.batches[:1])
+    report = update(make_trainer(task, model, autocast=torch.bfloat16), task.batches[:1])
     expected = update(make_trainer(task, plain), task.batches[:1])
     assert model.weight.dtype == torch.float32
     assert report.loss != expected.loss
