@@ -44,9 +44,8 @@ class Cells(Generic[Batch]):
         self.copies = copies
         self._replicated = replicated
 
-    def rows(self, micro_batch: int, copies: range) -> Batch:
+    def rows(self, batch: Batch, copies: range) -> Batch:
         """The rows of some copies of a micro-batch, copy-major; looped copies are checked as stacked ones."""
-        batch = self.micro_batches[micro_batch]
         if self._replicated:
             return select_copies(batch, copies, self.copies)
         return batch if self.copies == 1 else replicate(batch, len(copies))
@@ -132,9 +131,12 @@ class Grid:
         for _ in range(self._dummy_passes(cells)):
             self._run_dummy(cells, sums)
         for micro_batch, copies in cells:
+            if not copies:
+                continue
+            batch = self.cells.micro_batches[micro_batch]
             for pass_ in self._passes(micro_batch, copies):
                 is_last = (micro_batch, pass_.copies.stop) == (cells[-1][0], cells[-1][1].stop)
-                self._run_pass(pass_, sums, is_last=is_last)
+                self._run_pass(pass_, batch, sums, is_last=is_last)
         return sums
 
     def _passes(self, micro_batch: int, copies: range) -> Iterator[Pass]:
@@ -166,13 +168,14 @@ class Grid:
         It comes before the others: what it carries over, the cell's own pass carries over as well.
         """
         micro_batch, copies = cells[0]
-        rows, noise = self._rows_and_noise(micro_batch, range(copies.start, copies.start + 1))
+        one = Pass(micro_batch, range(copies.start, copies.start + 1))
+        rows, noise = self._rows_and_noise(one, self.cells.micro_batches[micro_batch])
         with discarding_pending(self.model), self.update.running(noise, exchanges=True):
             nothing = sums.add_dummy(self.loss_fn(self.model, rows))
             nothing.backward()  # type: ignore[no-untyped-call]
 
-    def _run_pass(self, pass_: Pass, sums: Accumulator, *, is_last: bool) -> None:
-        rows, noise = self._rows_and_noise(pass_.micro_batch, pass_.copies)
+    def _run_pass(self, pass_: Pass, batch: Any, sums: Accumulator, *, is_last: bool) -> None:
+        rows, noise = self._rows_and_noise(pass_, batch)
         saved = SavedBytes(self.model) if self.plan.needs_measuring(self.cells.copies) else None
         try:
             with ExitStack() as stack:
@@ -194,11 +197,11 @@ class Grid:
             raise _OutOfMemory(error) from error
         self.drew_noise = self.drew_noise or noise.draws > 0
 
-    def _rows_and_noise(self, micro_batch: int, copies: range) -> tuple[Any, Noise]:
-        """What a pass of some copies sees, and what it draws from."""
-        rows = self.cells.rows(micro_batch, copies)
+    def _rows_and_noise(self, pass_: Pass, batch: Any) -> tuple[Any, Noise]:
+        """What a pass of some copies of a batch sees, and what it draws from."""
+        rows = self.cells.rows(batch, pass_.copies)
         counted = count_rows(rows) if self.update.keys_draws and self.cells.copies > 1 else None
-        return rows, self.update.noise(micro_batch, copies, counted)
+        return rows, self.update.noise(pass_.micro_batch, pass_.copies, counted)
 
 
 def checked_group(ranks: Group | None) -> Group:
