@@ -168,10 +168,16 @@ def _homes(name: str) -> str:
     homes = []
     for task, spec in TASKS.items():
         families = {family: _has(task, family, name) for family in spec.variants}
-        archs = [arch for arch, family in ARCHITECTURES.items() if families.get(family, False)]
+        archs = [_sizes(family) for family, has in families.items() if has]
         if archs:
             homes.append(f"--task {task}" + ("" if all(families.values()) else f" --arch {' or '.join(archs)}"))
     return ", or ".join(homes)
+
+
+def _sizes(family: str) -> str:
+    """The first architecture of a family, which stands for its other sizes."""
+    first, *others = FAMILIES[family].architectures
+    return f"{first} (or another size of it)" if others else first
 
 
 def _names(groups: Iterable[type]) -> set[str]:
