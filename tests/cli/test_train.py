@@ -180,6 +180,42 @@ def test_fp16_is_bfloat16_on_a_cpu(reversal: Path, tmp_path: Path, caplog: pytes
     assert same(tmp_path / "--amp" / LAST, tmp_path / "--bf16" / LAST)
 
 
+RDROP = ["--criterion", "label_smoothed_cross_entropy_with_rdrop", "--rdrop-alpha", "5"]
+
+
+def test_rdrop_takes_two_copies_in_one_pass_unless_told_otherwise(reversal: Path, tmp_path: Path) -> None:
+    arguments = train_arguments(reversal, tmp_path)
+    place = arguments.index("--copies")
+    untold = [*arguments[:place], *arguments[place + 2 :], *RDROP]
+    for given, copies in ((untold, 2), ([*arguments, "--copies", "3", *RDROP], 3)):
+        grid = read_config(build_parser().parse(given)).training.grid
+        assert (grid.copies, grid.plan) == (copies, "stacked")
+    assert main([*untold, "--max-update", "5"]) == 0
+    line = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert line["divergence"] > 0
+    assert line["processed_tokens"] == 2 * line["unique_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--copies", "1"], "--rdrop-alpha compares the copies of an example, and --arm ba with --copies 1 has one"),
+        (["--arm", "baseline"], "and --arm baseline with --copies 2 has one: give --copies 2"),
+        (["--plan", "looped"], "--rdrop-alpha needs --plan stacked, all copies of an example in one pass, not looped"),
+        (["--plan", "auto"], "--rdrop-alpha needs --plan stacked"),
+        (
+            ["--criterion", "label_smoothed_cross_entropy"],
+            "--rdrop-alpha has no effect on label_smoothed_cross_entropy",
+        ),
+        (["--measure-every", "5"], "--measure-every needs copies one by one, and --rdrop-alpha compares them"),
+    ],
+)
+def test_rdrop_needs_copies_to_compare(
+    more: list[str], message: str, reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in complaint([*train_arguments(reversal, tmp_path), *RDROP, *more], capsys)
+
+
 def test_validation_needs_both_sides(reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "data-bin"
     shutil.copytree(reversal, data)
