@@ -221,20 +221,7 @@ def build_awd_lstm(config: AWDLSTMConfig, vocabulary: int) -> AWDLSTM:
     Raises:
         UserError: for sizes that can't be.
     """
-    return _build(
-        lambda: AWDLSTM(
-            vocabulary=vocabulary,
-            layers=config.decoder_layers,
-            embed_dim=config.decoder_embed_dim,
-            hidden_size=config.decoder_hidden_size,
-            dropout=config.dropout,
-            input_dropout=config.input_dropout,
-            hidden_dropout=config.hidden_dropout,
-            embedding_dropout=config.embedding_dropout,
-            weight_dropout=config.weight_dropout,
-            share_weight_noise=config.weight_noise == "shared",
-        )
-    )
+    return _build(lambda: AWDLSTM(config, vocabulary=vocabulary))
 
 
 def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: int, image_size: int) -> ImageClassifier:
