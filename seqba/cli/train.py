@@ -120,7 +120,7 @@ def read_config(given: Given) -> RunConfig:
         model=read_options(given, family_of(arch).options),
         bleu=read_options(given, BleuOptions),
         training=TrainingOptions(
-            grid=read_options(given, GridOptions),
+            grid=_read_grid(given),
             optimisation=read_options(given, OptimisationOptions),
             schedule=read_options(given, ScheduleOptions),
             run=read_options(given, RunOptions),
@@ -129,6 +129,15 @@ def read_config(given: Given) -> RunConfig:
             log=read_options(given, LogOptions),
         ),
     )
+
+
+def _read_grid(given: Given) -> GridOptions:
+    """Grid of the command line; for R-Drop, which compares copies, two copies in one pass unless it says otherwise."""
+    grid = read_options(given, GridOptions)
+    if not read_options(given, CriterionOptions).compares_copies:
+        return grid
+    copies = grid.copies if hasattr(given, "copies") else 2
+    return dataclasses.replace(grid, copies=copies, plan=grid.plan if hasattr(given, "plan") else "stacked")
 
 
 def _check_arch(task: str, arch: str) -> None:
@@ -168,10 +177,16 @@ def _homes(name: str) -> str:
     homes = []
     for task, spec in TASKS.items():
         families = {family: _has(task, family, name) for family in spec.variants}
-        archs = [arch for arch, family in ARCHITECTURES.items() if families.get(family, False)]
+        archs = [_sizes(family) for family, has in families.items() if has]
         if archs:
             homes.append(f"--task {task}" + ("" if all(families.values()) else f" --arch {' or '.join(archs)}"))
     return ", or ".join(homes)
+
+
+def _sizes(family: str) -> str:
+    """The first architecture of a family, which stands for its other sizes."""
+    first, *others = FAMILIES[family].architectures
+    return f"{first} (or another size of it)" if others else first
 
 
 def _names(groups: Iterable[type]) -> set[str]:

@@ -21,6 +21,7 @@ from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option, options
 from seqba.tasks import Unit
+from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.token_batches import Packer, Planned
 
@@ -124,6 +125,7 @@ class Translation:
         self.target_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.target_lang}.txt")
         self.batches = batches
         self.smoothing = criterion.label_smoothing
+        self.rdrop_alpha = criterion.rdrop_alpha
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
         self._packer = Packer(batches, (max_source_positions, max_target_positions), "pair", _too_long)
@@ -175,14 +177,16 @@ class Translation:
     def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Summed loss in nats, its weight, and the summed negative log-likelihood.
 
-        Label smoothing as in fairseq: 1 - ε on the target, ε / (V - 1) on each other word.
+        Label smoothing as in fairseq: 1 - ε on the target, ε / (V - 1) on each other word. R-Drop's term is
+        `seqba.tasks.consistency`'s.
         """
         translator: TranslationModel = model  # type: ignore[assignment]
         hidden = translator.features(batch.source, batch.previous)  # (N, D)
         target = batch.target[batch.target != Dictionary.pad]  # (N,)
         loss, nll = label_smoothed_cross_entropy(hidden, translator.output_weight, target, smoothing=self.smoothing)
+        loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.rdrop_alpha)
         weight = batch.target.shape[0] if self.sentence_avg else target.shape[0]
-        return loss, float(weight), {"nll": nll}
+        return loss, float(weight), sums
 
     def weight(self, batch: PairBatch) -> float:
         """Target tokens, `</s>` included, or sentences with `--sentence-avg`."""

@@ -30,6 +30,7 @@ def validate_config(config: RunConfig) -> None:
     _check_task(config)
     _check_optimizer(config.training.optimisation)
     _check_arm(config)
+    _check_compared_copies(config)
     _check_epochs_that_options_count(config)
     _check_schedule(config.training.schedule)
     _check_optimisation(config)
@@ -70,6 +71,22 @@ def _check_arm(config: RunConfig) -> None:
             "share nothing: take --arm fixed-samples, which is the same there"
         )
     derive_grid(grid).resized(config.batches)
+
+
+def _check_compared_copies(config: RunConfig) -> None:
+    """Refuses R-Drop where an example has one copy, or its copies aren't in one pass."""
+    if not config.criterion.compares_copies:
+        return
+    grid = config.training.grid
+    if derive_grid(grid).copies < 2:
+        raise UserError(
+            f"--rdrop-alpha compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
+            "one: give --copies 2"
+        )
+    if grid.plan != "stacked":
+        raise UserError(f"--rdrop-alpha needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
+    if config.training.log.measure_every:
+        raise UserError("--measure-every needs copies one by one, and --rdrop-alpha compares them: leave one out")
 
 
 def _check_epochs_that_options_count(config: RunConfig) -> None:

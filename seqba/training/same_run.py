@@ -26,7 +26,7 @@ By the names that groups have in a checkpoint's cfg; a run has only the groups o
 
 WEIGHT_MOVING = {
     "grid": ("plan",),
-    "criterion": ("criterion", "label_smoothing", "sentence_avg"),
+    "criterion": ("criterion", "label_smoothing", "sentence_avg", "rdrop_alpha"),
     "optimisation": (
         "optimizer",
         "adam_betas",
