@@ -71,7 +71,7 @@ def test_bytes_of_a_model_with_byte_fallback_are_text() -> None:
 
 
 def test_text_goes_through_moses_and_byte_pairs_both_ways(tmp_path: Path) -> None:
-    (tmp_path / "codes").write_text("c h\nch s</w>\ns e\n", encoding="utf-8")
+    (tmp_path / "codes").write_text("#version: 0.2\nc h\nch s</w>\ns e\n", encoding="utf-8")
     pairs = BytePairs(tmp_path / "codes")
     form = TextForm(TOKENS, pairs, None, Moses("de"))
     assert form.encode("sechs.").tolist() == [4, 5, 6, 2]
