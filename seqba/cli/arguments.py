@@ -114,6 +114,17 @@ class Parser(argparse.ArgumentParser):
             else:
                 self._declared[field.name] = (_add_flag(group, field, kind, self._typed), field, kind)
 
+    def help_of(self, concerns: Callable[[str], bool]) -> str:
+        """Help on the options whose names `concerns` is true of, and on arguments that are no options."""
+        hidden = [action for action in self._actions if action.option_strings and not concerns(action.dest)]
+        texts = [action.help for action in hidden]
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        shown = self.format_help()
+        for action, text in zip(hidden, texts, strict=True):
+            action.help = text
+        return shown
+
     def parse(self, arguments: Sequence[str] | None = None) -> Given:
         """Parses a command line; unknown flags are errors that name the nearest known one.
 

@@ -62,7 +62,7 @@ def build_parser() -> Parser:
         PROGRAM,
         "Train a model with Batch Augmentation: every update sees each example --copies times, each time through its "
         "own noise. Run the same command again to go on after an interruption. --task and --arch decide which of the "
-        "other options there are.",
+        "other options there are: --help shows those of the task and architecture beside it, --help all all of them.",
         unsupported=UNSUPPORTED,
         unsupported_values=UNSUPPORTED_VALUES,
         accepted=ACCEPTED,
@@ -81,7 +81,29 @@ def build_parser() -> Parser:
     )
     for title, options in {**COMMON, **SOME}.items():
         parser.add_options(options, title)
+    parser.usage = f"{PROGRAM} DATA [options]"
     return parser
+
+
+def help_asked_for(arguments: Sequence[str], parser: Parser) -> str | None:
+    """Help on the options of the task and architecture that a command line names; None where it asks for no help.
+
+    Raises:
+        UserError: for a task or an architecture that there is none of.
+    """
+    if not {"-h", "--help"} & set(arguments):
+        return None
+    chosen = Parser(PROGRAM, "", unsupported_values=UNSUPPORTED_VALUES)
+    chosen.add_argument("--task", default="translation", choices=tuple(TASKS))
+    chosen.add_argument("--arch", "-a", choices=tuple(ARCHITECTURES))
+    others = [word for word in arguments if word not in ("-h", "--help")]
+    named, words = chosen.parse_known_args(others, Given())
+    if words[:1] == ["all"] or words[-1:] == ["all"]:
+        return parser.format_help()
+    arch = named.arch or TASKS[named.task].default_arch
+    _check_arch(named.task, arch)
+    own = {"help", "task", "arch"}
+    return parser.help_of(lambda name: name in own or _has(named.task, ARCHITECTURES[arch], name))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
-    given = build_parser().parse(arguments)
+    parser = build_parser()
+    shown = help_asked_for(sys.argv[1:] if arguments is None else arguments, parser)
+    if shown is not None:
+        print(shown, end="")
+        parser.exit()
+    given = parser.parse(arguments)
     config = read_config(given)
     if given.without_effect:
         logger.info("%s", without_effect_line(given.without_effect))

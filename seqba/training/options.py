@@ -100,7 +100,7 @@ class OptimisationOptions:
         aliases=("amp",),
     )
     fp16_init_scale: int = option(
-        128, "fp16: the scale of losses to begin with", minimum=1, aliases=("amp-init-scale",)
+        128, "fp16: what summed losses are multiplied by to begin with", minimum=1, aliases=("amp-init-scale",)
     )
     fp16_scale_window: int = option(
         2000,

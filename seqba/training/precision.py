@@ -32,8 +32,8 @@ def build_scaler(
 ) -> torch.amp.GradScaler | None:
     """Scaler of losses for passes in float16; None where gradients don't underflow.
 
-    Losses are multiplied by a power of two before their backward, and gradients divided by it afterwards. An overflow
-    halves it, and the update is skipped; a row of updates without one doubles it.
+    Losses, summed over tokens as in fairseq, are multiplied by a power of two before their backward, and gradients
+    divided by it afterwards. An overflow halves it, and the update is skipped; a row of updates without one doubles it.
 
     Source: Micikevicius et al. 2018, section 3.2; torch.amp's.
     """

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -134,6 +135,7 @@ class Trainer(Generic[Batch]):
             UserError: after `max_skipped_updates` updates in a row that had to be skipped.
         """
         number, own = self.updates + 1, batch.sums(self.task)
+        lift = _power_of_two_at(own.weight) if self.ranks is ALONE else 1.0  # what the group divides by comes later
         self.model.train()
         watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * self.rules.copies) else None
         step = grid_gradient(
@@ -148,12 +150,12 @@ class Trainer(Generic[Batch]):
             ranks=self.ranks,
             also_sum=(own.unique, own.processed, *status.as_sums()),
             end_update=False,
-            backward=None if self.scaler is None else self._scaled_backward,
+            backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
         )
         unique, processed, *statuses = step.also
         split = None if watch is None else watch.split()
         if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
+            self._unscale(self.scaler, lift)
         grad_norm = self._clip()
         lr = self.schedule(number) * self.task.learning_rate_factor(batch.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
@@ -257,9 +259,14 @@ class Trainer(Generic[Batch]):
             else:
                 self.task.carried.commit()
 
-    def _scaled_backward(self, loss: Tensor) -> None:
-        if self.scaler is not None:
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    def _scaled_backward(self, scaler: torch.amp.GradScaler, lift: float, loss: Tensor) -> None:
+        """Backward of a loss that is scaled as a sum over tokens: as a mean, its gradients would underflow."""
+        scaler.scale(loss * lift).backward()  # type: ignore[no-untyped-call]
+
+    def _unscale(self, scaler: torch.amp.GradScaler, lift: float) -> None:
+        scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        torch._foreach_div_(gradients, lift)
 
     def _clip(self) -> float:
         """Scales gradients down where their norm is too large; returns the norm before that."""
@@ -297,6 +304,11 @@ class Trainer(Generic[Batch]):
                 f"the last (loss {report.loss:g}, gradient norm {report.grad_norm:g}): lower --lr, lengthen "
                 "--warmup-updates or add --clip-norm, and begin again with an earlier checkpoint"
             )
+
+
+def _power_of_two_at(weight: float) -> float:
+    """The power of two nearest to a weight: multiplying by it rounds nothing."""
+    return float(2.0 ** round(math.log2(weight)))
 
 
 def _totals(step: Step, processed: float) -> Totals:

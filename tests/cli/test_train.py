@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -561,10 +562,30 @@ def test_fairseqs_command_line_of_a_language_model_is_understood() -> None:
     assert config.model == TransformerLMOptions(share_decoder_input_output_embed=True, dropout=0.1)
 
 
-def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
+def flags_shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[str]:
+    """Flags that `--help` explains, each at the beginning of its entry."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments])
+    assert stopped.value.code == 0
     shown = capsys.readouterr().out
-    for flag in ("--copies", "--arm", "--plan", "--update-freq", "--lr-scheduler", "--tokens-per-sample"):
-        assert flag in shown
     assert "transformer_lm for language_modeling" in " ".join(shown.split())
+    return {flag for line in shown.splitlines() if line.startswith("  -") for flag in re.findall(r"--[\w-]+", line)}
+
+
+def test_help_is_of_the_task_and_architecture_that_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    common = {"--copies", "--arm", "--plan", "--update-freq", "--lr-scheduler", "--task", "--arch"}
+    translation = flags_shown(capsys, "--help")
+    assert translation > common | {"--source-lang", "--eval-bleu", "--encoder-layers", "--max-tokens"}
+    assert not translation & {"--tokens-per-sample", "--bptt", "--crop-padding", "--num-workers", "--ddp-backend"}
+    streams = flags_shown(capsys, "data-bin", "-h", "--lr", "1", "--task", "language_modeling", "--arch", "awd_lstm")
+    assert streams > common | {"--bptt", "--wdrop"}
+    assert not streams & {"--source-lang", "--tokens-per-sample", "--max-tokens", "--encoder-layers"}
+    assert flags_shown(capsys, "--help", "all") > translation | streams
+    parser = build_parser()
+    every = {flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
+    assert flags_shown(capsys, "--help", "all") >= every - set(parser.accepted)
+
+
+def test_help_on_what_there_is_none_of_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--arch fconv is not one here" in complaint(["--help", "--arch", "fconv"], capsys)
+    assert "--arch awd_lstm is not for --task translation" in complaint(["--help", "--arch", "awd_lstm"], capsys)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seqba.errors import UserError
 from seqba.training.agreement import Status
 from seqba.training.batches import UpdateBatch
+from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
 from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.trainer import Trainer, UpdateRules
@@ -231,7 +232,7 @@ class Overflowing(SquaresTask):
         return loss, weight, sums
 
     def _overflow(self, gradient: Tensor) -> Tensor:
-        scale = float(gradient) * 4  # the loss is divided by a weight of four rows
+        scale = float(gradient)  # of the sum over four rows
         self.scales.append(scale)
         return gradient if scale <= self.bearable else gradient * torch.inf
 
@@ -242,9 +243,12 @@ def scaled_trainer(task: SquaresTask, model: Line, scale: float, window: int = 2
     return trainer
 
 
-def test_scaled_losses_make_the_same_update() -> None:
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_scaled_losses_make_the_same_update(kind: str) -> None:
     expected, model = Line(), Line()
     plain, scaled = make_trainer(SquaresTask(), expected), scaled_trainer(SquaresTask(), model, 128.0)
+    for trainer in (plain, scaled):
+        trainer.optimizer = build_optimizer(trainer.model.parameters(), OptimisationOptions(optimizer=kind))
     for number in range(3):
         reports = [update(trainer, trainer.task.batches[number : number + 2]) for trainer in (plain, scaled)]
         assert torch.equal(expected.weight, model.weight)  # a power of two: no rounding
