@@ -218,7 +218,7 @@ def build_parser() -> Parser:
         unsupported_values=UNSUPPORTED_VALUES,
         accepted=ACCEPTED,
     )
-    add_translator_flags(parser)
+    add_translator_flags(parser, needs_data=True)
     parser.add_options(GenerateOptions, "sentences and output")
     return parser
 

@@ -112,14 +112,14 @@ def build_parser() -> Parser:
     parser = Parser(
         "seqba-interactive",
         "Translates lines of text, in their order. Prints S- (source), W- (seconds), H- (score, tokens), D- (score, "
-        "plain text) and P- (scores of tokens) lines; scores are in base 2. With a data-bin that has its own "
-        "SentencePiece model, text is plain on both sides; otherwise give lines tokenised as the data-bin's were. An "
-        "empty line has an empty translation. Options and lines are fairseq-interactive's.",
+        "plain text) and P- (scores of tokens) lines; scores are in base 2. With a Marian folder, or a data-bin that "
+        "has its own SentencePiece model, text is plain on both sides; otherwise give lines tokenised as the "
+        "data-bin's were. An empty line has an empty translation. Options and lines are fairseq-interactive's.",
         unsupported={**UNSUPPORTED, **NOT_HERE},
         unsupported_values=UNSUPPORTED_VALUES,
         accepted={**ACCEPTED, **ALSO_ACCEPTED},
     )
-    add_translator_flags(parser)
+    add_translator_flags(parser, needs_data=False)
     parser.add_options(InteractiveOptions, "lines")
     return parser
 

@@ -77,7 +77,10 @@ def build_parser() -> Parser:
     )
     defaults = ", ".join(f"{spec.default_arch} for {task}" for task, spec in TASKS.items())
     parser.add_argument(
-        "--arch", "-a", choices=tuple(ARCHITECTURES), help=f"named sizes of a model (default: {defaults})"
+        "--arch",
+        "-a",
+        choices=tuple(ARCHITECTURES),
+        help=f"named sizes of a model (default: those of --finetune-from-model, else {defaults})",
     )
     for title, options in {**COMMON, **SOME}.items():
         parser.add_options(options, title)
@@ -155,6 +158,7 @@ def read_config(given: Given) -> RunConfig:
             checkpoints=read_options(given, CheckpointOptions),
             log=read_options(given, LogOptions),
         ),
+        names_arch=given.arch is not None,
     )
 
 

@@ -23,10 +23,12 @@ from seqba.cli.fairseq_options import (
     without_effect_line,
 )
 from seqba.cli.output import warn_on_stderr
-from seqba.data.dictionary import Dictionary, dictionary_digest
+from seqba.data.dictionary import dictionary_digest
+from seqba.data.marian import is_marian_folder
 from seqba.data.moses import BytePairs, Moses
 from seqba.data.pairs import choose_languages
-from seqba.data.subwords import Subwords, load_subwords, read_subwords
+from seqba.data.sides import Side, marian_sides, open_side
+from seqba.data.subwords import Subwords, read_subwords
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
@@ -100,7 +102,7 @@ class TranslatorOptions:
 
     path: str | None = option(
         None,
-        "the checkpoint; several with colons between them vote (probabilities are averaged)",
+        "the checkpoint, or a Marian folder; several with colons between them vote (probabilities are averaged)",
         metavar="A.pt[:B.pt]",
     )
     source_lang: str | None = option(
@@ -187,9 +189,19 @@ class Translator:
         return self.ensemble.max_target_positions
 
 
-def add_translator_flags(parser: Parser) -> None:
-    """Adds the flags that both commands have."""
-    parser.add_argument("data", help="data-bin that seqba-preprocess or fairseq-preprocess wrote")
+def add_translator_flags(parser: Parser, *, needs_data: bool) -> None:
+    """Adds the flags that both commands have.
+
+    Args:
+        parser: of the command.
+        needs_data: whether there must be a data-bin, whose text is translated.
+    """
+    of_text = "" if needs_data else "; a Marian folder has dictionaries of its own, and needs none"
+    parser.add_argument(
+        "data",
+        nargs=None if needs_data else "?",
+        help=f"data-bin that seqba-preprocess or fairseq-preprocess wrote{of_text}",
+    )
     parser.add_options(TranslatorOptions, "models")
     parser.add_options(SearchOptions, "search")
 
@@ -216,33 +228,29 @@ def read_translator(namespace: Given) -> tuple[Translator, SearchOptions]:
     loaded = [load_model(path, device, overrides=overrides, task="translation") for path in paths]
     for path, model in zip(paths, loaded, strict=True):
         _check_is_translation(path, model.task_state)
-    folder = Path(namespace.data)
-    if not folder.is_dir():
-        raise UserError(f"there is no data-bin {namespace.data}: give the folder that the model was trained on")
-    languages = _languages(options, loaded[0].task_state, folder)
-    dictionaries = [_load_dictionary(folder, language) for language in languages]
+    folder = _text_folder(namespace.data, paths)
+    sides = _open_sides(options, loaded[0].task_state, folder)
+    languages = (sides[0].language, sides[1].language)
     for path, model in zip(paths, loaded, strict=True):
-        _check_belongs(path, model.task_state, languages, dictionaries, folder)
+        _check_belongs(path, model.task_state, sides, folder)
     models = tuple(_prepared(each, options) for each in loaded)
-    subwords = _subwords(options, folder)
     source, target = (
-        TextForm(dictionary, subwords, options.post_process, words)
-        for dictionary, words in zip(dictionaries, _words(options, languages), strict=True)
+        TextForm(side.dictionary, _subwords(options, side, folder), options.post_process, words)
+        for side, words in zip(sides, _words(options, languages), strict=True)
     )
     ensemble = Ensemble(models, temperature=search.temperature)
     return Translator(models, ensemble, source, target, languages, device), search
 
 
-def _subwords(options: TranslatorOptions, folder: Path) -> Subwords | BytePairs | None:
-    """What splits and joins subwords, by the options or the data-bin."""
+def _subwords(options: TranslatorOptions, side: Side, folder: Path) -> Subwords | BytePairs | None:
+    """What splits and joins a side's subwords, by the options or the data-bin."""
     if options.bpe == "subword_nmt":
         return BytePairs(str(options.bpe_codes), options.bpe_separator)
     if options.sentencepiece_model is not None:
         return read_subwords(options.sentencepiece_model)
-    subwords = load_subwords(folder)
-    if subwords is None and options.bpe == "sentencepiece":
+    if side.subwords is None and options.bpe == "sentencepiece":
         raise UserError(f"--bpe sentencepiece: {folder} has no model of its own, so give it as --sentencepiece-model")
-    return subwords
+    return side.subwords
 
 
 def _words(options: TranslatorOptions, languages: tuple[str, str]) -> tuple[Moses | None, Moses | None]:
@@ -257,14 +265,23 @@ def _words(options: TranslatorOptions, languages: tuple[str, str]) -> tuple[Mose
     return source, target
 
 
-def _load_dictionary(folder: Path, language: str) -> Dictionary:
-    path = folder / f"dict.{language}.txt"
-    if not path.exists():
-        raise UserError(
-            f"data-bin {folder} has no {path.name}: copy it from the data-bin that the model was trained on (text made "
-            "with --only-source has the source's dictionary alone)"
-        )
-    return Dictionary.load(path)
+def _text_folder(data: str | None, paths: list[str]) -> Path:
+    """The folder with dictionaries: the given one, or a model's own."""
+    if data is None and not is_marian_folder(paths[0]):
+        raise UserError(f"DATA is missing, the data-bin that {paths[0]} was trained on: its dictionaries are needed")
+    folder = Path(paths[0] if data is None else data)
+    if not folder.is_dir():
+        raise UserError(f"there is no data-bin {data}: give the folder that the model was trained on")
+    return folder
+
+
+def _open_sides(options: TranslatorOptions, task_state: Mapping[str, Any], folder: Path) -> tuple[Side, Side]:
+    own = marian_sides(folder) if is_marian_folder(folder) else None
+    between = None if own is None else (own[0].language, own[1].language)
+    source, target = _languages(options, task_state, folder, between)
+    if own is None:
+        return open_side(folder, source), open_side(folder, target)
+    return replace(own[0], language=source), replace(own[1], language=target)
 
 
 def _prepared(loaded: LoadedModel, options: TranslatorOptions) -> Transformer:
@@ -304,10 +321,17 @@ def _check_is_translation(path: str, task_state: Mapping[str, Any]) -> None:
             raise UserError(f"checkpoint {path} is not of a translation run: its task_state has no {key!r}")
 
 
-def _languages(options: TranslatorOptions, task_state: Mapping[str, Any], folder: Path) -> tuple[str, str]:
-    """What was asked for, if it is what the model does; a checkpoint that doesn't say leaves it to the data-bin."""
+def _languages(
+    options: TranslatorOptions, task_state: Mapping[str, Any], folder: Path, between: tuple[str, str] | None
+) -> tuple[str, str]:
+    """What was asked for, if it is what the model does; a checkpoint that doesn't say leaves it to the folder.
+
+    `between` are the languages of a Marian folder, None where it is a data-bin.
+    """
     own = (task_state["source_lang"], task_state["target_lang"])
     if own == (None, None):
+        if between is not None:
+            return options.source_lang or between[0], options.target_lang or between[1]
         return choose_languages(folder, options.source_lang, options.target_lang)
     source, target = options.source_lang or own[0], options.target_lang or own[1]
     if own != (source, target):
@@ -321,21 +345,21 @@ def _languages(options: TranslatorOptions, task_state: Mapping[str, Any], folder
 def _check_belongs(
     path: str,
     task_state: Mapping[str, Any],
-    languages: tuple[str, str],
-    dictionaries: list[Dictionary],
+    sides: tuple[Side, Side],
     folder: Path,
 ) -> None:
     """Refuses other dictionaries, which would give the model's ids another meaning."""
     theirs = (task_state["source_lang"], task_state["target_lang"])
+    languages = (sides[0].language, sides[1].language)
     if theirs not in (languages, (None, None)):
         raise UserError(
             f"the model of {path} translates {theirs[0]} to {theirs[1]}, the first one {languages[0]} to "
             f"{languages[1]}: models that vote must do the same"
         )
-    for side, language, dictionary in zip(("source", "target"), languages, dictionaries, strict=True):
-        size, digest = task_state[f"{side}_vocabulary"], task_state[f"{side}_dictionary_sha256"]
-        if size != len(dictionary) or digest not in (None, dictionary_digest(dictionary)):
+    for name, side in zip(("source", "target"), sides, strict=True):
+        size, digest = task_state[f"{name}_vocabulary"], task_state[f"{name}_dictionary_sha256"]
+        if size != len(side.dictionary) or digest not in (None, dictionary_digest(side.dictionary)):
             raise UserError(
-                f"checkpoint {path} was trained with another dictionary than {folder / f'dict.{language}.txt'}: "
+                f"checkpoint {path} was trained with another dictionary than {folder / f'dict.{side.language}.txt'}: "
                 "give the data-bin it was trained on, or preprocess the text with --srcdict and --tgtdict from there"
             )

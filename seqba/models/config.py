@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from seqba.models.classifier import Fan
-from seqba.models.embedding import EmbeddingSizes
+from seqba.models.embedding import EmbeddingSizes, Sinusoids
 from seqba.models.layers import Activation, LayerSizes
 
 
@@ -27,6 +27,7 @@ class DecoderConfig:
         share_decoder_input_output_embed: the target's embedding and the output share one matrix.
         max_target_positions: longest row, in tokens.
         first_position: the number of a row's first position.
+        sinusoids: whose rates the sinusoids have, the encoder's too.
         decoder_learned_pos: learned positions; sinusoids otherwise.
         no_scale_embedding: token embeddings aren't multiplied by √D, the encoder's neither.
         layernorm_embedding: normalise the embedded tokens, the encoder's too.
@@ -44,6 +45,7 @@ class DecoderConfig:
     share_decoder_input_output_embed: bool = False
     max_target_positions: int = 1024
     first_position: int = 2
+    sinusoids: Sinusoids = "tensor2tensor"
     decoder_learned_pos: bool = False
     no_scale_embedding: bool = False
     layernorm_embedding: bool = False
@@ -55,6 +57,7 @@ class DecoderConfig:
             embed_dim=self.decoder_embed_dim,
             max_positions=self.max_target_positions,
             first_position=self.first_position,
+            sinusoids=self.sinusoids,
             learned_positions=self.decoder_learned_pos,
             scaled=not self.no_scale_embedding,
             normalised=self.layernorm_embedding,
@@ -89,6 +92,8 @@ class TransformerConfig(DecoderConfig):
         share_all_embeddings: source, target and output share one matrix (a joined dictionary).
         max_source_positions: longest source, in tokens.
         encoder_learned_pos: learned positions of the source.
+        start_symbol: what the decoder reads first.
+        output_bias: add a trained bias to the logits.
 
     Source: Vaswani et al. 2017, table 3; positions as fairseq counts them.
     """
@@ -101,6 +106,8 @@ class TransformerConfig(DecoderConfig):
     share_all_embeddings: bool = False
     max_source_positions: int = 1024
     encoder_learned_pos: bool = False
+    start_symbol: Literal["eos", "pad"] = "eos"
+    output_bias: bool = False
 
     @property
     def encoder_embedding(self) -> EmbeddingSizes:

@@ -16,7 +16,9 @@ class DecoderOptions:
     )
     decoder_attention_heads: int | None = option(None, "decoder attention heads; default: as --arch", minimum=1)
     decoder_normalize_before: bool = option(False, "pre-norm decoder layers; default: as --arch")
-    activation_fn: str | None = option(None, "feed-forward activation; default: as --arch", choices=("relu", "gelu"))
+    activation_fn: str | None = option(
+        None, "feed-forward activation; default: as --arch", choices=("relu", "gelu", "silu")
+    )
     dropout: float | None = option(None, "residual and embedding dropout; default: as --arch", minimum=0, below=1)
     attention_dropout: float | None = option(None, "dropout on attention weights", minimum=0, below=1)
     activation_dropout: float | None = option(
@@ -35,6 +37,12 @@ class DecoderOptions:
         "own code and checkpoints of older versions begin at 0 (not in fairseq)",
         minimum=0,
         maximum=1 << 20,
+    )
+    sinusoids: str | None = option(
+        None,
+        "rates of the sinusoids: as --arch, which is tensor2tensor, as in fairseq; paper for 10000^(-2i/D), as in "
+        "Marian (not in fairseq)",
+        choices=("tensor2tensor", "paper"),
     )
     decoder_learned_pos: bool = option(False, "learn the decoder's positions; sinusoids otherwise")
     no_scale_embedding: bool = option(False, "don't multiply embeddings by the square root of their width")
@@ -57,6 +65,12 @@ class TransformerOptions(DecoderOptions):
         None, "longest source in tokens; default 1024", minimum=1, maximum=1 << 20
     )
     encoder_learned_pos: bool = option(False, "learn the encoder's positions; sinusoids otherwise")
+    start_symbol: str | None = option(
+        None,
+        "what the decoder reads first: as --arch, which is eos, as in fairseq; pad as in Marian (not in fairseq)",
+        choices=("eos", "pad"),
+    )
+    output_bias: bool = option(False, "add a trained bias to the logits, as in Marian (not in fairseq)")
 
 
 @options

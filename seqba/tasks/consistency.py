@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from seqba.core import current_noise
@@ -11,7 +12,7 @@ from seqba.nn import copy_divergence
 
 
 def with_divergence(
-    loss: Tensor, nll: Tensor, hidden: Tensor, weight: Tensor, alpha: float
+    loss: Tensor, nll: Tensor, hidden: Tensor, weight: Tensor, alpha: float, *, bias: Tensor | None = None
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Adds α/2 · M · J to a loss that is summed over M copies, where there are copies: in an update, not in validation.
 
@@ -24,6 +25,7 @@ def with_divergence(
         hidden: (M·N, D), copy after copy.
         weight: (V, D), the output embedding.
         alpha: α; 0 for none.
+        bias: (V,), of the output; None for none.
 
     Returns:
         The loss, and further sums: "nll", and in an update "divergence", M · J.
@@ -34,5 +36,8 @@ def with_divergence(
     if not alpha or noise is None:
         return loss, {"nll": nll}
     copies = len(noise.copies)
+    if bias is not None:  # as one more column of the weight, which every row reads with a 1
+        hidden = torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1)
+        weight = torch.cat([weight, bias.to(weight.dtype).unsqueeze(1)], dim=1)
     divergence = copies * copy_divergence(hidden, weight, copies=copies)
     return loss + alpha / 2 * divergence, {"nll": nll, "divergence": divergence.detach()}

@@ -74,9 +74,13 @@ class BleuOptions:
 
 
 class TranslationModel(Protocol):
-    """Interface of a model to the loss: hidden states at the predicted positions, and the output embedding (V, D)."""
+    """Interface of a model to the loss: hidden states at the predicted positions, and the output projection.
+
+    Its weight is (V, D), its bias (V,).
+    """
 
     output_weight: Tensor
+    output_bias: Tensor | None
 
     def features(self, source: Tensor, previous: Tensor) -> Tensor:
         """(N, D) hidden states of the target positions that aren't padding, row by row."""
@@ -183,8 +187,11 @@ class Translation:
         translator: TranslationModel = model  # type: ignore[assignment]
         hidden = translator.features(batch.source, batch.previous)  # (N, D)
         target = batch.target[batch.target != Dictionary.pad]  # (N,)
-        loss, nll = label_smoothed_cross_entropy(hidden, translator.output_weight, target, smoothing=self.smoothing)
-        loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.rdrop_alpha)
+        bias = translator.output_bias
+        loss, nll = label_smoothed_cross_entropy(
+            hidden, translator.output_weight, target, bias=bias, smoothing=self.smoothing
+        )
+        loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.rdrop_alpha, bias=bias)
         weight = batch.target.shape[0] if self.sentence_avg else target.shape[0]
         return loss, float(weight), sums
 

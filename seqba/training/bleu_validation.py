@@ -49,7 +49,7 @@ class BleuScorer:
         self.ranks = ranks
         self.options = options
         self.search = search_options(options.eval_bleu_args)
-        subwords = load_subwords(task.folders[0])
+        subwords = load_subwords(task.folders[0], task.target_lang, task.target_dictionary)
         words = detokenizer(options, task.target_lang)
         self.form = TextForm(task.target_dictionary, subwords, options.eval_bleu_remove_bpe, words)
         self.tokenizer = "none" if options.eval_tokenized_bleu else self.form.bleu_tokenizer

@@ -238,7 +238,10 @@ class CheckpointOptions:
         metavar="FILE",
     )
     finetune_from_model: str | None = option(
-        None, "take only the weights of this checkpoint and begin anew", metavar="FILE"
+        None,
+        "take only the weights of this checkpoint (of seqba, fairseq or a Marian folder) and begin anew; without "
+        "--arch its model's options as well",
+        metavar="PATH",
     )
     reset_optimizer: bool = option(
         False,
