@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -22,10 +22,6 @@ from seqba.core.rows import map_rows
 Value = TypeVar("Value")
 
 
-@overload
-def fork(below: Callable[..., Value], *inputs: Any) -> Value: ...
-@overload
-def fork(below: Value) -> Value: ...
 def fork(below: Any, *inputs: Any) -> Any:
     """The point of a forward pass from which on there are M copies of every row; below it there is one.
 
@@ -71,6 +67,12 @@ def fork(below: Any, *inputs: Any) -> Any:
             "function that makes the update"
         )
     return noise.trunk.fork(noise, compute)
+
+
+def copies_at_fork() -> int:
+    """How many times `seqba.fork` repeats rows in the current pass; 1 where rows are copies from the beginning."""
+    noise = current_noise()
+    return 1 if noise is None or noise.trunk is None else len(noise.pass_copies)
 
 
 def per_copy(batch: Value) -> Value:

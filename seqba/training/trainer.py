@@ -46,6 +46,7 @@ class UpdateRules:
         max_skipped_updates: so many non-finite updates in a row end the run.
         decay_updates: after so many updates weights don't decay any more; None for never.
         measure_every: every so many updates the variance is measured, in looped passes; 0 for never.
+        forked: whether copies begin inside the model, where its `fork_at` was told.
     """
 
     copies: int
@@ -56,6 +57,7 @@ class UpdateRules:
     max_skipped_updates: int = 10
     decay_updates: int | None = None
     measure_every: int = 0
+    forked: bool = False
 
     @classmethod
     def of(cls, options: TrainingOptions, grid: Grid, decay_updates: int | None) -> UpdateRules:
@@ -69,6 +71,7 @@ class UpdateRules:
             max_skipped_updates=options.optimisation.max_skipped_updates,
             decay_updates=decay_updates,
             measure_every=options.log.measure_every,
+            forked=grid.fork is not None,
         )
 
     def measures(self, update: int, *, cells: int) -> bool:
@@ -143,6 +146,7 @@ class Trainer(Generic[Batch]):
             ranks=self.ranks,
             also_sum=(own.unique, own.processed, *status.as_sums()),
             end_update=False,
+            forked=self.rules.forked,
         )
         unique, processed, *statuses = step.also
         split = None if watch is None else watch.split()
