@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import fork_world
 import pytest
 import torch
 from forked_network import ForkedNetwork, forked_gradient, forked_loss
+from rank_groups import run_groups
 from small_network import gradient_of, make_batch, relative_error, summed_loss
 from torch import Tensor, nn
 
@@ -340,3 +343,17 @@ def test_a_carried_state_is_each_copys_own_above_and_the_same_for_all_below() ->
     for below, above in states:
         assert torch.equal(below[:2], below[2:4])
         assert not torch.allclose(above[:2], above[2:4])
+
+
+@pytest.mark.slow  # starts four processes
+def test_ranks_that_share_copies_come_to_the_gradient_and_statistics_of_one_process(tmp_path: Path) -> None:
+    expected, statistics = fork_world.grid(fork_world.make_network(), None, weight=36.0)
+    results = run_groups(fork_world.on_processes, [4], tmp_path)
+    for result in results.values():
+        assert relative_error(result["gradient"], expected) < 1e-12
+        assert relative_error(result["statistics"], statistics) < 1e-12
+        assert relative_error(result["wrapped"], fork_world.mean_of_processes(4)) < 1e-12
+        assert torch.equal(result["ordinary"], results[4, 0]["ordinary"])
+        assert [said.partition(" don't go with forked=True")[0] for said in result["refusals"]] == [
+            "parameters in parts on several processes (FSDP)"
+        ] * 2
