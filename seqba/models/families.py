@@ -16,6 +16,7 @@ from seqba.errors import UserError, quoted
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.classifier import ImageClassifier
 from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
+from seqba.models.forks import DECODER_LAYER, ENCODER, HEAD, layer_places
 from seqba.models.image_networks import NETWORKS, build_network
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import Transformer
@@ -42,6 +43,8 @@ class Family(Generic[Options, Config]):
         width: configuration → D, which a learning rate may go by; None for a model that has no one width.
         rows_share: whether the rows of a batch share something (batch norm, masks on weights).
         forward_methods: methods that losses call in place of `forward`.
+        fork_places: (architecture, configuration) → names of the places at which copies may begin, for the `fork_at` of
+            a model; empty where there is none.
     """
 
     title: str
@@ -54,6 +57,7 @@ class Family(Generic[Options, Config]):
     width: Callable[[Config], int | None]
     rows_share: bool
     forward_methods: tuple[str, ...] = ()
+    fork_places: Callable[[str, Config], tuple[str, ...]] = lambda *_: ()
 
     def read(self, values: Mapping[str, Any]) -> Config:
         """Configuration that a file holds as plain values, names, types and ranges checked.
@@ -245,6 +249,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         width=lambda config: config.encoder_embed_dim,
         rows_share=False,
         forward_methods=("features",),
+        fork_places=lambda _, config: (ENCODER, *layer_places(config.decoder_layers, DECODER_LAYER)),
     ),
     "awd_lstm": Family(
         title="AWD-LSTM (language_modeling)",
@@ -257,6 +262,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         width=lambda config: config.decoder_embed_dim,
         rows_share=True,
         forward_methods=("window",),
+        fork_places=lambda _, config: (*layer_places(config.decoder_layers), HEAD),
     ),
     "transformer_lm": Family(
         title="Transformer without encoder (language_modeling)",
@@ -269,6 +275,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         width=lambda config: config.decoder_embed_dim,
         rows_share=False,
         forward_methods=("features",),
+        fork_places=lambda _, config: layer_places(config.decoder_layers),
     ),
     "image_classifier": Family(
         title="image networks (image_classification)",
@@ -280,6 +287,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         build=lambda arch, config, data: build_image_classifier(arch, config, data["classes"], data["image_size"]),
         width=lambda _: None,
         rows_share=True,
+        fork_places=lambda arch, config: (HEAD,) if NETWORKS[arch].has_head_dropout and config.dropout else (),
     ),
 }
 """Every family of models by its name."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from seqba.core import Carry
+from seqba.core import Carry, per_copy
 from seqba.data.blocks import BlockBatch, Blocks
 from seqba.data.dictionary import Dictionary
 from seqba.data.monolingual import open_dictionary, open_monolingual
@@ -143,13 +143,14 @@ class LanguageModeling:
         """Summed loss in nats, its weight, and the summed negative log-likelihood; smoothing as for translation."""
         reader: LanguageModel = model  # type: ignore[assignment]
         hidden = reader.features(batch.previous)  # (N, D)
-        scored = batch.target != Dictionary.pad
+        previous, targets = per_copy((batch.previous, batch.target))
+        scored = targets != Dictionary.pad
         if self.options.add_bos_token:  # some places are read but not predicted
-            hidden = hidden[scored[batch.previous != Dictionary.pad]]
-        target = batch.target[scored]
+            hidden = hidden[scored[previous != Dictionary.pad]]
+        target = targets[scored]
         loss, nll = label_smoothed_cross_entropy(hidden, reader.output_weight, target, smoothing=self.smoothing)
         loss, sums = with_divergence(loss, nll, hidden, reader.output_weight, self.rdrop_alpha)
-        weight = batch.target.shape[0] if self.sentence_avg else target.shape[0]
+        weight = targets.shape[0] if self.sentence_avg else target.shape[0]
         return loss, float(weight), sums
 
     def weight(self, batch: BlockBatch) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from seqba.core import Carry
+from seqba.core import Carry, per_copy
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.pairs import PairBatch, PairCorpus, choose_languages, open_pairs
 from seqba.data.splits import data_folders, name_rows
@@ -186,13 +186,14 @@ class Translation:
         """
         translator: TranslationModel = model  # type: ignore[assignment]
         hidden = translator.features(batch.source, batch.previous)  # (N, D)
-        target = batch.target[batch.target != Dictionary.pad]  # (N,)
+        targets = per_copy(batch.target)
+        target = targets[targets != Dictionary.pad]  # (N,)
         bias = translator.output_bias
         loss, nll = label_smoothed_cross_entropy(
             hidden, translator.output_weight, target, bias=bias, smoothing=self.smoothing
         )
         loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.rdrop_alpha, bias=bias)
-        weight = batch.target.shape[0] if self.sentence_avg else target.shape[0]
+        weight = targets.shape[0] if self.sentence_avg else target.shape[0]
         return loss, float(weight), sums
 
     def weight(self, batch: PairBatch) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -28,6 +28,15 @@ from seqba.training.sharding import shard_model
 from seqba.training.start import Start
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.workload import Workload
+
+
+class Forking(Protocol):
+    """Interface of a model in which copies may begin."""
+
+    def fork_at(self, place: str | None) -> None:
+        """Has copies begin at a place."""
+        ...
+
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +94,7 @@ def _build_trainer(
     workload: Workload, grid: Grid, epochs: BaselineEpochs, device: torch.device, ranks: Group
 ) -> Trainer[Any]:
     options = workload.record.training
-    model = _build_model(workload, device, ranks)
+    model = _build_model(workload, grid, device, ranks)
     precision = choose_precision(options.optimisation, device)
     epoch_updates = partial(epochs.length, 1)
     return Trainer(
@@ -102,11 +111,13 @@ def _build_trainer(
     )
 
 
-def _build_model(workload: Workload, device: torch.device, ranks: Group) -> nn.Module:
+def _build_model(workload: Workload, grid: Grid, device: torch.device, ranks: Group) -> nn.Module:
     """Model with new weights on the device, in parts on several ranks where the options say so."""
     options = workload.record.training
     torch.manual_seed(options.grid.seed)
     model = workload.build_model()
+    if grid.fork is not None:
+        cast(Forking, model).fork_at(grid.fork)
     if not options.run.shard_params or not isinstance(ranks, Ranks):
         return model.to(device)
     shard_model(model, ranks, device)

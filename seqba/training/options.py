@@ -41,6 +41,14 @@ class GridOptions:
         metavar="PLAN",
     )
 
+    fork: str | None = option(
+        None,
+        "where in the model the copies begin; what is below is computed once for all of them, with one draw of its "
+        "noise: encoder (behind it) or decoder-layer-N (before layer N) of a Transformer, layer-N of a language model, "
+        "head of an AWD-LSTM, VGG or AlexNet (default: at the input; not in fairseq)",
+        metavar="PLACE",
+    )
+
     def __post_init__(self) -> None:
         """Refuses a plan that isn't one."""
         try:

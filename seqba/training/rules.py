@@ -31,6 +31,7 @@ def validate_config(config: RunConfig) -> None:
     _check_optimizer(config.training.optimisation)
     _check_arm(config)
     _check_compared_copies(config)
+    _check_fork(config)
     _check_epochs_that_options_count(config)
     _check_schedule(config.training.schedule)
     _check_optimisation(config)
@@ -87,6 +88,32 @@ def _check_compared_copies(config: RunConfig) -> None:
         raise UserError(f"--rdrop-alpha needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
     if config.training.log.measure_every:
         raise UserError("--measure-every needs copies one by one, and --rdrop-alpha compares them: leave one out")
+
+
+def _check_fork(config: RunConfig) -> None:
+    """Refuses a place that the model doesn't have, and what doesn't go with a fork."""
+    training = config.training
+    place = training.grid.fork
+    if place is None:
+        return
+    if training.grid.copies == 1:
+        raise UserError(f"--fork {place} is where copies begin, and there is one: give --copies of at least 2")
+    places = config.family.fork_places(config.arch, config.family.resolve(config.arch, config.model))
+    if not places:
+        raise UserError(
+            f"--fork {place} has no place in --arch {config.arch}, whose noise is at the input or throughout: leave it "
+            "out (of the image networks vgg16_bn and alexnet have one, the head, with --dropout above 0)"
+        )
+    if place not in places:
+        raise UserError(f"--fork {place} has no place in --arch {config.arch}: choose one of {', '.join(places)}")
+    if training.run.shard_params:
+        raise UserError(
+            "--fork excludes --shard-params: processes would gather the layers below the fork at different times"
+        )
+    if training.log.measure_every and derive_grid(training.grid).fork is not None:
+        raise UserError(
+            "--fork excludes --measure-every: below a fork the gradients of the copies are one, not to be told apart"
+        )
 
 
 def _check_epochs_that_options_count(config: RunConfig) -> None:

@@ -15,7 +15,7 @@ from seqba.training.start import Start
 logger = logging.getLogger(__name__)
 
 UPDATE_DEFINING = {
-    "grid": ("arm", "seed", "copies", "update_freq"),
+    "grid": ("arm", "seed", "copies", "update_freq", "fork"),
     "batches": ("train_subset", "max_tokens", "batch_size", "required_batch_size_multiple"),
     **{variant.group: variant.update_defining for variant in VARIANTS.values()},
 }

@@ -47,6 +47,7 @@ class UpdateRules:
         max_skipped_updates: so many non-finite updates in a row end the run.
         decay_updates: after so many updates weights don't decay any more; None for never.
         measure_every: every so many updates the variance is measured, in looped passes; 0 for never.
+        forked: whether copies begin inside the model, where its `fork_at` was told.
     """
 
     copies: int
@@ -57,6 +58,7 @@ class UpdateRules:
     max_skipped_updates: int = 10
     decay_updates: int | None = None
     measure_every: int = 0
+    forked: bool = False
 
     @classmethod
     def of(
@@ -72,6 +74,7 @@ class UpdateRules:
             max_skipped_updates=options.optimisation.max_skipped_updates,
             decay_updates=decay_updates,
             measure_every=options.log.measure_every,
+            forked=grid.fork is not None,
         )
 
     def measures(self, update: int, *, cells: int) -> bool:
@@ -151,6 +154,7 @@ class Trainer(Generic[Batch]):
             also_sum=(own.unique, own.processed, *status.as_sums()),
             end_update=False,
             backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
+            forked=self.rules.forked,
         )
         unique, processed, *statuses = step.also
         split = None if watch is None else watch.split()
