@@ -3,6 +3,7 @@
 from seqba.core.accumulator import Step
 from seqba.core.carry import Carry
 from seqba.core.copy_passes import CopyPass, copies
+from seqba.core.fork import fork, per_copy
 from seqba.core.gradient import grid_gradient, merged_gradient
 from seqba.core.group import ALONE, Group
 from seqba.core.hooks import UpdateHook, finish_update
@@ -25,11 +26,13 @@ __all__ = [
     "copies",
     "current_noise",
     "finish_update",
+    "fork",
     "grid_gradient",
     "keyed",
     "merged_gradient",
     "noise_context",
     "parse_plan",
+    "per_copy",
     "replicate",
     "replicating_collate",
 ]

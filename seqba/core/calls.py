@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -17,13 +17,44 @@ class Calls:
     only some of the calls. Which calls these are is known from the state of torch's generator: whatever recomputes
     layers reads it before it runs them first and sets it before it runs them again, so that ordinary dropout repeats
     its masks. `mark` keeps the numbers that hold at the one, `return_to` goes back to them at the other.
+
+    Args:
+        marks: where they are kept, by passes that have a part of their forward in common; None for a pass by itself.
+        is_above: whether the pass begins above a fork, as one without a fork does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, marks: WeakTensorKeyDictionary | None = None, *, is_above: bool = True) -> None:
         self._made: dict[str, int] = {}
         self._repeated: dict[str, int] | None = None  # None where the place in the forward isn't known
-        self._marks = WeakTensorKeyDictionary()
+        self._marks = WeakTensorKeyDictionary() if marks is None else marks
+        self._is_above = is_above
+        self._repeats_above = True
         self._outer_task = _graph_task()  # the pass itself may run inside a backward
+
+    @property
+    def made(self) -> dict[str, int]:
+        """How many calls of each site the forward has made so far."""
+        return dict(self._made)
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the pass is above its fork; what is recomputed is where its forward was.
+
+        Raises:
+            RuntimeError: in a backward, where it isn't known what is recomputed.
+        """
+        if not self.is_recomputing:
+            return self._is_above
+        if self._repeated is None:
+            raise RuntimeError(
+                "whether what is recomputed is below or above seqba.fork can't be told without the generator's state: "
+                "leave preserve_rng_state=True"
+            )
+        return self._repeats_above
+
+    def go_above(self, made: Mapping[str, int]) -> None:
+        """Passes the fork, with so many calls of each site made below it."""
+        self._made, self._is_above = dict(made), True
 
     @property
     def is_recomputing(self) -> bool:
@@ -61,13 +92,16 @@ class Calls:
 
     def mark(self, state: Tensor) -> None:
         """Notes that `state`, a state of torch's generator, was read at this point of the pass."""
-        numbers = self._repeated if self.is_recomputing else self._made
-        self._marks[state] = None if numbers is None else dict(numbers)
+        numbers, is_above = (
+            (self._repeated, self._repeats_above) if self.is_recomputing else (self._made, self._is_above)
+        )
+        self._marks[state] = None if numbers is None else (dict(numbers), is_above)
 
     def return_to(self, state: Tensor) -> None:
         """Goes on from the point of the pass where `state` was read, if a layer is being recomputed."""
         if self.is_recomputing:
-            numbers = self._marks.get(state)  # type: ignore[no-untyped-call]
+            mark = self._marks.get(state)  # type: ignore[no-untyped-call]
+            numbers, self._repeats_above = (None, True) if mark is None else mark
             self._repeated = None if numbers is None else dict(numbers)
 
 

@@ -24,6 +24,10 @@ class Carry:
     What a pass writes counts from `commit` on. An update that is thrown away (a gradient that isn't finite, a plan that
     ran out of memory and begins again) leaves every state as it was.
 
+    In an update that forks inside the model a state is a copy's all the same: those of layers below the fork, which all
+    copies share, are kept once for each. They are read before the fork and written after it, as `seqba.fork` and
+    `seqba.per_copy` repeat them.
+
     Outside an update (validation, a plain loop) there is one further state, apart from the cells'.
     """
 
@@ -45,13 +49,13 @@ class Carry:
         noise = current_noise()
         if noise is None:
             return self._outside
-        states = [self._kept.get((noise.micro_batch, copy)) for copy in noise.copies]
+        states = [self._kept.get((noise.micro_batch, copy)) for copy in noise.pass_copies]
         there = [state for state in states if state is not None]
         if not there:
             return None
         if len(there) < len(states):
             raise ValueError(
-                f"micro-batch {noise.micro_batch}: only {len(there)} of copies {list(noise.copies)} have a state"
+                f"micro-batch {noise.micro_batch}: only {len(there)} of copies {list(noise.pass_copies)} have a state"
             )
         return tuple(torch.cat(parts) for parts in zip(*there, strict=True)) if len(there) > 1 else there[0]
 
@@ -62,9 +66,9 @@ class Carry:
         if noise is None:
             self._outside = detached
             return
-        copies = len(noise.copies)
+        copies = len(noise.pass_copies)
         slices = [tensor.chunk(copies) for tensor in detached]
-        for place, copy in enumerate(noise.copies):
+        for place, copy in enumerate(noise.pass_copies):
             # A slice of a stacked pass would keep the whole of it alive.
             self._written[noise.micro_batch, copy] = tuple(parts[place].clone() for parts in slices)
 
@@ -74,7 +78,7 @@ class Carry:
         if noise is None:
             self._outside = None
             return
-        for copy in noise.copies:
+        for copy in noise.pass_copies:
             self._kept.pop((noise.micro_batch, copy), None)
 
     def commit(self) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from torch import nn
 
 from seqba.core.accumulator import whole_number
+from seqba.core.fork import Trunk, check_forked
 from seqba.core.group import ALONE
 from seqba.core.hooks import finish_update
 from seqba.core.noise import Noise
@@ -26,7 +27,7 @@ class CopyPass:
     """
 
     def __init__(self, update: Update, noise: Noise, *, is_last: bool, exchanges: bool) -> None:
-        self.copy = noise.copies[0]
+        self.copy = noise.pass_copies[0]
         self.is_last = is_last
         self.was_entered = False
         self.noise = noise
@@ -48,6 +49,8 @@ class CopyPass:
         finally:
             if kind is not None:
                 finish_update(self._update.model, keep=False)
+        if kind is None:
+            check_forked(self.noise)
 
 
 def copies(
@@ -60,6 +63,7 @@ def copies(
     rows: int | None = None,
     exchange: bool = True,
     end_update: bool = True,
+    forked: bool = False,
 ) -> Iterator[CopyPass]:
     """Yields a pass for each copy of a micro-batch, in which the caller computes loss and gradient.
 
@@ -82,27 +86,32 @@ def copies(
         exchange: False for a micro-batch that isn't the update's last, after which others add to the gradient.
         end_update: whether modules that gather something over an update use it after the last pass; False where
             further micro-batches follow, or where the loop calls `seqba.finish_update` itself.
+        forked: whether copies begin at `seqba.fork` inside the model: what is below is computed in the first pass, and
+            gets its gradient in the backward of the last one.
 
     Yields:
         One `CopyPass` for each copy, in order. Where one raises, what the passes before it added to `.grad` stays
         there, for the loop to clear.
 
     Raises:
-        ValueError: if copies < 1; as `check_model`; for a model whose parameters seqba has sharded.
+        ValueError: if copies < 1; as `check_model`; for a model whose parameters seqba has sharded, with `forked` for
+            any model of sharded parameters.
         TypeError: for an argument of another type.
-        RuntimeError: for a pass that wasn't entered before the next one is asked for.
+        RuntimeError: for a pass that wasn't entered before the next one is asked for; with `forked` for one that
+            ended without a call of `seqba.fork`.
     """
     count = whole_number("copies", copies)
     check_copies(count)
     ALONE.check_model(model)
-    passes = Update(model, seed=seed, update=update, micro_batch=micro_batch, keyed=True)
+    passes = Update(model, seed=seed, update=update, micro_batch=micro_batch, keyed=True, forked=forked)
     return _passes(passes, count, rows, exchange=exchange, end_update=end_update)
 
 
 def _passes(update: Update, count: int, rows: int | None, *, exchange: bool, end_update: bool) -> Iterator[CopyPass]:
     drew_noise = False
+    trunk = Trunk(last_copy=count - 1) if update.forked else None
     for copy in range(count):
-        noise = update.noise(0, range(copy, copy + 1), rows)
+        noise = update.noise(0, range(copy, copy + 1), rows, trunk)
         is_last = copy == count - 1
         pass_ = CopyPass(update, noise, is_last=is_last, exchanges=is_last and exchange)
         yield pass_

@@ -31,6 +31,7 @@ def merged_gradient(
     end_update: bool = True,
     replicated: bool = False,
     keyed: bool = False,
+    forked: bool = False,
     backward: Backward | None = None,
     shard: int | None = None,
 ) -> Step:
@@ -63,6 +64,8 @@ def merged_gradient(
             makes them: every copy with its own random transforms.
         keyed: whether the passes run under `seqba.keyed(model)`, so that the gradient of any model, not only of one
             made of seqba's modules, is the same in every plan.
+        forked: whether copies begin inside the model, where it calls `seqba.fork`: it sees every row once, the loss
+            the rows of the copies (`seqba.per_copy` repeats its targets).
         backward: called with the loss of each pass in place of its `.backward()`: `accelerator.backward`, or
             `lambda loss: scaler.scale(loss).backward()`. What it multiplies the loss by, gradients are multiplied by.
         shard: the former name of `micro_batch`, which is taken with a warning.
@@ -73,7 +76,8 @@ def merged_gradient(
     Raises:
         ValueError: for a batch whose rows can't be told (see `replicate`), copies < 1, more ranks than copies, `ranks`
             beside a wrapper that takes means itself, an unknown plan, a loss that isn't a 0-dim tensor, or a weight
-            that isn't positive or changes between copies.
+            that isn't positive or changes between copies; with `forked` for a replicated batch or sharded parameters.
+        RuntimeError: with `forked` where nothing calls `seqba.fork`, and as `seqba.fork`.
         TypeError: for an argument, a loss or a weight of another type.
 
     Whatever is raised, also by the model or the loss function, `.grad` is afterwards what it was before: a loop may
@@ -86,8 +90,16 @@ def merged_gradient(
         warnings.warn("shard= is called micro_batch= now", DeprecationWarning, stacklevel=2)
         micro_batch = shard
     group = checked_group(ranks)
-    passes = Update(model, seed=seed, update=update, micro_batch=micro_batch, keyed=keyed, seeded=group is not ALONE)
-    cells = Cells([batch], whole_number("copies", copies), replicated=replicated)
+    passes = Update(
+        model,
+        seed=seed,
+        update=update,
+        micro_batch=micro_batch,
+        keyed=keyed,
+        forked=forked,
+        seeded=group is not ALONE,
+    )
+    cells = Cells([batch], whole_number("copies", copies), replicated=replicated, forked=forked)
     grid = Grid(passes, cells, loss_fn, plan, group, backward)
     group.check(1, cells.copies)
     step = grid.run(weight=None, end_update=end_update)
@@ -110,6 +122,7 @@ def grid_gradient(
     also_sum: Sequence[float] = (),
     end_update: bool = True,
     keyed: bool = False,
+    forked: bool = False,
     backward: Backward | None = None,
 ) -> Step:
     """`merged_gradient` over S micro-batches at once: the mean is over the whole grid of S × M cells.
@@ -134,6 +147,7 @@ def grid_gradient(
         also_sum: numbers of this process that shall be added up over the ranks in the same message.
         end_update: as in `merged_gradient`.
         keyed: as in `merged_gradient`.
+        forked: as in `merged_gradient`.
         backward: as in `merged_gradient`.
 
     Where this raises, what modules gathered is thrown away, and `.grad` is what it was before.
@@ -148,8 +162,11 @@ def grid_gradient(
     if not weight > 0 and not (ranks is not None and weight == 0):
         raise ValueError(f"the grid's weight is {weight}; it must be positive")
     group = checked_group(ranks)
-    passes = Update(model, seed=seed, update=update, micro_batch=0, keyed=keyed, seeded=group is not ALONE)
-    grid = Grid(passes, Cells(micro_batches, whole_number("copies", copies)), loss_fn, plan, group, backward)
+    passes = Update(
+        model, seed=seed, update=update, micro_batch=0, keyed=keyed, forked=forked, seeded=group is not ALONE
+    )
+    cells = Cells(micro_batches, whole_number("copies", copies), forked=forked)
+    grid = Grid(passes, cells, loss_fn, plan, group, backward)
     step = grid.run(weight=weight, end_update=end_update, also_sum=also_sum)
     if grid.drew_noise:
         passes.warn_of_a_repeated_key(stacklevel=2)

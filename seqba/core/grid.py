@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core.accumulator import Accumulator, Loss, Step, described
+from seqba.core.fork import Trunk, check_forked
 from seqba.core.gradients_before import GradientsBefore
 from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import discarding_pending, finish_update
@@ -33,20 +34,30 @@ class Cells(Generic[Batch]):
         micro_batches: S batches of distinct examples.
         copies: M.
         replicated: whether the batches hold M·B rows already, copy-major.
+        forked: whether passes see the B rows, and copies begin inside the model.
 
     Raises:
-        ValueError: if copies < 1.
+        ValueError: if copies < 1, or for replicated batches in an update that forks.
     """
 
-    def __init__(self, micro_batches: Sequence[Batch], copies: int, *, replicated: bool = False) -> None:
+    def __init__(
+        self, micro_batches: Sequence[Batch], copies: int, *, replicated: bool = False, forked: bool = False
+    ) -> None:
         check_copies(copies)
+        if replicated and forked:
+            raise ValueError(
+                "a replicated batch has copies from the beginning, and with forked=True they begin inside the model: "
+                "pass the batch with each example once"
+            )
         self.micro_batches = micro_batches
         self.copies = copies
         self._replicated = replicated
+        self._forked = forked
 
-    def rows(self, micro_batch: int, copies: range) -> Batch:
+    def rows(self, batch: Batch, copies: range) -> Batch:
         """The rows of some copies of a micro-batch, copy-major; looped copies are checked as stacked ones."""
-        batch = self.micro_batches[micro_batch]
+        if self._forked:
+            return batch
         if self._replicated:
             return select_copies(batch, copies, self.copies)
         return batch if self.copies == 1 else replicate(batch, len(copies))
@@ -132,10 +143,18 @@ class Grid:
         for _ in range(self._dummy_passes(cells)):
             self._run_dummy(cells, sums)
         for micro_batch, copies in cells:
+            if not copies:
+                continue
+            batch = self.cells.micro_batches[micro_batch]
+            trunk = self._trunk(copies)
             for pass_ in self._passes(micro_batch, copies):
                 is_last = (micro_batch, pass_.copies.stop) == (cells[-1][0], cells[-1][1].stop)
-                self._run_pass(pass_, sums, is_last=is_last)
+                self._run_pass(pass_, batch, sums, trunk, is_last=is_last)
         return sums
+
+    def _trunk(self, copies: range) -> Trunk | None:
+        """What the passes of some copies of a micro-batch have in common."""
+        return Trunk(last_copy=copies.stop - 1) if self.update.forked else None
 
     def _passes(self, micro_batch: int, copies: range) -> Iterator[Pass]:
         """The passes of some copies, each planned when it is asked for: by then the plan may have measured."""
@@ -166,14 +185,17 @@ class Grid:
         It comes before the others: what it carries over, the cell's own pass carries over as well.
         """
         micro_batch, copies = cells[0]
-        rows, noise = self._rows_and_noise(micro_batch, range(copies.start, copies.start + 1))
+        one = Pass(micro_batch, range(copies.start, copies.start + 1))
+        rows, noise = self._rows_and_noise(one, self.cells.micro_batches[micro_batch], self._trunk(one.copies))
         with discarding_pending(self.model), self.update.running(noise, exchanges=True):
             nothing = sums.add_dummy(self.loss_fn(self.model, rows))
             nothing.backward()  # type: ignore[no-untyped-call]
 
-    def _run_pass(self, pass_: Pass, sums: Accumulator, *, is_last: bool) -> None:
-        rows, noise = self._rows_and_noise(pass_.micro_batch, pass_.copies)
+    def _run_pass(self, pass_: Pass, batch: Any, sums: Accumulator, trunk: Trunk | None, *, is_last: bool) -> None:
+        rows, noise = self._rows_and_noise(pass_, batch, trunk)
         saved = SavedBytes(self.model) if self.plan.needs_measuring(self.cells.copies) else None
+        if saved and trunk:
+            trunk.weigh = saved.so_far
         try:
             with ExitStack() as stack:
                 stack.enter_context(self.update.running(noise, exchanges=is_last))
@@ -181,9 +203,11 @@ class Grid:
                     stack.enter_context(self.exchange.last_backward())
                 with saved.counting() if saved else nullcontext():
                     loss = self.loss_fn(self.model, rows)
+                check_forked(noise)
                 scaled = sums.add(loss, len(pass_.copies))
                 if saved:
-                    self.plan.measured(saved.total, scaled.device)
+                    shared = trunk.saved_bytes if trunk else 0
+                    self.plan.measured(saved.total - shared, scaled.device, shared_bytes=shared)
                 if self.backward is None:
                     scaled.backward()  # type: ignore[no-untyped-call]
                 else:
@@ -194,11 +218,11 @@ class Grid:
             raise _OutOfMemory(error) from error
         self.drew_noise = self.drew_noise or noise.draws > 0
 
-    def _rows_and_noise(self, micro_batch: int, copies: range) -> tuple[Any, Noise]:
-        """What a pass of some copies sees, and what it draws from."""
-        rows = self.cells.rows(micro_batch, copies)
+    def _rows_and_noise(self, pass_: Pass, batch: Any, trunk: Trunk | None) -> tuple[Any, Noise]:
+        """What a pass of some copies of a batch sees, and what it draws from."""
+        rows = self.cells.rows(batch, pass_.copies)
         counted = count_rows(rows) if self.update.keys_draws and self.cells.copies > 1 else None
-        return rows, self.update.noise(micro_batch, copies, counted)
+        return rows, self.update.noise(pass_.micro_batch, pass_.copies, counted, trunk)
 
 
 def checked_group(ranks: Group | None) -> Group:

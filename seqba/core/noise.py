@@ -10,7 +10,7 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -22,11 +22,13 @@ from seqba.core.calls import Calls, in_backward, watching_the_generator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from seqba.core.fork import Trunk
+
 LEVELS = 1 << 16
 """Probabilities are resolved to 1/65,536: sixteen random bits per element are drawn, not the 64 of a double."""
 
 ALL_COPIES = -1
-"""Stands for the copy in the key of a draw that all copies of a micro-batch share."""
+"""Stands for the copy in the key of a draw that all copies of a micro-batch share, as all below a fork."""
 
 KEY_VERSION = 1
 """Which function of the key the draws are; grows with every change that draws other numbers from the same key.
@@ -37,7 +39,6 @@ It is written into checkpoints, so that no run goes on under other masks unnotic
 _WORD = (1 << 64) - 1
 
 
-@dataclass
 class Noise:
     """The keyed noise of one pass: which copies of which micro-batch a forward is looking at, and their draws.
 
@@ -48,25 +49,75 @@ class Noise:
         copies: numbers of the copies stacked in this pass, in the order of their row slices. Never a rank.
         names: `id` of a module → its qualified name in the model. A module that isn't in the model (a loss, say) is
             named by the order in which such modules first draw.
-        rows: of the pass, over all its copies, where they are known: tells draws that have a number for each row from
-            those that rows share (`seqba.core.keying`).
+        rows: that the pass begins with, over all its copies, where they are known: tells draws that have a number for
+            each row from those that rows share (`seqba.core.keying`).
+        trunk: of a pass that forks inside the model (`seqba.core.fork`), what the passes of its micro-batch have in
+            common; None for one that sees its copies' rows from the beginning.
+
+    Attributes:
+        pass_copies: the copies of the pass.
+        draws: how many draws were made.
+        drew_ordinary: whether anything was drawn from torch's own generators, above a fork where there is one.
+        calls: numbers of the calls of each site.
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
     makes three sites. A layer that activation checkpointing recomputes in the backward draws the masks of its forward
     again (`seqba.core.calls`).
     """
 
-    seed: int
-    update: int
-    micro_batch: int
-    copies: Sequence[int]
-    names: Mapping[int, str] = field(default_factory=dict)
-    rows: int | None = None
-    draws: int = 0
-    drew_ordinary: bool = False
-    calls: Calls = field(default_factory=Calls)
-    _unnamed: dict[int, tuple[object, str]] = field(default_factory=dict)
-    _generators: dict[torch.device, torch.Generator] = field(default_factory=dict)
+    def __init__(
+        self,
+        seed: int,
+        update: int,
+        micro_batch: int,
+        copies: Sequence[int],
+        names: Mapping[int, str] | None = None,
+        rows: int | None = None,
+        trunk: Trunk | None = None,
+    ) -> None:
+        self.seed = seed
+        self.update = update
+        self.micro_batch = micro_batch
+        self.pass_copies = copies
+        self.names: Mapping[int, str] = {} if names is None else names
+        self.trunk = trunk
+        self.draws = 0
+        self.drew_ordinary = False
+        self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
+        self._rows = rows
+        self._unnamed: dict[int, tuple[object, str]] = {}
+        self._generators: dict[torch.device, torch.Generator] = {}
+        self._seeded: list[Tensor] | None = None  # the states of torch's own generators as they were seeded last
+
+    @property
+    def copies(self) -> Sequence[int]:
+        """The copies that rows are of at this point of the pass: below a fork one, which stands for all of them."""
+        return self.pass_copies if self.trunk is None or self.calls.is_above else (ALL_COPIES,)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of all copies at this point of the pass; None where they aren't known."""
+        if self._rows is None or self.trunk is None or not self.calls.is_above:
+            return self._rows
+        return self._rows * len(self.pass_copies)
+
+    def go_above(self, place: Place | None = None) -> Place:
+        """Passes the fork: from here on rows are those of the pass's copies.
+
+        Args:
+            place: where another pass of the micro-batch stood at the fork, for a pass that has left out what is below.
+
+        Returns:
+            Where this pass stands: the numbers of its calls, and the names of what isn't in the model.
+        """
+        if place is None:
+            place = Place(self.calls.made, dict(self._unnamed))
+        self.calls.go_above(place.calls)
+        self._unnamed = dict(place.unnamed)
+        if self._seeded is not None:
+            self.draws += not all(map(torch.equal, self._seeded, _generator_states()))
+            self._seed_ordinary()
+        return place
 
     def keep_mask(
         self,
@@ -142,14 +193,17 @@ class Noise:
         alike, and what `seqba.keyed` doesn't reach. Numbers that are drawn from them count as a draw of this pass, and
         `drew_ordinary` tells of them.
         """
-        is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        devices = [torch.cuda.current_device()] if is_used else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(_mix(self.seed, self.update, self.micro_batch, self.copies[0], _digest("ordinary noise")))
-            seeded = _generator_states(devices)
+        with torch.random.fork_rng(devices=_cuda_devices()):
+            seeded = self._seed_ordinary()
             yield
-            self.drew_ordinary = not all(map(torch.equal, seeded, _generator_states(devices)))
+            seeded, self._seeded = self._seeded or seeded, None
+            self.drew_ordinary = not all(map(torch.equal, seeded, _generator_states()))
             self.draws += self.drew_ordinary
+
+    def _seed_ordinary(self) -> list[Tensor]:
+        torch.manual_seed(_mix(self.seed, self.update, self.micro_batch, self.copies[0], _digest("ordinary noise")))
+        self._seeded = _generator_states()
+        return self._seeded
 
     def _site(self, owner: object) -> int:
         name = self.names.get(id(owner))
@@ -163,8 +217,26 @@ class Noise:
         return self._generators[device]
 
 
-def _generator_states(devices: Sequence[int]) -> list[Tensor]:
-    return [torch.random.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+@dataclass(frozen=True)
+class Place:
+    """Where a pass stands at its fork.
+
+    Attributes:
+        calls: the number of calls made of each site.
+        unnamed: what has drawn that isn't in the model, and its names.
+    """
+
+    calls: Mapping[str, int]
+    unnamed: Mapping[int, tuple[object, str]]
+
+
+def _cuda_devices() -> list[int]:
+    is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return [torch.cuda.current_device()] if is_used else []
+
+
+def _generator_states() -> list[Tensor]:
+    return [torch.random.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in _cuda_devices())]
 
 
 def numbers_per_copy(shape: Sequence[int], copies: int) -> int:

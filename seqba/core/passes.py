@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.core.accumulator import whole_number
+from seqba.core.fork import Trunk
 from seqba.core.group import group_of, local_part
 from seqba.core.keying import is_keying, keying
 from seqba.core.noise import Noise, noise_context
@@ -29,15 +30,24 @@ class Update:
         update: number of the update.
         micro_batch: number of the update's first micro-batch here.
         keyed: whether passes key what the model draws by torch's functions.
+        forked: whether copies begin at `seqba.fork` inside the model.
         seeded: whether passes seed torch's own generators in any case.
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: as `check_model`.
+        ValueError: as `check_model`, and for a fork in a model whose parameters are sharded.
     """
 
     def __init__(
-        self, model: nn.Module, *, seed: int, update: int, micro_batch: int, keyed: bool = False, seeded: bool = False
+        self,
+        model: nn.Module,
+        *,
+        seed: int,
+        update: int,
+        micro_batch: int,
+        keyed: bool = False,
+        forked: bool = False,
+        seeded: bool = False,
     ) -> None:
         check_model(model)
         self.model = model
@@ -45,7 +55,13 @@ class Update:
         self.update = whole_number("update", update)
         self.micro_batch = whole_number("micro_batch", micro_batch)
         self.keyed = keyed
+        self.forked = forked
         self.replicas = Replicas() if group_of(model) is not None else Replicas.of(model)
+        if forked and (group_of(model) is not None or self.replicas.is_sharded):
+            raise ValueError(
+                "parameters in parts on several processes (FSDP) don't go with forked=True: processes would gather "
+                "what is below the fork at different times; keep them whole, or take copies from the beginning"
+            )
         self._seeded = seeded or self.replicas.size > 1
         self._names = module_names(model)
 
@@ -54,10 +70,17 @@ class Update:
         """Whether torch's functions draw keyed noise in the passes."""
         return self.keyed or is_keying()
 
-    def noise(self, micro_batch: int, copies: range, rows: int | None = None) -> Noise:
-        """The noise of a pass: of some copies of the update's micro-batch at this place, from 0; `rows` of them all."""
+    def noise(self, micro_batch: int, copies: range, rows: int | None = None, trunk: Trunk | None = None) -> Noise:
+        """The noise of a pass of the update.
+
+        Args:
+            micro_batch: place of its micro-batch in the update, from 0.
+            copies: which copies of it.
+            rows: that the pass begins with, where they are known.
+            trunk: of the micro-batch, in an update that forks.
+        """
         number = self.replicas.number(self.micro_batch + micro_batch)
-        return Noise(self.seed, self.update, number, copies, self._names, rows)
+        return Noise(self.seed, self.update, number, copies, self._names, rows, trunk)
 
     @contextmanager
     def running(self, noise: Noise, *, exchanges: bool) -> Iterator[None]:
@@ -77,7 +100,7 @@ class Update:
             if not exchanges:
                 stack.enter_context(self.replicas.without_exchange())
             yield
-        if keys_draws and noise.drew_ordinary and len(noise.copies) > 1:
+        if keys_draws and noise.drew_ordinary and len(noise.pass_copies) > 1:
             _tell_of_unkeyed_draws(self.model)
 
     def warn_of_a_repeated_key(self, stacklevel: int) -> None:

@@ -47,9 +47,15 @@ class Plan:
         """Whether the first copy must run alone, to be weighed."""
         return self.is_auto and self.copies_per_pass is None and copies > 1
 
-    def measured(self, bytes_per_copy: int, device: torch.device) -> None:
-        """Chooses the copies per pass from the weight of one copy; an update with fewer copies takes them all."""
-        self.copies_per_pass = max(1, _room_bytes(device) // max(bytes_per_copy, 1))
+    def measured(self, bytes_per_copy: int, device: torch.device, *, shared_bytes: int = 0) -> None:
+        """Chooses the copies per pass from the weight of one copy; an update with fewer copies takes them all.
+
+        Args:
+            bytes_per_copy: that a copy's forward keeps.
+            device: that it runs on.
+            shared_bytes: that are kept once for all copies, below a fork.
+        """
+        self.copies_per_pass = max(1, (_room_bytes(device) - shared_bytes) // max(bytes_per_copy, 1))
 
     def next_pass(self, micro_batch: int, first: int, copies: int) -> Pass:
         """The pass that begins with copy `first` of `micro_batch`."""
@@ -96,6 +102,10 @@ class SavedBytes:
         made = (parameter for parameter in model.parameters() if not is_lazy(parameter))
         self._seen = {parameter.untyped_storage().data_ptr() for parameter in made}
         self.total = 0
+
+    def so_far(self) -> int:
+        """The bytes counted until now."""
+        return self.total
 
     def _note(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

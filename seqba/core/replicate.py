@@ -54,7 +54,7 @@ def replicate(batch: Batch, copies: int) -> Batch:
     """
     check_copies(copies)
     count_rows(batch)
-    return batch if copies == 1 else cast(Batch, map_rows(batch, lambda rows, _: _repeat(rows, copies)))
+    return batch if copies == 1 else cast(Batch, map_rows(batch, lambda rows, _: repeat_rows(rows, copies)))
 
 
 def select_copies(batch: Batch, copies: range, total: int) -> Batch:
@@ -117,7 +117,8 @@ class _ReplicatingCollate:
         return replicate(self.collate_fn(samples), self.copies)
 
 
-def _repeat(rows: Any, copies: int) -> Any:
+def repeat_rows(rows: Any, copies: int) -> Any:
+    """The rows of a tensor, or the items of a list, `copies` times one after the other, in new memory."""
     if not isinstance(rows, Tensor):
         return [*rows] * copies
     if any(rows.is_contiguous(memory_format=layout) for layout in _formats(rows)):

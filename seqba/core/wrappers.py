@@ -68,6 +68,11 @@ class Replicas:
     size: int = 1
     synchronised: tuple[DistributedDataParallel, ...] = ()
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the processes have parts of the parameters (FSDP), rather than all of them."""
+        return self.size > 1 and not self.synchronised
+
     @classmethod
     def of(cls, model: nn.Module) -> Replicas:
         """The processes that a model is wrapped for: by DistributedDataParallel or by either FSDP."""

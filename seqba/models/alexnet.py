@@ -52,7 +52,7 @@ def alexnet_bn(
         "head": _head(256 * side**2, classes, norm, dropout),
     }
     stages = [sequence({"conv1": sequence(first)}), sequence({"conv2": _layer(64, 192, 5, norm, pool=True)})]
-    return ImageClassifier([*stages, sequence(rest)], image_size=image_size)
+    return ImageClassifier([*stages, sequence(rest)], image_size=image_size, first_dropout="dropout1")
 
 
 def _layer(inputs: int, outputs: int, kernel: int, norm: Norm, *, pool: bool = False) -> nn.Sequential:

@@ -65,13 +65,18 @@ class Attention(nn.Module):
         mixed = self._attend(query, key, value, None if causal else packing.key_mask(), causal=causal)
         return packing.packed_linear(mixed, self.output_projection)
 
-    def attend_to_memory(self, query: Tensor, packing: Packing, memory: Tensor, memory_packing: Packing) -> Tensor:
-        """Cross-attention to packed memory (N', D') of the same B rows → (N, D).
+    def project_memory(self, memory: Tensor) -> Tensor:
+        """Keys and values, (N', 2D), of packed memory (N', D')."""
+        return linear(memory, self.memory_projection)
 
-        `query` (N, D) is what `query_projection` made of the packed rows.
+    def attend_to_memory(self, query: Tensor, packing: Packing, projected: Tensor, memory_packing: Packing) -> Tensor:
+        """Cross-attention to the memory of the same B rows → (N, D).
+
+        `query` (N, D) is what `query_projection` made of the packed rows, `projected` (N', 2D) what `project_memory`
+        made of the memory.
         """
         (queries,) = self._heads(packing.pad(query), 1)
-        key, value = self._heads(memory_packing.pad(linear(memory, self.memory_projection)), 2)
+        key, value = self._heads(memory_packing.pad(projected), 2)
         mixed = self._attend(queries, key, value, memory_packing.key_mask(), causal=False)
         return packing.packed_linear(mixed, self.output_projection)
 

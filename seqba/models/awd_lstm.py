@@ -9,6 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from seqba.core import fork
+from seqba.core.fork import copies_at_fork
+from seqba.models.config import AWDLSTMConfig
+from seqba.models.forks import HEAD, layer_of
 from seqba.nn import LockedDropout, WeightDroppedLSTM, WordDropout
 
 INITIAL_RANGE = 0.1
@@ -41,17 +45,12 @@ class AWDLSTM(nn.Module):
         dropout             on the last layer's output; each row its own mask, held over time
 
     Args:
+        config: sizes and dropouts.
         vocabulary: V.
-        layers: number of LSTM layers.
-        embed_dim: D.
-        hidden_size: H.
-        dropout: see above, as are the next four.
-        input_dropout: `dropouti` in the released code.
-        hidden_dropout: `dropouth` in the released code.
-        embedding_dropout: `dropoute` in the released code.
-        weight_dropout: `wdrop` in the released code.
-        share_weight_noise: whether the copies of a micro-batch share the masks of `embedding_dropout` and
-            `weight_dropout`, as repeated rows do; by default each copy draws its own.
+
+    Attributes:
+        layers_below: layers below the place where copies begin, in an update that forks (`seqba.fork`); None for copies
+            from the beginning.
 
     Raises:
         ValueError: for fewer than one layer, or a probability outside [0, 1).
@@ -59,35 +58,38 @@ class AWDLSTM(nn.Module):
     Source: Merity, Keskar, Socher 2018, "Regularizing and Optimizing LSTM Language Models", and its released code.
     """
 
-    def __init__(
-        self,
-        *,
-        vocabulary: int,
-        layers: int = 3,
-        embed_dim: int = 400,
-        hidden_size: int = 1150,
-        dropout: float = 0.4,
-        input_dropout: float = 0.4,
-        hidden_dropout: float = 0.25,
-        embedding_dropout: float = 0.1,
-        weight_dropout: float = 0.5,
-        share_weight_noise: bool = False,
-    ) -> None:
+    def __init__(self, config: AWDLSTMConfig, *, vocabulary: int) -> None:
         super().__init__()
+        layers, embed_dim, shared = config.decoder_layers, config.decoder_embed_dim, config.weight_noise == "shared"
         if layers < 1:
             raise ValueError(f"an LSTM has at least one layer, not {layers}")
         self.embedding = nn.Embedding(vocabulary, embed_dim)
         nn.init.uniform_(self.embedding.weight, -INITIAL_RANGE, INITIAL_RANGE)
+        self.layers_below: int | None = None
         self.output_bias = nn.Parameter(torch.zeros(vocabulary))
-        self._sizes = [embed_dim, *[hidden_size] * (layers - 1), embed_dim]
+        self._sizes = [embed_dim, *[config.decoder_hidden_size] * (layers - 1), embed_dim]
         self.layers = nn.ModuleList(
-            WeightDroppedLSTM(inputs, outputs, weight_dropout=weight_dropout, shared=share_weight_noise)
+            WeightDroppedLSTM(inputs, outputs, weight_dropout=config.weight_dropout, shared=shared)
             for inputs, outputs in itertools.pairwise(self._sizes)
         )
-        self.embedding_dropout = WordDropout(embedding_dropout, vocabulary, shared=share_weight_noise)
-        self.input_dropout = LockedDropout(input_dropout)
-        self.hidden_dropout = LockedDropout(hidden_dropout)
-        self.output_dropout = LockedDropout(dropout)
+        self.embedding_dropout = WordDropout(config.embedding_dropout, vocabulary, shared=shared)
+        self.input_dropout = LockedDropout(config.input_dropout)
+        self.hidden_dropout = LockedDropout(config.hidden_dropout)
+        self.output_dropout = LockedDropout(config.dropout)
+
+    def fork_at(self, place: str | None) -> None:
+        """Has copies begin at `layer-N`, before layer N from 1 on; at `head`, behind the last; or nowhere, at None.
+
+        The dropout on what a layer reads, and on the output, is above the fork before it.
+
+        Raises:
+            ValueError: for a place that isn't there.
+        """
+        layers = len(self.layers)
+        if place is None or place == HEAD:
+            self.layers_below = None if place is None else layers
+        else:
+            self.layers_below = layer_of(place, layers) - 1
 
     @property
     def output_weight(self) -> Tensor:
@@ -99,28 +101,50 @@ class AWDLSTM(nn.Module):
 
         Args:
             tokens: (R, T) int64; R rows go on where the rows of the window before ended.
-            state: what the window before ended with; None for zeros.
+            state: what the window before ended with; None for zeros. In an update that forks it has the rows of the
+                copies in the pass, as has the output: (k·R, H).
 
         Raises:
             ValueError: for a state of other rows or layers.
         """
-        state = self._zeros(tokens) if state is None else tuple(state)
-        if len(state) != 2 * len(self.layers) or any(part.shape[0] != tokens.shape[0] for part in state):
+        rows = tokens.shape[0] * copies_at_fork()
+        state = self._zeros(rows) if state is None else tuple(state)
+        if len(state) != 2 * len(self.layers) or any(part.shape[0] != rows for part in state):
             shapes = [tuple(part.shape) for part in state]
-            raise ValueError(f"{tokens.shape[0]} rows through {len(self.layers)} layers, but the state is {shapes}")
-        x = self.input_dropout(self.embedding_dropout(self.embedding(tokens), tokens))
-        raw, last = x, []
-        for number, layer in enumerate(self.layers):
-            raw, (h, c) = layer(x, (state[2 * number], state[2 * number + 1]))
+            raise ValueError(f"{rows} rows through {len(self.layers)} layers, but the state is {shapes}")
+        if self.layers_below is None:
+            raw, last = self._read(self._embed(tokens), range(len(self.layers)), state)
+        else:
+            raw, below = fork(self._below, tokens, state, self.layers_below)
+            raw, above = self._read(raw, range(self.layers_below, len(self.layers)), state)
+            last = below + above
+        return WindowOutput(hidden=self.output_dropout(raw), raw=raw, state=tuple(last))
+
+    def _below(self, tokens: Tensor, state: Sequence[Tensor], layers: int) -> tuple[Tensor, list[Tensor]]:
+        """What copies share: the output of so many layers before dropout, and the states after them.
+
+        All copies have the same states of these layers; those of the first are read.
+        """
+        return self._read(self._embed(tokens), range(layers), [part[: tokens.shape[0]] for part in state])
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        embedded: Tensor = self.embedding_dropout(self.embedding(tokens), tokens)
+        return embedded
+
+    def _read(self, raw: Tensor, layers: range, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """What goes into the first layer → what comes out of the last, both before dropout; the states after them."""
+        last = []
+        for number in layers:
+            x = self.input_dropout(raw) if number == 0 else self.hidden_dropout(raw)
+            raw, (h, c) = self.layers[number](x, (state[2 * number], state[2 * number + 1]))
             last += [h, c]
-            x = self.hidden_dropout(raw) if number < len(self.layers) - 1 else self.output_dropout(raw)
-        return WindowOutput(hidden=x, raw=raw, state=tuple(last))
+        return raw, last
 
     def forward(self, tokens: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Tokens (R, T) int64 → logits of the next words (R, T, V), and the state after the window."""
         window = self.window(tokens, state)
         return nn.functional.linear(window.hidden, self.output_weight, self.output_bias), window.state
 
-    def _zeros(self, tokens: Tensor) -> tuple[Tensor, ...]:
+    def _zeros(self, rows: int) -> tuple[Tensor, ...]:
         weight = self.embedding.weight
-        return tuple(weight.new_zeros(tokens.shape[0], size) for size in self._sizes[1:] for _ in ("h", "c"))
+        return tuple(weight.new_zeros(rows, size) for size in self._sizes[1:] for _ in ("h", "c"))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from seqba.core import fork
+from seqba.models.forks import HEAD
 
 Fan = Literal["fan-out", "fan-in"]
 """What the variance of initial weights goes by."""
@@ -36,6 +39,8 @@ class ImageClassifier(nn.Module):
         stages: in order. The last one contains the pooling and the head.
         image_size: side of the square images that the head was built for; None where it takes any size, because it
             averages over all positions.
+        first_dropout: name of the first dropout in the head, the last part of the last stage, where copies may begin
+            (`fork_at`); None for a network without one.
 
     Shape:
         images (R, C, H, W), floating → logits (R, classes). They are computed with channels last in memory, whatever
@@ -47,23 +52,53 @@ class ImageClassifier(nn.Module):
     Source: Verma et al. 2019, "Manifold Mixup"; the places are those of its released code.
     """
 
-    def __init__(self, stages: Sequence[nn.Module], *, image_size: int | None = None) -> None:
+    def __init__(
+        self, stages: Sequence[nn.Module], *, image_size: int | None = None, first_dropout: str | None = None
+    ) -> None:
         super().__init__()
         if not stages:
             raise ValueError("an image classifier has at least one stage")
         self.stages = nn.ModuleList(stages)
+        self.first_dropout = first_dropout
+        self.forks = False
         nn.utils.convert_conv2d_weight_memory_format(self, torch.channels_last)
         self.image_size = image_size
 
     def forward(self, images: Tensor, mixing: Mixes | None = None) -> Tensor:
         """Images (R, C, H, W) → logits (R, classes), mixed before every stage at which `mixing` does so."""
         self._check(images)
+        if self.forks and self.first_dropout is not None:
+            rest, head = self._split_last_stage(self.first_dropout)
+            hidden: Tensor = fork(self._below, images, mixing, rest)
+            return _through(hidden, head)
+        return self._below(images, mixing, [self.stages[-1]])
+
+    def fork_at(self, place: str | None) -> None:
+        """Has copies begin in the `head`, before its first dropout; or with the images, at None.
+
+        Raises:
+            ValueError: for a place that isn't there.
+        """
+        if place is not None and (place != HEAD or self.first_dropout is None):
+            has = f"has {HEAD} alone" if self.first_dropout else "has no dropout in its head"
+            raise ValueError(f"copies can't begin at {place!r}: this network {has}")
+        self.forks = place is not None
+
+    def _below(self, images: Tensor, mixing: Mixes | None, last: Sequence[nn.Module]) -> Tensor:
+        """All stages, with `last` in place of the last one."""
         x = images.contiguous(memory_format=torch.channels_last)
         for number, stage in enumerate(self.stages):
             if mixing is not None:
                 x = mixing.at(x, number)
-            x = stage(x)
+            x = _through(x, last if number == len(self.stages) - 1 else [stage])
         return x
+
+    def _split_last_stage(self, first_dropout: str) -> tuple[list[nn.Module], list[nn.Module]]:
+        """The modules of the last stage up to its head's first dropout, and from there on."""
+        *rest, head = self.stages[-1].children()
+        names = [name for name, _ in head.named_children()]
+        parts, cut = list(head.children()), names.index(first_dropout)
+        return [*rest, *parts[:cut]], parts[cut:]
 
     def _check(self, images: Tensor) -> None:
         # Convolutions would take (C, H, W) for a single image, and go wrong only at the head.
@@ -72,6 +107,12 @@ class ImageClassifier(nn.Module):
         if self.image_size is not None and images.shape[2:] != (self.image_size, self.image_size):
             height, width = images.shape[2:]
             raise ValueError(f"the model is for images of {self.image_size}×{self.image_size}, not {height}×{width}")
+
+
+def _through(x: Tensor, modules: Iterable[nn.Module]) -> Tensor:
+    for module in modules:
+        x = module(x)
+    return x
 
 
 def sequence(parts: Mapping[str, nn.Module]) -> nn.Sequential:

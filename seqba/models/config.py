@@ -133,9 +133,21 @@ class TransformerConfig(DecoderConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AWDLSTMConfig:
-    """Sizes and dropouts of an AWD-LSTM; see `seqba.models.awd_lstm.AWDLSTM`.
+    """Sizes and dropouts of an AWD-LSTM; the defaults are those for PTB, with the dropouts of the released command.
 
-    The defaults are those for PTB, with the dropouts of the released command. Source: Merity et al. 2018.
+    Attributes:
+        decoder_layers: number of LSTM layers.
+        decoder_embed_dim: D.
+        decoder_hidden_size: H.
+        dropout: see `seqba.models.awd_lstm.AWDLSTM`, as are the next four.
+        input_dropout: `dropouti` in the released code.
+        hidden_dropout: `dropouth` in the released code.
+        embedding_dropout: `dropoute` in the released code.
+        weight_dropout: `wdrop` in the released code.
+        weight_noise: whether each copy draws its own masks for `embedding_dropout` and `weight_dropout`, or the copies
+            of a micro-batch share them, as repeated rows do.
+
+    Source: Merity et al. 2018.
     """
 
     decoder_layers: int = 3

@@ -16,6 +16,7 @@ from seqba.errors import UserError, quoted
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.classifier import ImageClassifier
 from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
+from seqba.models.forks import DECODER_LAYER, ENCODER, HEAD, layer_places
 from seqba.models.image_networks import NETWORKS, build_network
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import Transformer
@@ -42,6 +43,8 @@ class Family(Generic[Options, Config]):
         width: configuration → D, which a learning rate may go by; None for a model that has no one width.
         rows_share: whether the rows of a batch share something (batch norm, masks on weights).
         forward_methods: methods that losses call in place of `forward`.
+        fork_places: (architecture, configuration) → names of the places at which copies may begin, for the `fork_at` of
+            a model; empty where there is none.
     """
 
     title: str
@@ -54,6 +57,7 @@ class Family(Generic[Options, Config]):
     width: Callable[[Config], int | None]
     rows_share: bool
     forward_methods: tuple[str, ...] = ()
+    fork_places: Callable[[str, Config], tuple[str, ...]] = lambda *_: ()
 
     def read(self, values: Mapping[str, Any]) -> Config:
         """Configuration that a file holds as plain values, names, types and ranges checked.
@@ -79,17 +83,54 @@ def _transformer(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int, dr
     )
 
 
+_VASWANI_BIG = _transformer(6, 1024, 4096, 16, dropout=0.3)
+
 TRANSFORMERS = {
     "transformer_wmt_en_de": _transformer(6, 512, 2048, 8, dropout=0.1),
-    "transformer_wmt_en_de_big": _transformer(6, 1024, 4096, 16, dropout=0.3),
+    "transformer_wmt_en_de_big": replace(_VASWANI_BIG, attention_dropout=0.1),
+    "transformer_vaswani_wmt_en_de_big": _VASWANI_BIG,
+    "transformer_vaswani_wmt_en_fr_big": replace(_VASWANI_BIG, dropout=0.1),
+    "transformer_wmt_en_de_big_t2t": replace(
+        _VASWANI_BIG,
+        encoder_normalize_before=True,
+        decoder_normalize_before=True,
+        attention_dropout=0.1,
+        activation_dropout=0.1,
+    ),
     "transformer_iwslt_de_en": _transformer(6, 512, 1024, 4, dropout=0.1),
     "transformer_tiny": _transformer(2, 64, 64, 2, dropout=0.1),
     "transformer": _transformer(6, 512, 2048, 8, dropout=0.1),
 }
-"""Vaswani et al. 2017, table 3 (base, big); fairseq's recipes (the others)."""
+"""Vaswani et al. 2017, table 3 (base; big is fairseq's transformer_vaswani_wmt_en_de_big); tensor2tensor's later
+defaults (…_t2t); fairseq's recipes (the others)."""
 
-TRANSFORMER_LMS = {"transformer_lm": DecoderConfig()}
-"""fairseq's sizes."""
+
+def _language_model(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int) -> DecoderConfig:
+    """Pre-norm, as every language model of fairseq's, whose training isn't stable without."""
+    return DecoderConfig(
+        decoder_layers=layers,
+        decoder_embed_dim=embed_dim,
+        decoder_ffn_embed_dim=ffn_embed_dim,
+        decoder_attention_heads=heads,
+        decoder_normalize_before=True,
+    )
+
+
+def _gpt(layers: int, embed_dim: int, heads: int) -> DecoderConfig:
+    """Sizes of GPT and GPT-2: GELU, dropout on attention weights, and feed-forward layers of four times the width."""
+    sizes = _language_model(layers, embed_dim, 4 * embed_dim, heads)
+    return replace(sizes, attention_dropout=0.1, activation_fn="gelu")
+
+
+TRANSFORMER_LMS = {
+    "transformer_lm": _language_model(6, 512, 2048, 8),
+    "transformer_lm_big": _language_model(12, 1024, 4096, 16),
+    "transformer_lm_gpt": _gpt(12, 768, 12),
+    "transformer_lm_gpt2_small": _gpt(24, 1024, 16),
+    "transformer_lm_gpt2_medium": _gpt(36, 1280, 20),
+    "transformer_lm_gpt2_big": _gpt(48, 1600, 25),
+}
+"""fairseq's sizes; those of GPT and GPT-2 after Radford et al. 2018 and 2019, under fairseq's names."""
 
 AWD_LSTMS = {"awd_lstm": AWDLSTMConfig()}
 """Merity et al. 2018 on PTB."""
@@ -184,20 +225,7 @@ def build_awd_lstm(config: AWDLSTMConfig, vocabulary: int) -> AWDLSTM:
     Raises:
         UserError: for sizes that can't be.
     """
-    return _build(
-        lambda: AWDLSTM(
-            vocabulary=vocabulary,
-            layers=config.decoder_layers,
-            embed_dim=config.decoder_embed_dim,
-            hidden_size=config.decoder_hidden_size,
-            dropout=config.dropout,
-            input_dropout=config.input_dropout,
-            hidden_dropout=config.hidden_dropout,
-            embedding_dropout=config.embedding_dropout,
-            weight_dropout=config.weight_dropout,
-            share_weight_noise=config.weight_noise == "shared",
-        )
-    )
+    return _build(lambda: AWDLSTM(config, vocabulary=vocabulary))
 
 
 def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: int, image_size: int) -> ImageClassifier:
@@ -221,6 +249,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         width=lambda config: config.encoder_embed_dim,
         rows_share=False,
         forward_methods=("features",),
+        fork_places=lambda _, config: (ENCODER, *layer_places(config.decoder_layers, DECODER_LAYER)),
     ),
     "awd_lstm": Family(
         title="AWD-LSTM (language_modeling)",
@@ -233,6 +262,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         width=lambda config: config.decoder_embed_dim,
         rows_share=True,
         forward_methods=("window",),
+        fork_places=lambda _, config: (*layer_places(config.decoder_layers), HEAD),
     ),
     "transformer_lm": Family(
         title="Transformer without encoder (language_modeling)",
@@ -245,6 +275,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         width=lambda config: config.decoder_embed_dim,
         rows_share=False,
         forward_methods=("features",),
+        fork_places=lambda _, config: layer_places(config.decoder_layers),
     ),
     "image_classifier": Family(
         title="image networks (image_classification)",
@@ -256,6 +287,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         build=lambda arch, config, data: build_image_classifier(arch, config, data["classes"], data["image_size"]),
         width=lambda _: None,
         rows_share=True,
+        fork_places=lambda arch, config: (HEAD,) if NETWORKS[arch].has_head_dropout and config.dropout else (),
     ),
 }
 """Every family of models by its name."""
@@ -276,7 +308,10 @@ def _find(arch: str, architectures: Mapping[str, Config]) -> Config:
 
 
 def _given(options: Any) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+    """Options that were given; None, and False of a switch, leave it to the architecture."""
+    return {
+        name: value for name, value in dataclasses.asdict(options).items() if value is not None and value is not False
+    }
 
 
 def _build(make: Callable[[], Model]) -> Model:

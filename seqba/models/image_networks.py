@@ -24,11 +24,13 @@ class Network:
         build: (classes, side of the pictures in pixels, norm, configuration) → the model.
         dropout: the network's own; None for one without.
         conv_init: what the variance of the initial weights goes by; None for one that leaves no choice.
+        has_head_dropout: whether its dropout is all in its head, where copies may begin.
     """
 
     build: Callable[[int, int, Norm, ImageClassifierConfig], ImageClassifier]
     dropout: float | None = None
     conv_init: Fan | None = None
+    has_head_dropout: bool = False
 
 
 def _resnet(depth: int) -> Network:
@@ -52,6 +54,7 @@ NETWORKS: dict[str, Network] = {
             classes, image_size=side, norm=norm, dropout=config.dropout or 0.0
         ),
         dropout=0.5,
+        has_head_dropout=True,
     ),
     "densenet_bc100_12": Network(
         lambda classes, _, norm, config: densenet_bc(
@@ -66,6 +69,7 @@ NETWORKS: dict[str, Network] = {
             classes, image_size=side, norm=norm, dropout=config.dropout or 0.0
         ),
         dropout=0.5,
+        has_head_dropout=True,
     ),
 }
 """The networks of Hoffer et al. 2020, table 2; sizes of He et al. 2016 around ResNet44; resnet8, to try things."""

@@ -87,6 +87,21 @@ class ResidualStream:
         return normalized
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What a decoder layer attends to.
+
+    Attributes:
+        rows: (N', D'), the encoder's packed output.
+        packing: where its rows belong.
+        is_projected: whether `rows` are this layer's keys and values of it already, (N', 2D).
+    """
+
+    rows: Tensor
+    packing: Packing
+    is_projected: bool = False
+
+
 class Residual(nn.Module):
     """Residual connection of a sublayer f: post-norm LN(x + dropout(f(x))), or pre-norm x + dropout(f(LN(x))).
 
@@ -145,14 +160,13 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(sizes)
         self.feed_forward_residual = Residual(sizes)
 
-    def forward(
-        self, stream: ResidualStream, packing: Packing, memory: Tensor, memory_packing: Packing
-    ) -> ResidualStream:
-        """Packed target rows (N, D), packed encoder output memory (N', D') → (N, D)."""
+    def forward(self, stream: ResidualStream, packing: Packing, memory: Memory) -> ResidualStream:
+        """Packed target rows (N, D) and the encoder's output → (N, D)."""
         x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
         stream = self.attention_residual.add_to(x, self.attention.attend_to_self(projected, packing, causal=True))
         x, query = self.cross_attention_residual.project_in(stream, self.cross_attention.query_projection)
-        attended = self.cross_attention.attend_to_memory(query, packing, memory, memory_packing)
+        projected = memory.rows if memory.is_projected else self.cross_attention.project_memory(memory.rows)
+        attended = self.cross_attention.attend_to_memory(query, packing, projected, memory.packing)
         return feed_forward(self, self.cross_attention_residual.add_to(x, attended))
 
 

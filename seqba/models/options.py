@@ -15,7 +15,7 @@ class DecoderOptions:
         None, "decoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
     )
     decoder_attention_heads: int | None = option(None, "decoder attention heads; default: as --arch", minimum=1)
-    decoder_normalize_before: bool = option(False, "pre-norm decoder layers; post-norm otherwise")
+    decoder_normalize_before: bool = option(False, "pre-norm decoder layers; default: as --arch")
     activation_fn: str | None = option(
         None, "feed-forward activation; default: as --arch", choices=("relu", "gelu", "silu")
     )
@@ -59,7 +59,7 @@ class TransformerOptions(DecoderOptions):
         None, "encoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
     )
     encoder_attention_heads: int | None = option(None, "encoder attention heads; default: as --arch", minimum=1)
-    encoder_normalize_before: bool = option(False, "pre-norm encoder layers; post-norm otherwise")
+    encoder_normalize_before: bool = option(False, "pre-norm encoder layers; default: as --arch")
     share_all_embeddings: bool = option(False, "share source, target and output embeddings (joined dictionary)")
     max_source_positions: int | None = option(
         None, "longest source in tokens; default 1024", minimum=1, maximum=1 << 20

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from seqba.core import fork, per_copy
 from seqba.models.config import TransformerConfig
 from seqba.models.embedding import Embedding
+from seqba.models.forks import DECODER_LAYER, ENCODER, layer_of
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
-from seqba.models.layers import DecoderLayer, ResidualStream, SelfAttentionLayer
+from seqba.models.layers import DecoderLayer, Memory, ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import Packing
+
+
+@dataclass(frozen=True)
+class DecoderFork:
+    """Place of a fork in a decoder.
+
+    Attributes:
+        layers_below: decoder layers that are below it.
+        is_before_decoder: whether it is at the end of the encoder, so that the target's embedding is above.
+    """
+
+    layers_below: int
+    is_before_decoder: bool
+
+    @classmethod
+    def parse(cls, place: str, layers: int) -> DecoderFork:
+        """The place of that name in a decoder of so many layers.
+
+        Raises:
+            ValueError: for another one.
+        """
+        if place == ENCODER:
+            return cls(0, is_before_decoder=True)
+        return cls(layer_of(place, layers, DECODER_LAYER) - 1, is_before_decoder=False)
 
 
 class Transformer(nn.Module):
@@ -22,6 +49,9 @@ class Transformer(nn.Module):
         source_vocabulary: V of the source.
         target_vocabulary: V of the target.
         pad: id of padding; rows are padded on the right.
+
+    Attributes:
+        fork_place: where copies begin, in an update that forks (`seqba.fork`); None for copies from the beginning.
 
     Raises:
         ValueError: for sharing between vocabularies or widths that differ.
@@ -43,6 +73,7 @@ class Transformer(nn.Module):
         )
         self.encoder_norm = nn.LayerNorm(encoder.embed_dim) if encoder.pre_norm else nn.Identity()
         self.decoder_norm = nn.LayerNorm(decoder.embed_dim) if decoder.pre_norm else nn.Identity()
+        self.fork_place: DecoderFork | None = None
         self._share(config.share_all_embeddings, config.share_decoder_input_output_embed)
         self.starts_with_pad = config.start_symbol == "pad"
         self.output_bias = nn.Parameter(torch.zeros(target_vocabulary)) if config.output_bias else None
@@ -60,6 +91,16 @@ class Transformer(nn.Module):
             self.output_projection = nn.Parameter(torch.empty_like(target.weight))
             nn.init.normal_(self.output_projection, std=target.weight.shape[1] ** -0.5)
         self.has_own_output = not share_all and not share_output
+
+    def fork_at(self, place: str | None) -> None:
+        """Has copies begin at a place: `encoder`, behind it, or `decoder-layer-N`, before layer N from 1 on; or None.
+
+        The keys and values that the decoder's layers make of the encoder's output are below the fork too.
+
+        Raises:
+            ValueError: for a place that isn't there.
+        """
+        self.fork_place = None if place is None else DecoderFork.parse(place, len(self.decoder_layers))
 
     @property
     def output_weight(self) -> nn.Parameter:
@@ -84,19 +125,51 @@ class Transformer(nn.Module):
                 that in the place of eos.
 
         Returns:
-            (N, D): rows for the positions of `previous` that aren't padding, row after row.
+            (N, D): rows for the positions of `previous` that aren't padding, row after row; in an update that forks
+            those of each copy in the pass, copy-major.
 
         Raises:
             ValueError: for rows longer than the model's positions.
         """
-        memory, memory_packing = self.encode(source)
+        if self.fork_place is not None:
+            return self._forked_features(source, previous, self.fork_place)
+        memory = Memory(*self.encode(source))
         packing = self._packing(previous, self.max_target_positions, "target")
-        tokens = self._begun(packing.pack(previous), packing.positions)
-        stream = ResidualStream(self.target_embedding(tokens, packing.positions))
+        stream = self._embed_target(previous, packing)
         for layer in self.decoder_layers:
-            stream = layer(stream, packing, memory, memory_packing)
+            stream = layer(stream, packing, memory)
         hidden: Tensor = self.decoder_norm(stream.normalized())
         return hidden
+
+    def _forked_features(self, source: Tensor, previous: Tensor, place: DecoderFork) -> Tensor:
+        """`features` of the rows of copies, (k·N, D), that begin in the decoder."""
+        layers = self.decoder_layers[place.layers_below :]
+        x, projected = fork(self._below, source, previous, place)
+        source, previous = per_copy((source, previous))
+        packing = self._packing(previous, self.max_target_positions, "target")
+        memory_packing = self._packing(source, self.max_source_positions, "source")
+        stream = self._embed_target(previous, packing) if x is None else ResidualStream(x)
+        for layer, rows in zip(layers, projected, strict=True):
+            stream = layer(stream, packing, Memory(rows, memory_packing, is_projected=True))
+        hidden: Tensor = self.decoder_norm(stream.normalized())
+        return hidden
+
+    def _below(self, source: Tensor, previous: Tensor, place: DecoderFork) -> tuple[Tensor | None, list[Tensor]]:
+        """What copies share: the decoder's rows (N, D) at the fork, and each further layer's keys and values."""
+        memory = Memory(*self.encode(source))
+        x = None
+        if not place.is_before_decoder:
+            packing = self._packing(previous, self.max_target_positions, "target")
+            stream = self._embed_target(previous, packing)
+            for layer in self.decoder_layers[: place.layers_below]:
+                stream = layer(stream, packing, memory)
+            x = stream.normalized()
+        above = cast("list[DecoderLayer]", self.decoder_layers[place.layers_below :])
+        return x, [layer.cross_attention.project_memory(memory.rows) for layer in above]
+
+    def _embed_target(self, previous: Tensor, packing: Packing) -> ResidualStream:
+        tokens = self._begun(packing.pack(previous), packing.positions)
+        return ResidualStream(self.target_embedding(tokens, packing.positions))
 
     def forward(self, source: Tensor, previous: Tensor) -> Tensor:
         """(B, L) and (B, T) int64 → logits (B, T, V), zero where `previous` is padding."""

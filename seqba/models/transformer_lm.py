@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from seqba.core import fork, per_copy
 from seqba.models.config import DecoderConfig
 from seqba.models.embedding import Embedding
+from seqba.models.forks import layer_of
 from seqba.models.layers import ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import Packing
 
@@ -20,6 +23,10 @@ class TransformerLM(nn.Module):
         config: sizes and dropouts.
         vocabulary: V.
         pad: id of padding; rows are padded on the right.
+
+    Attributes:
+        layers_below: layers below the place where copies begin, in an update that forks (`seqba.fork`); None for copies
+            from the beginning.
 
     Raises:
         ValueError: if H doesn't divide D.
@@ -35,10 +42,19 @@ class TransformerLM(nn.Module):
         self.embedding = Embedding(config.decoder_embedding, vocabulary, pad=pad)
         self.layers = nn.ModuleList(SelfAttentionLayer(sizes, causal=True) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(sizes.embed_dim) if sizes.pre_norm else nn.Identity()
+        self.layers_below: int | None = None
         self.has_own_output = not config.share_decoder_input_output_embed
         if self.has_own_output:
             self.output_projection = nn.Parameter(torch.empty(vocabulary, sizes.embed_dim))
             nn.init.normal_(self.output_projection, std=sizes.embed_dim**-0.5)
+
+    def fork_at(self, place: str | None) -> None:
+        """Has copies begin at `layer-N`, before layer N from 1 on; or from the beginning, at None.
+
+        Raises:
+            ValueError: for a place that isn't there.
+        """
+        self.layers_below = None if place is None else layer_of(place, len(self.layers)) - 1
 
     @property
     def output_weight(self) -> nn.Parameter:
@@ -53,7 +69,8 @@ class TransformerLM(nn.Module):
             previous: (B, T) int64, padded on the right.
 
         Returns:
-            (N, D): rows for the positions that aren't padding, row after row.
+            (N, D): rows for the positions that aren't padding, row after row; in an update that forks those of each
+            copy in the pass, copy-major.
 
         Raises:
             ValueError: for rows longer than the model's positions.
@@ -62,11 +79,26 @@ class TransformerLM(nn.Module):
         if length > self.max_target_positions:
             raise ValueError(f"a row has {length} tokens; the model's positions end at {self.max_target_positions}")
         packing = Packing(previous, self.pad)
-        stream = ResidualStream(self.embedding(packing.pack(previous), packing.positions))
-        for layer in self.layers:
-            stream = layer(stream, packing)
+        if self.layers_below is None:
+            stream = self._read(self._embed(previous, packing), packing, self.layers)
+        else:
+            x = fork(self._below, previous, packing, self.layers_below)
+            packing = Packing(per_copy(previous), self.pad)
+            stream = self._read(ResidualStream(x), packing, self.layers[self.layers_below :])
         hidden: Tensor = self.norm(stream.normalized())
         return hidden
+
+    def _below(self, previous: Tensor, packing: Packing, layers: int) -> Tensor:
+        """(N, D), what copies share: the rows that so many layers made."""
+        return self._read(self._embed(previous, packing), packing, self.layers[:layers]).normalized()
+
+    def _embed(self, previous: Tensor, packing: Packing) -> ResidualStream:
+        return ResidualStream(self.embedding(packing.pack(previous), packing.positions))
+
+    def _read(self, stream: ResidualStream, packing: Packing, layers: Iterable[nn.Module]) -> ResidualStream:
+        for layer in layers:
+            stream = layer(stream, packing)
+        return stream
 
     def forward(self, previous: Tensor) -> Tensor:
         """(B, T) int64 → logits (B, T, V), zero where `previous` is padding."""

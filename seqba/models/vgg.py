@@ -49,7 +49,7 @@ def vgg16_bn(
     head = _head(inputs * (image_size // 32) ** 2, classes, dropout)
     rest = {f"block{number}": block for number, block in enumerate(blocks[2:], start=3)}
     stages = [sequence({"block1": blocks[0]}), sequence({"block2": blocks[1]}), sequence({**rest, "head": head})]
-    return ImageClassifier(stages, image_size=image_size)
+    return ImageClassifier(stages, image_size=image_size, first_dropout="dropout1")
 
 
 def _head(features: int, classes: int, dropout: float) -> nn.Sequential:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from seqba.core.fork import counts_below
 from seqba.core.noise import current_noise
 
 
@@ -17,7 +18,8 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
     Rows lie copy-major, so a group is a contiguous slice. The groups are the same in every plan, and so are outputs,
     gradients and running statistics: inside an update the latter wait for its end, and then move once towards the mean
-    over all groups of the grid. Outside an update they move at once, as torch's own; evaluation is torch's own.
+    over all groups of the grid; below a fork there is one copy, which counts once. Outside an update they move at once,
+    as torch's own; evaluation is torch's own.
 
     Args:
         num_features: C.
@@ -62,6 +64,8 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         if noise is None or not noise.calls.is_recomputing:  # a layer that is recomputed has been counted
             ones = statistics.new_full((1, self.num_features), len(groups))
             sums = torch.cat([statistics.sum(0), ones])
+            if noise is not None and not counts_below(noise):
+                sums = torch.zeros_like(sums)
             self._sums = sums if self._sums is None else self._sums + sums
         if noise is None:
             self.finish_update(keep=True)

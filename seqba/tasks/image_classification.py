@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Carry
+from seqba.core import Carry, per_copy
+from seqba.core.fork import copies_at_fork
 from seqba.data.batching import permutation
 from seqba.data.images import ImageBatch, ImageBatches, ImageSource, open_images
 from seqba.data.names import name_bytes
@@ -174,7 +175,8 @@ class ImageClassification:
             return self._sums(logits, batch.labels, None)
         images = self._training_view(batch.images, batch.sizes)
         mixing = None if self._mixup is None else self._mixup.draw(len(images), images.device)
-        return self._sums(model(images, mixing), batch.labels, mixing)
+        logits = model(images, mixing)
+        return self._sums(logits, per_copy(batch.labels), None if mixing is None else mixing.repeated(copies_at_fork()))
 
     def weight(self, batch: ImageBatch) -> float:
         """Images."""

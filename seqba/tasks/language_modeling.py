@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from seqba.core import Carry
+from seqba.core import Carry, per_copy
 from seqba.data.blocks import BlockBatch, Blocks
 from seqba.data.dictionary import Dictionary
 from seqba.data.monolingual import open_dictionary, open_monolingual
@@ -22,6 +22,7 @@ from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option, options
 from seqba.tasks import Unit
+from seqba.tasks.consistency import with_divergence
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.token_batches import Packer, Planned
@@ -96,6 +97,7 @@ class LanguageModeling:
         self.options = options
         self.batches = batches
         self.smoothing = criterion.label_smoothing
+        self.rdrop_alpha = criterion.rdrop_alpha
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
         self._packer = Packer(batches, (max_positions, max_positions), "line", _too_long)
@@ -141,13 +143,15 @@ class LanguageModeling:
         """Summed loss in nats, its weight, and the summed negative log-likelihood; smoothing as for translation."""
         reader: LanguageModel = model  # type: ignore[assignment]
         hidden = reader.features(batch.previous)  # (N, D)
-        scored = batch.target != Dictionary.pad
+        previous, targets = per_copy((batch.previous, batch.target))
+        scored = targets != Dictionary.pad
         if self.options.add_bos_token:  # some places are read but not predicted
-            hidden = hidden[scored[batch.previous != Dictionary.pad]]
-        target = batch.target[scored]
+            hidden = hidden[scored[previous != Dictionary.pad]]
+        target = targets[scored]
         loss, nll = label_smoothed_cross_entropy(hidden, reader.output_weight, target, smoothing=self.smoothing)
-        weight = batch.target.shape[0] if self.sentence_avg else target.shape[0]
-        return loss, float(weight), {"nll": nll}
+        loss, sums = with_divergence(loss, nll, hidden, reader.output_weight, self.rdrop_alpha)
+        weight = targets.shape[0] if self.sentence_avg else target.shape[0]
+        return loss, float(weight), sums
 
     def weight(self, batch: BlockBatch) -> float:
         """Predicted tokens, or blocks with `--sentence-avg`."""

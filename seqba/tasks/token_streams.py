@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Carry
+from seqba.core import Carry, per_copy
 from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.data.splits import data_folders
 from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_windows, random_windows
@@ -150,16 +150,17 @@ class StreamLanguageModeling:
             self.carried.forget()
         window = reader.window(batch.tokens, self.carried.read())
         self.carried.write(window.state)
+        target = per_copy(batch.target).flatten()
         loss, nll = label_smoothed_cross_entropy(
             window.hidden.flatten(0, 1),
             reader.output_weight,
-            batch.target.flatten(),
+            target,
             bias=reader.output_bias,
             smoothing=self.smoothing,
         )
         if model.training:
             loss = loss + self._regularisers(window)
-        return loss, float(batch.size), {"nll": nll}
+        return loss, float(len(target)), {"nll": nll}
 
     def weight(self, batch: StreamBatch) -> float:
         """Predicted tokens."""

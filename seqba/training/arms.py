@@ -22,11 +22,13 @@ class Grid:
         micro_batches_per_epoch: S for epoch 1, 2, …; the last one stays.
         copies: M.
         batch_scale: what the size of a micro-batch is multiplied by.
+        fork: where in the model the copies begin; None for the input.
     """
 
     micro_batches_per_epoch: tuple[int, ...]
     copies: int
     batch_scale: Fraction = Fraction(1)
+    fork: str | None = None
 
     def micro_batches(self, epoch: int) -> int:
         """S in the 1-based `epoch`."""
@@ -80,6 +82,8 @@ def derive_grid(options: GridOptions) -> Grid:
         fixed-rows       S/M micro-batches of B,    M copies: 1/M of the examples, an update at the baseline's cost;
                                                     S micro-batches of B/M where M doesn't divide S
 
+    Where there are copies, `--fork` says where they begin.
+
     The first three are the paper's columns. Batch norm sees B different rows in fixed-rows as in the baseline, unless
     the micro-batches themselves are made smaller.
 
@@ -94,9 +98,9 @@ def derive_grid(options: GridOptions) -> Grid:
         return Grid(micro_batches, 1, Fraction(copies))
     if options.arm == "fixed-rows":
         if all(number % copies == 0 for number in micro_batches):
-            return Grid(tuple(number // copies for number in micro_batches), copies)
-        return Grid(micro_batches, copies, Fraction(1, copies))
-    return Grid(micro_batches, copies)
+            return Grid(tuple(number // copies for number in micro_batches), copies, fork=options.fork)
+        return Grid(micro_batches, copies, Fraction(1, copies), options.fork)
+    return Grid(micro_batches, copies, fork=options.fork)
 
 
 @dataclass
@@ -121,7 +125,9 @@ class BaselineEpochs:
         return updates > 0 and self._ends[self.done(updates)] == updates
 
 
-def check_ranks(ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0) -> None:
+def check_ranks(
+    ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0, compares_copies: bool = False
+) -> None:
     """Refuses more ranks than an update has cells, in any epoch, and options that the number of processes excludes.
 
     Raises:
@@ -133,6 +139,8 @@ def check_ranks(ranks: Group, grid: Grid, options: RunOptions, *, measure_every:
         if options.shard_params:
             raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
     else:
+        if compares_copies:
+            raise UserError("--rdrop-alpha needs all copies of an example in one process: leave it out under torchrun")
         if measure_every:
             raise UserError("--measure-every needs all cells of an update in one process: leave it out under torchrun")
         try:

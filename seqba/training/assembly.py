@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from seqba.training.log import TrainingLog, log_options_of_rank
 from seqba.training.log_file import open_run_log
 from seqba.training.loop import TrainingLoop
 from seqba.training.optimizers import build_optimizer, build_trigger
+from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.progress import Progress
 from seqba.training.resume import restore
 from seqba.training.schedules import build_schedule, count_decay_updates
@@ -27,6 +28,15 @@ from seqba.training.sharding import shard_model
 from seqba.training.start import Start
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.workload import Workload
+
+
+class Forking(Protocol):
+    """Interface of a model in which copies may begin."""
+
+    def fork_at(self, place: str | None) -> None:
+        """Has copies begin at a place."""
+        ...
+
 
 logger = logging.getLogger(__name__)
 
@@ -84,24 +94,30 @@ def _build_trainer(
     workload: Workload, grid: Grid, epochs: BaselineEpochs, device: torch.device, ranks: Group
 ) -> Trainer[Any]:
     options = workload.record.training
-    model = _build_model(workload, device, ranks)
+    model = _build_model(workload, grid, device, ranks)
+    precision = choose_precision(options.optimisation, device)
     epoch_updates = partial(epochs.length, 1)
     return Trainer(
         workload.task,
         model,
         build_optimizer(model.parameters(), options.optimisation),
-        build_schedule(options.schedule, width=workload.width, epoch_updates=epoch_updates),
-        UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates)),
+        build_schedule(
+            options.schedule, width=workload.width, epoch_updates=epoch_updates, max_update=options.run.max_update
+        ),
+        UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates), precision),
         build_trigger(options.optimisation),
         ranks,
+        build_scaler(options.optimisation, precision, device),
     )
 
 
-def _build_model(workload: Workload, device: torch.device, ranks: Group) -> nn.Module:
+def _build_model(workload: Workload, grid: Grid, device: torch.device, ranks: Group) -> nn.Module:
     """Model with new weights on the device, in parts on several ranks where the options say so."""
     options = workload.record.training
     torch.manual_seed(options.grid.seed)
     model = workload.build_model()
+    if grid.fork is not None:
+        cast(Forking, model).fork_at(grid.fork)
     if not options.run.shard_params or not isinstance(ranks, Ranks):
         return model.to(device)
     shard_model(model, ranks, device)
@@ -130,5 +146,10 @@ def resume_or_start(trainer: Trainer[Any], workload: Workload, start: Start | No
 
 
 def _open_splits(workload: Workload) -> dict[str, MicroBatches[Any]]:
-    """Validation splits by their names, each opened here, so that a missing one is reported before any update."""
+    """Validation splits by their names, each opened here, so that a missing one is reported before any update.
+
+    None where nothing is validated.
+    """
+    if workload.record.training.validation.disable_validation:
+        return {}
     return {name: workload.task.validation(name) for name in workload.batches.valid_subset.split(",") if name}

@@ -56,6 +56,27 @@ def test_merged_update_measures_every_plan(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_forks_measures_whole_copies_and_every_fork(tmp_path: Path) -> None:
+    rows = run_quick("forks", tmp_path)["rows"]
+    assert [row["fork"] for row in rows if (row["model"], row["plan"]) == ("tiny", "looped")] == [
+        "whole",
+        "encoder",
+        "decoder-layer-2",
+    ]
+    whole = [row for row in rows if row["fork"] == "whole"]
+    assert {row["of whole"] for row in whole} == {1.0}
+    assert {row["formula"] for row in whole} == {2.0}
+    assert all(1 < row["formula"] <= 2 for row in rows)
+
+
+@pytest.mark.slow
+def test_fork_noise_tells_a_share_for_every_fork(tmp_path: Path) -> None:
+    rows = run_quick("fork_noise", tmp_path)["rows"]
+    assert [row["fork"] for row in rows] == ["encoder", "decoder-layer-2"]
+    assert all(0 < row["first"] <= 1 and 0 < row["after"] <= 1 for row in rows)
+
+
+@pytest.mark.slow
 def test_image_augmentation_compares_a_pass_with_worker_processes(tmp_path: Path) -> None:
     rows = run_quick("image_augmentation", tmp_path)["rows"]
     assert [(row["copies"], row["side"]) for row in rows] == [
@@ -173,9 +194,7 @@ def test_the_plain_recipe_computes_what_ours_does(monkeypatch: pytest.MonkeyPatc
     torch.manual_seed(1)
     size = awd_lstm.SIZES["tiny"]
     plain = PlainAWDLSTM(size.vocabulary, size.layers, size.embed_dim, size.hidden_size)
-    ours = awd_lstm.AWDLSTM(
-        vocabulary=size.vocabulary, layers=size.layers, embed_dim=size.embed_dim, hidden_size=size.hidden_size
-    )
+    ours = awd_lstm.build_ours(size)
     names = {"encoder.": "embedding.", "rnns.": "layers.", "decoder_bias": "output_bias"}
     weights = {}
     for name, value in plain.state_dict().items():

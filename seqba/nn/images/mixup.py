@@ -54,6 +54,14 @@ class Mixing:
         mixed = share * x[rows] + (1 - share) * x[self.partner[rows]]
         return mixed if len(rows) == len(x) else x.index_copy(0, rows, mixed)
 
+    def repeated(self, copies: int) -> Mixing:
+        """The same mixing for the rows of copies that begin inside the model, (k·R,) each, copy-major."""
+        if copies == 1:
+            return self
+        rows = len(self.stage)
+        partner = torch.cat([self.partner + copy * rows for copy in range(copies)])
+        return Mixing(partner, self.share.repeat(copies), self.stage.repeat(copies))
+
     def loss(self, row_losses: Callable[[Tensor], Tensor], labels: Tensor) -> Tensor:
         """The loss of each row, mixed like the rows: λ·loss(y) + (1 − λ)·loss(y[partner]).
 

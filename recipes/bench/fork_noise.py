@@ -1,0 +1,100 @@
+"""Noise above a fork: the share that M copies still average, at the initial weights and after some training.
+
+    python recipes/bench/fork_noise.py [--models small awd_lstm] [--examples 10] [--updates 100] [--json FILE]
+
+A nested analysis of variance over single examples, t draws below the fork and m draws above it (two of each):
+
+    S_above = (q1 − q2)·m/(m − 1),   S_below = (q2 − q3)·t/(t − 1) − S_above/m
+    q1 = mean ‖g‖²,  q2 = mean ‖mean over draws above‖²,  q3 = mean ‖mean over all draws‖² (of an example)
+
+"first" and "after" are S_above / (S_above + S_below) before and after --updates of Adam on a task that can be learned:
+repeating the source, or words of which four in five follow from the one before. A copy costs 1 − f of a pass (see
+`forks.py`) and averages this share of the noise. Models as in `forks.py`; those of images have all their noise above.
+
+Expectation: the encoder below leaves four fifths of the Transformer's noise or more; the last layer half.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from fork_cases import Case, case_of
+from harness import Row, parse_options, report
+from torch import Tensor
+
+import seqba
+from seqba.core import Noise, noise_context
+from seqba.core.fork import Trunk
+
+DRAWS = 2
+
+
+def noise_above(case: Case, model: Any, place: str, examples: int) -> float:
+    """Share of the noise of a single example's gradient that is drawn above a fork."""
+    model.fork_at(place)
+    names = {id(module): name for name, module in model.named_modules()}
+    q1, q2, q3 = [], [], []
+    for example in _examples(case, examples):
+        mean = 0.0
+        for below in range(DRAWS):
+            gradients = [_gradient(case, model, example, names, below, above) for above in range(DRAWS)]
+            q1 += [float(gradient.square().sum()) for gradient in gradients]
+            over_draws = torch.stack(gradients).mean(0)
+            q2.append(float(over_draws.square().sum()))
+            mean = mean + over_draws / DRAWS
+        q3.append(float(mean.square().sum()))
+    first, second, third = map(statistics.fmean, (q1, q2, q3))
+    above = (first - second) * DRAWS / (DRAWS - 1)
+    below = max((second - third) * DRAWS / (DRAWS - 1) - above / DRAWS, 0.0)
+    return above / (above + below)
+
+
+def _examples(case: Case, count: int) -> Iterator[Any]:
+    (batch,) = case.batches(1)
+    return (case.rows(batch, slice(number, number + 1)) for number in range(count))
+
+
+def _gradient(case: Case, model: Any, example: Any, names: Any, below: int, above: int) -> Tensor:
+    """The gradient of an example in the draw `below` of what copies share, and copy `above` of it."""
+    model.zero_grad()
+    with noise_context(Noise(7, 0, below, (above,), names, trunk=Trunk(last_copy=above))):
+        loss, weight = case.loss(model, example)
+        (loss / weight).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+
+
+def measure_noise(name: str, options: Any) -> list[Row]:
+    """The rows of one model: at its initial weights, and after some updates."""
+    torch.manual_seed(1)
+    case = case_of(name, quick=options.quick, max_tokens=options.max_tokens)
+    model = case.build().train()
+    shares = [{place: noise_above(case, model, place, options.examples) for place in case.forks}]
+    model.fork_at(None)
+    optimizer, batches = torch.optim.Adam(model.parameters(), lr=1e-3), case.batches(options.updates)
+    for number, batch in enumerate(batches):
+        seqba.merged_gradient(model, batch, case.loss, copies=1, update=number)
+        optimizer.step()
+        optimizer.zero_grad()
+    shares.append({place: noise_above(case, model, place, options.examples) for place in case.forks})
+    return [
+        {"model": name, "fork": place, "first": shares[0][place], "after": shares[1][place]} for place in case.forks
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures the noise at each fork of each model."""
+    options = parse_options(__doc__, arguments, models=["small", "awd_lstm"], examples=10, updates=100, max_tokens=1024)
+    if options.quick:
+        options.models, options.examples, options.updates = ["tiny"], 2, 2
+    torch.set_num_threads(options.threads)
+    rows = [row for name in options.models for row in measure_noise(name, options)]
+    report("Share of the noise that is above a fork", rows, options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
