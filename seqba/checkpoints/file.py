@@ -141,6 +141,8 @@ class _RememberingWriter(io.RawIOBase):
             raise
 
     def flush(self) -> None:
+        if self._file.closed:  # Python flushes once more when it lets go of this object
+            return
         try:
             self._file.flush()
         except OSError as error:
