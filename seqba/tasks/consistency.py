@@ -35,7 +35,7 @@ def with_divergence(
     noise = current_noise()
     if not alpha or noise is None:
         return loss, {"nll": nll}
-    copies = len(noise.copies)
+    copies = len(noise.pass_copies)
     if bias is not None:  # as one more column of the weight, which every row reads with a 1
         hidden = torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1)
         weight = torch.cat([weight, bias.to(weight.dtype).unsqueeze(1)], dim=1)

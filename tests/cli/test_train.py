@@ -197,6 +197,15 @@ def test_rdrop_takes_two_copies_in_one_pass_unless_told_otherwise(reversal: Path
     assert line["processed_tokens"] == 2 * line["unique_tokens"]
 
 
+@pytest.mark.parametrize("place", ["encoder", "decoder-layer-1"])
+def test_rdrop_compares_copies_that_begin_inside_the_network(place: str, reversal: Path, tmp_path: Path) -> None:
+    arguments = [*train_arguments(reversal, tmp_path), *RDROP, "--copies", "3", "--fork", place]
+    assert main([*arguments, "--decoder-layers", "2", "--max-update", "5"]) == 0
+    line = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert line["divergence"] > 0
+    assert line["processed_tokens"] == 3 * line["unique_tokens"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
