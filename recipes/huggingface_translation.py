@@ -10,6 +10,10 @@ it, a trained one, from a folder or the Hub. --copies 0 is the plain trainer. Ev
 can be given.
 
 Needs    pip install -e '.[transformers,text]'
+Reaches  with --width 64 --layers 1 --max_steps 600 --per_device_train_batch_size 16 --learning_rate 5e-3
+         --warmup_steps 100, on the first 100 sentences of the test: 19.9, 21.5 and 7.2 BLEU with four copies, 9.1, 17.6
+         and 9.1 without (--seed 42, 2 and 3), in two to three minutes and half a one on a busy CPU (2026-11-26). A
+         model so small and a run so short don't tell the two apart.
 """
 
 from __future__ import annotations

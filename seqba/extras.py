@@ -11,6 +11,8 @@ EXTRA_OF = {
     "sacrebleu": "text",
     "sentencepiece": "text",
     "tqdm": "text",
+    "sacremoses": "wmt",
+    "subword_nmt": "wmt",
     "PIL": "vision",
     "matplotlib": "plot",
     "safetensors": "export",

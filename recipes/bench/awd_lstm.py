@@ -29,7 +29,7 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from harness import Row, gemm_rates, median_ratio, parse_options, report, seconds, serve, take_turns
@@ -39,6 +39,7 @@ from torch import Tensor, nn
 import seqba
 from seqba.core import parse_plan
 from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.config import AWDLSTMConfig
 from seqba.nn import label_smoothed_cross_entropy
 
 STREAMS, LENGTH = 20, 70
@@ -100,13 +101,7 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
 
 def our_update(size: Size, spec: Mapping[str, Any], text: Tensor) -> Callable[[int], None]:
     """An update as seqba's trainer makes it."""
-    model = AWDLSTM(
-        vocabulary=size.vocabulary,
-        layers=size.layers,
-        embed_dim=size.embed_dim,
-        hidden_size=size.hidden_size,
-        share_weight_noise=spec["shared"],
-    ).to(text.device)
+    model = build_ours(size, weight_noise="shared" if spec["shared"] else "per-copy").to(text.device)
     step, carry, plan = descend(model), seqba.Carry(), parse_plan(spec["plan"])
 
     def loss(model: nn.Module, rows: Tensor) -> tuple[Tensor, float]:
@@ -128,6 +123,17 @@ def our_update(size: Size, spec: Mapping[str, Any], text: Tensor) -> Callable[[i
         step()
 
     return update
+
+
+def build_ours(size: Size, weight_noise: Literal["per-copy", "shared"] = "per-copy") -> AWDLSTM:
+    """seqba's model of this size, with the dropouts of the PTB recipe."""
+    config = AWDLSTMConfig(
+        decoder_layers=size.layers,
+        decoder_embed_dim=size.embed_dim,
+        decoder_hidden_size=size.hidden_size,
+        weight_noise=weight_noise,
+    )
+    return AWDLSTM(config, vocabulary=size.vocabulary)
 
 
 def plain_update(size: Size, spec: Mapping[str, Any], text: Tensor) -> Callable[[int], None]:

@@ -14,6 +14,7 @@ import seqba
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch
 from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.config import AWDLSTMConfig
 from seqba.models.families import build_image_classifier, resolve_image_classifier
 from seqba.models.options import ImageClassifierOptions
 from seqba.nn import label_smoothed_cross_entropy
@@ -96,7 +97,10 @@ def awd_lstm(*, layers: int, embed_dim: int, hidden: int, vocabulary: int, rows:
     whole = sum(products) + embed_dim * vocabulary
     below = {f"layer-{number + 1}": sum(products[:number]) / whole for number in range(layers)}
     return Case(
-        lambda: AWDLSTM(vocabulary=vocabulary, layers=layers, embed_dim=embed_dim, hidden_size=hidden),
+        lambda: AWDLSTM(
+            AWDLSTMConfig(decoder_layers=layers, decoder_embed_dim=embed_dim, decoder_hidden_size=hidden),
+            vocabulary=vocabulary,
+        ),
         batches,
         loss,
         {**below, "head": sum(products) / whole},

@@ -15,7 +15,7 @@ all threads, which tells more where others use the machine; "memory" the peak of
 --attention-dropout above 0 a keyed pass computes attention without the fused kernel, whose noise has no key; on a CPU
 torch does so too.
 
-Expectation: copies and looped at most 1.05 in time and work, and at most 1 in memory: a mask is a byte an element.
+Expectation: copies and looped at most 1.05 in time and work, and about 1 in memory.
 
 Needs transformers (pip install -e .[bench]).
 """

@@ -79,9 +79,7 @@ def transformer(spec: Mapping[str, Any]) -> Example:
 def lstm(spec: Mapping[str, Any]) -> Example:
     """A window of 70 words in 20 streams, every dropout of the PTB recipe, the state carried on."""
     size = awd_lstm.SIZES[spec["lstm_size"]]
-    model = AWDLSTM(
-        vocabulary=size.vocabulary, layers=size.layers, embed_dim=size.embed_dim, hidden_size=size.hidden_size
-    )
+    model = awd_lstm.build_ours(size)
     generator = torch.Generator().manual_seed(2)
     text = torch.randint(0, size.vocabulary, (awd_lstm.STREAMS, awd_lstm.LENGTH + 1), generator=generator)
     carry = seqba.Carry()

@@ -30,6 +30,8 @@ from seqba.nn import GhostBatchNorm2d
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]
 
+_UPDATE = -1  # no update of a run has this number, so that none repeats its masks
+
 
 def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copies: int = 2) -> Report:
     """Tells whether the gradient of a model depends on where its copies run, and why; once, before a run.
@@ -62,6 +64,7 @@ def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copie
         raise TypeError(f"loss_fn must be a function of model and batch, not {described(loss_fn)}")
     with untouched(model), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the model draws noise that can't be keyed")  # said in the report
+        warnings.filterwarnings("ignore", "the weights have changed")  # an earlier check's masks, on purpose
         if not model.training:
             model.train()
         return _Check(model, batch, loss_fn, count).report()
@@ -127,7 +130,7 @@ class _Check:
             return loss
 
         if self.batch_problem is None:
-            given = {"copies": self.copies, "keyed": True, "end_update": False}
+            given = {"copies": self.copies, "keyed": True, "end_update": False, "update": _UPDATE}
             merged_gradient(self.model, self.batch, watched, plan=plan, **given)  # type: ignore[arg-type]
         else:
             self.one_copy_after_the_other(watched)
@@ -139,7 +142,7 @@ class _Check:
 
     def one_copy_after_the_other(self, loss_fn: LossFunction[Any]) -> None:
         """The looped gradient of a batch whose rows aren't known."""
-        for pass_ in passes_of(self.model, self.copies, update=0, end_update=False):
+        for pass_ in passes_of(self.model, self.copies, update=_UPDATE, end_update=False):
             with pass_:
                 loss = loss_fn(self.model, self.batch)
                 mean = loss if isinstance(loss, Tensor) else loss[0] / loss[1]

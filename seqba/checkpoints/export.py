@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from seqba.checkpoints.fairseq_names import PAD, their_names
+from seqba.checkpoints.marian import ABSENT_BIAS
 from seqba.checkpoints.model import LoadedModel
-from seqba.data.dictionary import Dictionary
+from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.files import atomic_write
+from seqba.data.marian import is_marian_folder
 from seqba.data.pairs import choose_languages
-from seqba.data.subwords import MODEL_NAME, load_subwords
+from seqba.data.sides import Side, marian_sides, open_side
+from seqba.data.subwords import MODEL_NAME
 from seqba.errors import UserError
 from seqba.extras import needed
 from seqba.models.embedding import sinusoids
@@ -36,6 +39,12 @@ OF_FAIRSEQ = {
 }
 """What fairseq asks for beside the model's own options."""
 
+OTHER_ACTIVATIONS = {"silu": "swish"}
+"""Names that activations have in fairseq and in Marian's configurations, where they aren't ours."""
+
+TARGETS = ("model.decoder.embed_tokens.weight", "lm_head.weight")
+"""Matrices of transformers' Marian whose rows are of the target's vocabulary."""
+
 
 def fairseq_state(loaded: LoadedModel) -> dict[str, Any]:
     """A checkpoint of the form with `args`, which every version of fairseq reads once they are an argparse.Namespace.
@@ -49,6 +58,11 @@ def fairseq_state(loaded: LoadedModel) -> dict[str, Any]:
     options = dict(loaded.cfg["model"]["options"])
     if options.pop("first_position") != PAD + 1 and not _learns_all_positions(options):
         raise UserError(f"fairseq's positions begin at {PAD + 1}, and this model's don't: it would translate otherwise")
+    if options.pop("sinusoids") != "tensor2tensor" and not _learns_all_positions(options):
+        raise UserError("fairseq's sinusoids have tensor2tensor's rates, and this model's the paper's")
+    if options.pop("start_symbol", "eos") != "eos" or options.pop("output_bias", False):
+        raise UserError("fairseq has no Transformer that starts with padding, or has a bias on its logits")
+    options["activation_fn"] = OTHER_ACTIVATIONS.get(options["activation_fn"], options["activation_fn"])
     is_lm = isinstance(model, TransformerLM)
     names = ("source_lang", "target_lang")
     task = loaded.cfg["task"].get("blocks", {}) if is_lm else {name: loaded.task_state[name] for name in names}
@@ -75,9 +89,11 @@ def fairseq_state(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def fairseq_weights(model: Transformer | TransformerLM) -> dict[str, Tensor]:
-    """The model's weights under fairseq's names, as its current version writes them."""
+    """The model's weights under fairseq's names, as its current version writes them; it has no bias on the logits."""
     weights: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
+        if name == "output_bias":
+            continue
         theirs = their_names(name)
         if name.endswith("positions"):  # fairseq's table has a row for each id up to padding's, which nothing reads
             tensor = torch.cat([tensor.new_zeros(PAD + 1, tensor.shape[1]), tensor])
@@ -100,12 +116,14 @@ def write_safetensors(loaded: LoadedModel, path: str | Path) -> None:
 def write_marian(loaded: LoadedModel, data: Path, folder: Path) -> None:
     """Writes a folder of transformers' Marian form: config, weights, and the tokenizer of the data-bin.
 
-    The table of positions is in the weights, since Marian's own has other rates: what `save_pretrained` of transformers
-    writes anew is without it.
+    A table of positions that isn't Marian's own goes into the weights; what `save_pretrained` of transformers writes
+    anew is without it. A model that starts with padding gets Marian's order of ids (`</s>`, `<unk>`, the words,
+    `<pad>`), and others keep theirs.
 
     Args:
         loaded: a post-norm Transformer.
-        data: the data-bin, whose dictionaries and SentencePiece model become the tokenizer.
+        data: the data-bin, whose dictionaries and SentencePiece models become the tokenizer; or a Marian folder, for a
+            model that began with it.
         folder: is made if it isn't there.
 
     Raises:
@@ -116,24 +134,50 @@ def write_marian(loaded: LoadedModel, data: Path, folder: Path) -> None:
     if not isinstance(model, Transformer):
         raise UserError(f"transformers' Marian translates, and a {loaded.cfg['model']['arch']} doesn't")
     _check_is_marian(options)
-    languages = choose_languages(data, loaded.task_state["source_lang"], loaded.task_state["target_lang"])
-    source, target = (Dictionary.load(data / f"dict.{language}.txt") for language in languages)
-    sizes = (loaded.task_state["source_vocabulary"], loaded.task_state["target_vocabulary"])
-    if sizes != (len(source), len(target)):
-        raise UserError(f"the model was trained with other dictionaries than those of {data}: give its own data-bin")
-    subwords = load_subwords(data)
-    if subwords is None:
-        raise UserError(f"data-bin {data} has no {MODEL_NAME}, which Marian's tokenizer needs")
+    sides = _open_sides(loaded, data)
+    models = [_model_of(side, data) for side in sides]
+    orders = [_their_order(model, len(side.dictionary)) for side in sides]
+    config = _marian_config(options, orders)
+    weights = _marian_weights(model, config, orders, options)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tokenizer(folder, subwords.model, source, target, languages)
-    config = _marian_config(options, len(source), len(target))
+    _write_tokenizer(folder, sides, orders, models)
     _write_json(folder / "config.json", config)
     ids = {name: config[name] for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
-    _write_json(
-        folder / "generation_config.json", {**ids, "num_beams": 4, "max_length": config["max_position_embeddings"]}
-    )
+    specials = [[config[name]] for name in ("pad_token_id", "bos_token_id") if config[name] is not None]
+    search = {"num_beams": 4, "max_length": config["max_position_embeddings"], "bad_words_ids": specials}
+    _write_json(folder / "generation_config.json", {**ids, **search})
     with atomic_write(folder / "model.safetensors") as file:
-        file.write(safetensors.save(_marian_weights(model, config, options["first_position"]), {"format": "pt"}))
+        file.write(safetensors.save(weights, {"format": "pt"}))
+
+
+def _open_sides(loaded: LoadedModel, data: Path) -> tuple[Side, Side]:
+    if is_marian_folder(data):
+        sides = marian_sides(data)
+    else:
+        languages = choose_languages(data, loaded.task_state["source_lang"], loaded.task_state["target_lang"])
+        sides = (open_side(data, languages[0]), open_side(data, languages[1]))
+    for name, side in zip(("source", "target"), sides, strict=True):
+        size, digest = loaded.task_state[f"{name}_vocabulary"], loaded.task_state[f"{name}_dictionary_sha256"]
+        if size != len(side.dictionary) or digest not in (None, dictionary_digest(side.dictionary)):
+            raise UserError(
+                f"the model was trained with other dictionaries than those of {data}: give its own data-bin"
+            )
+    return sides
+
+
+def _model_of(side: Side, data: Path) -> bytes:
+    if side.subwords is None:
+        raise UserError(f"data-bin {data} has no {MODEL_NAME}, which Marian's tokenizer needs")
+    return side.subwords.model
+
+
+def _their_order(model: Transformer, size: int) -> list[int]:
+    """Our ids in the order of Marian's, for a model that starts with padding as Marian's do; `<s>` if it has one."""
+    if not model.starts_with_pad:
+        return list(range(size))
+    has_bos = model.output_bias is None or model.output_bias[Dictionary.bos] > ABSENT_BIAS / 2
+    words = range(len(Dictionary.specials), size)
+    return [Dictionary.eos, Dictionary.unk, *words, *([Dictionary.bos] if has_bos else []), Dictionary.pad]
 
 
 def _learns_all_positions(options: Mapping[str, Any]) -> bool:
@@ -155,65 +199,76 @@ def _check_is_marian(options: Mapping[str, Any]) -> None:
         raise UserError("transformers' Marian has one width for both sides")
 
 
-def _marian_config(options: Mapping[str, Any], source: int, target: int) -> dict[str, Any]:
-    shared = options["share_all_embeddings"]
+def _marian_config(options: Mapping[str, Any], orders: Sequence[list[int]]) -> dict[str, Any]:
+    shared, ids = options["share_all_embeddings"], orders[1]
+    pad, eos = ids.index(Dictionary.pad), ids.index(Dictionary.eos)
     return {
         "model_type": "marian",
         "architectures": ["MarianMTModel"],
         "is_encoder_decoder": True,
-        "vocab_size": source,
-        "decoder_vocab_size": target,
+        "vocab_size": len(orders[0]),
+        "decoder_vocab_size": len(ids),
         "d_model": options["encoder_embed_dim"],
         **{f"{side}_layers": options[f"{side}_layers"] for side in ("encoder", "decoder")},
         **{f"{side}_attention_heads": options[f"{side}_attention_heads"] for side in ("encoder", "decoder")},
         **{f"{side}_ffn_dim": options[f"{side}_ffn_embed_dim"] for side in ("encoder", "decoder")},
-        "activation_function": options["activation_fn"],
+        "activation_function": OTHER_ACTIVATIONS.get(options["activation_fn"], options["activation_fn"]),
         **{name: options[name] for name in ("dropout", "attention_dropout", "activation_dropout")},
         "max_position_embeddings": max(options["max_source_positions"], options["max_target_positions"]),
         "scale_embedding": not options["no_scale_embedding"],
         "share_encoder_decoder_embeddings": shared,
         "tie_word_embeddings": shared or options["share_decoder_input_output_embed"],
-        "bos_token_id": Dictionary.bos,
-        "pad_token_id": Dictionary.pad,
-        "eos_token_id": Dictionary.eos,
-        "forced_eos_token_id": Dictionary.eos,
-        "decoder_start_token_id": Dictionary.eos,
+        "bos_token_id": ids.index(Dictionary.bos) if Dictionary.bos in ids else None,
+        "pad_token_id": pad,
+        "eos_token_id": eos,
+        "forced_eos_token_id": eos,
+        "decoder_start_token_id": pad if options["start_symbol"] == "pad" else eos,
         "dtype": "float32",
     }
 
 
-def _marian_weights(model: Transformer, config: Mapping[str, Any], first_position: int) -> dict[str, Tensor]:
+def _marian_weights(
+    model: Transformer, config: Mapping[str, Any], orders: Sequence[list[int]], options: Mapping[str, Any]
+) -> dict[str, Tensor]:
     weights = {f"model.{name}": tensor for name, tensor in fairseq_weights(model).items() if "version" not in name}
     weights["lm_head.weight"] = weights.pop("model.decoder.output_projection.weight")
+    for name, order in zip(("model.encoder.embed_tokens.weight", *TARGETS), (*orders, orders[1]), strict=True):
+        weights[name] = weights[name][order]
     if config["share_encoder_decoder_embeddings"]:  # one matrix is written once
         weights["model.shared.weight"] = weights.pop("lm_head.weight")
         del weights["model.encoder.embed_tokens.weight"], weights["model.decoder.embed_tokens.weight"]
-    weights["final_logits_bias"] = torch.zeros(1, config["decoder_vocab_size"])
-    table = sinusoids(config["max_position_embeddings"], config["d_model"], first_position)
-    for side in ("encoder", "decoder"):
-        weights[f"model.{side}.embed_positions.weight"] = table
+    bias = torch.zeros(model.output_weight.shape[0]) if model.output_bias is None else model.output_bias
+    weights["final_logits_bias"] = bias[orders[1]].unsqueeze(0)
+    if (options["sinusoids"], options["first_position"]) != ("paper", 0):
+        table = sinusoids(
+            config["max_position_embeddings"], config["d_model"], options["first_position"], options["sinusoids"]
+        )
+        weights.update({f"model.{side}.embed_positions.weight": table for side in ("encoder", "decoder")})
     return {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
 
 
 def _write_tokenizer(
-    folder: Path, spm: bytes, source: Dictionary, target: Dictionary, languages: tuple[str, str]
+    folder: Path, sides: tuple[Side, Side], orders: Sequence[list[int]], models: Sequence[bytes]
 ) -> None:
+    source, target = sides
+    separate = source.dictionary != target.dictionary
     settings: dict[str, Any] = {
         "tokenizer_class": "MarianTokenizer",
-        "source_lang": languages[0],
-        "target_lang": languages[1],
+        "source_lang": source.language,
+        "target_lang": target.language,
         "unk_token": "<unk>",
         "eos_token": "</s>",
         "pad_token": "<pad>",
-        "separate_vocabs": source != target,
+        "separate_vocabs": separate,
     }
-    _write_json(folder / "vocab.json", {symbol: number for number, symbol in enumerate(source.symbols)})
-    if source != target:
-        _write_json(folder / "target_vocab.json", {symbol: number for number, symbol in enumerate(target.symbols)})
+    for name, side, order in zip(("vocab.json", "target_vocab.json"), sides, orders, strict=True):
+        if separate or side is source:
+            symbols = side.dictionary.symbols
+            _write_json(folder / name, {symbols[own]: number for number, own in enumerate(order)})
     _write_json(folder / "tokenizer_config.json", settings)
-    for name in ("source.spm", "target.spm"):
+    for name, model in zip(("source.spm", "target.spm"), models, strict=True):
         with atomic_write(folder / name) as file:
-            file.write(spm)
+            file.write(model)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ are three projections there and one here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqba.checkpoints.fairseq_names import PAD, current_names, their_names
+from seqba.checkpoints.fairseq_names import ACTIVATIONS, PAD, count_layers, current_names, their_names
 from seqba.checkpoints.plain_pickle import Foreign, plain
 from seqba.errors import UserError
 from seqba.models.config import DecoderConfig, TransformerConfig
@@ -59,7 +59,6 @@ def convert_fairseq(state: Mapping[str, Any], path: str | Path) -> dict[str, Any
         weights = current_names(plain(state["model"]))
         options = _options(state)
         is_lm = not any(name.startswith("encoder.") for name in weights)
-        config = (_lm_config if is_lm else _transformer_config)(options, weights)
         arch = str(options.get("arch") or options.get("_name") or "transformer")
         if not arch.startswith("transformer"):
             raise UserError(
@@ -67,6 +66,7 @@ def convert_fairseq(state: Mapping[str, Any], path: str | Path) -> dict[str, Any
                 "language models are read"
             )
         _refuse_options(options, path)
+        config = (_lm_config if is_lm else _transformer_config)(options, weights)
         with torch.device("meta"):
             outline = _outline(config, weights)
         history = plain(state.get("optimizer_history")) or [{}]
@@ -119,7 +119,7 @@ def _referred(value: Any, cfg: Mapping[str, Any]) -> Any:
 def _transformer_config(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TransformerConfig:
     return TransformerConfig(
         **_decoder_fields(options, weights),
-        encoder_layers=_count_layers("encoder", weights),
+        encoder_layers=count_layers("encoder", weights),
         encoder_embed_dim=weights["encoder.embed_tokens.weight"].shape[1],
         encoder_ffn_embed_dim=weights["encoder.layers.0.fc1.weight"].shape[0],
         encoder_attention_heads=options["encoder_attention_heads"],
@@ -138,12 +138,12 @@ def _lm_config(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Dec
 def _decoder_fields(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """Sizes as the weights have them, and the rest as the options do, with fairseq's defaults."""
     return {
-        "decoder_layers": _count_layers("decoder", weights),
+        "decoder_layers": count_layers("decoder", weights),
         "decoder_embed_dim": weights["decoder.embed_tokens.weight"].shape[1],
         "decoder_ffn_embed_dim": weights["decoder.layers.0.fc1.weight"].shape[0],
         "decoder_attention_heads": options["decoder_attention_heads"],
         "decoder_normalize_before": bool(options.get("decoder_normalize_before")),
-        "activation_fn": options.get("activation_fn") or "relu",
+        "activation_fn": ACTIVATIONS[options.get("activation_fn") or "relu"],
         "dropout": options.get("dropout", 0.1),
         "attention_dropout": options.get("attention_dropout") or 0.0,
         "activation_dropout": options.get("activation_dropout") or options.get("relu_dropout") or 0.0,
@@ -156,18 +156,14 @@ def _decoder_fields(options: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     }
 
 
-def _count_layers(side: str, weights: Iterable[str]) -> int:
-    numbers = {match[1] for name in weights if (match := re.match(rf"{side}\.layers\.(\d+)\.", name))}
-    return len(numbers)
-
-
 def _refuse_options(options: Mapping[str, Any], path: str | Path) -> None:
+    activation = options.get("activation_fn") or "relu"
+    if activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise UserError(f"checkpoint {path} is of a model whose activation_fn is {activation}; here are {known}")
     for name, what in MISSING_HERE.items():
         if options.get(name):
             raise UserError(f"checkpoint {path} is of a model with {what} (fairseq's {name}): there is none here")
-    activation = options.get("activation_fn") or "relu"
-    if activation not in ("relu", "gelu"):
-        raise UserError(f"checkpoint {path} is of a model whose activation_fn is {activation}; here are relu and gelu")
 
 
 def _outline(config: DecoderConfig, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from seqba.models.layers import Activation
+
 PAD = 1
 """fairseq's id of padding, after which its positions begin."""
+
+ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "gelu": "gelu", "swish": "silu"}
+"""fairseq's names of the activations that there are here."""
 
 SIDES = {
     "encoder_layers": "encoder.layers",
@@ -71,6 +76,12 @@ def their_names(name: str) -> tuple[str, ...]:
         if rest == part or rest.startswith(f"{part}."):
             return tuple(f"{prefix}.{their}{rest.removeprefix(part)}" for their in theirs)
     return (f"{prefix}.{rest}" if rest else prefix,)
+
+
+def count_layers(side: str, weights: Iterable[str]) -> int:
+    """Number of layers of a side ("encoder", "decoder") among the names of weights."""
+    numbers = {match[1] for name in weights if (match := re.match(rf"{re.escape(side)}\.layers\.(\d+)\.", name))}
+    return len(numbers)
 
 
 def current_names(weights: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -19,9 +19,11 @@ from torch import Tensor
 
 from seqba.checkpoints.archive import read_archive
 from seqba.checkpoints.fairseq import convert_fairseq, is_fairseq
+from seqba.checkpoints.marian import convert_marian
 from seqba.data.files import atomic_write
+from seqba.data.marian import is_marian_folder
 from seqba.errors import UserError
-from seqba.models.config import DecoderConfig
+from seqba.models.config import DecoderConfig, TransformerConfig
 from seqba.models.families import ARCHITECTURES, FAMILIES
 
 FIRST_KEY_VERSION = 1
@@ -64,12 +66,14 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint into CPU memory and checks that it is one of seqba's, or of fairseq's, which is converted.
+    """Reads a checkpoint into CPU memory and checks that it is one of seqba's.
+
+    One of fairseq's is converted, and so is a folder of Marian's.
 
     Raises:
         UserError: for a file that is missing, truncated, of another program, or lacks a part.
     """
-    state, foreign = read_archive(path)
+    state, foreign = (convert_marian(path), []) if is_marian_folder(path) else read_archive(path)
     if is_fairseq(state):
         state = convert_fairseq(state, path)
     elif foreign:
@@ -113,6 +117,9 @@ def _say_what_older_versions_left_out(cfg: dict[str, Any]) -> None:
     family = FAMILIES.get(ARCHITECTURES.get(str(cfg["model"].get("arch")), "")) if options else None
     if family is not None and issubclass(family.config, DecoderConfig):
         options.setdefault("first_position", 0)
+        options.setdefault("sinusoids", "tensor2tensor")
+    if family is not None and issubclass(family.config, TransformerConfig):
+        options.setdefault("start_symbol", "eos")
 
 
 class _RememberingWriter(io.RawIOBase):
@@ -134,6 +141,8 @@ class _RememberingWriter(io.RawIOBase):
             raise
 
     def flush(self) -> None:
+        if self._file.closed:  # Python flushes once more when it lets go of this object
+            return
         try:
             self._file.flush()
         except OSError as error:

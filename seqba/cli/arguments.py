@@ -21,15 +21,37 @@ Options = TypeVar("Options")
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 
 
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """An option of another program that is taken and changes nothing here.
+
+    Attributes:
+        reason: why it changes nothing.
+        kind: type of its value; None for a switch, bool for one that may have a value (`True`, `False`).
+        choices: the values that change nothing; None for all.
+    """
+
+    reason: str
+    kind: type | None = None
+    choices: tuple[str, ...] | None = None
+
+
 class Given(argparse.Namespace):
     """A parsed command line; its `vars` are the options that were given.
 
     Attributes:
         typed: option → its text on the command line, of those that aren't taken as text.
+        without_effect: flags that were given and change nothing, in the order of the command line.
     """
 
-    __slots__ = ("typed",)
+    __slots__ = ("typed", "without_effect")
     typed: dict[str, str]
+    without_effect: list[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.typed = {}
+        self.without_effect = []
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,19 +59,33 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         unsupported: options of fairseq that seqba does not have, each with what to use instead.
+        unsupported_values: flag → value of fairseq's → what to use instead.
+        accepted: options of fairseq that change nothing here.
     """
 
-    def __init__(self, prog: str, description: str, *, unsupported: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        prog: str,
+        description: str,
+        *,
+        unsupported: Mapping[str, str] | None = None,
+        unsupported_values: Mapping[str, Mapping[str, str]] | None = None,
+        accepted: Mapping[str, Accepted] | None = None,
+    ) -> None:
         super().__init__(
             prog=prog,
             description=description,
             allow_abbrev=False,
         )
         self.unsupported = dict(unsupported or {})
+        self.unsupported_values = dict(unsupported_values or {})
+        self.accepted = dict(accepted or {})
         self._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own takes -1e-3 for a flag
         self._declared: dict[str, tuple[argparse.Action, dataclasses.Field[Any], Any]] = {}
         self._typed: dict[str, str] = {}
         self._arguments: list[str] = []
+        for flag, option in self.accepted.items():
+            _add_accepted(self, flag, option)
 
     def error(self, message: str) -> NoReturn:
         """Raises the message as a `UserError`; what argparse quotes of the command line is shown as it was given."""
@@ -78,7 +114,18 @@ class Parser(argparse.ArgumentParser):
             else:
                 self._declared[field.name] = (_add_flag(group, field, kind, self._typed), field, kind)
 
-    def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    def help_of(self, concerns: Callable[[str], bool]) -> str:
+        """Help on the options whose names `concerns` is true of, and on arguments that are no options."""
+        hidden = [action for action in self._actions if action.option_strings and not concerns(action.dest)]
+        texts = [action.help for action in hidden]
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        shown = self.format_help()
+        for action, text in zip(hidden, texts, strict=True):
+            action.help = text
+        return shown
+
+    def parse(self, arguments: Sequence[str] | None = None) -> Given:
         """Parses a command line; unknown flags are errors that name the nearest known one.
 
         Raises:
@@ -92,6 +139,14 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self._refuse(unknown[0])
         return namespace
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """The check of argparse, after that for a value of fairseq's which has another one here."""
+        for flag in action.option_strings:
+            instead = self.unsupported_values.get(flag, {}).get(value)
+            if instead is not None:
+                raise UserError(f"{self.prog}: {flag} {value} is not one here: {instead}")
+        super()._check_value(action, value)
 
     def _refuse(self, argument: str) -> NoReturn:
         flag = argument.split("=", 1)[0]
@@ -160,6 +215,41 @@ def _add_flag(
         metavar=metadata["metavar"] or (None if metadata["choices"] else _metavar(kind)),
         help=text,
     )
+
+
+class _NoteOnly(argparse.Action):
+    """Notes that a flag was given; its value, checked by then, is forgotten."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        _values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if isinstance(namespace, Given) and option_string not in namespace.without_effect:
+            namespace.without_effect.append(str(option_string))
+
+
+def _add_accepted(parser: argparse.ArgumentParser, flag: str, option: Accepted) -> None:
+    kind: Any = _truth if option.kind is bool else option.kind
+    parser.add_argument(
+        flag,
+        action=_NoteOnly,
+        nargs=0 if kind is None else "?" if kind is _truth else None,
+        type=kind,
+        choices=option.choices,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
+
+
+def _truth(text: str) -> bool:
+    """Python's and a shell's words for a truth value."""
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is neither True nor False")
+    return words[text.lower()]
 
 
 def _noting(kind: Any, name: str, typed: dict[str, str]) -> Any:

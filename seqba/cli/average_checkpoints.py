@@ -15,6 +15,7 @@ from seqba.checkpoints.file import model_options, read_checkpoint, write_checkpo
 from seqba.checkpoints.names import BEST_NAME, EPOCH_NAME, INTERVAL_NAME, RISING_METRICS
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.data.marian import is_marian_folder
 from seqba.errors import UserError
 from seqba.models.options import is_noise
 from seqba.options import flag_of, option, options
@@ -114,7 +115,7 @@ def _chosen(inputs: list[str], options: AverageOptions) -> Sequence[str | Path]:
         return _latest(_folder(inputs), INTERVAL_NAME, options.num_update_checkpoints, options.checkpoint_upper_bound)
     if options.num_best_checkpoints is not None:
         return _best(inputs, options.num_best_checkpoints)
-    folders = [name for name in inputs if Path(name).is_dir()]
+    folders = [name for name in inputs if Path(name).is_dir() and not is_marian_folder(name)]
     if folders:
         raise UserError(f"{folders[0]} is a folder: add --num-epoch-checkpoints N (or -update-, or -best-)")
     return inputs

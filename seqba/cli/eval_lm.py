@@ -13,7 +13,18 @@ from typing import TypeVar, cast
 from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.fairseq_options import INFERENCE, LOADING, PROCESSES, SCORERS, SUBWORD_TOOLS, hints
+from seqba.cli.fairseq_options import (
+    INFERENCE,
+    OTHER_SUBWORD_TOOLS,
+    PROCESSES,
+    SCORERS,
+    TOKENISERS,
+    WITHOUT_EFFECT,
+    hints,
+    taken,
+    without_effect_line,
+)
+from seqba.cli.output import warn_on_stderr
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.indexed import Corpus
 from seqba.data.limits import batch_tokens
@@ -36,18 +47,25 @@ TaskOptions = TypeVar("TaskOptions", BlockOptions, StreamOptions)
 _WORDS = "perplexity is of the tokens of the data-bin; for words, multiply the loss by tokens / words yourself"
 _TARGETS = "a language model predicts the next token of its own vocabulary; leave it out"
 _SHARDS = "a split is scored by one process; leave it out"
+_BAR = "progress is a bar on a terminal; --quiet turns it off"
 _PRINTED = "the loss and the perplexity go to standard output; send them to a file with >"
 _BLOCKS = "rows are cut to --tokens-per-sample; leave it out"
+ACCEPTED = {
+    **WITHOUT_EFFECT,
+    **taken(_BAR, "log-format", str),
+    **taken(_BAR, "log-interval", int),
+    **taken(_BAR, "no-progress-bar"),
+    **taken("nothing here is random", "seed", int),
+    **taken("no result depends on it", "required-batch-size-multiple", int),
+    **taken("the softmax is always taken over a few rows at a time", "softmax-batch", int),
+    **taken("padding takes part in no arithmetic", "pad-to-fixed-length pad-to-fixed-bsz"),
+}
 UNSUPPORTED = {
     **INFERENCE,
     **hints(_SHARDS, PROCESSES),
-    **hints("batches are read from a memory map without workers; leave it out", LOADING),
-    **hints(_WORDS, f"sentencepiece-model {SUBWORD_TOOLS}"),
+    **hints(_WORDS, f"{TOKENISERS} {OTHER_SUBWORD_TOOLS}"),
     **hints(_PRINTED, f"results-path scoring {SCORERS}"),
-    **hints(_BLOCKS, "shorten-method shorten-data-split-list pad-to-fixed-length pad-to-fixed-bsz"),
-    "--seed": "nothing here is random; leave it out",
-    "--required-batch-size-multiple": "no result depends on it; leave it out",
-    "--softmax-batch": "the softmax is always taken over a few rows at a time; leave it out",
+    **hints(_BLOCKS, "shorten-method shorten-data-split-list"),
     "--output-word-stats": "add up the lines of --output-word-probs",
     "--model-overrides": "the model is taken as it was trained; see --tokens-per-sample and --sample-break-mode",
     "--remove-bpe": _WORDS,
@@ -58,14 +76,9 @@ UNSUPPORTED = {
     "--self-target": _TARGETS,
     "--future-target": _TARGETS,
     "--past-target": _TARGETS,
-    "--fp16": "half precision is --bf16 here",
     "--user-dir": "there are no plug-ins; use the library from Python",
     "--num-shards": _SHARDS,
     "--shard-id": _SHARDS,
-    "--dataset-impl": "data-bins are memory-mapped (mmap); leave it out",
-    "--log-format": "progress is a bar on a terminal; --quiet turns it off",
-    "--log-interval": "progress is a bar on a terminal; --quiet turns it off",
-    "--no-progress-bar": "progress is a bar on a terminal; --quiet turns it off",
 }
 
 
@@ -111,6 +124,7 @@ class EvalLMOptions:
     )
     quiet: bool = option(False, "print the loss and the perplexity alone")
     cpu: bool = option(False, "run on the CPU even where there is a GPU")
+    fp16: bool = option(False, "half precision on a GPU; bfloat16 on a CPU")
     bf16: bool = option(False, "bfloat16")
 
     def __post_init__(self) -> None:
@@ -119,6 +133,8 @@ class EvalLMOptions:
             raise UserError("--path is missing: which checkpoint shall be evaluated? (checkpoints/checkpoint_best.pt)")
         if ":" in self.path:
             raise UserError(f"--path {self.path} names several checkpoints: language models are evaluated one by one")
+        if self.fp16 and self.bf16:
+            raise UserError("give --fp16 or --bf16, not both")
         if self.quiet and self.output_word_probs:
             raise UserError("--quiet and --output-word-probs exclude each other")
 
@@ -128,15 +144,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, EvalLMOptions)
+    if namespace.without_effect:
+        warn_on_stderr(without_effect_line(namespace.without_effect))
     keep_freed_memory()
-    loaded = load_model(str(options.path), choose_device(cpu=options.cpu), task=options.task)
+    device = choose_device(cpu=options.cpu)
+    loaded = load_model(str(options.path), device, task=options.task)
     dictionary = _open_dictionary(namespace.data, loaded, options)
     corpus = open_monolingual(namespace.data, options.gen_subset, dictionary)
     start = time.perf_counter()
     arch = loaded.cfg["model"]["arch"]
     if ARCHITECTURES[arch] not in SCORE_BY_FAMILY:
         raise UserError(f"--path names a {arch}, which is no language model")
-    if options.bf16:
+    if options.fp16 and device.type == "cpu":
+        warn_on_stderr("--fp16 is bfloat16 on a CPU")
+    if options.fp16 and device.type != "cpu":
+        loaded.model.half()
+    elif options.fp16 or options.bf16:
         loaded.model.bfloat16()
     scored = SCORE_BY_FAMILY[ARCHITECTURES[arch]](loaded, corpus, options, vars(namespace))
     tally = _add_up(scored, corpus.tokens, dictionary, options)
@@ -157,6 +180,7 @@ def build_parser() -> Parser:
         "seqba-eval-lm",
         "Perplexity of a language model on a split of a data-bin. Options and lines are fairseq-eval-lm's.",
         unsupported=UNSUPPORTED,
+        accepted=ACCEPTED,
     )
     parser.add_argument("data", help="data-bin that seqba-preprocess --only-source or fairseq-preprocess wrote")
     parser.add_options(EvalLMOptions, "model, text and output")

@@ -33,7 +33,8 @@ class ExportOptions:
     )
     data: str | None = option(
         None,
-        "transformers: the data-bin that the model was trained on, for its dictionaries and its SentencePiece model",
+        "transformers: the data-bin that the model was trained on, for its dictionaries and SentencePiece models; or "
+        "the Marian folder that it began with",
         metavar="DATA-BIN",
     )
 
@@ -51,7 +52,7 @@ class ExportOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes a checkpoint in another program's form."""
     parser = Parser("seqba-export", DESCRIPTION)
-    parser.add_argument("checkpoint", help="a checkpoint of seqba-train, or of fairseq")
+    parser.add_argument("checkpoint", help="a checkpoint of seqba-train, or of fairseq, or a Marian folder")
     parser.add_options(ExportOptions, "what is written")
     namespace = parser.parse(arguments)
     options = read_options(namespace, ExportOptions)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from seqba.cli.arguments import Accepted
 from seqba.cli.fairseq_options import (
     HALF_PRECISION,
-    LOADING,
     MEMORY,
+    OTHER_SUBWORD_TOOLS,
     PROCESSES,
     SCORERS,
     SERVICES,
-    SUBWORD_TOOLS,
-    SWITCHES,
+    TOKENISERS,
     UNUSED,
+    WITHOUT_EFFECT,
     hints,
+    taken,
 )
 
 _RANKS = (
@@ -20,12 +22,11 @@ _RANKS = (
     "hardware"
 )
 _SHARDED = "weights and optimizer state in parts on the processes are --shard-params; start them with torchrun"
-_HALF = "half precision is --bf16 here, which needs no loss scaling"
+_HALF = "half precision is --fp16 or --bf16 here, whose weights stay float32; leave it out"
 _NO_PLUGINS = "models and tasks are imported from Python; use seqba.merged_gradient in a loop of your own"
-_LOADER = "batches are cut from a memory map in the main process, in about a millisecond each; leave it out"
 _MEMORY = "--plan auto fits an update into memory by itself; leave it out"
 _TARGETS = "a language model predicts the next token of its own vocabulary; leave it out"
-_SCHEDULES = "the schedules are fixed, step, inverse_sqrt and vaswani"
+_SCHEDULES = "the schedules are fixed, step, inverse_sqrt, cosine, polynomial_decay and vaswani"
 _LAYERDROP = "dropping whole layers would be shared by all copies of a batch and is not offered"
 _PIECES = (
     "a data-bin's text is in subwords already, so leave it out: seqba-preprocess --sentencepiece makes them, and "
@@ -42,47 +43,96 @@ _QUANTISED = "there is no quantisation; leave it out"
 _WIDTH = "the decoder has one width, --decoder-embed-dim"
 _NORMS = "pre-norm layers, with a norm after the last, are --encoder-normalize-before and --decoder-normalize-before"
 _ORDER = "the order of an epoch is a function of --seed and the epoch alone; leave it out"
-_UNPADDED = "rows are as long as their longest sentence, and padding takes part in no arithmetic; leave it out"
 _SHORTEN = "texts are not shortened; overlong pairs are skipped in training"
 _SUBSETS = "list the splits in --valid-subset"
 _RESUMING = "without it a run could not be resumed; leave it out"
-_WRITING = "checkpoints are written at once; leave it out"
 _ONE_FILE = "a checkpoint is one file, whatever the number of processes"
 _MAPPED = "a data-bin is always memory-mapped (mmap)"
-_DETOKENISED = "text is detokenised by the data-bin's SentencePiece model; other text is scored as tokens"
+_IN_SUBWORDS = "the text of a data-bin is in tokens and subwords already"
 _COMMAND_LINE = "options are given on the command line"
 
-OF_OTHER_TASKS = {"num_workers": _LOADER}
-"""fairseq's options that here belong to pictures alone, and what to do instead where text is learned."""
+ACCEPTED: dict[str, Accepted] = {
+    **{flag: option for flag, option in WITHOUT_EFFECT.items() if flag != "--num-workers"},  # pictures have that one
+    **taken(_IN_SUBWORDS, TOKENISERS.replace("moses-no-dash-splits moses-no-escape", ""), str),
+    **taken(_IN_SUBWORDS, "moses-no-dash-splits moses-no-escape"),
+    **taken("padding takes part in no arithmetic", "pad-to-fixed-length pad-to-fixed-bsz"),
+    **taken("validation draws nothing at random", "fixed-validation-seed", int),
+    **taken("only --valid-subset is read", "ignore-unused-valid-subsets"),
+    **taken("every process reads a checkpoint, and one writes it at once", "load-checkpoint-on-all-dp-ranks"),
+    **taken(
+        "every process reads a checkpoint, and one writes it at once", "save-async write-checkpoints-asynchronously"
+    ),
+    **taken(UNUSED, "seed-provided debug-param-names"),
+}
+"""fairseq's options that seqba-train takes and that change nothing."""
+
+OF_PICTURES = ("num_workers",)
+"""Options of pictures that fairseq has for text, where they change nothing here."""
+
+_ADAPTIVE = "it has an adaptive input and softmax, and vocabularies are in one table here"
+_CONVOLUTIONS = "it is a convolutional network; take a transformer (transformer_iwslt_de_en, transformer_wmt_en_de)"
+_RECURRENT = "it is a recurrent network; take a transformer, or awd_lstm for a language model"
+_SEVERAL_LANGUAGES = "a run has one pair of languages; take translation, with a token for the language in the text"
+_WHOLE_LOSS = "it belongs to an adaptive softmax; take cross_entropy, which is exact and never holds all logits"
+_DENOISED = "text is translated, or its next token predicted; take translation or language_modeling"
+
+UNSUPPORTED_VALUES = {
+    "--arch": {
+        **dict.fromkeys(
+            ("transformer_lm_wiki103", "transformer_lm_baevski_wiki103"),
+            f"{_ADAPTIVE}; take "
+            "transformer_lm_big with --decoder-layers 16 --decoder-attention-heads 8 --dropout 0.3, and fewer words",
+        ),
+        **dict.fromkeys(("transformer_lm_gbw", "transformer_lm_baevski_gbw"), f"{_ADAPTIVE}; take transformer_lm_big"),
+        **dict.fromkeys(
+            ("fconv", "fconv_iwslt_de_en", "fconv_wmt_en_ro", "fconv_wmt_en_de", "fconv_wmt_en_fr"), _CONVOLUTIONS
+        ),
+        **dict.fromkeys(("lightconv_iwslt_de_en", "lightconv_wmt_en_de_big", "lightconv_wmt_en_fr_big"), _CONVOLUTIONS),
+        **dict.fromkeys(("fconv_lm", "fconv_lm_dauphin_wikitext103", "fconv_lm_dauphin_gbw"), _CONVOLUTIONS),
+        **dict.fromkeys(("lstm", "lstm_wiseman_iwslt_de_en", "lstm_luong_wmt_en_de", "lstm_lm"), _RECURRENT),
+        **dict.fromkeys(("multilingual_transformer", "multilingual_transformer_iwslt_de_en"), _SEVERAL_LANGUAGES),
+    },
+    "--task": {
+        **dict.fromkeys(("multilingual_translation", "translation_multi_simple_epoch"), _SEVERAL_LANGUAGES),
+        **dict.fromkeys(("masked_lm", "denoising", "multilingual_denoising"), _DENOISED),
+        "rdrop_translation": "take translation, with --criterion label_smoothed_cross_entropy_with_rdrop",
+    },
+    "--criterion": {
+        "adaptive_loss": _WHOLE_LOSS,
+        "reg_label_smoothed_cross_entropy": "its name is label_smoothed_cross_entropy_with_rdrop, and --reg-alpha is "
+        "--rdrop-alpha",
+    },
+    "--optimizer": {
+        "nag": "take adam, or sgd with --momentum, which looks no step ahead",
+        "adafactor": "take adam",
+        "adamax": "take adam",
+        "lamb": "take adam",
+    },
+    "--lr-scheduler": {
+        "reduce_lr_on_plateau": "take step, whose --lr-drops are known beforehand, or --patience to stop",
+        "triangular": "take cosine",
+        "tri_stage": "take polynomial_decay",
+    },
+}
+"""fairseq's values of options that have others here, and what to do instead."""
 
 UNSUPPORTED = {
     **hints(_RANKS, PROCESSES),
-    "--ddp-backend": f"{_RANKS}; for fully_sharded add --shard-params",
     **hints(_SHARDED, "zero-sharding not-fsdp-flatten-parameters no-reshard-after-forward fp32-reduce-scatter"),
     **hints(_SHARDED, "min-params-to-wrap"),
-    **hints(_ONE_FILE, "use-sharded-state load-checkpoint-on-all-dp-ranks checkpoint-shard-count"),
+    **hints(_ONE_FILE, "use-sharded-state checkpoint-shard-count"),
     **hints(_RANKS, "use-bmuf block-lr block-momentum global-sync-iter warmup-iterations use-nbm average-sync"),
     "--device-id": "choose the GPU with CUDA_VISIBLE_DEVICES",
-    **hints(_HALF, f"fp16 fp16-adam-stats {HALF_PRECISION}"),
-    "--memory-efficient-bf16": "--bf16 keeps float32 weights; there is no bfloat16 copy to save",
+    **hints(_HALF, f"fp16-adam-stats {HALF_PRECISION}"),
     "--tpu": "it runs on CPUs and GPUs",
     **hints(_MEMORY, f"checkpoint-activations offload-activations {MEMORY}"),
-    **hints(_LOADER, LOADING.replace("num-workers ", "")),
-    **hints(_MAPPED, "dataset-impl use-plasma-view plasma-path raw-text lazy-load"),
+    **hints(_MAPPED, "raw-text lazy-load"),
     **hints(_LOGS, SERVICES),
-    **hints(UNUSED, f"{SWITCHES} seed-provided debug-param-names"),
-    "--use-plasma-view": _MAPPED,
-    "--plasma-path": _MAPPED,
     "--user-dir": _NO_PLUGINS,
     **hints(_COMMAND_LINE, "config-dir config-name"),
     "--profile": "use torch.profiler around seqba.training in a script of your own",
     # The text.
-    **hints(_PIECES, f"sentencepiece-model {SUBWORD_TOOLS}"),
-    **hints(_UNPADDED, "num-batch-buckets required-seq-len-multiple pad-to-fixed-length pad-to-fixed-bsz"),
-    **hints(
-        "it has no effect on the result here: padding takes part in no arithmetic; leave it out",
-        "left-pad-source left-pad-target",
-    ),
+    **hints(_PIECES, OTHER_SUBWORD_TOOLS),
     **hints(_TARGETS, "output-dictionary-size self-target future-target past-target"),
     **hints(_SHORTEN, "shorten-method shorten-data-split-list truncate-source"),
     "--load-alignments": "alignments are not used",
@@ -112,25 +162,21 @@ UNSUPPORTED = {
     "--ignore-prefix-size": "the whole target is learned",
     "--use-old-adam": "Adam is torch's fused one",
     "--clip-norm-type": "gradients are clipped by their l2 norm; leave it out",
-    **hints(_SCHEDULES, "force-anneal lr-period-updates t-mult total-num-update end-learning-rate power max-lr"),
-    **hints(_SCHEDULES, "shrink-min lr-threshold phase-ratio warmup-steps hold-steps decay-steps init-lr-scale"),
+    "--max-lr": "cosine falls from --lr to --min-lr here: write --max-lr as --lr, and --lr as --min-lr",
+    **hints(
+        _SCHEDULES, "force-anneal shrink-min lr-threshold phase-ratio warmup-steps hold-steps decay-steps init-lr-scale"
+    ),
     **hints(_SCHEDULES, "final-lr-scale"),
     "--lr-patience": f"{_SCHEDULES}; to stop early use --patience",
-    "--min-lr": "its name is --stop-min-lr",
     # Validation and checkpoints.
-    **hints(_DETOKENISED, "eval-bleu-detok eval-bleu-detok-args"),
     **hints("validation measures sacreBLEU with --eval-bleu", f"scoring {SCORERS}"),
     **hints(_SUBSETS, "combine-valid-subsets"),
-    "--ignore-unused-valid-subsets": "only --valid-subset is read; leave it out",
-    "--disable-validation": "validate rarely with --validate-interval instead",
     "--validate-after-updates": "validate from the start; leave it out",
-    "--fixed-validation-seed": "validation draws nothing at random; leave it out",
     "--max-valid-steps": "give --valid-subset a smaller split",
     "--continue-once": "the same command goes on from checkpoint_last.pt by itself; begin with --restore-file",
     "--optimizer-overrides": "going on takes the options of the command line; leave it out",
     "--no-last-checkpoints": "checkpoint_last.pt is what a run resumes from; --no-save writes nothing",
     **hints(_RESUMING, "no-save-optimizer-state no-save-optimizer-state-on-training-finished"),
-    **hints(_WRITING, "save-async write-checkpoints-asynchronously"),
     "--checkpoint-suffix": "use another --save-dir",
     "--keep-interval-updates-pattern": "use --keep-interval-updates",
     **hints(_AVERAGES, "store-ema ema-decay ema-start-update ema-seed-model ema-update-freq ema-fp32"),

@@ -18,7 +18,14 @@ import numpy.typing as npt
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.output import print_hypotheses, warn_on_stderr
-from seqba.cli.translator import UNSUPPORTED, Translator, add_translator_flags, read_translator
+from seqba.cli.translator import (
+    ACCEPTED,
+    UNSUPPORTED,
+    UNSUPPORTED_VALUES,
+    Translator,
+    add_translator_flags,
+    read_translator,
+)
 from seqba.core import ALONE, Group
 from seqba.data.batching import fitting
 from seqba.data.files import atomic_text
@@ -208,8 +215,10 @@ def build_parser() -> Parser:
         "text) and P- (scores of tokens) lines, scores in base 2, then BLEU; of a split without references (made with "
         "seqba-preprocess --only-source) neither T- lines nor BLEU. Options and lines are fairseq-generate's.",
         unsupported=UNSUPPORTED,
+        unsupported_values=UNSUPPORTED_VALUES,
+        accepted=ACCEPTED,
     )
-    add_translator_flags(parser)
+    add_translator_flags(parser, needs_data=True)
     parser.add_options(GenerateOptions, "sentences and output")
     return parser
 

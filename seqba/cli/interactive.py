@@ -14,8 +14,16 @@ import torch
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.cli.fairseq_options import taken
 from seqba.cli.output import print_hypotheses, warn_on_stderr
-from seqba.cli.translator import UNSUPPORTED, Translator, add_translator_flags, read_translator
+from seqba.cli.translator import (
+    ACCEPTED,
+    UNSUPPORTED,
+    UNSUPPORTED_VALUES,
+    Translator,
+    add_translator_flags,
+    read_translator,
+)
 from seqba.data.batching import plan_batches
 from seqba.data.dictionary import Dictionary
 from seqba.data.files import open_file
@@ -28,9 +36,13 @@ from seqba.decoding.translation import SEARCH_MAX_TOKENS
 from seqba.errors import UserError
 from seqba.options import option, options
 
+ALSO_ACCEPTED = {
+    **taken("no result depends on it", "required-batch-size-multiple", int),
+    **taken("there is none", "no-progress-bar"),
+}
+"""What this command takes besides, and has no use for."""
+
 NOT_HERE = {
-    "--required-batch-size-multiple": "no result depends on it; leave it out",
-    "--no-progress-bar": "there is none; leave it out",
     "--gen-subset": "lines come from --input; seqba-generate translates a split",
     "--prefix-size": "there are no references here; seqba-generate has it",
     "--score-reference": "there are no references here; seqba-generate has it",
@@ -100,12 +112,14 @@ def build_parser() -> Parser:
     parser = Parser(
         "seqba-interactive",
         "Translates lines of text, in their order. Prints S- (source), W- (seconds), H- (score, tokens), D- (score, "
-        "plain text) and P- (scores of tokens) lines; scores are in base 2. With a data-bin that has its own "
-        "SentencePiece model, text is plain on both sides; otherwise give lines tokenised as the data-bin's were. An "
-        "empty line has an empty translation. Options and lines are fairseq-interactive's.",
+        "plain text) and P- (scores of tokens) lines; scores are in base 2. With a Marian folder, or a data-bin that "
+        "has its own SentencePiece model, text is plain on both sides; otherwise give lines tokenised as the "
+        "data-bin's were. An empty line has an empty translation. Options and lines are fairseq-interactive's.",
         unsupported={**UNSUPPORTED, **NOT_HERE},
+        unsupported_values=UNSUPPORTED_VALUES,
+        accepted={**ACCEPTED, **ALSO_ACCEPTED},
     )
-    add_translator_flags(parser)
+    add_translator_flags(parser, needs_data=False)
     parser.add_options(InteractiveOptions, "lines")
     return parser
 
@@ -135,9 +149,7 @@ def _buffers(file: BinaryIO, translator: Translator, options: InteractiveOptions
 
 
 def _encode(text: str, translator: Translator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    text = text.strip()
-    form = translator.source
-    ids = form.dictionary.encode(form.subwords.encode(text) if form.subwords is not None else text.split())
+    ids = translator.source.encode(text.strip())
     # A word that is spelt like padding is as unknown here as it is in a corpus.
     return np.where(ids == Dictionary.pad, Dictionary.unk, ids)
 

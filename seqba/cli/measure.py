@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -19,30 +19,28 @@ from seqba import __version__
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.output import check_folder, warn_on_stderr
+from seqba.cli.single_examples import SingleExamples, stateless_loss
 from seqba.cli.trained_run import TrainedRun
 from seqba.data.files import atomic_text
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.options import is_given, option, options
 from seqba.plotting.picture import COLOURS, THEMES, Frame, Series, check_output, draw
-from seqba.runtime.devices import choose_device, to_device
+from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
-from seqba.statistics import Correlations, Estimate, Related, VarianceSplit, measure_correlations, measure_split
+from seqba.statistics import Correlations, Estimate, VarianceSplit, measure_correlations, measure_split
 from seqba.statistics.advice import worth_of_copies
 from seqba.statistics.correlations import KINDS
 from seqba.statistics.gradients import LossFunction, Statistics
-from seqba.tasks import Task
 
 DESCRIPTION = (
     "Measures what Batch Augmentation has to gain: the variance of a model's gradient, split into what lies between "
     "examples (S_b, which more examples reduce) and the noise within one (S_w, which copies reduce as well), and how "
     "alike gradients of single examples are (the paper's Table 1). A batch of B examples and M copies has E‖ĝ‖² = |G|² "
     "+ S_b/B + S_w/(M·B). seqba-advise makes a recommendation of the --json that this writes. Statistics move during "
-    "training: measure several checkpoints, and with --fresh the model before its first update."
+    "training: measure several checkpoints, and with --fresh the model before its first update. Example: seqba-measure "
+    "data-bin --path checkpoints/checkpoint_last.pt --json split.json, and then seqba-advise split.json."
 )
-LOOKED_THROUGH = 100
-"""Pictures that are looked through for one of the same class and one of another."""
-
 WORTH = (1, 2, 4, 8, 16, 32)
 """Numbers of copies in the table and the picture."""
 
@@ -152,13 +150,13 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
         train_subset=options.gen_subset,
     )
     task = trained.open_task(batches, seed=options.seed, cutout=options.cutout)
-    examples = _Examples(task, device, options.seed)
+    examples = SingleExamples(task, device, options.seed)
     if len(examples) < options.examples:
         warn_on_stderr(f"{options.gen_subset} has {len(examples)} examples, fewer than --examples {options.examples}")
     model = trained.fresh_model(options.seed, device) if options.fresh else trained.model
     started = time.perf_counter()
     try:
-        split, correlations = _statistics(model, examples, _forgetting(task), options)
+        split, correlations = _statistics(model, examples, stateless_loss(task), options)
     except ValueError as error:
         hint = "; try --batch-norm running" if "per channel" in str(error) else ""
         raise UserError(f"{options.path} can't be measured: {error}{hint}") from None
@@ -182,7 +180,7 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
 
 
 def _statistics(
-    model: nn.Module, examples: _Examples, loss: LossFunction[Any], options: MeasureOptions
+    model: nn.Module, examples: SingleExamples, loss: LossFunction[Any], options: MeasureOptions
 ) -> tuple[VarianceSplit, dict[str, Correlations]]:
     """Both measurements, with a bar on stderr if that is a terminal."""
     count, pairs = min(options.examples, len(examples)), max(0, min(options.pairs, len(examples) - 1))
@@ -205,53 +203,6 @@ def _statistics(
         return split, measure_correlations(
             model, related, loss, seed=options.seed, batch_norm=statistics, progress=bar.update
         )
-
-
-class _Examples(Sequence[Any]):
-    """Single examples of a task in an order drawn by the seed, on the device."""
-
-    def __init__(self, task: Task[Any], device: torch.device, seed: int) -> None:
-        self._batches = task.epoch(1, 1)
-        self._order = torch.randperm(len(self._batches), generator=torch.Generator().manual_seed(seed)).tolist()
-        self._device = device
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, number: Any) -> Any:
-        return to_device(self._batches[self._order[number]], self._device)
-
-    def related(self, pairs: int) -> Iterator[Related[Any]]:
-        """The first so many examples, each with others: of images one of its class and one of another class."""
-        for number in range(pairs):
-            example = self[number]
-            label = getattr(example, "labels", None)
-            if label is None:
-                yield Related(example, (("other_example", self[(number + 1) % len(self)]),))
-                continue
-            others: dict[str, Any] = {}
-            for step in range(LOOKED_THROUGH):
-                place = (pairs + 10 * number + step) % len(self)
-                other = self[place]
-                kind = "same_class" if bool(other.labels == label) else "other_class"
-                if place != number:
-                    others.setdefault(kind, other)
-                if len(others) == 2:
-                    break
-            yield Related(example, tuple(sorted(others.items(), reverse=True)))
-
-
-def _forgetting(task: Task[Any]) -> LossFunction[Any]:
-    """The task's loss of a single example, whose text begins without a state and leaves none."""
-
-    def loss(model: nn.Module, batch: Any) -> Any:
-        try:
-            return task.loss(model, batch)
-        finally:
-            if task.carried is not None:
-                task.carried.discard()
-
-    return loss
 
 
 def table(measured: Measured) -> list[str]:

@@ -10,16 +10,19 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.fairseq_options import (
     HALF_PRECISION,
-    LOADING,
+    LOSS_SCALING,
     MEMORY,
     OF_TRAINING,
+    OTHER_SUBWORD_TOOLS,
     PROCESSES,
     SCORERS,
     SERVICES,
-    SUBWORD_TOOLS,
-    SWITCHES,
+    TOKENISERS,
+    WITHOUT_EFFECT,
     hints,
+    without_effect_line,
 )
+from seqba.cli.output import warn_on_stderr
 from seqba.data.preprocess import Advance, preprocess
 from seqba.data.preprocess_options import PreprocessOptions
 from seqba.extras import progress_bar
@@ -27,12 +30,14 @@ from seqba.extras import progress_bar
 ALIGNMENTS = "word alignments are not used here; leave it out"
 TRAINING = "it belongs to seqba-train; leave it out"
 NOT_USED = "nothing here has a use for it; leave it out"
+TOOLS = "use --sentencepiece N on raw text, or apply subwords to the text beforehand"
+ACCEPTED = {flag: option for flag, option in WITHOUT_EFFECT.items() if flag not in ("--dataset-impl", "--num-workers")}
 UNSUPPORTED = {
-    **hints(NOT_USED, f"{PROCESSES} {HALF_PRECISION} {MEMORY} {SERVICES} {SWITCHES} tpu profile log-file"),
+    **hints(NOT_USED, f"{PROCESSES} {HALF_PRECISION} {LOSS_SCALING} {MEMORY} {SERVICES} tpu profile log-file"),
     **hints(TRAINING, OF_TRAINING),
-    **hints("use --sentencepiece N on raw text, or apply subwords to the text beforehand", SUBWORD_TOOLS),
+    **hints(TOOLS, f"{TOKENISERS.replace('sentencepiece-model ', '')} {OTHER_SUBWORD_TOOLS}"),
     **hints("it belongs to seqba-score; leave it out", SCORERS),
-    **hints("its name is --workers", LOADING),
+    "--num-workers": "its name is --workers",
     "--alignfile": ALIGNMENTS,
     "--align-suffix": ALIGNMENTS,
     "--tokenizer": "use --sentencepiece N on raw text, or tokenise the text beforehand",
@@ -55,6 +60,7 @@ def build_parser() -> Parser:
         "Makes a data folder (data-bin) for seqba-train from text: dictionaries and memory-mapped ids, as "
         "fairseq-preprocess writes them. Text is split at whitespace, or by SentencePiece with --sentencepiece.",
         unsupported=UNSUPPORTED,
+        accepted=ACCEPTED,
     )
     parser.add_options(PreprocessOptions, "data")
     parser.add_argument("--no-progress-bar", action="store_true", help="no progress bar on a terminal")
@@ -65,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Makes a data folder and prints fairseq's summary of each split."""
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, PreprocessOptions)
+    if namespace.without_effect:
+        warn_on_stderr(without_effect_line(namespace.without_effect))
     bars: list[Any] = []
 
     def progress(title: str, size: int) -> Advance:

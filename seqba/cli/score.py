@@ -1,4 +1,4 @@
-"""seqba-score: BLEU of a file of translations, in the three forms that papers report."""
+"""seqba-score: BLEU in the three forms that papers report, chrF and TER, and whether two systems differ."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from seqba.evaluation.bleu import (
     sentence_bleu,
     tokenised_bleu,
 )
+from seqba.evaluation.text_metrics import compare_systems, read_metrics, text_scores
 from seqba.options import option, options
 
 DESCRIPTION = (
@@ -25,8 +26,11 @@ DESCRIPTION = (
     "counts it, the same after compounds have been split at hyphens (the tradition of WMT English-German), and "
     "sacreBLEU with its signature. The first two take tokenised text, separated by spaces: for plain text make tokens "
     "with --tokenize 13a. sacreBLEU takes plain (detokenised) text and tokenises it itself: what it says of tokenised "
-    "text cannot be compared with published scores."
+    "text cannot be compared with published scores. --metrics bleu,chrf,ter prints sacreBLEU's metrics instead, "
+    "--bootstrap with their 95% intervals; --compare says whether two systems differ."
 )
+COMPARED = 1000
+"""Resamples of a comparison where no other number is given; sacreBLEU's."""
 
 
 @options
@@ -46,6 +50,22 @@ class ScoreOptions:
     sentence_bleu: bool = option(
         False, "print a score for every line instead (1 is added to counts of 2-grams and longer, as in fairseq)"
     )
+    metrics: str | None = option(
+        None, "print these of sacreBLEU's metrics alone: bleu, chrf, ter (of plain text)", metavar="NAME[,NAME]"
+    )
+    bootstrap: int | None = option(
+        None,
+        f"resamples for 95% intervals of --metrics (default: none) and of --compare (default: {COMPARED})",
+        minimum=100,
+        maximum=1_000_000,
+        metavar="N",
+    )
+    compare: str | None = option(
+        None,
+        "another system's translations: each of --metrics (default: bleu) for both, and by paired bootstrap resampling "
+        "the probability of such a difference between equal systems",
+        metavar="FILE",
+    )
 
     def __post_init__(self) -> None:
         """Refuses combinations of options."""
@@ -55,6 +75,17 @@ class ScoreOptions:
             raise UserError("--sys and --ref cannot both be standard input")
         if self.sacrebleu and (self.sentence_bleu or self.tokenize != "none" or self.order != 4):
             raise UserError("--sacrebleu fixes tokens and order: leave out --sentence-bleu, --tokenize and --order")
+        if self.metrics is not None:
+            read_metrics(self.metrics)
+        if self.bootstrap is not None and self.metrics is None and self.compare is None:
+            raise UserError("--bootstrap is for --metrics and --compare: give one of them")
+        if (self.metrics is not None or self.compare is not None) and (
+            self.sacrebleu or self.sentence_bleu or self.tokenize != "none" or self.order != 4
+        ):
+            raise UserError(
+                "--metrics and --compare fix tokens and order: leave out --sacrebleu, --sentence-bleu, --tokenize and "
+                "--order"
+            )
 
 
 def build_parser() -> Parser:
@@ -67,20 +98,52 @@ def build_parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the scores of two files."""
     options = read_options(build_parser().parse(arguments), ScoreOptions)
-    hypotheses = _read_lines(options.sys, "translations")
     references = _read_lines(str(options.ref), "references")
-    if len(hypotheses) != len(references):
-        raise UserError(
-            f"{_name(options.sys)} has {len(hypotheses)} lines and {options.ref} has {len(references)}: give files "
-            "with one line of each per sentence"
-        )
+    hypotheses = _read_translations(options.sys, references, options)
     if not references:
         raise UserError(f"{options.ref} is empty: there is nothing to score")
-    if options.sentence_bleu:
+    if options.compare is not None:
+        _print_comparison(hypotheses, _read_translations(options.compare, references, options), references, options)
+    elif options.metrics is not None:
+        metrics, resamples = read_metrics(options.metrics), options.bootstrap or 0
+        for score in text_scores(hypotheses, references, metrics, ignore_case=options.ignore_case, resamples=resamples):
+            print(score)
+    elif options.sentence_bleu:
         _print_sentences(hypotheses, references, options)
     else:
         _print_corpus(hypotheses, references, options)
     return 0
+
+
+def _read_translations(name: str, references: list[str], options: ScoreOptions) -> list[str]:
+    lines = _read_lines(name, "translations")
+    if len(lines) != len(references):
+        raise UserError(
+            f"{_name(name)} has {len(lines)} lines and {options.ref} has {len(references)}: give files with one line "
+            "of each per sentence"
+        )
+    return lines
+
+
+def _print_comparison(hypotheses: list[str], others: list[str], references: list[str], options: ScoreOptions) -> None:
+    """A line for each metric: both scores with their intervals, and the p-value."""
+    resamples = options.bootstrap or COMPARED
+    compared = compare_systems(
+        others,
+        hypotheses,
+        references,
+        read_metrics(options.metrics or "bleu"),
+        ignore_case=options.ignore_case,
+        resamples=resamples,
+    )
+    names = (_name(options.sys), str(options.compare))
+    for each in compared:
+        other, own = (
+            f"{score:.2f} ({mean:.2f} ± {interval:.2f})"
+            for score, mean, interval in zip(each.scores, each.means, each.intervals, strict=True)
+        )
+        print(f"{each.metric}: {names[0]} {own}, {names[1]} {other}, p = {each.p_value:.4f}")
+    print(f"paired bootstrap of {len(references)} sentences, {resamples} resamples; ± is the 95% interval of a score")
 
 
 def _print_sentences(hypotheses: list[str], references: list[str], options: ScoreOptions) -> None:

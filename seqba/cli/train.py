@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from seqba.cli.arguments import Parser, read_options
+from seqba.cli.arguments import Given, Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.fairseq_train import OF_OTHER_TASKS, UNSUPPORTED
+from seqba.cli.fairseq_options import without_effect_line
+from seqba.cli.fairseq_train import ACCEPTED, OF_PICTURES, UNSUPPORTED, UNSUPPORTED_VALUES
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, FAMILIES, family_of
 from seqba.options import flag_of
@@ -31,6 +31,8 @@ from seqba.training.options import (
     ValidationOptions,
 )
 from seqba.training.run import train
+
+logger = logging.getLogger(__name__)
 
 PROGRAM = "seqba-train"
 COMMON = {
@@ -60,8 +62,10 @@ def build_parser() -> Parser:
         PROGRAM,
         "Train a model with Batch Augmentation: every update sees each example --copies times, each time through its "
         "own noise. Run the same command again to go on after an interruption. --task and --arch decide which of the "
-        "other options there are.",
+        "other options there are: --help shows those of the task and architecture beside it, --help all all of them.",
         unsupported=UNSUPPORTED,
+        unsupported_values=UNSUPPORTED_VALUES,
+        accepted=ACCEPTED,
     )
     parser.add_argument(
         "data",
@@ -73,11 +77,36 @@ def build_parser() -> Parser:
     )
     defaults = ", ".join(f"{spec.default_arch} for {task}" for task, spec in TASKS.items())
     parser.add_argument(
-        "--arch", "-a", choices=tuple(ARCHITECTURES), help=f"named sizes of a model (default: {defaults})"
+        "--arch",
+        "-a",
+        choices=tuple(ARCHITECTURES),
+        help=f"named sizes of a model (default: those of --finetune-from-model, else {defaults})",
     )
     for title, options in {**COMMON, **SOME}.items():
         parser.add_options(options, title)
+    parser.usage = f"{PROGRAM} DATA [options]"
     return parser
+
+
+def help_asked_for(arguments: Sequence[str], parser: Parser) -> str | None:
+    """Help on the options of the task and architecture that a command line names; None where it asks for no help.
+
+    Raises:
+        UserError: for a task or an architecture that there is none of.
+    """
+    if not {"-h", "--help"} & set(arguments):
+        return None
+    chosen = Parser(PROGRAM, "", unsupported_values=UNSUPPORTED_VALUES)
+    chosen.add_argument("--task", default="translation", choices=tuple(TASKS))
+    chosen.add_argument("--arch", "-a", choices=tuple(ARCHITECTURES))
+    others = [word for word in arguments if word not in ("-h", "--help")]
+    named, words = chosen.parse_known_args(others, Given())
+    if words[:1] == ["all"] or words[-1:] == ["all"]:
+        return parser.format_help()
+    arch = named.arch or TASKS[named.task].default_arch
+    _check_arch(named.task, arch)
+    own = {"help", "task", "arch"}
+    return parser.help_of(lambda name: name in own or _has(named.task, ARCHITECTURES[arch], name))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,11 +117,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s", stream=sys.stderr)
-    return train(read_config(build_parser().parse(arguments)))
+    parser = build_parser()
+    shown = help_asked_for(sys.argv[1:] if arguments is None else arguments, parser)
+    if shown is not None:
+        print(shown, end="")
+        parser.exit()
+    given = parser.parse(arguments)
+    config = read_config(given)
+    if given.without_effect:
+        logger.info("%s", without_effect_line(given.without_effect))
+    return train(config)
 
 
-def read_config(given: argparse.Namespace) -> RunConfig:
+def read_config(given: Given) -> RunConfig:
     """What a parsed command line asks for.
+
+    Options of pictures that fairseq has for text are added to `given.without_effect`.
 
     Raises:
         UserError: for an option that the task or the architecture doesn't have, or a value out of range.
@@ -110,7 +150,7 @@ def read_config(given: argparse.Namespace) -> RunConfig:
         model=read_options(given, family_of(arch).options),
         bleu=read_options(given, BleuOptions),
         training=TrainingOptions(
-            grid=read_options(given, GridOptions),
+            grid=_read_grid(given),
             optimisation=read_options(given, OptimisationOptions),
             schedule=read_options(given, ScheduleOptions),
             run=read_options(given, RunOptions),
@@ -118,7 +158,17 @@ def read_config(given: argparse.Namespace) -> RunConfig:
             checkpoints=read_options(given, CheckpointOptions),
             log=read_options(given, LogOptions),
         ),
+        names_arch=given.arch is not None,
     )
+
+
+def _read_grid(given: Given) -> GridOptions:
+    """Grid of the command line; for R-Drop, which compares copies, two copies in one pass unless it says otherwise."""
+    grid = read_options(given, GridOptions)
+    if not read_options(given, CriterionOptions).compares_copies:
+        return grid
+    copies = grid.copies if hasattr(given, "copies") else 2
+    return dataclasses.replace(grid, copies=copies, plan=grid.plan if hasattr(given, "plan") else "stacked")
 
 
 def _check_arch(task: str, arch: str) -> None:
@@ -129,14 +179,15 @@ def _check_arch(task: str, arch: str) -> None:
         raise UserError(f"{PROGRAM}: --arch {arch} is not for --task {task}; choose one of: {', '.join(names)}")
 
 
-def _refuse_foreign(given: argparse.Namespace, arch: str) -> None:
+def _refuse_foreign(given: Given, arch: str) -> None:
     """Refuses a given flag that only other tasks, families of models or optimizers have: it would do nothing."""
     for name in vars(given):  # in the order of the command line
         if name not in ("data", "task", "arch") and not _has(given.task, ARCHITECTURES[arch], name):
-            instead = OF_OTHER_TASKS.get(name)
+            if name in OF_PICTURES:
+                given.without_effect.append(flag_of(name))
+                continue
             raise UserError(
                 f"{PROGRAM}: {flag_of(name)} belongs to {_homes(name)}; this is --task {given.task} --arch {arch}"
-                f"{f': {instead}' if instead else ''}"
             )
     optimizer = getattr(given, "optimizer", OptimisationOptions().optimizer)
     for owner, names in OWN_OPTIONS.items():
@@ -157,10 +208,16 @@ def _homes(name: str) -> str:
     homes = []
     for task, spec in TASKS.items():
         families = {family: _has(task, family, name) for family in spec.variants}
-        archs = [arch for arch, family in ARCHITECTURES.items() if families.get(family, False)]
+        archs = [_sizes(family) for family, has in families.items() if has]
         if archs:
             homes.append(f"--task {task}" + ("" if all(families.values()) else f" --arch {' or '.join(archs)}"))
     return ", or ".join(homes)
+
+
+def _sizes(family: str) -> str:
+    """The first architecture of a family, which stands for its other sizes."""
+    first, *others = FAMILIES[family].architectures
+    return f"{first} (or another size of it)" if others else first
 
 
 def _names(groups: Iterable[type]) -> set[str]:

@@ -92,6 +92,11 @@ class TrainedRun:
             UserError: for data that aren't there or aren't what the model was trained for.
         """
         criterion = self.options(CriterionOptions, "task", "criterion")
+        if criterion.compares_copies:
+            raise UserError(
+                f"checkpoint {self.path} was trained with R-Drop (--rdrop-alpha), whose loss compares an example's "
+                "copies: it has no gradient of a single copy to measure"
+            )
         task = self._open(batches, criterion, seed, cutout)
         state = task.state()
         if any(state.get(name) != value for name, value in self.loaded.task_state.items()):

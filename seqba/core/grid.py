@@ -54,9 +54,8 @@ class Cells(Generic[Batch]):
         self._replicated = replicated
         self._forked = forked
 
-    def rows(self, micro_batch: int, copies: range) -> Batch:
+    def rows(self, batch: Batch, copies: range) -> Batch:
         """The rows of some copies of a micro-batch, copy-major; looped copies are checked as stacked ones."""
-        batch = self.micro_batches[micro_batch]
         if self._forked:
             return batch
         if self._replicated:
@@ -144,10 +143,13 @@ class Grid:
         for _ in range(self._dummy_passes(cells)):
             self._run_dummy(cells, sums)
         for micro_batch, copies in cells:
+            if not copies:
+                continue
+            batch = self.cells.micro_batches[micro_batch]
             trunk = self._trunk(copies)
             for pass_ in self._passes(micro_batch, copies):
                 is_last = (micro_batch, pass_.copies.stop) == (cells[-1][0], cells[-1][1].stop)
-                self._run_pass(pass_, sums, trunk, is_last=is_last)
+                self._run_pass(pass_, batch, sums, trunk, is_last=is_last)
         return sums
 
     def _trunk(self, copies: range) -> Trunk | None:
@@ -183,14 +185,14 @@ class Grid:
         It comes before the others: what it carries over, the cell's own pass carries over as well.
         """
         micro_batch, copies = cells[0]
-        first = range(copies.start, copies.start + 1)
-        rows, noise = self._rows_and_noise(micro_batch, first, self._trunk(first))
+        one = Pass(micro_batch, range(copies.start, copies.start + 1))
+        rows, noise = self._rows_and_noise(one, self.cells.micro_batches[micro_batch], self._trunk(one.copies))
         with discarding_pending(self.model), self.update.running(noise, exchanges=True):
             nothing = sums.add_dummy(self.loss_fn(self.model, rows))
             nothing.backward()  # type: ignore[no-untyped-call]
 
-    def _run_pass(self, pass_: Pass, sums: Accumulator, trunk: Trunk | None, *, is_last: bool) -> None:
-        rows, noise = self._rows_and_noise(pass_.micro_batch, pass_.copies, trunk)
+    def _run_pass(self, pass_: Pass, batch: Any, sums: Accumulator, trunk: Trunk | None, *, is_last: bool) -> None:
+        rows, noise = self._rows_and_noise(pass_, batch, trunk)
         saved = SavedBytes(self.model) if self.plan.needs_measuring(self.cells.copies) else None
         if saved and trunk:
             trunk.weigh = saved.so_far
@@ -216,11 +218,11 @@ class Grid:
             raise _OutOfMemory(error) from error
         self.drew_noise = self.drew_noise or noise.draws > 0
 
-    def _rows_and_noise(self, micro_batch: int, copies: range, trunk: Trunk | None) -> tuple[Any, Noise]:
-        """What a pass of some copies sees, and what it draws from."""
-        rows = self.cells.rows(micro_batch, copies)
+    def _rows_and_noise(self, pass_: Pass, batch: Any, trunk: Trunk | None) -> tuple[Any, Noise]:
+        """What a pass of some copies of a batch sees, and what it draws from."""
+        rows = self.cells.rows(batch, pass_.copies)
         counted = count_rows(rows) if self.update.keys_draws and self.cells.copies > 1 else None
-        return rows, self.update.noise(micro_batch, copies, counted, trunk)
+        return rows, self.update.noise(pass_.micro_batch, pass_.copies, counted, trunk)
 
 
 def checked_group(ranks: Group | None) -> Group:

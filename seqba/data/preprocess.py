@@ -19,14 +19,18 @@ import numpy.typing as npt
 from seqba.data.dictionary import Dictionary
 from seqba.data.files import atomic_text, atomic_write
 from seqba.data.indexed import IndexedWriter
+from seqba.data.marian import read_marian_text
 from seqba.data.preprocess_options import PreprocessOptions, check_consistency
 from seqba.data.splits import with_suffix
-from seqba.data.subwords import MODEL_NAME, VOCABULARY_NAME, Subwords, read_subwords, train_subwords
+from seqba.data.subwords import MODEL_NAME, Subwords, model_name, read_subwords, train_subwords
 from seqba.data.text import Piece, Workers, count_lines, split_text
 from seqba.errors import UserError
 
 LOG_NAME = "preprocess.log"
 MOST_SUBWORD_LINES = 10_000_000  # what SentencePiece holds in memory at once; from larger texts every k-th line
+
+Forms = dict[str | None, tuple[Dictionary, Subwords | None]]
+"""Language → its dictionary, and what segments its text."""
 
 Report = Callable[[str], None]
 Advance = Callable[[int], None]
@@ -68,13 +72,14 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
 
     with _staged(options.destdir) as stage, Workers(options.workers) as workers:
         note(str(options))
-        subwords = _make_subwords(options, stage)
-        dictionaries = _make_dictionaries(options, subwords, workers, progress)
-        for language, dictionary in dictionaries.items():
-            dictionary.save(stage / f"{with_suffix('dict', language)}.txt")
+        forms = _take_forms(options) if options.from_model is not None else _make_forms(options, workers, progress)
+        _write_subwords(options, forms, stage)
+        for language, (dictionary, _) in forms.items():
+            _write_dictionary(dictionary, stage / f"{with_suffix('dict', language)}.txt")
             note(f"[{language}] Dictionary: {len(dictionary)} types")
         if not options.dict_only:
-            for language, dictionary in dictionaries.items():
+            for language in options.languages:
+                dictionary, subwords = forms[language]
                 for split, path in options.texts(language).items():
                     prefix = stage / options.corpus_name(split, language)
                     binarise = functools.partial(encode_piece, dictionary=dictionary, subwords=subwords)
@@ -114,7 +119,7 @@ def _check_destination(options: PreprocessOptions) -> None:
     given = dict(zip(options.languages, (options.srcdict, options.tgtdict), strict=False))
     for language, dictionary in given.items():
         path = destination / f"{with_suffix('dict', language)}.txt"
-        if dictionary is None and path.exists():
+        if dictionary is None and options.from_model is None and path.exists():
             raise UserError(
                 f"{path} exists and is not overwritten: choose another --destdir, remove the folder, or keep the "
                 "dictionary by giving it as --srcdict/--tgtdict"
@@ -123,6 +128,12 @@ def _check_destination(options: PreprocessOptions) -> None:
         raise UserError(
             f"{options.destdir} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "
             "or choose another --destdir"
+        )
+    own = next((name for name in map(model_name, options.languages) if (destination / name).exists()), None)
+    if own is not None and own != MODEL_NAME and options.from_model is None:
+        raise UserError(
+            f"{options.destdir} holds a SentencePiece model of a Marian folder, {own}: give that folder as "
+            "--from-model, or choose another --destdir"
         )
 
 
@@ -148,19 +159,47 @@ def _check_files(options: PreprocessOptions) -> None:
             )
 
 
-def _make_subwords(options: PreprocessOptions, stage: Path) -> Subwords | None:
+def _take_forms(options: PreprocessOptions) -> Forms:
+    """Both languages' dictionaries and SentencePiece models of a Marian folder."""
+    text = read_marian_text(str(options.from_model))
+    forms = ((text.source.dictionary, text.source_subwords), (text.target.dictionary, text.target_subwords))
+    return dict(zip((options.source_lang, options.target_lang), forms, strict=True))
+
+
+def _make_forms(options: PreprocessOptions, workers: Workers, progress: Progress) -> Forms:
+    subwords = _make_subwords(options)
+    dictionaries = _make_dictionaries(options, subwords, workers, progress)
+    return {language: (dictionary, subwords) for language, dictionary in dictionaries.items()}
+
+
+def _make_subwords(options: PreprocessOptions) -> Subwords | None:
     if options.sentencepiece is not None:
         texts = [path for language in options.languages for path in options.training_texts(language)]
-        subwords = train_subwords(_sample_lines(texts), options.sentencepiece)
-    elif options.sentencepiece_model is not None:
-        subwords = read_subwords(options.sentencepiece_model)
-    else:
-        return None
-    with atomic_write(stage / MODEL_NAME) as file:
-        file.write(subwords.model)
-    with atomic_text(stage / VOCABULARY_NAME) as text:
-        text.write(subwords.vocabulary())
-    return subwords
+        return train_subwords(_sample_lines(texts), options.sentencepiece)
+    return read_subwords(options.sentencepiece_model) if options.sentencepiece_model is not None else None
+
+
+def _write_subwords(options: PreprocessOptions, forms: Forms, stage: Path) -> None:
+    """Writes the model of both languages, or one for each where they come from a Marian folder."""
+    own = options.from_model is not None
+    models = {model_name(language if own else None): subwords for language, (_, subwords) in forms.items()}
+    for name, subwords in models.items():
+        if subwords is None:
+            continue
+        path = stage / name
+        with atomic_write(path) as file:
+            file.write(subwords.model)
+        with atomic_text(path.with_suffix(".vocab")) as text:
+            text.write(subwords.vocabulary())
+
+
+def _write_dictionary(dictionary: Dictionary, path: Path) -> None:
+    """Writes a dictionary; symbols that its file can't hold (line ends, say), which only others' may have, are told."""
+    dictionary.save(path)
+    with suppress(UserError):
+        if Dictionary.load(path) == dictionary:
+            return
+    raise UserError(f"a symbol of the vocabulary can't be written to {path.name}, where each is a line")
 
 
 def _sample_lines(paths: Iterable[str]) -> Iterator[str]:

@@ -6,7 +6,21 @@ from dataclasses import fields
 
 from seqba.data.splits import with_suffix
 from seqba.errors import UserError, quoted
-from seqba.options import option, options
+from seqba.options import is_given, option, options
+
+MAKING = (
+    "sentencepiece",
+    "sentencepiece_model",
+    "srcdict",
+    "tgtdict",
+    "thresholdsrc",
+    "thresholdtgt",
+    "nwordssrc",
+    "nwordstgt",
+    "joined_dictionary",
+    "padding_factor",
+)
+"""Options that make dictionaries and SentencePiece models, or name them one by one."""
 
 
 @options
@@ -35,6 +49,11 @@ class PreprocessOptions:
         None, "learn a joint SentencePiece model (BPE) of this many pieces and encode all text with it", minimum=8
     )
     sentencepiece_model: str | None = option(None, "encode all text with this SentencePiece model", metavar="FP")
+    from_model: str | None = option(
+        None,
+        "take dictionaries and SentencePiece models from this Marian folder, to fine-tune its model",
+        metavar="FOLDER",
+    )
 
     def __str__(self) -> str:
         """What was asked for, paths as they were given."""
@@ -50,13 +69,15 @@ class PreprocessOptions:
     @property
     def has_subwords(self) -> bool:
         """Whether text goes through SentencePiece."""
-        return self.sentencepiece is not None or self.sentencepiece_model is not None
+        return (self.sentencepiece, self.sentencepiece_model, self.from_model) != (None, None, None)
 
     @property
     def is_joined(self) -> bool:
         """Whether both languages share a dictionary; the pieces of a joint SentencePiece model do."""
         given = self.srcdict is not None or self.tgtdict is not None
-        return not self.only_source and (self.joined_dictionary or (self.has_subwords and not given))
+        if self.only_source or self.from_model is not None:
+            return False
+        return self.joined_dictionary or (self.has_subwords and not given)
 
     def texts(self, language: str | None) -> dict[str, str]:
         """Every split's name and text file: {"train": …, "valid": …, "valid1": …}."""
@@ -86,6 +107,9 @@ def check_consistency(options: PreprocessOptions) -> None:
         f"--dataset-impl {options.dataset_impl} is not written here: mmap is the one format, and the default": (
             options.dataset_impl != "mmap"
         ),
+        "--from-model needs --source-lang and --target-lang: the names of its two languages": (
+            options.from_model is not None and (source is None or target is None)
+        ),
         "give --source-lang and --target-lang, or --only-source for the text of a language model": (
             not options.only_source and (source is None or target is None)
         ),
@@ -101,6 +125,8 @@ def check_consistency(options: PreprocessOptions) -> None:
         "--sentencepiece learns a model, --sentencepiece-model takes one: give one of them": (
             options.sentencepiece is not None and options.sentencepiece_model is not None
         ),
+        "--from-model takes dictionaries and SentencePiece models as they are: leave out the options that make or name "
+        "others": options.from_model is not None and any(is_given(options, name) for name in MAKING),
         "--sentencepiece makes the dictionary from its own pieces; with --srcdict or --tgtdict, give the model that "
         "belongs to the dictionary as --sentencepiece-model": (
             options.sentencepiece is not None and (options.srcdict or options.tgtdict) is not None
@@ -128,6 +154,8 @@ def check_consistency(options: PreprocessOptions) -> None:
 
 
 def _makes_dictionary(options: PreprocessOptions) -> bool:
+    if options.from_model is not None:
+        return False
     if options.sentencepiece is not None:
         return True
     if options.is_joined:

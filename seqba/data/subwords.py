@@ -8,13 +8,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from seqba.data.dictionary import Dictionary
 from seqba.data.files import open_file
 from seqba.errors import UserError
 from seqba.extras import needed
 
 MODEL_NAME = "sentencepiece.model"
-VOCABULARY_NAME = "sentencepiece.vocab"
+"""A data folder's model for both languages; where each has its own, as from a Marian folder, see `model_name`."""
+
 WORD_START = "\u2581"  # SentencePiece writes a space as this: "▁"
+LANGUAGE_CODE = re.compile(">>.*?<<")
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -24,13 +27,16 @@ class Subwords:
     Args:
         model: the bytes of a `.model` file.
         where: the file's name, for messages.
+        codes: names of languages like `>>fra<<`; one with which a line begins is a token of its own, as in models for
+            several target languages.
 
     Raises:
         UserError: if the bytes are not a SentencePiece model.
     """
 
-    def __init__(self, model: bytes, where: str = MODEL_NAME) -> None:
+    def __init__(self, model: bytes, where: str = MODEL_NAME, codes: Iterable[str] = ()) -> None:
         self.model = model
+        self.codes = frozenset(codes)
         self._processor = needed("sentencepiece", "a SentencePiece model").SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model)
@@ -43,18 +49,29 @@ class Subwords:
         """Number of pieces, the special ones included."""
         return int(self._processor.GetPieceSize())
 
-    def __reduce__(self) -> tuple[type[Subwords], tuple[bytes]]:
+    def __reduce__(self) -> tuple[type[Subwords], tuple[bytes, str, frozenset[str]]]:
         """Goes between processes as the bytes of the model."""
-        return Subwords, (self.model,)
+        return Subwords, (self.model, MODEL_NAME, self.codes)
+
+    def with_codes(self, codes: Iterable[str]) -> Subwords:
+        """The same model, with names of languages."""
+        return Subwords(self.model, codes=codes)
 
     def encode(self, line: str) -> list[str]:
         """Pieces of a line of plain text: "Hello world." → ["▁Hello", "▁world", "."]."""
-        return [str(piece) for piece in self._processor.EncodeAsPieces(line)]
+        return self.encode_lines([line])[0]
 
     def encode_lines(self, lines: Sequence[str]) -> list[list[str]]:
         """Pieces of many lines, faster than one by one."""
-        pieces: list[list[str]] = self._processor.Encode(list(lines), out_type=str)
-        return pieces
+        codes = [self._code(line) for line in lines] if self.codes else [""] * len(lines)
+        texts = [line[len(code) :] for line, code in zip(lines, codes, strict=True)]
+        pieces: list[list[str]] = self._processor.Encode(texts, out_type=str)
+        return [[code, *own] if code else own for code, own in zip(codes, pieces, strict=True)]
+
+    def _code(self, line: str) -> str:
+        """Name of a language with which a line begins; empty if it begins with none."""
+        found = LANGUAGE_CODE.match(line)
+        return found[0] if found and found[0] in self.codes else ""
 
     def decode(self, tokens: Iterable[str]) -> str:
         """Plain text of the pieces, as one line; an `<unk>` among them stays visible.
@@ -74,14 +91,31 @@ class Subwords:
         return "".join(f"{processor.IdToPiece(i)}\t{processor.GetScore(i):g}\n" for i in range(len(self)))
 
 
-def load_subwords(data_dir: str | Path) -> Subwords | None:
-    """The SentencePiece model of a data folder, or None if its text was not made with one.
+def load_subwords(data_dir: str | Path, language: str, dictionary: Dictionary) -> Subwords | None:
+    """The SentencePiece model of a language in a data folder, or None if its text was not made with one.
+
+    Args:
+        data_dir: the folder.
+        language: its own model is taken before the one of both languages.
+        dictionary: of the language; with a model of its own, names of languages in it (`>>fra<<`) are whole tokens.
 
     Raises:
         UserError: if the model is there, but cannot be used.
     """
-    path = Path(data_dir) / MODEL_NAME
-    return read_subwords(path) if path.exists() else None
+    own, joint = Path(data_dir) / model_name(language), Path(data_dir) / MODEL_NAME
+    if own.exists():
+        return read_subwords(own).with_codes(language_codes(dictionary.symbols))
+    return read_subwords(joint) if joint.exists() else None
+
+
+def model_name(language: str | None) -> str:
+    """File of the model of one language, or of all for None."""
+    return MODEL_NAME if language is None else f"sentencepiece.{language}.model"
+
+
+def language_codes(symbols: Iterable[str]) -> list[str]:
+    """The names of languages among the symbols of a dictionary."""
+    return [symbol for symbol in symbols if symbol.startswith(">>") and LANGUAGE_CODE.fullmatch(symbol)]
 
 
 def read_subwords(path: str | Path) -> Subwords:

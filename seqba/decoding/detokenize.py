@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from seqba.data.dictionary import Dictionary
+from seqba.data.moses import BytePairs, Moses
 from seqba.data.subwords import Subwords, remove_bpe
 
 
@@ -16,21 +20,29 @@ class TextForm:
     dictionary: Dictionary
     """Symbols of the ids."""
 
-    subwords: Subwords | None = None
-    """The data-bin's own SentencePiece model, if its text was made with one."""
+    subwords: Subwords | BytePairs | None = None
+    """The data-bin's own SentencePiece model if its text was made with one, or what --bpe names."""
 
     post_process: str | None = None
     """How to join subwords, as `seqba.data.subwords.remove_bpe` has it; None leaves them apart."""
 
+    words: Moses | None = None
+    """Tokenizer of the text before its subwords; None where words are what spaces separate."""
+
     @property
     def is_plain(self) -> bool:
         """Whether `plain` gives text as people write it, and not tokens separated by spaces."""
-        return self.subwords is not None or self.post_process == "sentencepiece"
+        return self.words is not None or isinstance(self.subwords, Subwords) or self.post_process == "sentencepiece"
 
     @property
     def bleu_tokenizer(self) -> str:
         """Tokeniser that BLEU needs for `plain`, by sacreBLEU's name."""
         return "13a" if self.is_plain else "none"
+
+    def encode(self, line: str) -> npt.NDArray[np.int64]:
+        """Ids (L,) of a line of text, end of sentence included."""
+        text = line if self.words is None else self.words.tokenize(line)
+        return self.dictionary.encode(text.split() if self.subwords is None else self.subwords.encode(text))
 
     def tokens(self, ids: Iterable[int], *, reference: bool = False) -> str:
         """Symbols separated by spaces, joined into words where `post_process` says how (fairseq's H- line).
@@ -43,20 +55,20 @@ class TextForm:
         if reference:
             unknown = self.dictionary.symbols[Dictionary.unk]
             symbols = [f"<{symbol}>" if symbol == unknown else symbol for symbol in symbols]
-        if self.subwords is not None and self.post_process == "sentencepiece":
+        if isinstance(self.subwords, Subwords) and self.post_process == "sentencepiece":
             return self.subwords.decode(symbols)
         return remove_bpe(" ".join(symbols), self.post_process)
 
     def shown(self, ids: Iterable[int]) -> str:
         """The same, with the characters that bytes spell in their place (the S- line of seqba-interactive)."""
         text = self.tokens(ids)
-        if self.subwords is None or self.post_process is not None:
+        if not isinstance(self.subwords, Subwords) or self.post_process is not None:
             return text
         return " ".join(self.subwords.spell(text.split(" ")))
 
     def plain(self, ids: Iterable[int], *, reference: bool = False) -> str:
-        """The same as plain text where the data-bin has its SentencePiece model (fairseq's D- line)."""
+        """The same as plain text, where subwords and tokenizer are known (fairseq's D- line)."""
         text = self.tokens(ids, reference=reference)
-        if self.subwords is None or self.post_process is not None:
-            return text
-        return self.subwords.decode(text.split(" "))
+        if self.subwords is not None and self.post_process is None:
+            text = self.subwords.decode(text.split(" "))
+        return text if self.words is None else self.words.detokenize(text)

@@ -23,6 +23,11 @@ class ScoringModel(Protocol):
         """(V, D), the output projection."""
         ...
 
+    @property
+    def output_bias(self) -> Tensor | None:
+        """(V,), its bias."""
+        ...
+
     def features(self, source: Tensor, previous: Tensor) -> Tensor:
         """(N, D): hidden states of the positions of `previous` (B, T) that are not padding, row after row."""
         ...
@@ -61,7 +66,11 @@ def _log_probs(
     """Log of the models' mean probability of each of the N `words`, (N,)."""
     scores = [
         target_log_probabilities(
-            model.features(source, previous), model.output_weight.detach(), words, temperature=temperature
+            model.features(source, previous),
+            model.output_weight.detach(),
+            words,
+            bias=model.output_bias,
+            temperature=temperature,
         )
         for model in models
     ]

@@ -87,7 +87,7 @@ def tokenised_bleu(
 
     Source: Papineni et al. 2002; Moses' multi-bleu.perl.
     """
-    _check_lengths(hypotheses, references)
+    check_lengths(hypotheses, references)
     metric = _metric()(
         lowercase=ignore_case, force=True, tokenize=tokenize, smooth_method="none", max_ngram_order=order
     )
@@ -129,7 +129,7 @@ def sacre_bleu(hypotheses: Sequence[str], references: Sequence[str], *, ignore_c
 
     Source: Post 2018.
     """
-    _check_lengths(hypotheses, references)
+    check_lengths(hypotheses, references)
     metric = _metric()(lowercase=ignore_case, force=True)
     result = metric.corpus_score(hypotheses, [references])
     return SacreBleu(float(result.score), str(metric.get_signature()), str(result))
@@ -170,7 +170,8 @@ def _tokenised(lines: Sequence[str], tokenize: str) -> list[str]:
     return [tokenizer(line) for line in lines]
 
 
-def _check_lengths(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+def check_lengths(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    """Refuses an empty corpus, and one with more or fewer translations than references."""
     if len(hypotheses) != len(references):
         raise UserError(
             f"there are {len(hypotheses)} translations and {len(references)} references; give one line of each "

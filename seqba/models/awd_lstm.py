@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seqba.core import fork
 from seqba.core.fork import copies_at_fork
+from seqba.models.config import AWDLSTMConfig
 from seqba.models.forks import HEAD, layer_of
 from seqba.nn import LockedDropout, WeightDroppedLSTM, WordDropout
 
@@ -44,17 +45,8 @@ class AWDLSTM(nn.Module):
         dropout             on the last layer's output; each row its own mask, held over time
 
     Args:
+        config: sizes and dropouts.
         vocabulary: V.
-        layers: number of LSTM layers.
-        embed_dim: D.
-        hidden_size: H.
-        dropout: see above, as are the next four.
-        input_dropout: `dropouti` in the released code.
-        hidden_dropout: `dropouth` in the released code.
-        embedding_dropout: `dropoute` in the released code.
-        weight_dropout: `wdrop` in the released code.
-        share_weight_noise: whether the copies of a micro-batch share the masks of `embedding_dropout` and
-            `weight_dropout`, as repeated rows do; by default each copy draws its own.
 
     Attributes:
         layers_below: layers below the place where copies begin, in an update that forks (`seqba.fork`); None for copies
@@ -66,36 +58,24 @@ class AWDLSTM(nn.Module):
     Source: Merity, Keskar, Socher 2018, "Regularizing and Optimizing LSTM Language Models", and its released code.
     """
 
-    def __init__(
-        self,
-        *,
-        vocabulary: int,
-        layers: int = 3,
-        embed_dim: int = 400,
-        hidden_size: int = 1150,
-        dropout: float = 0.4,
-        input_dropout: float = 0.4,
-        hidden_dropout: float = 0.25,
-        embedding_dropout: float = 0.1,
-        weight_dropout: float = 0.5,
-        share_weight_noise: bool = False,
-    ) -> None:
+    def __init__(self, config: AWDLSTMConfig, *, vocabulary: int) -> None:
         super().__init__()
+        layers, embed_dim, shared = config.decoder_layers, config.decoder_embed_dim, config.weight_noise == "shared"
         if layers < 1:
             raise ValueError(f"an LSTM has at least one layer, not {layers}")
         self.embedding = nn.Embedding(vocabulary, embed_dim)
         nn.init.uniform_(self.embedding.weight, -INITIAL_RANGE, INITIAL_RANGE)
         self.layers_below: int | None = None
         self.output_bias = nn.Parameter(torch.zeros(vocabulary))
-        self._sizes = [embed_dim, *[hidden_size] * (layers - 1), embed_dim]
+        self._sizes = [embed_dim, *[config.decoder_hidden_size] * (layers - 1), embed_dim]
         self.layers = nn.ModuleList(
-            WeightDroppedLSTM(inputs, outputs, weight_dropout=weight_dropout, shared=share_weight_noise)
+            WeightDroppedLSTM(inputs, outputs, weight_dropout=config.weight_dropout, shared=shared)
             for inputs, outputs in itertools.pairwise(self._sizes)
         )
-        self.embedding_dropout = WordDropout(embedding_dropout, vocabulary, shared=share_weight_noise)
-        self.input_dropout = LockedDropout(input_dropout)
-        self.hidden_dropout = LockedDropout(hidden_dropout)
-        self.output_dropout = LockedDropout(dropout)
+        self.embedding_dropout = WordDropout(config.embedding_dropout, vocabulary, shared=shared)
+        self.input_dropout = LockedDropout(config.input_dropout)
+        self.hidden_dropout = LockedDropout(config.hidden_dropout)
+        self.output_dropout = LockedDropout(config.dropout)
 
     def fork_at(self, place: str | None) -> None:
         """Has copies begin at `layer-N`, before layer N from 1 on; at `head`, behind the last; or nowhere, at None.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from seqba.models.classifier import Fan
-from seqba.models.embedding import EmbeddingSizes
+from seqba.models.embedding import EmbeddingSizes, Sinusoids
 from seqba.models.layers import Activation, LayerSizes
 
 
@@ -27,6 +27,7 @@ class DecoderConfig:
         share_decoder_input_output_embed: the target's embedding and the output share one matrix.
         max_target_positions: longest row, in tokens.
         first_position: the number of a row's first position.
+        sinusoids: whose rates the sinusoids have, the encoder's too.
         decoder_learned_pos: learned positions; sinusoids otherwise.
         no_scale_embedding: token embeddings aren't multiplied by √D, the encoder's neither.
         layernorm_embedding: normalise the embedded tokens, the encoder's too.
@@ -44,6 +45,7 @@ class DecoderConfig:
     share_decoder_input_output_embed: bool = False
     max_target_positions: int = 1024
     first_position: int = 2
+    sinusoids: Sinusoids = "tensor2tensor"
     decoder_learned_pos: bool = False
     no_scale_embedding: bool = False
     layernorm_embedding: bool = False
@@ -55,6 +57,7 @@ class DecoderConfig:
             embed_dim=self.decoder_embed_dim,
             max_positions=self.max_target_positions,
             first_position=self.first_position,
+            sinusoids=self.sinusoids,
             learned_positions=self.decoder_learned_pos,
             scaled=not self.no_scale_embedding,
             normalised=self.layernorm_embedding,
@@ -89,6 +92,8 @@ class TransformerConfig(DecoderConfig):
         share_all_embeddings: source, target and output share one matrix (a joined dictionary).
         max_source_positions: longest source, in tokens.
         encoder_learned_pos: learned positions of the source.
+        start_symbol: what the decoder reads first.
+        output_bias: add a trained bias to the logits.
 
     Source: Vaswani et al. 2017, table 3; positions as fairseq counts them.
     """
@@ -101,6 +106,8 @@ class TransformerConfig(DecoderConfig):
     share_all_embeddings: bool = False
     max_source_positions: int = 1024
     encoder_learned_pos: bool = False
+    start_symbol: Literal["eos", "pad"] = "eos"
+    output_bias: bool = False
 
     @property
     def encoder_embedding(self) -> EmbeddingSizes:
@@ -126,9 +133,21 @@ class TransformerConfig(DecoderConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AWDLSTMConfig:
-    """Sizes and dropouts of an AWD-LSTM; see `seqba.models.awd_lstm.AWDLSTM`.
+    """Sizes and dropouts of an AWD-LSTM; the defaults are those for PTB, with the dropouts of the released command.
 
-    The defaults are those for PTB, with the dropouts of the released command. Source: Merity et al. 2018.
+    Attributes:
+        decoder_layers: number of LSTM layers.
+        decoder_embed_dim: D.
+        decoder_hidden_size: H.
+        dropout: see `seqba.models.awd_lstm.AWDLSTM`, as are the next four.
+        input_dropout: `dropouti` in the released code.
+        hidden_dropout: `dropouth` in the released code.
+        embedding_dropout: `dropoute` in the released code.
+        weight_dropout: `wdrop` in the released code.
+        weight_noise: whether each copy draws its own masks for `embedding_dropout` and `weight_dropout`, or the copies
+            of a micro-batch share them, as repeated rows do.
+
+    Source: Merity et al. 2018.
     """
 
     decoder_layers: int = 3

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from seqba.nn import Dropout
+
+Sinusoids = Literal["tensor2tensor", "paper"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +22,7 @@ class EmbeddingSizes:
         embed_dim: D.
         max_positions: longest row.
         first_position: t of a row's first token.
+        sinusoids: whose rates, see `sinusoids`.
         learned_positions: a trained vector for each place; sinusoids otherwise.
         scaled: token embeddings are multiplied by √D.
         normalised: layer normalisation of the sum.
@@ -28,6 +32,7 @@ class EmbeddingSizes:
     embed_dim: int
     max_positions: int
     first_position: int
+    sinusoids: Sinusoids
     learned_positions: bool
     scaled: bool
     normalised: bool
@@ -37,17 +42,14 @@ class EmbeddingSizes:
 class Embedding(nn.Module):
     """Token embedding · √D + position, then dropout.
 
-        P[t, i] = sin(t / 10000^(i/(D/2−1))) for i < D/2, and the cosines after them
-
-    Token n of a row, from 0, stands at t = `first_position` + n.
+    Token n of a row, from 0, stands at t = `first_position` + n; `sinusoids` has the formula of its position.
 
     Args:
         sizes: with what may be chosen: learned positions, no √D, layer normalisation before the dropout.
         vocabulary: V.
-        pad: id of padding; its embedding is zero and stays so.
+        pad: id of padding; its embedding begins at zero, and has no gradient here.
 
-    Source: Vaswani et al. 2017, sections 3.4 and 3.5, halves laid out as in tensor2tensor and fairseq; what may be
-    chosen as in fairseq.
+    Source: Vaswani et al. 2017, sections 3.4 and 3.5; what may be chosen as in fairseq and Marian.
     """
 
     positions: Tensor
@@ -63,7 +65,7 @@ class Embedding(nn.Module):
             self.positions = nn.Parameter(torch.empty(sizes.max_positions, dim))
             nn.init.normal_(self.positions, std=dim**-0.5)
         else:
-            table = sinusoids(sizes.max_positions, dim, sizes.first_position)
+            table = sinusoids(sizes.max_positions, dim, sizes.first_position, sizes.sinusoids)
             self.register_buffer("positions", table, persistent=False)
         self.norm = nn.LayerNorm(dim) if sizes.normalised else nn.Identity()
         self.dropout = Dropout(sizes.dropout)
@@ -75,10 +77,22 @@ class Embedding(nn.Module):
         return embedded
 
 
-def sinusoids(length: int, embed_dim: int, first: int) -> Tensor:
-    """The table of positions t = first, first + 1, …: (length, D) float32; see `Embedding` for the formula."""
+def sinusoids(length: int, embed_dim: int, first: int, rates: Sinusoids = "tensor2tensor") -> Tensor:
+    """The table of positions t = first, first + 1, …: (length, D) float32.
+
+        P[t, i] = sin(t · r_i) for i < D/2, and the cosines after them
+        r_i     = 10000^(−i/(D/2−1)) in tensor2tensor, 10000^(−2i/D) in the paper
+
+    Source: Vaswani et al. 2017, section 3.5, with sines and cosines in halves; tensor2tensor and fairseq have the
+    former rates, the paper and Marian the latter.
+    """
+    if rates == "paper":
+        angles = torch.arange(first, first + length).double().unsqueeze(1) * 10000.0 ** -(
+            torch.arange(0, embed_dim, 2).double() / embed_dim
+        )
+        return torch.cat([angles.sin(), angles[:, : embed_dim // 2].cos()], dim=1).float()
     half = embed_dim // 2
-    rates = torch.exp(torch.arange(half) * -(math.log(10000.0) / max(half - 1, 1)))
-    angles = torch.arange(first, first + length).unsqueeze(1) * rates
+    powers = torch.exp(torch.arange(half) * -(math.log(10000.0) / max(half - 1, 1)))
+    angles = torch.arange(first, first + length).unsqueeze(1) * powers
     table = torch.cat([angles.sin(), angles.cos()], dim=1)
     return nn.functional.pad(table, (0, embed_dim - 2 * half))

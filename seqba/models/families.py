@@ -83,17 +83,54 @@ def _transformer(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int, dr
     )
 
 
+_VASWANI_BIG = _transformer(6, 1024, 4096, 16, dropout=0.3)
+
 TRANSFORMERS = {
     "transformer_wmt_en_de": _transformer(6, 512, 2048, 8, dropout=0.1),
-    "transformer_wmt_en_de_big": _transformer(6, 1024, 4096, 16, dropout=0.3),
+    "transformer_wmt_en_de_big": replace(_VASWANI_BIG, attention_dropout=0.1),
+    "transformer_vaswani_wmt_en_de_big": _VASWANI_BIG,
+    "transformer_vaswani_wmt_en_fr_big": replace(_VASWANI_BIG, dropout=0.1),
+    "transformer_wmt_en_de_big_t2t": replace(
+        _VASWANI_BIG,
+        encoder_normalize_before=True,
+        decoder_normalize_before=True,
+        attention_dropout=0.1,
+        activation_dropout=0.1,
+    ),
     "transformer_iwslt_de_en": _transformer(6, 512, 1024, 4, dropout=0.1),
     "transformer_tiny": _transformer(2, 64, 64, 2, dropout=0.1),
     "transformer": _transformer(6, 512, 2048, 8, dropout=0.1),
 }
-"""Vaswani et al. 2017, table 3 (base, big); fairseq's recipes (the others)."""
+"""Vaswani et al. 2017, table 3 (base; big is fairseq's transformer_vaswani_wmt_en_de_big); tensor2tensor's later
+defaults (…_t2t); fairseq's recipes (the others)."""
 
-TRANSFORMER_LMS = {"transformer_lm": DecoderConfig()}
-"""fairseq's sizes."""
+
+def _language_model(layers: int, embed_dim: int, ffn_embed_dim: int, heads: int) -> DecoderConfig:
+    """Pre-norm, as every language model of fairseq's, whose training isn't stable without."""
+    return DecoderConfig(
+        decoder_layers=layers,
+        decoder_embed_dim=embed_dim,
+        decoder_ffn_embed_dim=ffn_embed_dim,
+        decoder_attention_heads=heads,
+        decoder_normalize_before=True,
+    )
+
+
+def _gpt(layers: int, embed_dim: int, heads: int) -> DecoderConfig:
+    """Sizes of GPT and GPT-2: GELU, dropout on attention weights, and feed-forward layers of four times the width."""
+    sizes = _language_model(layers, embed_dim, 4 * embed_dim, heads)
+    return replace(sizes, attention_dropout=0.1, activation_fn="gelu")
+
+
+TRANSFORMER_LMS = {
+    "transformer_lm": _language_model(6, 512, 2048, 8),
+    "transformer_lm_big": _language_model(12, 1024, 4096, 16),
+    "transformer_lm_gpt": _gpt(12, 768, 12),
+    "transformer_lm_gpt2_small": _gpt(24, 1024, 16),
+    "transformer_lm_gpt2_medium": _gpt(36, 1280, 20),
+    "transformer_lm_gpt2_big": _gpt(48, 1600, 25),
+}
+"""fairseq's sizes; those of GPT and GPT-2 after Radford et al. 2018 and 2019, under fairseq's names."""
 
 AWD_LSTMS = {"awd_lstm": AWDLSTMConfig()}
 """Merity et al. 2018 on PTB."""
@@ -188,20 +225,7 @@ def build_awd_lstm(config: AWDLSTMConfig, vocabulary: int) -> AWDLSTM:
     Raises:
         UserError: for sizes that can't be.
     """
-    return _build(
-        lambda: AWDLSTM(
-            vocabulary=vocabulary,
-            layers=config.decoder_layers,
-            embed_dim=config.decoder_embed_dim,
-            hidden_size=config.decoder_hidden_size,
-            dropout=config.dropout,
-            input_dropout=config.input_dropout,
-            hidden_dropout=config.hidden_dropout,
-            embedding_dropout=config.embedding_dropout,
-            weight_dropout=config.weight_dropout,
-            share_weight_noise=config.weight_noise == "shared",
-        )
-    )
+    return _build(lambda: AWDLSTM(config, vocabulary=vocabulary))
 
 
 def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: int, image_size: int) -> ImageClassifier:
@@ -284,7 +308,10 @@ def _find(arch: str, architectures: Mapping[str, Config]) -> Config:
 
 
 def _given(options: Any) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+    """Options that were given; None, and False of a switch, leave it to the architecture."""
+    return {
+        name: value for name, value in dataclasses.asdict(options).items() if value is not None and value is not False
+    }
 
 
 def _build(make: Callable[[], Model]) -> Model:

@@ -62,7 +62,12 @@ class DecoderState:
 
 
 def start_state(
-    layers: Iterable[nn.Module], output_weight: Tensor, memory: Tensor, packing: Packing, beam_size: int
+    layers: Iterable[nn.Module],
+    output_weight: Tensor,
+    output_bias: Tensor | None,
+    memory: Tensor,
+    packing: Packing,
+    beam_size: int,
 ) -> DecoderState:
     """An empty state over packed encoder output `memory` (N', D')."""
     caches = []
@@ -74,7 +79,7 @@ def start_state(
     ancestors = torch.zeros(packing.rows, beam_size, 0, dtype=torch.int64, device=memory.device)
     mask = packing.key_mask()
     memory_bias = None if mask is None else _bias(mask, memory.dtype)
-    return DecoderState(caches, prepacked_product(output_weight), memory_bias, ancestors, 0, beam_size)
+    return DecoderState(caches, prepacked_product(output_weight, output_bias), memory_bias, ancestors, 0, beam_size)
 
 
 def advance(state: DecoderState, x: Tensor) -> Tensor:

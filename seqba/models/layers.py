@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
@@ -12,7 +14,15 @@ from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
 
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "silu"]
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    # In place: the product before a ReLU isn't needed again, and N × 4D is the largest tensor of a layer.
+    "relu": partial(nn.functional.relu, inplace=True),
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+}
+"""Functions of the feed-forward sublayer, by the names that options have for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +65,7 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
-        # In place: the product before a ReLU isn't needed again, and N × 4D is the largest tensor of a layer.
-        hidden = nn.functional.relu(hidden, inplace=True) if self.activation == "relu" else nn.functional.gelu(hidden)
-        return linear(self.dropout(hidden), self.contract)
+        return linear(self.dropout(ACTIVATIONS[self.activation](hidden)), self.contract)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ class DecoderOptions:
         None, "decoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
     )
     decoder_attention_heads: int | None = option(None, "decoder attention heads; default: as --arch", minimum=1)
-    decoder_normalize_before: bool = option(False, "pre-norm decoder layers; post-norm otherwise")
-    activation_fn: str | None = option(None, "feed-forward activation; default: as --arch", choices=("relu", "gelu"))
+    decoder_normalize_before: bool = option(False, "pre-norm decoder layers; default: as --arch")
+    activation_fn: str | None = option(
+        None, "feed-forward activation; default: as --arch", choices=("relu", "gelu", "silu")
+    )
     dropout: float | None = option(None, "residual and embedding dropout; default: as --arch", minimum=0, below=1)
     attention_dropout: float | None = option(None, "dropout on attention weights", minimum=0, below=1)
     activation_dropout: float | None = option(
@@ -36,6 +38,12 @@ class DecoderOptions:
         minimum=0,
         maximum=1 << 20,
     )
+    sinusoids: str | None = option(
+        None,
+        "rates of the sinusoids: as --arch, which is tensor2tensor, as in fairseq; paper for 10000^(-2i/D), as in "
+        "Marian (not in fairseq)",
+        choices=("tensor2tensor", "paper"),
+    )
     decoder_learned_pos: bool = option(False, "learn the decoder's positions; sinusoids otherwise")
     no_scale_embedding: bool = option(False, "don't multiply embeddings by the square root of their width")
     layernorm_embedding: bool = option(False, "normalise embeddings, before their dropout")
@@ -51,12 +59,18 @@ class TransformerOptions(DecoderOptions):
         None, "encoder feed-forward width; default: as --arch", minimum=1, maximum=1 << 16
     )
     encoder_attention_heads: int | None = option(None, "encoder attention heads; default: as --arch", minimum=1)
-    encoder_normalize_before: bool = option(False, "pre-norm encoder layers; post-norm otherwise")
+    encoder_normalize_before: bool = option(False, "pre-norm encoder layers; default: as --arch")
     share_all_embeddings: bool = option(False, "share source, target and output embeddings (joined dictionary)")
     max_source_positions: int | None = option(
         None, "longest source in tokens; default 1024", minimum=1, maximum=1 << 20
     )
     encoder_learned_pos: bool = option(False, "learn the encoder's positions; sinusoids otherwise")
+    start_symbol: str | None = option(
+        None,
+        "what the decoder reads first: as --arch, which is eos, as in fairseq; pad as in Marian (not in fairseq)",
+        choices=("eos", "pad"),
+    )
+    output_bias: bool = option(False, "add a trained bias to the logits, as in Marian (not in fairseq)")
 
 
 @options

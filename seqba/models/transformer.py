@@ -75,6 +75,8 @@ class Transformer(nn.Module):
         self.decoder_norm = nn.LayerNorm(decoder.embed_dim) if decoder.pre_norm else nn.Identity()
         self.fork_place: DecoderFork | None = None
         self._share(config.share_all_embeddings, config.share_decoder_input_output_embed)
+        self.starts_with_pad = config.start_symbol == "pad"
+        self.output_bias = nn.Parameter(torch.zeros(target_vocabulary)) if config.output_bias else None
 
     def _share(self, share_all: bool, share_output: bool) -> None:
         source, target = self.source_embedding.tokens, self.target_embedding.tokens
@@ -119,7 +121,8 @@ class Transformer(nn.Module):
 
         Args:
             source: (B, L) int64, padded on the right.
-            previous: (B, T) int64, the target shifted right: [eos, y₁, …, yₙ].
+            previous: (B, T) int64, the target shifted right: [eos, y₁, …, yₙ]. A model that starts with padding reads
+                that in the place of eos.
 
         Returns:
             (N, D): rows for the positions of `previous` that aren't padding, row after row; in an update that forks
@@ -165,18 +168,19 @@ class Transformer(nn.Module):
         return x, [layer.cross_attention.project_memory(memory.rows) for layer in above]
 
     def _embed_target(self, previous: Tensor, packing: Packing) -> ResidualStream:
-        return ResidualStream(self.target_embedding(packing.pack(previous), packing.positions))
+        tokens = self._begun(packing.pack(previous), packing.positions)
+        return ResidualStream(self.target_embedding(tokens, packing.positions))
 
     def forward(self, source: Tensor, previous: Tensor) -> Tensor:
         """(B, L) and (B, T) int64 → logits (B, T, V), zero where `previous` is padding."""
-        logits = nn.functional.linear(self.features(source, previous), self.output_weight)
+        logits = nn.functional.linear(self.features(source, previous), self.output_weight, self.output_bias)
         return Packing(previous, self.pad).pad(logits)
 
     @torch.no_grad()
     def begin(self, source: Tensor, beam_size: int) -> DecoderState:
         """Encodes source (B, L), with room for `beam_size` hypotheses of each sentence, for decoding step by step."""
         memory, packing = self.encode(source)
-        return start_state(self.decoder_layers, self.output_weight, memory, packing, beam_size)
+        return start_state(self.decoder_layers, self.output_weight, self.output_bias, memory, packing, beam_size)
 
     @torch.no_grad()
     def step(self, state: DecoderState, tokens: Tensor) -> Tensor:
@@ -185,12 +189,16 @@ class Transformer(nn.Module):
         if state.length >= self.max_target_positions:
             raise ValueError(f"a hypothesis is longer than the model's {self.max_target_positions} target positions")
         positions = tokens.new_full((rows * beams,), state.length)
-        x = advance(state, self.target_embedding(tokens.flatten(), positions))
+        x = advance(state, self.target_embedding(self._begun(tokens.flatten(), positions), positions))
         return state.output(self.decoder_norm(x)).view(rows, beams, -1)
 
     def reorder(self, state: DecoderState, sentences: Tensor, parents: Tensor) -> None:
         """Keeps the sentences (B',) int64; hypothesis i of kept row b goes on from number parents[b, i] of (B', k')."""
         reorder_state(state, sentences, parents)
+
+    def _begun(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Packed target tokens (N,), those at position 0 replaced by what the model starts with."""
+        return tokens.masked_fill(positions == 0, self.pad) if self.starts_with_pad else tokens
 
     def _packing(self, tokens: Tensor, longest: int, side: str) -> Packing:
         if tokens.shape[1] > longest:

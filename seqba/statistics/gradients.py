@@ -40,7 +40,8 @@ class ExampleGradients(Generic[Batch]):
     """Makes gradients of single examples of any model and loss function.
 
     Args:
-        model: any module. Its noise should be keyed (`seqba.nn`): ordinary dropout draws from the global generator.
+        model: any module. Noise of `seqba.nn`, or of a model inside `seqba.keyed`, is a function of the draw; ordinary
+            dropout draws from the global generator.
         loss_fn: as `merged_gradient` takes; the gradient of its *sum* is made, so that an example of more tokens counts
             as it does in a batch.
         seed: of the draws.

@@ -22,6 +22,7 @@ from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option, options
 from seqba.tasks import Unit
+from seqba.tasks.consistency import with_divergence
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.token_batches import Packer, Planned
@@ -96,6 +97,7 @@ class LanguageModeling:
         self.options = options
         self.batches = batches
         self.smoothing = criterion.label_smoothing
+        self.rdrop_alpha = criterion.rdrop_alpha
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
         self._packer = Packer(batches, (max_positions, max_positions), "line", _too_long)
@@ -147,8 +149,9 @@ class LanguageModeling:
             hidden = hidden[scored[previous != Dictionary.pad]]
         target = targets[scored]
         loss, nll = label_smoothed_cross_entropy(hidden, reader.output_weight, target, smoothing=self.smoothing)
+        loss, sums = with_divergence(loss, nll, hidden, reader.output_weight, self.rdrop_alpha)
         weight = targets.shape[0] if self.sentence_avg else target.shape[0]
-        return loss, float(weight), {"nll": nll}
+        return loss, float(weight), sums
 
     def weight(self, batch: BlockBatch) -> float:
         """Predicted tokens, or blocks with `--sentence-avg`."""

@@ -40,15 +40,35 @@ class BatchOptions:
 class CriterionOptions:
     """Options of the loss, and of what its sum is divided by."""
 
-    criterion: str = option("cross_entropy", "the loss", choices=("cross_entropy", "label_smoothed_cross_entropy"))
+    criterion: str = option(
+        "cross_entropy",
+        "the loss; …_with_rdrop adds how far the predictions of an example's copies diverge (R-Drop)",
+        choices=("cross_entropy", "label_smoothed_cross_entropy", "label_smoothed_cross_entropy_with_rdrop"),
+    )
     label_smoothing: float = option(
         0.0, "probability spread over the other words, or classes, by label_smoothed_cross_entropy", minimum=0, below=1
+    )
+    rdrop_alpha: float = option(
+        0.0,
+        "weight of the divergence beside the cross-entropies of two copies, as in fairseq: of their mean it is half of "
+        "it; needs --copies of at least 2 (default: 2) in one pass",
+        minimum=0,
     )
     sentence_avg: bool = option(False, "divide the gradient by sentences instead of target tokens")
 
     def __post_init__(self) -> None:
-        """Refuses a smoothing that the criterion would ignore."""
+        """Refuses what the criterion would ignore."""
         if self.label_smoothing > 0 and self.criterion == "cross_entropy":
             raise UserError(
                 "--label-smoothing has no effect on cross_entropy: add --criterion label_smoothed_cross_entropy"
             )
+        if self.rdrop_alpha > 0 and self.criterion != "label_smoothed_cross_entropy_with_rdrop":
+            raise UserError(
+                f"--rdrop-alpha has no effect on {self.criterion}: add --criterion "
+                "label_smoothed_cross_entropy_with_rdrop"
+            )
+
+    @property
+    def compares_copies(self) -> bool:
+        """Whether the loss of a copy depends on the others, so that all of an example must be in one pass."""
+        return self.rdrop_alpha > 0

@@ -117,6 +117,7 @@ NOTHING_PACKED = (
     "required_batch_size_multiple",
     "skip_invalid_size_inputs_valid_test",
     "sentence_avg",
+    "rdrop_alpha",
 )
 """Options of packing. Running text is cut into --batch-size equal streams, and images are all of a size: no batch is
 packed, no row too long, and none is a sentence."""

@@ -21,6 +21,7 @@ from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.options import option, options
 from seqba.tasks import Unit
+from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.token_batches import Packer, Planned
 
@@ -54,6 +55,15 @@ class BleuOptions:
         bare="subword_nmt",
         metavar="SYMBOL",
     )
+    eval_bleu_detok: str = option(
+        "space",
+        "moses: Moses' tokens are made plain text first (extra wmt), which sacreBLEU tokenises itself; space: words "
+        "stay as they are",
+        choices=("space", "moses"),
+    )
+    eval_bleu_detok_args: str = option(
+        "{}", 'the language whose rules hold, \'{"target_lang": "de"}\' say (default: the target\'s)', metavar="JSON"
+    )
     eval_tokenized_bleu: bool = option(False, "compare tokens as spaces separate them, plain text as well")
     eval_bleu_print_samples: bool = option(False, "show the first translation of a split and its reference")
 
@@ -64,9 +74,13 @@ class BleuOptions:
 
 
 class TranslationModel(Protocol):
-    """Interface of a model to the loss: hidden states at the predicted positions, and the output embedding (V, D)."""
+    """Interface of a model to the loss: hidden states at the predicted positions, and the output projection.
+
+    Its weight is (V, D), its bias (V,).
+    """
 
     output_weight: Tensor
+    output_bias: Tensor | None
 
     def features(self, source: Tensor, previous: Tensor) -> Tensor:
         """(N, D) hidden states of the target positions that aren't padding, row by row."""
@@ -115,6 +129,7 @@ class Translation:
         self.target_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.target_lang}.txt")
         self.batches = batches
         self.smoothing = criterion.label_smoothing
+        self.rdrop_alpha = criterion.rdrop_alpha
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
         self._packer = Packer(batches, (max_source_positions, max_target_positions), "pair", _too_long)
@@ -166,15 +181,20 @@ class Translation:
     def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Summed loss in nats, its weight, and the summed negative log-likelihood.
 
-        Label smoothing as in fairseq: 1 - ε on the target, ε / (V - 1) on each other word.
+        Label smoothing as in fairseq: 1 - ε on the target, ε / (V - 1) on each other word. R-Drop's term is
+        `seqba.tasks.consistency`'s.
         """
         translator: TranslationModel = model  # type: ignore[assignment]
         hidden = translator.features(batch.source, batch.previous)  # (N, D)
         targets = per_copy(batch.target)
         target = targets[targets != Dictionary.pad]  # (N,)
-        loss, nll = label_smoothed_cross_entropy(hidden, translator.output_weight, target, smoothing=self.smoothing)
+        bias = translator.output_bias
+        loss, nll = label_smoothed_cross_entropy(
+            hidden, translator.output_weight, target, bias=bias, smoothing=self.smoothing
+        )
+        loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.rdrop_alpha, bias=bias)
         weight = targets.shape[0] if self.sentence_avg else target.shape[0]
-        return loss, float(weight), {"nll": nll}
+        return loss, float(weight), sums
 
     def weight(self, batch: PairBatch) -> float:
         """Target tokens, `</s>` included, or sentences with `--sentence-avg`."""

@@ -57,7 +57,7 @@ def due_after(options: TrainingOptions, position: Position, *, is_final: bool) -
     Args:
         options: intervals of validation and checkpoints.
         position: of the update.
-        is_final: whether it is the run's last one, which is validated and saved in any case.
+        is_final: whether it is the run's last one, which is saved in any case, and validated where any is.
     """
     saving, validation = options.checkpoints, options.validation
     ends_saved_epoch = position.ends_every(saving.save_interval)
@@ -68,10 +68,13 @@ def due_after(options: TrainingOptions, position: Position, *, is_final: bool) -
     elif is_saved_update and not position.ends_epoch:
         names = (f"checkpoint_{position.epochs + 1}_{position.updates}.pt",)
     return Due(
-        validate=is_final
-        or position.ends_every(validation.validate_interval)
-        or position.is_every(validation.validate_interval_updates)
-        or is_saved_update,
+        validate=not validation.disable_validation
+        and (
+            is_final
+            or position.ends_every(validation.validate_interval)
+            or position.is_every(validation.validate_interval_updates)
+            or is_saved_update
+        ),
         save=is_final or ends_saved_epoch or is_saved_update,
         names=names,
     )
@@ -95,7 +98,7 @@ def reached_limit(options: TrainingOptions, position: Position, *, lr_has_ended:
     if 0 < patience <= position.validations_since_best:
         return f"--patience {patience}"
     if lr_has_ended:
-        return f"--stop-min-lr {options.schedule.stop_min_lr:g}"
+        return f"--stop-min-lr {options.schedule.stops_below:g}"
     return None
 
 

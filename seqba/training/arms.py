@@ -125,7 +125,9 @@ class BaselineEpochs:
         return updates > 0 and self._ends[self.done(updates)] == updates
 
 
-def check_ranks(ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0) -> None:
+def check_ranks(
+    ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0, compares_copies: bool = False
+) -> None:
     """Refuses more ranks than an update has cells, in any epoch, and options that the number of processes excludes.
 
     Raises:
@@ -137,6 +139,8 @@ def check_ranks(ranks: Group, grid: Grid, options: RunOptions, *, measure_every:
         if options.shard_params:
             raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
     else:
+        if compares_copies:
+            raise UserError("--rdrop-alpha needs all copies of an example in one process: leave it out under torchrun")
         if measure_every:
             raise UserError("--measure-every needs all cells of an update in one process: leave it out under torchrun")
         try:

@@ -21,6 +21,7 @@ from seqba.training.log import TrainingLog, log_options_of_rank
 from seqba.training.log_file import open_run_log
 from seqba.training.loop import TrainingLoop
 from seqba.training.optimizers import build_optimizer, build_trigger
+from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.progress import Progress
 from seqba.training.resume import restore
 from seqba.training.schedules import build_schedule, count_decay_updates
@@ -86,15 +87,19 @@ def _build_trainer(
 ) -> Trainer[Any]:
     options = workload.record.training
     model = _build_model(workload, grid, device, ranks)
+    precision = choose_precision(options.optimisation, device)
     epoch_updates = partial(epochs.length, 1)
     return Trainer(
         workload.task,
         model,
         build_optimizer(model.parameters(), options.optimisation),
-        build_schedule(options.schedule, width=workload.width, epoch_updates=epoch_updates),
-        UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates)),
+        build_schedule(
+            options.schedule, width=workload.width, epoch_updates=epoch_updates, max_update=options.run.max_update
+        ),
+        UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates), precision),
         build_trigger(options.optimisation),
         ranks,
+        build_scaler(options.optimisation, precision, device),
     )
 
 
@@ -133,5 +138,10 @@ def resume_or_start(trainer: Trainer[Any], workload: Workload, start: Start | No
 
 
 def _open_splits(workload: Workload) -> dict[str, MicroBatches[Any]]:
-    """Validation splits by their names, each opened here, so that a missing one is reported before any update."""
+    """Validation splits by their names, each opened here, so that a missing one is reported before any update.
+
+    None where nothing is validated.
+    """
+    if workload.record.training.validation.disable_validation:
+        return {}
     return {name: workload.task.validation(name) for name in workload.batches.valid_subset.split(",") if name}

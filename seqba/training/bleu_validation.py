@@ -13,6 +13,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from seqba.core import ALONE, Group
+from seqba.data.moses import Moses
 from seqba.data.subwords import load_subwords
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
@@ -32,7 +33,7 @@ class BleuScorer:
     """Translates a validation split with the model as it is, and scores that against the references.
 
     BLEU is counted on sacreBLEU's 13a tokens where the data-bin gives plain text back (its own SentencePiece model, or
-    `--eval-bleu-remove-bpe sentencepiece`), else on the tokens as they are.
+    `--eval-bleu-remove-bpe sentencepiece`, or `--eval-bleu-detok moses`), else on the tokens as they are.
 
     Args:
         task: dictionaries and splits.
@@ -48,8 +49,9 @@ class BleuScorer:
         self.ranks = ranks
         self.options = options
         self.search = search_options(options.eval_bleu_args)
-        subwords = load_subwords(task.folders[0])
-        self.form = TextForm(task.target_dictionary, subwords, options.eval_bleu_remove_bpe)
+        subwords = load_subwords(task.folders[0], task.target_lang, task.target_dictionary)
+        words = detokenizer(options, task.target_lang)
+        self.form = TextForm(task.target_dictionary, subwords, options.eval_bleu_remove_bpe, words)
         self.tokenizer = "none" if options.eval_tokenized_bleu else self.form.bleu_tokenizer
 
     def __call__(self, model: nn.Module, subset: str, should_stop: Callable[[], bool]) -> dict[str, float]:
@@ -116,6 +118,19 @@ class _Stoppable:
         self._model.reorder(state, sentences, parents)
 
 
+def detokenizer(options: BleuOptions, target_lang: str) -> Moses | None:
+    """Detokenizer that `--eval-bleu-detok` names; None where words stay as they are.
+
+    Raises:
+        UserError: for `--eval-bleu-detok-args` that are no JSON object, or say more than a language.
+    """
+    values = _json_object("--eval-bleu-detok-args", options.eval_bleu_detok_args, '{"target_lang": "de"}')
+    for name, value in values.items():
+        if name not in ("source_lang", "target_lang") or not isinstance(value, str):
+            raise UserError("--eval-bleu-detok-args takes source_lang and target_lang, each the code of a language")
+    return Moses(values.get("target_lang", target_lang)) if options.eval_bleu_detok == "moses" else None
+
+
 def search_options(text: str) -> SearchOptions:
     """Options of the search that `--eval-bleu-args` describes.
 
@@ -123,12 +138,7 @@ def search_options(text: str) -> SearchOptions:
         UserError: for a text that is no JSON object, or names an option or a value that no search has.
     """
     known = {field.name: field for field in dataclasses.fields(SearchOptions)}
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--eval-bleu-args is not JSON ({error.msg}); write it like '{{\"beam\": 4}}'") from None
-    if not isinstance(values, dict):
-        raise UserError("--eval-bleu-args is no JSON object; write it like '{\"beam\": 4}'")
+    values = _json_object("--eval-bleu-args", text, '{"beam": 4}')
     for name, value in values.items():
         if name not in known:
             raise UserError(f"--eval-bleu-args: a search has no option {quoted(name)}; it has: {', '.join(known)}")
@@ -136,6 +146,16 @@ def search_options(text: str) -> SearchOptions:
             given = quoted(value) if isinstance(value, str) else repr(value)
             raise UserError(f"--eval-bleu-args: {name} is {given}; it must be like {known[name].default!r}")
     return SearchOptions(**values)
+
+
+def _json_object(flag: str, text: str, example: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{flag} is not JSON ({error.msg}); write it like '{example}'") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{flag} is no JSON object; write it like '{example}'")
+    return values
 
 
 def _is_like(value: Any, default: Any) -> bool:

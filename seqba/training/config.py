@@ -20,6 +20,7 @@ class RunConfig:
         task: its name.
         data: data-bin, or several separated by colons.
         arch: name of the architecture.
+        names_arch: whether the command line says it; a fine-tuned model's own is taken otherwise.
         task_options: the task's own, of the class that its variant names.
         batches: how examples are grouped.
         criterion: what is minimised.
@@ -37,6 +38,7 @@ class RunConfig:
     model: Any
     bleu: BleuOptions
     training: TrainingOptions
+    names_arch: bool = True
 
     @property
     def family(self) -> Family[Any, Any]:

@@ -224,7 +224,7 @@ class TrainingLoop:
 
     def _limit(self, position: Position) -> str | None:
         """Limit that has been reached; None if there is none."""
-        updates, schedule, stop_min_lr = self.trainer.updates, self.trainer.schedule, self.options.schedule.stop_min_lr
+        updates, schedule, stop_min_lr = self.trainer.updates, self.trainer.schedule, self.options.schedule.stops_below
         has_ended = (
             stop_min_lr >= 0
             and updates > 0

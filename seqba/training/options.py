@@ -102,11 +102,28 @@ class OptimisationOptions:
         choices=("epoch", "update"),
     )
     bf16: bool = option(False, "compute in bfloat16 where it is safe (autocast); weights and optimizer stay float32")
+    fp16: bool = option(
+        False,
+        "the same in float16, on a GPU, with losses scaled up so that small gradients aren't lost; bfloat16 on a CPU",
+        aliases=("amp",),
+    )
+    fp16_init_scale: int = option(
+        128, "fp16: what summed losses are multiplied by to begin with", minimum=1, aliases=("amp-init-scale",)
+    )
+    fp16_scale_window: int = option(
+        2000,
+        "fp16: the scale doubles after so many updates in a row without an overflow, which halves it and skips the "
+        "update",
+        minimum=1,
+        aliases=("amp-scale-window",),
+    )
 
     def __post_init__(self) -> None:
-        """Refuses betas that aren't two."""
+        """Refuses betas that aren't two, and two precisions."""
         if len(self.adam_betas) != 2:
             raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {self.adam_betas}")
+        if self.fp16 and self.bf16:
+            raise UserError("give --fp16 or --bf16, not both")
 
 
 OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asgd": ("nonmono",)}
@@ -119,15 +136,18 @@ class ScheduleOptions:
 
     lr_scheduler: str = option(
         "fixed",
-        "fixed, step: falls at each of --lr-drops, inverse_sqrt, or vaswani: d^-0.5 · min(t^-0.5, t · warmup^-1.5), "
-        "which sets its own peak",
-        choices=("fixed", "step", "inverse_sqrt", "vaswani"),
+        "fixed, step: falls at each of --lr-drops, inverse_sqrt, cosine: falls to --min-lr, again in each period, "
+        "polynomial_decay: falls to --end-learning-rate, or vaswani: d^-0.5 · min(t^-0.5, t · warmup^-1.5), which sets "
+        "its own peak",
+        choices=("fixed", "step", "inverse_sqrt", "cosine", "polynomial_decay", "vaswani"),
     )
     lr: float | None = option(None, "learning rate, the peak where there is a warm-up", above=0)
     warmup_updates: int | None = option(
-        None, "updates of linear warm-up (default: 0 for fixed and step, 4000 for the others)", minimum=0
+        None, "updates of linear warm-up (default: 4000 for inverse_sqrt and vaswani, 0 for the others)", minimum=0
     )
-    warmup_init_lr: float = option(-1, "where inverse_sqrt's warm-up starts; -1 = 0", minimum=-1)
+    warmup_init_lr: float = option(
+        -1, "where the warm-up of inverse_sqrt (-1 = 0) or cosine (-1 = --min-lr) starts", minimum=-1
+    )
     lr_drops: tuple[int, ...] = option(
         (),
         "step: the learning rate falls after so many epochs or updates each (not in fairseq)",
@@ -141,9 +161,33 @@ class ScheduleOptions:
         choices=("epoch", "update"),
     )
     lr_shrink: tuple[float, ...] = option(
-        (0.1,), "step: by this factor; a list has one for each drop", above=0, below=1, metavar="X[,X]"
+        (0.1,),
+        "step: by this factor; a list has one for each drop; cosine: each period's rates are so much of those before",
+        above=0,
+        maximum=1,
+        metavar="X[,X]",
     )
+    min_lr: float | None = option(
+        None,
+        "cosine: the least learning rate of a period (default: 0); for the others the former name of --stop-min-lr",
+        minimum=0,
+    )
+    lr_period_updates: int | None = option(
+        None, "cosine: updates of the first period (default: those from the warm-up to --max-update)", minimum=1
+    )
+    t_mult: float = option(1.0, "cosine: each period is so much longer than the one before", minimum=1)
+    total_num_update: int | None = option(
+        None, "polynomial_decay: the update at which it has fallen (default: --max-update)", minimum=1
+    )
+    end_learning_rate: float = option(0.0, "polynomial_decay: what it falls to", minimum=0)
+    power: float = option(1.0, "polynomial_decay: of the share of updates that are left; 1 is a line", above=0)
     stop_min_lr: float = option(-1, "stop once the learning rate has fallen to this after its warm-up", minimum=-1)
+
+    @property
+    def stops_below(self) -> float:
+        """Learning rate at which the run ends; -1 for none."""
+        has_floor = self.min_lr is not None and self.lr_scheduler != "cosine"
+        return self.min_lr if has_floor and self.min_lr is not None else self.stop_min_lr
 
 
 @options
@@ -186,6 +230,7 @@ class ValidationOptions:
     maximize_best_checkpoint_metric: bool = option(
         False, "the metric's largest value is the best one (bleu, top1, top5)"
     )
+    disable_validation: bool = option(False, "never validate; no checkpoint_best.pt is kept")
     patience: int = option(-1, "stop after this many validations in a row without a new best; -1 = never", minimum=-1)
 
 
@@ -201,7 +246,10 @@ class CheckpointOptions:
         metavar="FILE",
     )
     finetune_from_model: str | None = option(
-        None, "take only the weights of this checkpoint and begin anew", metavar="FILE"
+        None,
+        "take only the weights of this checkpoint (of seqba, fairseq or a Marian folder) and begin anew; without "
+        "--arch its model's options as well",
+        metavar="PATH",
     )
     reset_optimizer: bool = option(
         False,

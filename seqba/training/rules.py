@@ -6,12 +6,13 @@ from dataclasses import fields
 
 from seqba.checkpoints.names import RISING_METRICS
 from seqba.errors import UserError
+from seqba.extras import needed
 from seqba.models.families import ARCHITECTURES
 from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS, VARIANTS
 from seqba.training.arms import derive_grid
-from seqba.training.bleu_validation import search_options
+from seqba.training.bleu_validation import detokenizer, search_options
 from seqba.training.config import RunConfig
 from seqba.training.options import OWN_OPTIONS, CheckpointOptions, OptimisationOptions, ScheduleOptions
 
@@ -29,10 +30,11 @@ def validate_config(config: RunConfig) -> None:
     _check_task(config)
     _check_optimizer(config.training.optimisation)
     _check_arm(config)
+    _check_compared_copies(config)
     _check_fork(config)
     _check_epochs_that_options_count(config)
     _check_schedule(config.training.schedule)
-    _check_optimisation(config.training.optimisation)
+    _check_optimisation(config)
     _check_validation(config)
     _check_checkpoints(config.training.checkpoints)
     _check_log(config)
@@ -70,6 +72,22 @@ def _check_arm(config: RunConfig) -> None:
             "share nothing: take --arm fixed-samples, which is the same there"
         )
     derive_grid(grid).resized(config.batches)
+
+
+def _check_compared_copies(config: RunConfig) -> None:
+    """Refuses R-Drop where an example has one copy, or its copies aren't in one pass."""
+    if not config.criterion.compares_copies:
+        return
+    grid = config.training.grid
+    if derive_grid(grid).copies < 2:
+        raise UserError(
+            f"--rdrop-alpha compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
+            "one: give --copies 2"
+        )
+    if grid.plan != "stacked":
+        raise UserError(f"--rdrop-alpha needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
+    if config.training.log.measure_every:
+        raise UserError("--measure-every needs copies one by one, and --rdrop-alpha compares them: leave one out")
 
 
 def _check_fork(config: RunConfig) -> None:
@@ -110,6 +128,20 @@ def _check_epochs_that_options_count(config: RunConfig) -> None:
         raise UserError("--weight-decay-unit epoch needs one --update-freq for all epochs: count in updates")
 
 
+OF_SCHEDULES = {
+    "lr_drops": ("step",),
+    "lr_drop_unit": ("step",),
+    "lr_shrink": ("step", "cosine"),
+    "warmup_init_lr": ("inverse_sqrt", "cosine"),
+    "lr_period_updates": ("cosine",),
+    "t_mult": ("cosine",),
+    "total_num_update": ("polynomial_decay",),
+    "end_learning_rate": ("polynomial_decay",),
+    "power": ("polynomial_decay",),
+}
+"""Options that some schedules alone have."""
+
+
 def _check_schedule(schedule: ScheduleOptions) -> None:
     name = schedule.lr_scheduler
     if name == "vaswani":
@@ -119,16 +151,27 @@ def _check_schedule(schedule: ScheduleOptions) -> None:
             )
     elif schedule.lr is None:
         raise UserError(f"--lr-scheduler {name} needs --lr (5e-4, say)")
+    for option, owners in OF_SCHEDULES.items():
+        if is_given(schedule, option) and name not in owners:
+            raise UserError(f"{flag_of(option)} belongs to --lr-scheduler {' or '.join(owners)}, not {name}")
     if name == "step":
         _check_drops(schedule)
-    else:
-        given = [flag_of(field) for field in ("lr_drops", "lr_drop_unit", "lr_shrink") if is_given(schedule, field)]
-        if given:
-            raise UserError(f"{given[0]} belongs to --lr-scheduler step, not {name}")
-    if schedule.warmup_updates == 0 and name not in ("fixed", "step"):
+    if name == "cosine":
+        _check_cosine(schedule)
+    if schedule.warmup_updates == 0 and name in ("inverse_sqrt", "vaswani"):
         raise UserError(f"--lr-scheduler {name} needs --warmup-updates of at least 1")
-    if schedule.warmup_init_lr >= 0 and name != "inverse_sqrt":
-        raise UserError(f"--warmup-init-lr belongs to --lr-scheduler inverse_sqrt, not {name}")
+    if schedule.min_lr is not None and name != "cosine" and is_given(schedule, "stop_min_lr"):
+        raise UserError(f"--min-lr is the former name of --stop-min-lr with --lr-scheduler {name}: leave one out")
+
+
+def _check_cosine(schedule: ScheduleOptions) -> None:
+    if len(schedule.lr_shrink) != 1:
+        raise UserError(f"--lr-scheduler cosine takes one --lr-shrink, not {len(schedule.lr_shrink)}")
+    if schedule.min_lr is not None and schedule.lr is not None and schedule.min_lr >= schedule.lr:
+        raise UserError(
+            f"--min-lr {schedule.min_lr:g} is the least rate of --lr-scheduler cosine, and must be below its peak, "
+            f"--lr {schedule.lr:g}"
+        )
 
 
 def _check_drops(schedule: ScheduleOptions) -> None:
@@ -141,7 +184,15 @@ def _check_drops(schedule: ScheduleOptions) -> None:
         )
 
 
-def _check_optimisation(optimisation: OptimisationOptions) -> None:
+def _check_optimisation(config: RunConfig) -> None:
+    optimisation = config.training.optimisation
+    for name in ("fp16_init_scale", "fp16_scale_window"):
+        if is_given(optimisation, name) and not optimisation.fp16:
+            raise UserError(f"{flag_of(name)} belongs to --fp16, which isn't given")
+    if optimisation.fp16 and config.training.run.shard_params:
+        raise UserError("--fp16 scales losses, which --shard-params excludes: take --bf16")
+    if optimisation.fp16 and config.training.log.measure_every:
+        raise UserError("--fp16 scales gradients, which --measure-every would measure: take --bf16")
     if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
         raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
     if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
@@ -150,15 +201,17 @@ def _check_optimisation(optimisation: OptimisationOptions) -> None:
 
 def _check_validation(config: RunConfig) -> None:
     """Refuses a deciding metric that validation doesn't have, or whose worst value would be taken for the best."""
+    if config.training.validation.disable_validation:
+        _check_unvalidated(config)
     if not any(config.batches.valid_subset.split(",")):
         raise UserError("--valid-subset names no split: write it like valid or valid,valid1")
     validation = config.training.validation
     metric = validation.best_checkpoint_metric
     rises = metric in RISING_METRICS
     if validation.maximize_best_checkpoint_metric != rises:
-        needed = "needs" if rises else "excludes"
+        verb = "needs" if rises else "excludes"
         raise UserError(
-            f"--best-checkpoint-metric {metric} {needed} --maximize-best-checkpoint-metric; "
+            f"--best-checkpoint-metric {metric} {verb} --maximize-best-checkpoint-metric; "
             "the worst checkpoint would be kept as the best"
         )
     if metric not in TASKS[config.task].metrics:
@@ -167,6 +220,23 @@ def _check_validation(config: RunConfig) -> None:
     if metric == "bleu" and not config.bleu.eval_bleu:
         raise UserError("--best-checkpoint-metric bleu needs --eval-bleu")
     search_options(config.bleu.eval_bleu_args)
+    if detokenizer(config.bleu, "") is not None:
+        needed("sacremoses", "--eval-bleu-detok moses")
+
+
+def _check_unvalidated(config: RunConfig) -> None:
+    """Refuses what needs a validation where there is none."""
+    training = config.training
+    needing = {
+        "--patience": training.validation.patience > 0,
+        "--best-checkpoint-metric": is_given(training.validation, "best_checkpoint_metric"),
+        "--keep-best-checkpoints": training.checkpoints.keep_best_checkpoints > 0,
+        "--optimizer nt_asgd": training.optimisation.optimizer == "nt_asgd",
+        "--eval-bleu": config.bleu.eval_bleu,
+    }
+    for option, is_asked in needing.items():
+        if is_asked:
+            raise UserError(f"{option} needs validations, and --disable-validation excludes them: leave one out")
 
 
 def _check_checkpoints(checkpoints: CheckpointOptions) -> None:

@@ -46,7 +46,13 @@ def train(config: RunConfig) -> int:
     if device.type == "cpu":
         keep_freed_memory()
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
-        check_ranks(ranks, derive_grid(options.grid), options.run, measure_every=options.log.measure_every)
+        check_ranks(
+            ranks,
+            derive_grid(options.grid),
+            options.run,
+            measure_every=options.log.measure_every,
+            compares_copies=config.criterion.compares_copies,
+        )
         start = find_start(options.checkpoints)
         workload = open_workload(config, start)
         loop = assemble(workload, start, device, ranks)

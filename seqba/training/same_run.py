@@ -26,7 +26,7 @@ By the names that groups have in a checkpoint's cfg; a run has only the groups o
 
 WEIGHT_MOVING = {
     "grid": ("plan",),
-    "criterion": ("criterion", "label_smoothing", "sentence_avg"),
+    "criterion": ("criterion", "label_smoothing", "sentence_avg", "rdrop_alpha"),
     "optimisation": (
         "optimizer",
         "adam_betas",
@@ -39,6 +39,9 @@ WEIGHT_MOVING = {
         "weight_decay_unit",
         "clip_norm",
         "bf16",
+        "fp16",
+        "fp16_init_scale",
+        "fp16_scale_window",
     ),
     "log": ("measure_every",),  # such updates are looped
     **{variant.group: variant.weight_moving for variant in VARIANTS.values()},
@@ -50,6 +53,12 @@ WEIGHT_MOVING = {
         "lr_drops",
         "lr_drop_unit",
         "lr_shrink",
+        "min_lr",
+        "lr_period_updates",
+        "t_mult",
+        "total_num_update",
+        "end_learning_rate",
+        "power",
     ),
 }
 """Options that may change on the way, but then the weights are no longer those of one command."""

@@ -82,16 +82,77 @@ def vaswani(update: int, *, width: int, warmup_updates: int) -> float:
     return float(width**-0.5 * min(update**-0.5, update * warmup_updates**-1.5))
 
 
-def build_schedule(options: ScheduleOptions, *, width: int | None, epoch_updates: Callable[[], int]) -> Schedule:
+def cosine(
+    update: int,
+    *,
+    peak_lr: float,
+    period: int,
+    min_lr: float = 0.0,
+    growth: float = 1.0,
+    shrink: float = 1.0,
+    warmup_updates: int = 0,
+    warmup_init_lr: float = 0.0,
+) -> float:
+    """Linear warm-up to `peak_lr`, then periods in which it falls along half a cosine, each from its peak anew.
+
+        init + (peak - init) · update / warmup                          for update < warmup
+        shrink^i · (min + (peak - min) · (1 + cos(π · t / T)) / 2)      from then on
+
+    i counts the periods from 0; T = period · growth^i are the updates of period i, and t those since it began.
+
+    Raises:
+        ValueError: if `update` < 1 or `period` < 1.
+
+    Source: Loshchilov & Hutter 2017 (SGDR), as parametrised by fairseq's `cosine`.
+    """
+    _check(update, period)
+    if update < warmup_updates:
+        return warmup_init_lr + (peak_lr - warmup_init_lr) * update / warmup_updates
+    number, start, length = 0, float(warmup_updates), float(period)
+    if growth == 1:
+        number = (update - warmup_updates) // period
+        start += number * period
+    while update >= start + length:
+        number, start, length = number + 1, start + length, length * growth
+    share = (update - start) / length
+    return float(shrink**number * (min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * share)) / 2))
+
+
+def polynomial_decay(
+    update: int, *, lr: float, total_updates: int, end_lr: float = 0.0, power: float = 1.0, warmup_updates: int = 0
+) -> float:
+    """Linear warm-up from 0 to `lr`, then decay to `end_lr` at update `total_updates`, where it stays.
+
+        lr · update / warmup                                                      for update <= warmup
+        end + (lr - end) · (1 - (update - warmup) / (total - warmup))^power       from then on
+
+    Raises:
+        ValueError: if `update` < 1 or `total_updates` < 1.
+
+    Source: fairseq's `polynomial_decay`.
+    """
+    _check(update, total_updates)
+    if update <= warmup_updates:
+        return lr * update / warmup_updates
+    if update >= total_updates:
+        return end_lr
+    left = 1 - (update - warmup_updates) / (total_updates - warmup_updates)
+    return float(end_lr + (lr - end_lr) * left**power)
+
+
+def build_schedule(
+    options: ScheduleOptions, *, width: int | None, epoch_updates: Callable[[], int], max_update: int = 0
+) -> Schedule:
     """Schedule that the options name.
 
     Args:
         options: which, and its numbers.
         width: of the model's embedding; None for a model without one.
         epoch_updates: how many updates an epoch of the arm baseline has; asked where drops are counted in epochs.
+        max_update: the last update of the run, where a schedule ends by default; 0 if there is none.
 
     Raises:
-        UserError: for `vaswani` where there is no width.
+        UserError: for `vaswani` where there is no width, or a schedule whose end nothing says.
     """
     warmup = options.warmup_updates
     if options.lr_scheduler == "vaswani":
@@ -107,11 +168,52 @@ def build_schedule(options: ScheduleOptions, *, width: int | None, epoch_updates
         drops = [unit * drop for drop in options.lr_drops]
         factors = options.lr_shrink if len(options.lr_shrink) == len(drops) else options.lr_shrink * len(drops)
         return partial(step, lr=options.lr, drops=drops, factors=factors, warmup_updates=warmup or 0)
+    if options.lr_scheduler == "cosine":
+        return _build_cosine(options, options.lr, max_update)
+    if options.lr_scheduler == "polynomial_decay":
+        return _build_polynomial_decay(options, options.lr, max_update)
     return partial(
         inverse_sqrt,
         peak_lr=options.lr,
         warmup_updates=warmup or DEFAULT_WARMUP_UPDATES,
         warmup_init_lr=max(0.0, options.warmup_init_lr),
+    )
+
+
+def _build_cosine(options: ScheduleOptions, lr: float, max_update: int) -> Schedule:
+    warmup, min_lr = options.warmup_updates or 0, options.min_lr or 0.0
+    period = options.lr_period_updates or max_update - warmup
+    if period < 1:
+        raise UserError(
+            "--lr-scheduler cosine needs --lr-period-updates, or a --max-update beyond --warmup-updates, where its "
+            "only period ends"
+        )
+    return partial(
+        cosine,
+        peak_lr=lr,
+        period=period,
+        min_lr=min_lr,
+        growth=options.t_mult,
+        shrink=options.lr_shrink[0],
+        warmup_updates=warmup,
+        warmup_init_lr=min_lr if options.warmup_init_lr < 0 else options.warmup_init_lr,
+    )
+
+
+def _build_polynomial_decay(options: ScheduleOptions, lr: float, max_update: int) -> Schedule:
+    warmup, total = options.warmup_updates or 0, options.total_num_update or max_update
+    if total <= warmup:
+        raise UserError(
+            "--lr-scheduler polynomial_decay needs --total-num-update, or --max-update, beyond --warmup-updates: where "
+            "the rate has fallen"
+        )
+    return partial(
+        polynomial_decay,
+        lr=lr,
+        total_updates=total,
+        end_lr=options.end_learning_rate,
+        power=options.power,
+        warmup_updates=warmup,
     )
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -42,7 +43,7 @@ class UpdateRules:
         plan: where the copies run.
         seed: of the noise, whose key is (seed, update, micro-batch, copy).
         clip_norm: largest gradient norm; 0 for no limit.
-        bf16: whether the forward runs under autocast to bfloat16.
+        autocast: dtype that the forward runs in under autocast; None for no autocast.
         max_skipped_updates: so many non-finite updates in a row end the run.
         decay_updates: after so many updates weights don't decay any more; None for never.
         measure_every: every so many updates the variance is measured, in looped passes; 0 for never.
@@ -53,21 +54,23 @@ class UpdateRules:
     plan: str
     seed: int
     clip_norm: float = 0.0
-    bf16: bool = False
+    autocast: torch.dtype | None = None
     max_skipped_updates: int = 10
     decay_updates: int | None = None
     measure_every: int = 0
     forked: bool = False
 
     @classmethod
-    def of(cls, options: TrainingOptions, grid: Grid, decay_updates: int | None) -> UpdateRules:
-        """Rules of a run, from its options and the grid of its arm."""
+    def of(
+        cls, options: TrainingOptions, grid: Grid, decay_updates: int | None, autocast: torch.dtype | None
+    ) -> UpdateRules:
+        """Rules of a run, from its options, the grid of its arm, and what depends on the data and the device."""
         return cls(
             copies=grid.copies,
             plan=options.grid.plan,
             seed=options.grid.seed,
             clip_norm=options.optimisation.clip_norm,
-            bf16=options.optimisation.bf16,
+            autocast=autocast,
             max_skipped_updates=options.optimisation.max_skipped_updates,
             decay_updates=decay_updates,
             measure_every=options.log.measure_every,
@@ -90,6 +93,7 @@ class Trainer(Generic[Batch]):
         rules: see `UpdateRules`.
         trigger: says when the optimizer begins to average the weights (NT-ASGD); None for never.
         ranks: the processes that make the updates together, each running its cells.
+        scaler: scales losses up for passes in float16, and gradients down again; None for no scaling.
 
     Attributes:
         updates: steps made so far. Skipped updates don't count.
@@ -106,6 +110,7 @@ class Trainer(Generic[Batch]):
         rules: UpdateRules,
         trigger: NonMonotonicTrigger | None = None,
         ranks: Group = ALONE,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         self.task = task
         self.model = model
@@ -114,6 +119,7 @@ class Trainer(Generic[Batch]):
         self.rules = rules
         self.trigger = trigger
         self.ranks = ranks
+        self.scaler = scaler
         self.updates = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
@@ -132,6 +138,7 @@ class Trainer(Generic[Batch]):
             UserError: after `max_skipped_updates` updates in a row that had to be skipped.
         """
         number, own = self.updates + 1, batch.sums(self.task)
+        lift = _power_of_two_at(own.weight) if self.ranks is ALONE else 1.0  # what the group divides by comes later
         self.model.train()
         watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * self.rules.copies) else None
         step = grid_gradient(
@@ -146,15 +153,20 @@ class Trainer(Generic[Batch]):
             ranks=self.ranks,
             also_sum=(own.unique, own.processed, *status.as_sums()),
             end_update=False,
+            backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
             forked=self.rules.forked,
         )
         unique, processed, *statuses = step.also
         split = None if watch is None else watch.split()
+        if self.scaler is not None:
+            self._unscale(self.scaler, lift)
         grad_norm = self._clip()
         lr = self.schedule(number) * self.task.learning_rate_factor(batch.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
         if not skipped:
             self._step(number, lr)
+        if self.scaler is not None:
+            self.scaler.update()
         self.optimizer.zero_grad()
         self._end_update(skipped=skipped)
         report = UpdateReport(
@@ -174,7 +186,7 @@ class Trainer(Generic[Batch]):
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Loss of the task, under autocast where the rules say so."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.rules.bf16):
+        with torch.autocast(self.device.type, self.rules.autocast, enabled=self.rules.autocast is not None):
             return self.task.loss(model, batch)
 
     def observe(self, loss: float) -> None:
@@ -193,7 +205,7 @@ class Trainer(Generic[Batch]):
             reshard(self.model)
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, the trigger, the carried state, and the plan's choice of copies per pass.
+        """Counters, the trigger, the scale of losses, the carried state, and the plan's choice of copies per pass.
 
         The same grouping of copies gives the same sums to the last bit. All ranks must call it: each has a part of the
         carried state.
@@ -204,6 +216,7 @@ class Trainer(Generic[Batch]):
             "skipped_in_a_row": self.skipped_in_a_row,
             "copies_per_pass": self._plan.copies_per_pass,
             "trigger": None if self.trigger is None else self.trigger.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "carried": None if self.task.carried is None else self.task.carried.state_dict(self.ranks),
         }
 
@@ -218,6 +231,8 @@ class Trainer(Generic[Batch]):
         self.updates = int(state["updates"])
         self.skipped = int(state["skipped"])
         self.skipped_in_a_row = int(state["skipped_in_a_row"])
+        if self.scaler is not None and state.get("scaler") is not None:
+            self.scaler.load_state_dict(state["scaler"])
         if keep_plan:
             self._plan.copies_per_pass = state["copies_per_pass"]
         if keep_carried and self.task.carried is not None and state.get("carried") is not None:
@@ -248,6 +263,15 @@ class Trainer(Generic[Batch]):
             else:
                 self.task.carried.commit()
 
+    def _scaled_backward(self, scaler: torch.amp.GradScaler, lift: float, loss: Tensor) -> None:
+        """Backward of a loss that is scaled as a sum over tokens: as a mean, its gradients would underflow."""
+        scaler.scale(loss * lift).backward()  # type: ignore[no-untyped-call]
+
+    def _unscale(self, scaler: torch.amp.GradScaler, lift: float) -> None:
+        scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        torch._foreach_div_(gradients, lift)
+
     def _clip(self) -> float:
         """Scales gradients down where their norm is too large; returns the norm before that."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
@@ -266,7 +290,10 @@ class Trainer(Generic[Batch]):
             group["lr"] = lr
             if last is not None and number > last:
                 group["weight_decay"] = 0.0
-        self.optimizer.step()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
 
     def _count(self, report: UpdateReport) -> None:
         if not report.skipped:
@@ -281,6 +308,11 @@ class Trainer(Generic[Batch]):
                 f"the last (loss {report.loss:g}, gradient norm {report.grad_norm:g}): lower --lr, lengthen "
                 "--warmup-updates or add --clip-norm, and begin again with an earlier checkpoint"
             )
+
+
+def _power_of_two_at(weight: float) -> float:
+    """The power of two nearest to a weight: multiplying by it rounds nothing."""
+    return float(2.0 ** round(math.log2(weight)))
 
 
 def _totals(step: Step, processed: float) -> Totals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import nn
 from seqba.checkpoints.file import model_options
 from seqba.checkpoints.model import build_model
 from seqba.core import Group
+from seqba.errors import UserError
+from seqba.models.families import ARCHITECTURES
 from seqba.models.options import DecoderOptions
 from seqba.options import plain_options
 from seqba.tasks import Task
@@ -61,7 +63,7 @@ def open_workload(config: RunConfig, start: Start | None) -> Workload:
     if start is not None:
         config = _with_positions_of(start.state, config)
     variant, family, training = config.variant, config.family, config.training
-    model = family.resolve(config.arch, variant.fit_model(config.task_options, config.model))
+    arch, model = _resolve_model(config, start)
     baseline = variant.open(
         config.data, config.task_options, config.batches, config.criterion, training.grid.seed, model
     )
@@ -69,7 +71,7 @@ def open_workload(config: RunConfig, start: Start | None) -> Workload:
     task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(config.batches))
     record = RunRecord(
         task=_task_record(config),
-        arch=config.arch,
+        arch=arch,
         model=plain_options(model),
         training=training,
         task_state=baseline.state(),
@@ -99,6 +101,24 @@ def _with_positions_of(state: Mapping[str, Any], config: RunConfig) -> RunConfig
     if not isinstance(learned, int):
         return config  # of another kind of model, which `restore` refuses
     return replace(config, model=replace(config.model, first_position=learned))
+
+
+def _resolve_model(config: RunConfig, start: Start | None) -> tuple[str, Any]:
+    """Architecture and configuration of the model: as the command line says, or as the model that is fine-tuned.
+
+    The latter where the command line names none; what else it says of the model (dropout, say) goes before.
+    """
+    own = config.family.resolve(config.arch, config.variant.fit_model(config.task_options, config.model))
+    if start is None or config.names_arch or config.training.checkpoints.finetune_from_model is None:
+        return config.arch, own
+    arch = start.state["cfg"]["model"].get("arch")
+    if ARCHITECTURES.get(arch) != ARCHITECTURES[config.arch]:
+        return config.arch, own  # a model for another task, which `restore` refuses
+    given = {name: value for name, value in asdict(config.model).items() if value is not None and value is not False}
+    try:
+        return arch, replace(config.family.read(model_options(start.state["cfg"])), **given)
+    except (TypeError, UserError) as error:  # a damaged file may say anything
+        raise UserError(f"checkpoint {start.path} describes no model that can be fine-tuned: {error}") from None
 
 
 def _task_record(config: RunConfig) -> Mapping[str, Any]:

@@ -196,6 +196,17 @@ def test_everything_is_left_as_it_was() -> None:
     assert np.random.get_state()[1].tolist() == generators[2]  # noqa: NPY002
 
 
+def test_it_may_be_called_in_the_middle_of_a_run() -> None:
+    """Its masks repeat no update's, and none of a later update is taken for a repetition."""
+    model = make_model("nn.Dropout")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for update in range(2):
+        seqba.check(model, make_rows(), square_loss)
+        optimizer.step()
+        seqba.merged_gradient(model, make_rows(), square_loss, copies=2, update=update, keyed=True)
+        optimizer.step()
+
+
 def test_buffers_that_a_forward_makes_anew_are_put_back() -> None:
     model = nn.BatchNorm1d(2)
     mean = model.running_mean

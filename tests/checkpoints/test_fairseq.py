@@ -101,7 +101,7 @@ def test_weights_go_back_under_fairseqs_names(name: str, tmp_path: Path) -> None
     [
         ({"no_token_positional_embeddings": True}, "no positions"),
         ({"adaptive_softmax_cutoff": "10,20"}, "an adaptive softmax"),
-        ({"activation_fn": "swish"}, "whose activation_fn is swish"),
+        ({"activation_fn": "tanh"}, "whose activation_fn is tanh"),
         ({"arch": "fconv"}, "of fairseq's fconv"),
         ({"decoder_attention_heads": "two"}, "its model can't be read"),
     ],

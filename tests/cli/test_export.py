@@ -100,9 +100,26 @@ def test_a_model_that_marian_cannot_hold_is_told(
     assert not (tmp_path / "x").exists()
 
 
-def test_positions_that_fairseq_does_not_have_are_told(
-    plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"first_position": 0}, "fairseq's positions begin at 2"),
+        ({"sinusoids": "paper"}, "fairseq's sinusoids have tensor2tensor's rates"),
+        ({"start_symbol": "pad"}, "fairseq has no Transformer that starts with padding"),
+        ({"output_bias": True}, "or has a bias on its logits"),
+    ],
+)
+def test_a_model_that_fairseq_does_not_have_is_told(
+    changes: dict[str, Any], told: str, plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = plain_world.write_checkpoint("paper.pt", seed=3, options={"first_position": 0})
+    checkpoint = plain_world.write_checkpoint("other.pt", seed=3, options=changes)
     assert export(checkpoint, "fairseq", tmp_path / "x.pt") == 2
-    assert "fairseq's positions begin at 2" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
+
+
+def test_fairseqs_name_of_an_activation_is_written_and_read(plain_world: World, tmp_path: Path) -> None:
+    checkpoint = plain_world.write_checkpoint("silu.pt", seed=3, options={"activation_fn": "silu"})
+    assert export(checkpoint, "fairseq", tmp_path / "fairseq.pt") == 0
+    written = torch.load(tmp_path / "fairseq.pt", weights_only=False)["args"]
+    assert written.activation_fn == "swish"
+    assert load_model(tmp_path / "fairseq.pt").cfg["model"]["options"]["activation_fn"] == "silu"

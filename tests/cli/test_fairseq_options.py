@@ -6,6 +6,8 @@ import pytest
 
 from seqba.cli import eval_lm, fairseq_train, generate, interactive, preprocess, score, train
 from seqba.cli.arguments import Parser
+from seqba.cli.fairseq_options import WITHOUT_EFFECT
+from seqba.options import flag_of
 
 COMMON = """
 no-progress-bar log-interval log-format log-file aim-repo aim-run-hash tensorboard-logdir wandb-project azureml-logging
@@ -126,5 +128,14 @@ def test_no_option_is_both_known_and_refused(command: str) -> None:
     assert not known_to(parser) & set(parser.unsupported)
 
 
-def test_an_option_of_other_tasks_says_what_to_do_here() -> None:
-    assert not set(fairseq_train.OF_OTHER_TASKS) & {flag[2:].replace("-", "_") for flag in fairseq_train.UNSUPPORTED}
+@pytest.mark.parametrize("command", PARSERS)
+def test_a_value_that_is_refused_with_a_way_on_is_none_of_ours(command: str) -> None:
+    parser, _ = PARSERS[command]
+    choices = {flag: action.choices or () for action in parser._actions for flag in action.option_strings}
+    for flag, values in parser.unsupported_values.items():
+        assert not set(values) & set(choices[flag])
+        assert all(len(text.split()) >= 2 for text in values.values())
+
+
+def test_options_of_pictures_change_nothing_where_text_is_learned() -> None:
+    assert {flag_of(name) for name in fairseq_train.OF_PICTURES} <= set(WITHOUT_EFFECT)

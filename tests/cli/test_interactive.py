@@ -78,6 +78,37 @@ def test_tokens_in_tokens_out(token_world: World, tmp_path: Path, capsys: pytest
     assert "@@" not in out
 
 
+def test_plain_text_in_and_out_by_moses_and_byte_pairs(
+    token_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    merges = ["o n", "on e</w>", "f o", "u r</w>"]
+    (tmp_path / "codes").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")
+    (tmp_path / "tokens").write_text("one fo@@ ur .\n", encoding="utf-8")
+    (tmp_path / "plain").write_text("one four.\n", encoding="utf-8")
+    assert interact(token_world, "--input", str(tmp_path / "tokens")) == 0
+    expected = without_times(capsys.readouterr().out).splitlines()
+    tools = ["--tokenizer", "moses", "--bpe", "subword_nmt", "--bpe-codes", str(tmp_path / "codes")]
+    assert interact(token_world, "--input", str(tmp_path / "plain"), *tools) == 0
+    found = without_times(capsys.readouterr().out).splitlines()
+    assert found[0] == "S-0\tone fo@@ ur ."
+    assert found[:3] + found[4:] == expected[:3] + expected[4:]  # all but the D- line
+    words = expected[3].replace("@@ ", "").replace(" .", ".")
+    assert found[3] == words
+
+
+def test_no_result_depends_on_what_is_taken_without_effect(
+    plain_world: World, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert interact(plain_world, "--input", source) == 0
+    expected = without_times(capsys.readouterr().out)
+    flags = ["--num-workers", "2", "--required-batch-size-multiple", "4", "--no-progress-bar", "--log-format", "none"]
+    assert interact(plain_world, "--input", source, *flags) == 0
+    captured = capsys.readouterr()
+    assert without_times(captured.out) == expected
+    named = "--num-workers, --required-batch-size-multiple, --no-progress-bar, --log-format"
+    assert captured.err == f"warning: accepted and without effect here: {named} (docs/fairseq.md says why)\n"
+
+
 def test_long_lines(plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in").write_text("One.\n" + "one " * 250_000 + "\nTwo.\n", encoding="utf-8")
     flags = ("--input", str(tmp_path / "in"), "--buffer-size", "2")

@@ -108,6 +108,16 @@ def test_a_table_json_and_a_picture_come_of_a_checkpoint(
     assert {"copies (M)", "worth in examples (M = 1 is 1)", "infinitely many copies"} <= texts
 
 
+def test_a_loss_that_compares_copies_has_no_gradient_of_one(
+    alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rdrop = ["--criterion", "label_smoothed_cross_entropy_with_rdrop", "--rdrop-alpha", "1"]
+    sizes = ["--tokens-per-sample", "12", "--max-tokens", "60", "--lr", "0.01"]
+    path = trained(alphabet, tmp_path, "--task", "language_modeling", *TINY, *sizes, *rdrop)
+    told = last_complaint(capsys, run(measure, [str(alphabet), "--path", str(path), *FEW]))
+    assert "was trained with R-Drop (--rdrop-alpha), whose loss compares an example's copies" in told
+
+
 @pytest.mark.parametrize(
     ("model", "data", "kinds"),
     [

@@ -122,7 +122,8 @@ def test_sentencepiece_takes_plain_text_and_gives_it_back(tmp_path: Path) -> Non
     files = contents(folder)
     assert {"sentencepiece.model", "sentencepiece.vocab"} < set(files)
     assert files["dict.en.txt"] == files["dict.de.txt"]
-    dictionary, subwords = Dictionary.load(folder / "dict.en.txt"), load_subwords(folder)
+    dictionary = Dictionary.load(folder / "dict.en.txt")
+    subwords = load_subwords(folder, "en", dictionary)
     assert subwords is not None
     pairs = open_pairs(folder, "test", "en", "de", dictionary, dictionary)
     assert subwords.decode(dictionary.decode(pairs.source[0])) == "The lazy fox."

@@ -85,6 +85,52 @@ def test_standard_input(files: list[str], monkeypatch: pytest.MonkeyPatch, capsy
     assert "standard input, line 2: byte 0xff is not UTF-8" in capsys.readouterr().err
 
 
+def test_metrics_are_sacrebleus(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(main, [*files, "--metrics", "chrf,ter,bleu", "--ignore-case"]) == 0
+    chrf, ter, bleu = capsys.readouterr().out.splitlines()
+    pairs = HYPOTHESES.splitlines(), [REFERENCES.splitlines()]
+    assert chrf.startswith("chrF2|nrefs:1|case:lc|")
+    assert chrf.endswith(f" = {sacrebleu.corpus_chrf(*pairs).score:.2f}")
+    assert ter.startswith("TER|nrefs:1|case:lc|")
+    assert ter.endswith(f" = {sacrebleu.corpus_ter(*pairs).score:.2f}")
+    assert f" = {sacrebleu.corpus_bleu(*pairs, force=True).score:.2f} " in bleu
+
+
+def test_intervals_are_the_same_every_time(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = []
+    for _ in range(2):
+        assert run(main, [*files, "--metrics", "chrf", "--bootstrap", "100"]) == 0
+        lines.append(capsys.readouterr().out)
+    assert "|bs:100|seed:12345|" in lines[0]
+    assert "±" in lines[0]
+    assert lines[0] == lines[1]
+
+
+def test_a_better_system_is_told_from_an_equal_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["the", "cat", "sat", "on", "a", "mat", "and", "slept", "until", "noon"]
+    texts: dict[str, list[str]] = {"ref": [], "good": [], "bad": [], "twin": []}
+    for line in range(40):
+        pair = line // 2
+        sentence = words[pair % 3 :] + words[: pair % 4]
+        texts["ref"].append(" ".join(sentence))
+        texts["good"].append(" ".join(sentence[line % 2 :]))
+        texts["bad"].append(" ".join(["not", "this", *sentence[4:]]))
+        texts["twin"].append(" ".join(sentence[1 - line % 2 :]))  # the faults of good, in the other line of each pair
+    for name, lines in texts.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    told = {}
+    for other in ("bad", "twin"):
+        flags = ["--compare", str(tmp_path / other), "--metrics", "bleu,chrf", "--bootstrap", "300"]
+        assert run(main, ["--sys", str(tmp_path / "good"), "--ref", str(tmp_path / "ref"), *flags]) == 0
+        bleu, chrf, last = capsys.readouterr().out.splitlines()
+        assert last.startswith("paired bootstrap of 40 sentences, 300 resamples")
+        assert f"{tmp_path / 'good'} " in bleu
+        assert f"{tmp_path / other} " in chrf
+        told[other] = [float(line.rpartition("p = ")[2]) for line in (bleu, chrf)]
+    assert max(told["bad"]) < 0.01
+    assert told["twin"][0] > 0.05
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -94,6 +140,11 @@ def test_standard_input(files: list[str], monkeypatch: pytest.MonkeyPatch, capsy
         (["--sacrebleu", "--order", "3"], "--sacrebleu fixes tokens and order"),
         (["--tokenize", "moses"], "13a"),
         (["--sys", "-", "--ref", "-"], "cannot both be standard input"),
+        (["--metrics", "bleu,rouge"], "--metrics is 'bleu,rouge': give one or more of bleu, chrf, ter"),
+        (["--metrics", " , "], "give one or more of bleu, chrf, ter"),
+        (["--bootstrap", "200"], "--bootstrap is for --metrics and --compare"),
+        (["--metrics", "ter", "--sentence-bleu"], "--metrics and --compare fix tokens and order"),
+        (["--compare", "nowhere"], "translations nowhere does not exist"),
     ],
 )
 def test_mistakes(files: list[str], flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -138,9 +139,82 @@ def test_an_average_is_gone_on_from_as_its_message_says(
     assert len(list((tmp_path / "anew").glob("checkpoint_1_*.pt"))) == 4
 
 
-@pytest.mark.parametrize("flags", [["--num-workers", "4"], ["--bpe", "sentencepiece"], ["--tokenizer", "moses"]])
+@pytest.mark.parametrize("flags", [["--curriculum", "4"], ["--adaptive-input"], ["--offload-activations"]])
 def test_usual_options_of_fairseq_say_what_to_do(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "leave it out" in complaint(["data-bin", "--lr", "1", *flags], capsys)
+
+
+def test_a_run_without_validation_needs_no_split_for_it(reversal: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data-bin"
+    shutil.copytree(reversal, data)
+    for path in data.glob("valid.*"):
+        path.unlink()
+    arguments = train_arguments(data, tmp_path / "run", "--max-update", "4", "--save-interval-updates", "2")
+    assert main([*arguments, "--disable-validation"]) == 0
+    assert {path.name for path in (tmp_path / "run").glob("*.pt")} == {
+        "checkpoint_last.pt",
+        "checkpoint_1_2.pt",
+        "checkpoint_1_4.pt",
+    }
+    lines = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["event"] for line in lines} == {"train"}
+
+
+def test_min_lr_is_the_former_name_of_stop_min_lr(
+    reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    schedule = ["--lr-scheduler", "inverse_sqrt", "--warmup-updates", "1", "--max-update", "9", "--no-save"]
+    arguments = [*train_arguments(reversal, tmp_path, *schedule), "--min-lr", "0.0055"]
+    assert main(arguments) == 0
+    assert caplog.messages[-1] == "done after update 3: --stop-min-lr 0.0055"
+    capsys.readouterr()
+    assert "--min-lr is the former name of --stop-min-lr" in complaint([*arguments, "--stop-min-lr", "1e-9"], capsys)
+
+
+def test_fp16_is_bfloat16_on_a_cpu(reversal: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for flag in ("--fp16", "--amp", "--bf16"):
+        assert main([*train_arguments(reversal, tmp_path / flag), "--max-update", "2", flag]) == 0
+    assert caplog.messages.count("--fp16 is bfloat16 on a CPU") == 2
+    assert same(tmp_path / "--fp16" / LAST, tmp_path / "--bf16" / LAST)
+    assert same(tmp_path / "--amp" / LAST, tmp_path / "--bf16" / LAST)
+
+
+RDROP = ["--criterion", "label_smoothed_cross_entropy_with_rdrop", "--rdrop-alpha", "5"]
+
+
+def test_rdrop_takes_two_copies_in_one_pass_unless_told_otherwise(reversal: Path, tmp_path: Path) -> None:
+    arguments = train_arguments(reversal, tmp_path)
+    place = arguments.index("--copies")
+    untold = [*arguments[:place], *arguments[place + 2 :], *RDROP]
+    for given, copies in ((untold, 2), ([*arguments, "--copies", "3", *RDROP], 3)):
+        grid = read_config(build_parser().parse(given)).training.grid
+        assert (grid.copies, grid.plan) == (copies, "stacked")
+    assert main([*untold, "--max-update", "5"]) == 0
+    line = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert line["divergence"] > 0
+    assert line["processed_tokens"] == 2 * line["unique_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--copies", "1"], "--rdrop-alpha compares the copies of an example, and --arm ba with --copies 1 has one"),
+        (["--arm", "baseline"], "and --arm baseline with --copies 2 has one: give --copies 2"),
+        (["--plan", "looped"], "--rdrop-alpha needs --plan stacked, all copies of an example in one pass, not looped"),
+        (["--plan", "auto"], "--rdrop-alpha needs --plan stacked"),
+        (
+            ["--criterion", "label_smoothed_cross_entropy"],
+            "--rdrop-alpha has no effect on label_smoothed_cross_entropy",
+        ),
+        (["--measure-every", "5"], "--measure-every needs copies one by one, and --rdrop-alpha compares them"),
+    ],
+)
+def test_rdrop_needs_copies_to_compare(
+    more: list[str], message: str, reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in complaint([*train_arguments(reversal, tmp_path), *RDROP, *more], capsys)
 
 
 def test_validation_needs_both_sides(reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,7 +392,13 @@ def test_a_diverging_run_stops_with_a_clear_line(
         (["--update-freq", "1.5"], "not a list of whole numbers"),
         (["--adam-betas", "a,b"], "not a list of numbers"),
         (["--plan", "sideways"], "--plan is 'sideways'"),
-        (["--arch", "fconv"], "invalid choice: 'fconv'"),
+        (["--arch", "resnet0"], "invalid choice: 'resnet0'"),
+        (["--arch", "fconv"], "--arch fconv is not one here: it is a convolutional network; take a transformer"),
+        (["--criterion", "adaptive_loss"], "--criterion adaptive_loss is not one here: it belongs to an adaptive"),
+        (["--optimizer", "nag"], "--optimizer nag is not one here: take adam"),
+        (["--fp16", "--bf16"], "give --fp16 or --bf16, not both"),
+        (["--amp-init-scale", "4"], "--fp16-init-scale belongs to --fp16, which isn't given"),
+        (["--disable-validation", "--patience", "3"], "--patience needs validations, and --disable-validation excl"),
         (["--task", "summarisation"], "invalid choice: 'summarisation'"),
         (["--task", "language_modeling"], "--arch transformer_tiny is not for --task language_modeling; choose one of"),
         (["--arch", "transformer_lm"], "--arch transformer_lm is not for --task translation; choose one of"),
@@ -330,9 +410,9 @@ def test_a_diverging_run_stops_with_a_clear_line(
         (["--learning-rate", "1"], "unknown argument '--learning-rate'"),
         (
             ["--tokens-per-sample", "512"],
-            "--tokens-per-sample belongs to --task language_modeling --arch transformer_lm; this is --task translation",
+            "--tokens-per-sample belongs to --task language_modeling --arch transformer_lm (or another size of it); ",
         ),
-        (["--add-bos-token"], "--add-bos-token belongs to --task language_modeling --arch transformer_lm; this is"),
+        (["--add-bos-token"], "--add-bos-token belongs to --task language_modeling --arch transformer_lm (or another"),
         (["--bptt", "70"], "--bptt belongs to --task language_modeling --arch awd_lstm; this is --task translation"),
         (["--output-dictionary-size", "9"], "a language model predicts"),
         (["--warmup-update", "5"], "did you mean --warmup-updates?"),
@@ -395,7 +475,7 @@ def test_where_an_option_belongs_names_architectures_when_not_all_have_it(capsys
     arguments = ["data-bin", "--batch-size", "9", "--lr", "1", "--task", "language_modeling"]
     # The first one on the command line is named.
     told = complaint([*arguments, "--arch", "awd_lstm", "--tokens-per-sample", "9", "--max-tokens", "99"], capsys)
-    assert "--tokens-per-sample belongs to --task language_modeling --arch transformer_lm; this is" in told
+    assert "--tokens-per-sample belongs to --task language_modeling --arch transformer_lm (or another size" in told
     told = complaint([*arguments, "--bptt", "70"], capsys)
     assert "--bptt belongs to --task language_modeling --arch awd_lstm; this is --task language_modeling --arch" in told
 
@@ -438,7 +518,7 @@ def test_another_grid_in_the_same_folder_is_refused(
     assert "--encoder-ffn-embed-dim" in complaint([*arguments, "--encoder-ffn-embed-dim", "64"], capsys)
 
 
-@pytest.mark.parametrize("flag", ["--ddp-backend", "--zero-sharding", "--no-reshard-after-forward"])
+@pytest.mark.parametrize("flag", ["--zero-sharding", "--no-reshard-after-forward"])
 def test_what_micro_batches_parameters_elsewhere_names_our_option(flag: str) -> None:
     assert "--shard-params" in UNSUPPORTED[flag]
 
@@ -482,10 +562,30 @@ def test_fairseqs_command_line_of_a_language_model_is_understood() -> None:
     assert config.model == TransformerLMOptions(share_decoder_input_output_embed=True, dropout=0.1)
 
 
-def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--help"])
+def flags_shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[str]:
+    """Flags that `--help` explains, each at the beginning of its entry."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments])
+    assert stopped.value.code == 0
     shown = capsys.readouterr().out
-    for flag in ("--copies", "--arm", "--plan", "--update-freq", "--lr-scheduler", "--tokens-per-sample"):
-        assert flag in shown
     assert "transformer_lm for language_modeling" in " ".join(shown.split())
+    return {flag for line in shown.splitlines() if line.startswith("  -") for flag in re.findall(r"--[\w-]+", line)}
+
+
+def test_help_is_of_the_task_and_architecture_that_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    common = {"--copies", "--arm", "--plan", "--update-freq", "--lr-scheduler", "--task", "--arch"}
+    translation = flags_shown(capsys, "--help")
+    assert translation > common | {"--source-lang", "--eval-bleu", "--encoder-layers", "--max-tokens"}
+    assert not translation & {"--tokens-per-sample", "--bptt", "--crop-padding", "--num-workers", "--ddp-backend"}
+    streams = flags_shown(capsys, "data-bin", "-h", "--lr", "1", "--task", "language_modeling", "--arch", "awd_lstm")
+    assert streams > common | {"--bptt", "--wdrop"}
+    assert not streams & {"--source-lang", "--tokens-per-sample", "--max-tokens", "--encoder-layers"}
+    assert flags_shown(capsys, "--help", "all") > translation | streams
+    parser = build_parser()
+    every = {flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
+    assert flags_shown(capsys, "--help", "all") >= every - set(parser.accepted)
+
+
+def test_help_on_what_there_is_none_of_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--arch fconv is not one here" in complaint(["--help", "--arch", "fconv"], capsys)
+    assert "--arch awd_lstm is not for --task translation" in complaint(["--help", "--arch", "awd_lstm"], capsys)

@@ -62,7 +62,7 @@ NO_TEXT = {
     "a b\n".encode("utf-32"): "is UTF-32 text, not UTF-8 text",
     "a b\n".encode("utf-16-le"): "is not UTF-8 text: it is full of NUL bytes",
     bytes(100): "is not UTF-8 text: it is full of NUL bytes",
-    gzip.compress(b"a b\n"): "is a gzip file, not UTF-8 text: unpack it first",
+    gzip.compress(b"a b\n", mtime=0): "is a gzip file, not UTF-8 text: unpack it first",
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR": "is a PNG picture, not UTF-8 text",
     b"\xff\xd8\xff\xe0\0\x10JFIF": "is a JPEG picture, not UTF-8 text",
     b"PK\x03\x04\x14\0\0\0archive": "is a zip archive (as checkpoints are), not UTF-8 text",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from seqba.data.dictionary import Dictionary
 from seqba.data.subwords import MODEL_NAME, Subwords, load_subwords, remove_bpe, train_subwords
 from seqba.errors import UserError
 
@@ -114,9 +115,9 @@ def test_the_same_text_gives_the_same_model(subwords: Subwords) -> None:
 
 
 def test_a_model_goes_through_its_file_and_between_processes(subwords: Subwords, tmp_path: Path) -> None:
-    assert load_subwords(tmp_path) is None
+    assert load_subwords(tmp_path, "en", Dictionary()) is None
     (tmp_path / MODEL_NAME).write_bytes(subwords.model)
-    loaded = load_subwords(tmp_path)
+    loaded = load_subwords(tmp_path, "en", Dictionary())
     assert loaded is not None
     assert loaded.encode(TEXT[1]) == subwords.encode(TEXT[1])
     assert pickle.loads(pickle.dumps(subwords)).encode(TEXT[1]) == subwords.encode(TEXT[1])  # noqa: S301 - our own
@@ -132,7 +133,7 @@ def test_the_vocabulary_lists_every_piece(subwords: Subwords) -> None:
 def test_a_file_that_is_no_model(tmp_path: Path, content: bytes) -> None:
     (tmp_path / MODEL_NAME).write_bytes(content)
     with pytest.raises(UserError, match=r"sentencepiece\.model is not a SentencePiece model"):
-        load_subwords(tmp_path)
+        load_subwords(tmp_path, "en", Dictionary())
 
 
 def test_a_text_too_small_for_the_pieces() -> None:

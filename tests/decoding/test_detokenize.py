@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 import sentencepiece
 
 from seqba.data.dictionary import Dictionary
+from seqba.data.moses import BytePairs, Moses
 from seqba.data.subwords import Subwords, train_subwords
 from seqba.decoding.detokenize import TextForm
 
@@ -66,3 +68,18 @@ def test_bytes_of_a_model_with_byte_fallback_are_text() -> None:
         assert joined.tokens(ids) == joined.plain(ids) == joined.shown(ids) == "the ☃ is"
     half = dictionary.encode(["▁the", "▁", "<0xC3>", "▁is", "<0xA9>"]).tolist()
     assert form.plain(half) == "the \ufffd is\ufffd"
+
+
+def test_text_goes_through_moses_and_byte_pairs_both_ways(tmp_path: Path) -> None:
+    (tmp_path / "codes").write_text("#version: 0.2\nc h\nch s</w>\ns e\n", encoding="utf-8")
+    pairs = BytePairs(tmp_path / "codes")
+    form = TextForm(TOKENS, pairs, None, Moses("de"))
+    assert form.encode("sechs.").tolist() == [4, 5, 6, 2]
+    assert form.tokens([4, 5, 6]) == form.shown([4, 5, 6]) == "se@@ chs ."
+    assert form.plain([4, 5, 6]) == "sechs."
+    assert (form.is_plain, form.bleu_tokenizer) == (True, "13a")
+    joined = TextForm(TOKENS, pairs, "subword_nmt", Moses("de"))
+    assert (joined.tokens([4, 5, 6]), joined.plain([4, 5, 6])) == ("sechs .", "sechs.")
+    apart = TextForm(TOKENS, pairs)
+    assert apart.encode("sechs .").tolist() == [4, 5, 6, 2]
+    assert (apart.plain([4, 5, 6]), apart.is_plain) == ("sechs .", False)

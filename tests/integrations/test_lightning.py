@@ -150,11 +150,13 @@ def test_a_fit_after_an_interrupted_one_has_copies_once() -> None:
             raise OSError("no more rows")
 
     trainer = make_trainer()
+    before = trainer.fit_loop.epoch_loop.automatic_optimization
     with pytest.raises(OSError, match="no more rows"):
         trainer.fit(Broken(), make_loader())
     module = Toy()
     trainer.fit(module, make_loader())
     assert len(module.batches) == 10 * COPIES
+    assert trainer.fit_loop.epoch_loop.automatic_optimization is before
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import seqba
 from seqba.core import Noise, noise_context
 from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.config import AWDLSTMConfig
 
 QUIET = {"dropout": 0.0, "input_dropout": 0.0, "hidden_dropout": 0.0, "embedding_dropout": 0.0, "weight_dropout": 0.0}
 NOISES = tuple(QUIET)
@@ -17,7 +18,8 @@ NOISES = tuple(QUIET)
 
 def make_model(dtype: torch.dtype = torch.float64, **changes: float) -> AWDLSTM:
     torch.manual_seed(2)
-    return AWDLSTM(vocabulary=30, layers=3, embed_dim=8, hidden_size=12, **changes).to(dtype)
+    sizes = {"decoder_layers": 3, "decoder_embed_dim": 8, "decoder_hidden_size": 12}
+    return AWDLSTM(AWDLSTMConfig(**sizes, **changes), vocabulary=30).to(dtype)
 
 
 def make_tokens(rows: int = 4, length: int = 6, seed: int = 0) -> Tensor:
@@ -26,13 +28,13 @@ def make_tokens(rows: int = 4, length: int = 6, seed: int = 0) -> Tensor:
 
 def test_the_paper_s_size() -> None:
     with torch.device("meta"):
-        model = AWDLSTM(vocabulary=10_000)
+        model = AWDLSTM(AWDLSTMConfig(), vocabulary=10_000)
     assert sum(parameter.numel() for parameter in model.parameters()) == 24_221_600
 
 
 def test_initial_weights_are_the_released_code_s() -> None:
     torch.manual_seed(2)
-    model = AWDLSTM(vocabulary=500, layers=3, embed_dim=24, hidden_size=40)
+    model = AWDLSTM(AWDLSTMConfig(decoder_embed_dim=24, decoder_hidden_size=40), vocabulary=500)
     assert_uniform(model.embedding.weight, 0.1)
     for layer in model.layers:  # torch's own for an LSTM, biases included
         assert len(list(layer.parameters())) == 4
@@ -81,18 +83,20 @@ def train_gradient(plan: object, dtype: torch.dtype, *, copies: int = 3, **chang
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("weight_noise", ["per-copy", "shared"])
 @pytest.mark.parametrize("plan", ["looped", 2, "auto"])
 def test_the_gradient_does_not_depend_on_the_plan_over_consecutive_windows(
-    plan: object, share: bool, dtype: torch.dtype, bound: float
+    plan: object, weight_noise: str, dtype: torch.dtype, bound: float
 ) -> None:
-    expected = train_gradient("stacked", dtype, share_weight_noise=share)
-    gradient = train_gradient(plan, dtype, share_weight_noise=share)
+    expected = train_gradient("stacked", dtype, weight_noise=weight_noise)
+    gradient = train_gradient(plan, dtype, weight_noise=weight_noise)
     assert (gradient - expected).norm() / expected.norm() < bound
 
 
 def test_shared_weight_noise_is_another_gradient() -> None:
-    own, shared = (train_gradient("stacked", torch.float64, share_weight_noise=share) for share in (False, True))
+    own, shared = (
+        train_gradient("stacked", torch.float64, weight_noise=weight_noise) for weight_noise in ("per-copy", "shared")
+    )
     assert (own - shared).norm() / own.norm() > 1e-2
 
 
@@ -107,7 +111,7 @@ def test_every_noise_differs_between_copies(noise: str) -> None:
 
 @pytest.mark.parametrize("noise", ["embedding_dropout", "weight_dropout"])
 def test_shared_weight_noise_does_not_differ_between_copies(noise: str) -> None:
-    model = make_model(**{**QUIET, noise: 0.5, "share_weight_noise": True})
+    model = make_model(**{**QUIET, noise: 0.5, "weight_noise": "shared"})
     tokens = make_tokens(rows=2).repeat(2, 1)
     with noise_context(Noise(0, 0, 0, (0, 1), {id(module): name for name, module in model.named_modules()})):
         first, second = model.window(tokens).hidden.chunk(2)
@@ -120,4 +124,4 @@ def test_a_state_of_other_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="4 rows through 3 layers"):
         model(make_tokens(rows=4), state)
     with pytest.raises(ValueError, match="at least one layer"):
-        AWDLSTM(vocabulary=10, layers=0)
+        AWDLSTM(AWDLSTMConfig(decoder_layers=0), vocabulary=10)

@@ -10,6 +10,7 @@ from seqba.errors import UserError
 from seqba.models.families import (
     ARCHITECTURES,
     FAMILIES,
+    TRANSFORMER_LMS,
     build_transformer,
     build_transformer_lm,
     resolve_transformer,
@@ -34,6 +35,40 @@ def test_base_and_big_have_the_published_numbers_of_parameters() -> None:
     assert parameters_of("transformer_wmt_en_de", 1000) == by_hand(6, 512, 2048, 1000) == 44_138_496 + 512_000
     assert parameters_of("transformer_wmt_en_de_big", 40) == by_hand(6, 1024, 4096, 40)
     assert parameters_of("transformer_tiny", 40) == by_hand(2, 64, 64, 40)
+
+
+def test_architectures_of_fairseq_differ_as_they_do_there() -> None:
+    def differences(arch: str, base: str) -> dict[str, object]:
+        family = FAMILIES[ARCHITECTURES[arch]]
+        one, other = (dataclasses.asdict(family.architectures[name]) for name in (arch, base))
+        return {name: value for name, value in one.items() if value != other[name]}
+
+    vaswani = "transformer_vaswani_wmt_en_de_big"
+    pre_norm = {"encoder_normalize_before": True, "decoder_normalize_before": True}
+    assert differences("transformer_wmt_en_de_big", vaswani) == {"attention_dropout": 0.1}
+    assert differences("transformer_vaswani_wmt_en_fr_big", vaswani) == {"dropout": 0.1}
+    assert differences("transformer_wmt_en_de_big_t2t", vaswani) == {
+        **pre_norm,
+        "attention_dropout": 0.1,
+        "activation_dropout": 0.1,
+    }
+    assert all(config.decoder_normalize_before for config in TRANSFORMER_LMS.values())
+    assert differences("transformer_lm_gpt", "transformer_lm") == {
+        "decoder_layers": 12,
+        "decoder_embed_dim": 768,
+        "decoder_ffn_embed_dim": 3072,
+        "decoder_attention_heads": 12,
+        "attention_dropout": 0.1,
+        "activation_fn": "gelu",
+    }
+
+
+def test_a_given_zero_counts_and_a_switch_that_is_off_leaves_it_to_the_architecture() -> None:
+    options = TransformerOptions(dropout=0.0, attention_dropout=0, first_position=0)
+    config = resolve_transformer("transformer_wmt_en_de_big_t2t", options)
+    assert (config.dropout, config.attention_dropout, config.first_position) == (0.0, 0, 0)
+    assert config.encoder_normalize_before
+    assert config.decoder_normalize_before
 
 
 def test_every_architecture_fills_every_field() -> None:
@@ -74,7 +109,9 @@ def test_what_a_file_says_is_within_its_ranges(values: dict[str, object], messag
 def test_an_architecture_of_another_family_is_refused() -> None:
     with pytest.raises(UserError, match="--arch is 'transformer_lm'; choose one of: transformer_wmt_en_de, "):
         resolve_transformer("transformer_lm", TransformerOptions())
-    with pytest.raises(UserError, match=r"--arch is 'transformer_tiny'; choose one of: transformer_lm$"):
+    with pytest.raises(
+        UserError, match=r"--arch is 'transformer_tiny'; choose one of: transformer_lm, transformer_lm_big, "
+    ):
         resolve_transformer_lm("transformer_tiny", TransformerLMOptions())
 
 
@@ -82,7 +119,9 @@ def test_a_language_model_has_the_parameters_counted_by_hand() -> None:
     options = resolve_transformer_lm("transformer_lm", TransformerLMOptions(share_decoder_input_output_embed=True))
     model = build_transformer_lm(options, 40)
     d, f = 512, 2048
-    assert sum(each.numel() for each in model.parameters()) == 6 * (4 * d * d + 2 * d * f + 9 * d + f) + 40 * d
+    assert (
+        sum(each.numel() for each in model.parameters()) == 6 * (4 * d * d + 2 * d * f + 9 * d + f) + 42 * d
+    )  # of which 2 D are the last norm's
     with pytest.raises(UserError, match="the width 512 isn't a multiple of the 7"):
         build_transformer_lm(dataclasses.replace(options, decoder_attention_heads=7), 40)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import seqba
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.classifier import ImageClassifier, average_head, conv_norm_relu, convolution, sequence
-from seqba.models.config import DecoderConfig, TransformerConfig
+from seqba.models.config import AWDLSTMConfig, DecoderConfig, TransformerConfig
 from seqba.models.families import build_image_classifier, resolve_image_classifier
 from seqba.models.forks import layer_of
 from seqba.models.image_networks import NETWORKS
@@ -124,13 +124,15 @@ CASES = {
     ),
     "awd_lstm": Case(
         lambda dropout: AWDLSTM(
-            vocabulary=VOCABULARY,
-            layers=3,
-            embed_dim=8,
-            hidden_size=10,
-            **dict.fromkeys(
-                ("dropout", "input_dropout", "hidden_dropout", "embedding_dropout", "weight_dropout"), dropout
+            AWDLSTMConfig(
+                decoder_layers=3,
+                decoder_embed_dim=8,
+                decoder_hidden_size=10,
+                **dict.fromkeys(
+                    ("dropout", "input_dropout", "hidden_dropout", "embedding_dropout", "weight_dropout"), dropout
+                ),
             ),
+            vocabulary=VOCABULARY,
         ),
         make_tokens((7, 7), 3),
         window_loss,

@@ -15,6 +15,7 @@ from seqba.core import Noise, noise_context
 from seqba.models.attention import Attention
 from seqba.models.config import TransformerConfig
 from seqba.models.embedding import Embedding, sinusoids
+from seqba.models.layers import SelfAttentionLayer
 from seqba.models.transformer import Transformer
 from seqba.models.unpadding import Packing
 
@@ -356,3 +357,42 @@ def test_no_two_initial_weights_are_the_same_draw() -> None:
     parts = [part for name, weight in model.named_parameters() if weight.dim() == 2 for part in weight.split(64)]
     firsts = torch.stack([part[2, :8] for part in parts])  # the row of padding isn't drawn
     assert len(firsts.unique(dim=0)) == len(parts)
+
+
+@pytest.mark.parametrize("width", [8, 7])
+def test_the_papers_sinusoids_have_the_papers_rates(width: int) -> None:
+    table = sinusoids(300, width, 5, "paper")
+    for place in (0, 1, 299):
+        for number in range(width):
+            i, wave = (number, math.sin) if number < (width + 1) // 2 else (number - (width + 1) // 2, math.cos)
+            angle = (5 + place) / 10000 ** (2 * i / width)
+            assert table[place, number].item() == pytest.approx(wave(angle), abs=1e-6)
+
+
+def test_silu_is_the_feed_forwards_activation() -> None:
+    layer = make_model(activation_fn="silu").encoder_layers[0]
+    assert isinstance(layer, SelfAttentionLayer)
+    hidden = torch.linspace(-4, 4, 24, dtype=torch.float64).unsqueeze(0)
+    weight, bias = layer.feed_forward.contract.weight, layer.feed_forward.contract.bias
+    expected = (hidden / (1 + (-hidden).exp())) @ weight.t() + bias
+    torch.testing.assert_close(layer.feed_forward(hidden.clone()), expected)
+
+
+def test_a_decoder_may_start_with_padding_and_logits_have_a_bias() -> None:
+    model = make_model(start_symbol="pad", output_bias=True).eval()
+    plain = make_model().eval()
+    source, previous = make_batch(LENGTHS)
+    assert model.output_bias is not None
+    with torch.no_grad():
+        model.output_bias.copy_(torch.randn(VOCABULARY))
+        plain.load_state_dict({name: each for name, each in model.state_dict().items() if name != "output_bias"})
+        # The plain model reads </s> first, with the embedding that the other one's padding has.
+        row = torch.randn(16, dtype=torch.float64)
+        model.target_embedding.tokens.weight[PAD] = row
+        plain.target_embedding.tokens.weight[EOS] = row
+        kept = previous != PAD
+        expected = plain(source, previous)[kept] + model.output_bias
+        torch.testing.assert_close(model(source, previous)[kept], expected)
+    state = model.begin(source[:1], 1)
+    steps = [model.step(state, previous[:1, place : place + 1])[0, 0] for place in range(LENGTHS[0][1])]
+    torch.testing.assert_close(torch.stack(steps), model(source[:1], previous[:1, : LENGTHS[0][1]])[0])

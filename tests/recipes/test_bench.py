@@ -194,9 +194,7 @@ def test_the_plain_recipe_computes_what_ours_does(monkeypatch: pytest.MonkeyPatc
     torch.manual_seed(1)
     size = awd_lstm.SIZES["tiny"]
     plain = PlainAWDLSTM(size.vocabulary, size.layers, size.embed_dim, size.hidden_size)
-    ours = awd_lstm.AWDLSTM(
-        vocabulary=size.vocabulary, layers=size.layers, embed_dim=size.embed_dim, hidden_size=size.hidden_size
-    )
+    ours = awd_lstm.build_ours(size)
     names = {"encoder.": "embedding.", "rnns.": "layers.", "decoder_bias": "output_bias"}
     weights = {}
     for name, value in plain.state_dict().items():

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from seqba.errors import UserError
 from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.config import AWDLSTMConfig
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.token_streams import StreamLanguageModeling, StreamOptions
 from seqba.training.batches import UpdateBatch
@@ -37,7 +38,8 @@ def update(trainer: Trainer[Any], micro_batches: list[Any]) -> UpdateReport:
 
 def make_model(dtype: torch.dtype = torch.float64) -> AWDLSTM:
     torch.manual_seed(1)
-    return AWDLSTM(vocabulary=16, layers=2, embed_dim=6, hidden_size=10).to(dtype)
+    config = AWDLSTMConfig(decoder_layers=2, decoder_embed_dim=6, decoder_hidden_size=10)
+    return AWDLSTM(config, vocabulary=16).to(dtype)
 
 
 def test_loss_and_regularisers_by_hand(alphabet: Path) -> None:
@@ -235,10 +237,11 @@ def test_the_toy_text_is_learned(tmp_path: Path) -> None:
     """With plain SGD and every noise on; a bigram-like text whose entropy is known."""
     task = open_task(write_alphabet(tmp_path, splits={"train": 3000, "valid": 300}), bptt=20, batch_size=20)
     torch.manual_seed(1)
-    model = AWDLSTM(
-        vocabulary=16, layers=2, embed_dim=24, hidden_size=48, dropout=0.1, input_dropout=0.1, hidden_dropout=0.1,
-        embedding_dropout=0.02, weight_dropout=0.2,
+    config = AWDLSTMConfig(
+        decoder_layers=2, decoder_embed_dim=24, decoder_hidden_size=48, dropout=0.1, input_dropout=0.1,
+        hidden_dropout=0.1, embedding_dropout=0.02, weight_dropout=0.2,
     )  # fmt: skip
+    model = AWDLSTM(config, vocabulary=16)
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     trainer = Trainer(task, model, optimizer, lambda _: 1e-2, UpdateRules(copies=2, plan="stacked", seed=1))
     for epoch in range(1, 8):

@@ -10,6 +10,8 @@ import torch
 from reversal import LETTERS
 from torch import Tensor, nn
 
+from seqba.data.dictionary import Dictionary
+from seqba.data.moses import Moses
 from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
@@ -142,6 +144,19 @@ def test_subwords_are_joined_on_request(task: Translation) -> None:
     assert scorer.form.plain([4, 5, 6]) == "abc"
     tokenised = BleuOptions(eval_bleu=True, eval_bleu_remove_bpe="sentencepiece", eval_tokenized_bleu=True)
     assert BleuScorer(task, tokenised).tokenizer == "none"
+
+
+def test_moses_tokens_are_made_plain_text_on_request(task: Translation) -> None:
+    task.target_dictionary = Dictionary([("it", 1), ("isn", 1), ("&apos;t", 1), (".", 1)])
+    options = BleuOptions(eval_bleu=True, eval_bleu_detok="moses", eval_bleu_detok_args='{"target_lang": "en"}')
+    scorer = BleuScorer(task, options)
+    assert scorer.tokenizer == "13a"
+    assert scorer.form.plain([4, 5, 6, 7]) == "it isn't."
+    assert scorer.form.words == Moses("en")
+    assert BleuScorer(task, BleuOptions(eval_bleu=True, eval_bleu_detok="moses")).form.words == Moses("yy")
+    for text in ("[]", '{"lang": "de"}', '{"target_lang": 1}'):
+        with pytest.raises(UserError, match="--eval-bleu-detok-args"):
+            BleuScorer(task, BleuOptions(eval_bleu=True, eval_bleu_detok_args=text))
 
 
 @pytest.mark.parametrize(

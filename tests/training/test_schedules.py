@@ -4,7 +4,7 @@ import pytest
 
 from seqba.errors import UserError
 from seqba.training.options import ScheduleOptions
-from seqba.training.schedules import build_schedule, fixed, inverse_sqrt, step, vaswani
+from seqba.training.schedules import build_schedule, cosine, fixed, inverse_sqrt, polynomial_decay, step, vaswani
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,47 @@ def test_updates_count_from_one(update: int) -> None:
 )
 def test_options_choose_the_schedule(options: ScheduleOptions, update: int, expected: float) -> None:
     assert build_schedule(options, width=64, epoch_updates=int)(update) == pytest.approx(expected, rel=1e-12)
+
+
+def test_cosine_by_hand() -> None:
+    rates = [cosine(update, peak_lr=1.0, period=4, min_lr=0.2, warmup_updates=2) for update in (1, 2, 3, 4, 5)]
+    quarter = 0.4 * 2**-0.5  # cos(π/4) of half the distance
+    assert rates == pytest.approx([0.5, 1.0, 0.6 + quarter, 0.6, 0.6 - quarter], rel=1e-12)
+
+
+@pytest.mark.parametrize("growth", [1.0, 2.0])
+def test_periods_of_cosine_grow_and_shrink(growth: float) -> None:
+    def rate(update: int) -> float:
+        return cosine(update, peak_lr=1.0, period=4, growth=growth, shrink=0.5, warmup_updates=2)
+
+    second, third = 6, 6 + 4 * int(growth)
+    assert [rate(2), rate(second), rate(third)] == pytest.approx([1.0, 0.5, 0.25], rel=1e-12)
+    assert rate(second + 2 * int(growth)) == pytest.approx(0.25, rel=1e-12)  # half-way through the second
+    assert rate(1) == 0.5
+
+
+def test_cosine_without_a_period_falls_until_the_last_update() -> None:
+    options = ScheduleOptions(lr_scheduler="cosine", lr=1.0, min_lr=0.2, warmup_updates=10)
+    schedule = build_schedule(options, width=None, epoch_updates=lambda: 1, max_update=110)
+    assert [schedule(update) for update in (5, 10, 60)] == pytest.approx([0.6, 1.0, 0.6], rel=1e-12)
+    assert schedule(109) == pytest.approx(0.2, abs=1e-3)
+    with pytest.raises(UserError, match="cosine needs --lr-period-updates"):
+        build_schedule(options, width=None, epoch_updates=lambda: 1, max_update=10)
+
+
+def test_polynomial_decay_by_hand() -> None:
+    def rates(power: float) -> list[float]:
+        return [
+            polynomial_decay(update, lr=1.0, total_updates=12, end_lr=0.2, power=power, warmup_updates=2)
+            for update in (1, 2, 7, 12, 99)
+        ]
+
+    assert rates(1.0) == pytest.approx([0.5, 1.0, 0.6, 0.2, 0.2], rel=1e-12)
+    assert rates(2.0) == pytest.approx([0.5, 1.0, 0.4, 0.2, 0.2], rel=1e-12)
+
+
+def test_polynomial_decay_ends_with_the_run_unless_told_otherwise() -> None:
+    options = ScheduleOptions(lr_scheduler="polynomial_decay", lr=1.0)
+    assert build_schedule(options, width=None, epoch_updates=lambda: 1, max_update=10)(5) == pytest.approx(0.5)
+    with pytest.raises(UserError, match="polynomial_decay needs --total-num-update"):
+        build_schedule(options, width=None, epoch_updates=lambda: 1)

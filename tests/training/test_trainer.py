@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from seqba.errors import UserError
 from seqba.training.agreement import Status
 from seqba.training.batches import UpdateBatch
+from seqba.training.optimizers import build_optimizer
+from seqba.training.options import OptimisationOptions
+from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.update_report import UpdateReport
 
@@ -207,8 +210,86 @@ def test_state_comes_back() -> None:
 def test_bf16_keeps_float32_weights_and_gradients() -> None:
     task, model = SquaresTask(), Line()
     plain = Line()
-    report = update(make_trainer(task, model, bf16=True), task.batches[:1])
+    report = update(make_trainer(task, model, autocast=torch.bfloat16), task.batches[:1])
     expected = update(make_trainer(task, plain), task.batches[:1])
     assert model.weight.dtype == torch.float32
     assert report.loss != expected.loss
     assert report.loss == pytest.approx(expected.loss, rel=0.05)
+
+
+class Overflowing(SquaresTask):
+    """Gradients overflow while losses are scaled by more than `bearable`; `scales` are those that were seen."""
+
+    def __init__(self, bearable: float) -> None:
+        super().__init__()
+        self.bearable = bearable
+        self.scales: list[float] = []
+
+    def loss(self, model: nn.Module, batch: Rows) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+        loss, weight, sums = super().loss(model, batch)
+        loss = loss * 1.0
+        loss.register_hook(self._overflow)
+        return loss, weight, sums
+
+    def _overflow(self, gradient: Tensor) -> Tensor:
+        scale = float(gradient)  # of the sum over four rows
+        self.scales.append(scale)
+        return gradient if scale <= self.bearable else gradient * torch.inf
+
+
+def scaled_trainer(task: SquaresTask, model: Line, scale: float, window: int = 2000) -> Trainer[Rows]:
+    trainer = make_trainer(task, model)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=window)
+    return trainer
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_scaled_losses_make_the_same_update(kind: str) -> None:
+    expected, model = Line(), Line()
+    plain, scaled = make_trainer(SquaresTask(), expected), scaled_trainer(SquaresTask(), model, 128.0)
+    for trainer in (plain, scaled):
+        trainer.optimizer = build_optimizer(trainer.model.parameters(), OptimisationOptions(optimizer=kind))
+    for number in range(3):
+        reports = [update(trainer, trainer.task.batches[number : number + 2]) for trainer in (plain, scaled)]
+        assert torch.equal(expected.weight, model.weight)  # a power of two: no rounding
+        assert reports[0] == reports[1]
+
+
+def test_an_overflow_halves_the_scale_and_skips_the_update() -> None:
+    task, model = Overflowing(bearable=40.0), Line()
+    before = model.weight.detach().clone()
+    trainer = scaled_trainer(task, model, 128.0)
+    reports = [update(trainer, task.batches[:1]) for _ in range(2)]
+    assert [report.skipped for report in reports] == [True, True]
+    assert torch.equal(model.weight, before)
+    report = update(trainer, task.batches[:1])
+    assert not report.skipped
+    assert trainer.updates == 1
+    assert task.scales == [128, 64, 32]
+    expected = Line()
+    assert report.grad_norm == update(make_trainer(SquaresTask(), expected), task.batches[:1]).grad_norm
+    assert torch.equal(model.weight, expected.weight)
+
+
+def test_the_scale_grows_after_its_window_and_is_resumed() -> None:
+    task, model = Overflowing(bearable=1e9), Line()
+    trainer = scaled_trainer(task, model, 8.0, window=2)
+    for _ in range(3):
+        update(trainer, task.batches[:1])
+    other = scaled_trainer(task, model, 128.0, window=2)
+    other.load_state_dict(trainer.state_dict(), keep_plan=True, keep_carried=True)
+    for _ in range(2):
+        update(other, task.batches[:1])
+    assert task.scales == [8, 8, 16, 16, 32]
+
+
+def test_precision_depends_on_the_device() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    half = OptimisationOptions(fp16=True, fp16_init_scale=4, fp16_scale_window=9)
+    assert [choose_precision(half, device) for device in (cpu, gpu)] == [torch.bfloat16, torch.float16]
+    assert choose_precision(OptimisationOptions(bf16=True), gpu) == torch.bfloat16
+    assert choose_precision(OptimisationOptions(), gpu) is None
+    assert build_scaler(half, torch.bfloat16, cpu) is None
+    scaler = build_scaler(half, torch.float16, cpu)
+    assert scaler is not None
+    assert (scaler.get_scale(), scaler.get_growth_interval()) == (4.0, 9)

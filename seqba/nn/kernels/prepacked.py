@@ -40,9 +40,11 @@ def can_prepack(weight: Tensor) -> bool:
     return HAS_ONEDNN and plain and not torch.is_autocast_enabled("cpu")
 
 
-def prepacked_product(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """The product x (N, D) → x·Wᵀ (N, E) for the weight (E, D), in blocks where `can_prepack`."""
-    return PrepackedLinear(weight, None) if can_prepack(weight) else partial(nn.functional.linear, weight=weight)
+def prepacked_product(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    """The product x (N, D) → x·Wᵀ + b (N, E) for the weight (E, D), in blocks where `can_prepack`."""
+    if can_prepack(weight):
+        return PrepackedLinear(weight, bias)
+    return partial(nn.functional.linear, weight=weight, bias=bias)
 
 
 def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

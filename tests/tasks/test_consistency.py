@@ -1,0 +1,56 @@
+"""R-Drop's term: how copies diverge, in the loss of a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from seqba.core import grid_gradient
+from seqba.models.families import build_transformer, resolve_transformer
+from seqba.models.options import TransformerOptions
+from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.translation import Translation, TranslationOptions
+
+
+def open_task(data: Path, alpha: float) -> Translation:
+    criterion = CriterionOptions(
+        criterion="label_smoothed_cross_entropy_with_rdrop", label_smoothing=0.1, rdrop_alpha=alpha
+    )
+    batches = BatchOptions(max_tokens=60)
+    options = TranslationOptions()
+    return Translation(str(data), options, batches, criterion, seed=1, max_source_positions=64, max_target_positions=64)
+
+
+def test_the_loss_is_the_mean_cross_entropy_and_half_alpha_times_the_divergence(reversal: Path) -> None:
+    """fairseq divides CE_1 + CE_2 + α·½(KL + KL) by the tokens of one copy, which is twice this."""
+    steps, gradients = [], []
+    for alpha in (0.0, 5.0, 10.0):
+        task = open_task(reversal, alpha)
+        torch.manual_seed(1)
+        sizes = TransformerOptions(encoder_layers=1, decoder_layers=1, dropout=0.3)
+        words = len(task.source_dictionary)
+        model = build_transformer(resolve_transformer("transformer_tiny", sizes), words, words)
+        batch = task.epoch(1)[0]
+        weight = 2 * task.weight(batch)
+        steps.append(grid_gradient(model, [batch], task.loss, copies=2, weight=weight, plan="stacked", seed=1))
+        gradients.append(torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None]))
+    plain, once, twice = steps
+    assert "divergence" not in plain.sums
+    divergence = once.sums["divergence"] / once.weight  # per token
+    assert divergence > 0.01
+    assert once.loss == pytest.approx(plain.loss + 2.5 * divergence, rel=1e-5)
+    assert twice.loss == pytest.approx(plain.loss + 5 * divergence, rel=1e-5)
+    assert torch.allclose(gradients[2] - gradients[0], 2 * (gradients[1] - gradients[0]), atol=1e-5)
+    assert not torch.allclose(gradients[0], gradients[1], atol=1e-3)
+
+
+def test_validation_has_no_divergence(reversal: Path) -> None:
+    task = open_task(reversal, 5.0)
+    words = len(task.source_dictionary)
+    model = build_transformer(resolve_transformer("transformer_tiny", TransformerOptions()), words, words).eval()
+    batch = task.validation("valid")[0]
+    loss, _, sums = task.loss(model, batch)
+    assert set(sums) == {"nll"}
+    assert torch.equal(loss, open_task(reversal, 0.0).loss(model, batch)[0])
