@@ -163,9 +163,11 @@ def case_of(name: str, *, quick: bool, max_tokens: int) -> Case:
             vocabulary=100 if tiny else 32000 if name == "base" else 8000,
             max_tokens=128 if tiny else max_tokens,
         )
-    if name == "awd_lstm":
+    if name == "awd_lstm_small":
         if quick:
             return awd_lstm(layers=2, embed_dim=8, hidden=12, vocabulary=50, rows=4, length=7)
+        return awd_lstm(layers=3, embed_dim=200, hidden=400, vocabulary=5000, rows=20, length=35)
+    if name == "awd_lstm":
         return awd_lstm(layers=3, embed_dim=400, hidden=1150, vocabulary=10000, rows=20, length=70)
     side = {"vgg16_bn": 32, "alexnet": 63 if quick else 224}[name]
     return image_network(name, side=side, rows=4 if quick else {"vgg16_bn": 32, "alexnet": 8}[name])

@@ -1,6 +1,6 @@
 """Noise above a fork: the share that M copies still average, at the initial weights and after some training.
 
-    python recipes/bench/fork_noise.py [--models small awd_lstm] [--examples 10] [--updates 100] [--json FILE]
+    python recipes/bench/fork_noise.py [--models small awd_lstm_small] [--examples 10] [--updates 100] [--json FILE]
 
 A nested analysis of variance over single examples, t draws below the fork and m draws above it (two of each):
 
@@ -87,7 +87,9 @@ def measure_noise(name: str, options: Any) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures the noise at each fork of each model."""
-    options = parse_options(__doc__, arguments, models=["small", "awd_lstm"], examples=10, updates=100, max_tokens=1024)
+    options = parse_options(
+        __doc__, arguments, models=["small", "awd_lstm_small"], examples=10, updates=100, max_tokens=1024
+    )
     if options.quick:
         options.models, options.examples, options.updates = ["tiny"], 2, 2
     torch.set_num_threads(options.threads)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 ENCODER = "encoder"
 DECODER_LAYER = "decoder-layer"
 LAYER = "layer"
 HEAD = "head"
+
+
+class Forking(Protocol):
+    """Interface of a model in which copies may begin; `Family.fork_places` has the names of its places."""
+
+    def fork_at(self, place: str | None) -> None:
+        """Has copies begin at a place, in updates that fork (`seqba.fork`); at None they begin with the input."""
+        ...
 
 
 def layer_places(layers: int, prefix: str = LAYER) -> tuple[str, ...]:

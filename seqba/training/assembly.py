@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from seqba.core import ALONE, Group
 from seqba.distributed import Ranks
 from seqba.distributed.batch_broadcast import BatchBroadcast
+from seqba.models.forks import Forking
 from seqba.tasks import MicroBatches
 from seqba.training.arms import BaselineEpochs, Grid, derive_grid
 from seqba.training.batches import check_epochs, count_updates
@@ -28,15 +29,6 @@ from seqba.training.sharding import shard_model
 from seqba.training.start import Start
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.workload import Workload
-
-
-class Forking(Protocol):
-    """Interface of a model in which copies may begin."""
-
-    def fork_at(self, place: str | None) -> None:
-        """Has copies begin at a place."""
-        ...
-
 
 logger = logging.getLogger(__name__)
 

@@ -64,6 +64,10 @@ WEIGHT_MOVING = {
 """Options that may change on the way, but then the weights are no longer those of one command."""
 
 
+BEFORE_THE_OPTION = {"grid": {"fork": None}}
+"""Values of options that versions without them had, where a run that goes on with another value is another run."""
+
+
 def check_same_run(start: Start, before: Identity, after: Identity) -> None:
     """Refuses another dictionary, model or grid, and says which other options now move the weights differently.
 
@@ -141,7 +145,8 @@ def _changes(before: Identity, after: Identity, names: Mapping[str, Sequence[str
     return [
         f"{flag_of(name)} {now[name]} (it had {was[name]})"
         for group in names
-        if (now := after.groups.get(group)) is not None and (was := before.groups.get(group)) is not None
+        if (now := after.groups.get(group)) is not None and (given := before.groups.get(group)) is not None
+        for was in [{**BEFORE_THE_OPTION.get(group, {}), **given}]
         for name in names[group]
         if name in was and now[name] != was[name]  # older versions had fewer options
     ]

@@ -293,6 +293,13 @@ def test_the_program_of_the_page_on_statistics_runs(capsys: pytest.CaptureFixtur
     assert "times the examples" in advice
 
 
+def test_the_program_of_the_page_on_forks_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    (code,) = blocks((ROOT / "docs" / "forks.md").read_text(encoding="utf-8"), "python")
+    exec(code, {})  # noqa: S102
+    assert 1 < float(capsys.readouterr().out) < 2
+
+
 def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 

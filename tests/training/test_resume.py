@@ -155,6 +155,18 @@ def without_key_version(folder: Path) -> dict[str, Any]:
     return read_checkpoint(folder / "older.pt")
 
 
+def test_a_checkpoint_of_before_there_were_forks_has_none(trained: Path) -> None:
+    state = torch.load(trained / LAST)
+    del state["cfg"]["training"]["grid"]["fork"]
+    write_checkpoint(trained / LAST, state)
+    trainer = make_loop(make_options(trained)).trainer
+    assert trainer.updates == 6
+    start = find_start(make_options(trained).checkpoints)
+    assert start is not None
+    with pytest.raises(UserError, match=r"--fork encoder \(it had None\)"):
+        restore(start, trainer, make_record(make_options(trained, fork="encoder"), SquaresTask()))
+
+
 def test_other_batches_are_refused(trained: Path) -> None:
     options = make_options(trained)
     loop = make_loop(options)
