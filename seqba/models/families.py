@@ -151,7 +151,7 @@ def resolve_transformer(arch: str, options: TransformerOptions) -> TransformerCo
     Raises:
         UserError: for an unknown architecture.
     """
-    given = _given(options)
+    given = given_options(options)
     for name in ("embed_dim", "ffn_embed_dim"):
         if f"encoder_{name}" in given:
             given.setdefault(f"decoder_{name}", given[f"encoder_{name}"])
@@ -164,7 +164,7 @@ def resolve_transformer_lm(arch: str, options: TransformerLMOptions) -> DecoderC
     Raises:
         UserError: for an unknown architecture.
     """
-    return replace(_find(arch, TRANSFORMER_LMS), **_given(options))
+    return replace(_find(arch, TRANSFORMER_LMS), **given_options(options))
 
 
 def resolve_awd_lstm(arch: str, options: AWDLSTMOptions) -> AWDLSTMConfig:
@@ -173,7 +173,7 @@ def resolve_awd_lstm(arch: str, options: AWDLSTMOptions) -> AWDLSTMConfig:
     Raises:
         UserError: for an unknown architecture.
     """
-    return replace(_find(arch, AWD_LSTMS), **_given(options))
+    return replace(_find(arch, AWD_LSTMS), **given_options(options))
 
 
 def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> ImageClassifierConfig:
@@ -188,7 +188,7 @@ def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> Imag
             having = [other for other, network in NETWORKS.items() if getattr(network, name) is not None]
             have = "has" if len(having) == 1 else "have"
             raise UserError(f"{flag_of(name)} has no place in --arch {arch}: {', '.join(having)} {have} one")
-    return replace(config, **_given(options))
+    return replace(config, **given_options(options))
 
 
 def build_transformer(config: TransformerConfig, source_vocabulary: int, target_vocabulary: int) -> Transformer:
@@ -307,7 +307,7 @@ def _find(arch: str, architectures: Mapping[str, Config]) -> Config:
     return architectures[arch]
 
 
-def _given(options: Any) -> dict[str, Any]:
+def given_options(options: Any) -> dict[str, Any]:
     """Options that were given; None, and False of a switch, leave it to the architecture."""
     return {
         name: value for name, value in dataclasses.asdict(options).items() if value is not None and value is not False

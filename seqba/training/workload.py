@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from seqba.checkpoints.file import model_options
 from seqba.checkpoints.model import build_model
 from seqba.core import Group
 from seqba.errors import UserError
-from seqba.models.families import ARCHITECTURES
+from seqba.models.families import ARCHITECTURES, given_options
 from seqba.models.options import DecoderOptions
 from seqba.options import plain_options
 from seqba.tasks import Task
@@ -114,9 +114,8 @@ def _resolve_model(config: RunConfig, start: Start | None) -> tuple[str, Any]:
     arch = start.state["cfg"]["model"].get("arch")
     if ARCHITECTURES.get(arch) != ARCHITECTURES[config.arch]:
         return config.arch, own  # a model for another task, which `restore` refuses
-    given = {name: value for name, value in asdict(config.model).items() if value is not None and value is not False}
     try:
-        return arch, replace(config.family.read(model_options(start.state["cfg"])), **given)
+        return arch, replace(config.family.read(model_options(start.state["cfg"])), **given_options(config.model))
     except (TypeError, UserError) as error:  # a damaged file may say anything
         raise UserError(f"checkpoint {start.path} describes no model that can be fine-tuned: {error}") from None
 

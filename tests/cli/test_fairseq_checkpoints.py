@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from modelling_world import write_language_model
-from reversal import train_arguments
+from reversal import SMALL_MODEL, train_arguments
 from torch import Tensor
 from translation_world import World
 
@@ -110,6 +110,29 @@ def test_a_run_begins_from_it_and_does_not_go_on_from_it(
     capsys.readouterr()
     assert run(train, command("c", "--restore-file", str(theirs))) == 2
     assert f"begin a new run from its weights with --finetune-from-model {theirs}" in capsys.readouterr().err
+
+
+def test_without_an_architecture_a_fine_tuning_takes_the_models(
+    command: Callable[..., list[str]], reversal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(train, command("ours")) == 0
+    theirs = fairseq_copy(tmp_path / "ours" / LAST, tmp_path / "fairseq.pt")
+    named = command("a", "--finetune-from-model", str(theirs))
+    first = named.index("--arch")
+    unnamed = [
+        *named[:first],
+        "--dropout",
+        "0.1",
+        *named[first + len(SMALL_MODEL) :],
+        "--save-dir",
+        str(tmp_path / "b"),
+    ]
+    assert run(train, named) == run(train, unnamed) == 0
+    weights: list[dict[str, Tensor]] = [read_checkpoint(tmp_path / name / LAST)["model"] for name in "ab"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    capsys.readouterr()
+    assert run(train, [*unnamed, "--encoder-layers", "2", "--save-dir", str(tmp_path / "c")]) == 2
+    assert "can't go on with --encoder-layers 2 (it had 1)" in capsys.readouterr().err
 
 
 def test_it_is_averaged(plain_world: World, tmp_path: Path) -> None:
