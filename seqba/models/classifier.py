@@ -57,7 +57,7 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor, mixing: Mixes | None = None) -> Tensor:
         """Images (R, C, H, W) → logits (R, classes), mixed before every stage at which `mixing` does so."""
-        self._check(images)
+        check_images(images, self.image_size)
         x = images.contiguous(memory_format=torch.channels_last)
         for number, stage in enumerate(self.stages):
             if mixing is not None:
@@ -65,13 +65,19 @@ class ImageClassifier(nn.Module):
             x = stage(x)
         return x
 
-    def _check(self, images: Tensor) -> None:
-        # Convolutions would take (C, H, W) for a single image, and go wrong only at the head.
-        if images.dim() != 4:
-            raise ValueError(f"images are (rows, channels, height, width), not {tuple(images.shape)}")
-        if self.image_size is not None and images.shape[2:] != (self.image_size, self.image_size):
-            height, width = images.shape[2:]
-            raise ValueError(f"the model is for images of {self.image_size}×{self.image_size}, not {height}×{width}")
+
+def check_images(images: Tensor, image_size: int | None = None) -> None:
+    """Refuses what isn't (R, C, H, W), or whose sides aren't `image_size` where that is given.
+
+    Raises:
+        ValueError: with the shape.
+    """
+    # Convolutions would take (C, H, W) for a single image, and go wrong only at the head.
+    if images.dim() != 4:
+        raise ValueError(f"images are (rows, channels, height, width), not {tuple(images.shape)}")
+    if image_size is not None and images.shape[2:] != (image_size, image_size):
+        height, width = images.shape[2:]
+        raise ValueError(f"the model is for images of {image_size}×{image_size}, not {height}×{width}")
 
 
 def sequence(parts: Mapping[str, nn.Module]) -> nn.Sequential:
