@@ -66,7 +66,7 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor, mixing: Mixes | None = None) -> Tensor:
         """Images (R, C, H, W) → logits (R, classes), mixed before every stage at which `mixing` does so."""
-        self._check(images)
+        check_images(images, self.image_size)
         if self.forks and self.first_dropout is not None:
             rest, head = self._split_last_stage(self.first_dropout)
             hidden: Tensor = fork(self._below, images, mixing, rest)
@@ -100,13 +100,19 @@ class ImageClassifier(nn.Module):
         parts, cut = list(head.children()), names.index(first_dropout)
         return [*rest, *parts[:cut]], parts[cut:]
 
-    def _check(self, images: Tensor) -> None:
-        # Convolutions would take (C, H, W) for a single image, and go wrong only at the head.
-        if images.dim() != 4:
-            raise ValueError(f"images are (rows, channels, height, width), not {tuple(images.shape)}")
-        if self.image_size is not None and images.shape[2:] != (self.image_size, self.image_size):
-            height, width = images.shape[2:]
-            raise ValueError(f"the model is for images of {self.image_size}×{self.image_size}, not {height}×{width}")
+
+def check_images(images: Tensor, image_size: int | None = None) -> None:
+    """Refuses what isn't (R, C, H, W), or whose sides aren't `image_size` where that is given.
+
+    Raises:
+        ValueError: with the shape.
+    """
+    # Convolutions would take (C, H, W) for a single image, and go wrong only at the head.
+    if images.dim() != 4:
+        raise ValueError(f"images are (rows, channels, height, width), not {tuple(images.shape)}")
+    if image_size is not None and images.shape[2:] != (image_size, image_size):
+        height, width = images.shape[2:]
+        raise ValueError(f"the model is for images of {image_size}×{image_size}, not {height}×{width}")
 
 
 def _through(x: Tensor, modules: Iterable[nn.Module]) -> Tensor:

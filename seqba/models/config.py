@@ -163,14 +163,22 @@ class AWDLSTMConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageClassifierConfig:
-    """Noise and initial weights of a convolutional network, whose sizes are in its name.
+    """Noise and initial weights of a convolutional network, and its sizes where they aren't in its name.
 
     Attributes:
         ghost_batch: images of a group of batch normalisation; None for the whole batch.
         dropout: None where the network has no place for it.
         conv_init: None where the network has one way alone.
+        init_channels: F of searched cells; None for other networks, as the next three.
+        layers: number of cells.
+        drop_path: probability of drop path, at the end of its rise.
+        auxiliary_weight: of the auxiliary head's loss; 0 for no such head.
     """
 
     ghost_batch: int | None = None
     dropout: float | None = None
     conv_init: Fan | None = None
+    init_channels: int | None = None
+    layers: int | None = None
+    drop_path: float | None = None
+    auxiliary_weight: float | None = None

@@ -14,10 +14,9 @@ from torch import nn
 
 from seqba.errors import UserError, quoted
 from seqba.models.awd_lstm import AWDLSTM
-from seqba.models.classifier import ImageClassifier
 from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
 from seqba.models.forks import DECODER_LAYER, ENCODER, HEAD, layer_places
-from seqba.models.image_networks import NETWORKS, build_network
+from seqba.models.image_networks import NETWORK_OPTIONS, NETWORKS, build_network
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
@@ -136,7 +135,7 @@ AWD_LSTMS = {"awd_lstm": AWDLSTMConfig()}
 """Merity et al. 2018 on PTB."""
 
 IMAGE_CLASSIFIERS = {
-    name: ImageClassifierConfig(dropout=network.dropout, conv_init=network.conv_init)
+    name: ImageClassifierConfig(**{option: getattr(network, option) for option in NETWORK_OPTIONS})
     for name, network in NETWORKS.items()
 }
 """The networks of `seqba.models.image_networks`."""
@@ -180,10 +179,10 @@ def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> Imag
     """Fills what `options` leaves open with the architecture's values.
 
     Raises:
-        UserError: for an unknown architecture, or a dropout or a way of initialisation that it has no place for.
+        UserError: for an unknown architecture, or an option that it has no place for.
     """
     config = _find(arch, IMAGE_CLASSIFIERS)
-    for name in ("dropout", "conv_init"):
+    for name in NETWORK_OPTIONS:
         if getattr(options, name) is not None and getattr(config, name) is None:
             having = [other for other, network in NETWORKS.items() if getattr(network, name) is not None]
             have = "has" if len(having) == 1 else "have"
@@ -228,7 +227,7 @@ def build_awd_lstm(config: AWDLSTMConfig, vocabulary: int) -> AWDLSTM:
     return _build(lambda: AWDLSTM(config, vocabulary=vocabulary))
 
 
-def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: int, image_size: int) -> ImageClassifier:
+def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: int, image_size: int) -> nn.Module:
     """Builds the network of that name from its configuration, the number of classes and the side of the pictures.
 
     Raises:

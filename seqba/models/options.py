@@ -112,7 +112,7 @@ class AWDLSTMOptions:
 
 @options
 class ImageClassifierOptions:
-    """A convolutional network; its sizes are its architecture's, what may be chosen is its noise."""
+    """A convolutional network: its noise and initial weights, and sizes where its architecture leaves a choice."""
 
     ghost_batch: int | None = option(
         None, "images of a group of batch normalisation; must divide --batch-size (default: all of it)", minimum=1
@@ -124,6 +124,23 @@ class ImageClassifierOptions:
         "fan-in, × input channels, as the released code of Batch Augmentation",
         choices=("fan-out", "fan-in"),
     )
+    init_channels: int | None = option(
+        None, "DARTS, AmoebaNet, NASNet: channels of a cell before the first reduction; default: as --arch", minimum=1
+    )
+    layers: int | None = option(None, "the same: number of cells; default: as --arch", minimum=3)
+    drop_path: float | None = option(
+        None,
+        "the same: probability of leaving an operation of a cell out for a picture, at the end of its rise "
+        "(--drop-path-epochs); default: as --arch",
+        minimum=0,
+        below=1,
+    )
+    auxiliary_weight: float | None = option(
+        None,
+        "the same: what the loss of the auxiliary head is multiplied by in training; 0 = no such head; default: as "
+        "--arch",
+        minimum=0,
+    )
 
 
 ModelOptions = TransformerOptions | TransformerLMOptions | AWDLSTMOptions | ImageClassifierOptions
@@ -131,4 +148,4 @@ ModelOptions = TransformerOptions | TransformerLMOptions | AWDLSTMOptions | Imag
 
 def is_noise(name: str) -> bool:
     """Whether an option of a model says how noisy it is, rather than what its weights are."""
-    return "dropout" in name or "noise" in name
+    return "dropout" in name or "noise" in name or name == "drop_path"

@@ -1,6 +1,7 @@
 """Modules that draw keyed noise or look at copies one by one, and the loss of large vocabularies."""
 
 from seqba.nn.batch_norm import GhostBatchNorm2d
+from seqba.nn.drop_path import DropPath
 from seqba.nn.dropout import Dropout, LockedDropout
 from seqba.nn.images.colour_jitter import ColourJitter
 from seqba.nn.images.image_noise import Cutout, HorizontalFlip, Normalize, RandomCrop
@@ -15,6 +16,7 @@ __all__ = [
     "CenterCrop",
     "ColourJitter",
     "Cutout",
+    "DropPath",
     "Dropout",
     "GhostBatchNorm2d",
     "HorizontalFlip",

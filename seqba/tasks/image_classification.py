@@ -21,6 +21,7 @@ from seqba.data.names import name_bytes
 from seqba.errors import UserError
 from seqba.nn import Mixup
 from seqba.nn.accuracy import count_right
+from seqba.nn.auxiliary import AuxiliaryLogits
 from seqba.nn.images.mixup import Mixing
 from seqba.options import is_given, number_text, option, options
 from seqba.tasks import Unit
@@ -74,6 +75,8 @@ class ImageClassification:
     """Classification of pictures.
 
         loss = Σ_n cross-entropy(model(T_i(x_n)), y_n)
+
+    In training, a model with an auxiliary head adds that head's cross-entropy, times its weight (`AuxiliaryLogits`).
 
     A micro-batch is --batch-size different pictures; an epoch passes over all of them in an order that is a function of
     (seed, epoch), and leaves out the last few that make no whole batch. Everything random happens on the device, after
@@ -191,14 +194,20 @@ class ImageClassification:
         return 1.0
 
     def _sums(
-        self, logits: Tensor, labels: Tensor, mixing: Mixing | None
+        self, output: Tensor | AuxiliaryLogits, labels: Tensor, mixing: Mixing | None
     ) -> tuple[Tensor, float, Mapping[str, Tensor]]:
-        logits = logits.float()
+        logits = (output.logits if isinstance(output, AuxiliaryLogits) else output).float()
         # The smoothing of the other tasks gives ε/(V − 1) to each wrong class, torch's ε/V to each class.
         smoothing = self.smoothing * logits.shape[1] / (logits.shape[1] - 1) if self.smoothing else 0.0
 
         def row_losses(labels: Tensor) -> Tensor:
-            return nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+            losses = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+            if not isinstance(output, AuxiliaryLogits):
+                return losses
+            auxiliary = output.auxiliary.float()
+            return losses + output.weight * nn.functional.cross_entropy(
+                auxiliary, labels, reduction="none", label_smoothing=smoothing
+            )
 
         loss = row_losses(labels) if mixing is None else mixing.loss(row_losses, labels)
         with torch.no_grad():

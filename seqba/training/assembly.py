@@ -24,7 +24,7 @@ from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.progress import Progress
 from seqba.training.resume import restore
-from seqba.training.schedules import build_schedule, count_decay_updates
+from seqba.training.schedules import build_schedule, count_decay_updates, schedule_drop_path
 from seqba.training.sharding import shard_model
 from seqba.training.start import Start
 from seqba.training.trainer import Trainer, UpdateRules
@@ -89,6 +89,7 @@ def _build_trainer(
     model = _build_model(workload, grid, device, ranks)
     precision = choose_precision(options.optimisation, device)
     epoch_updates = partial(epochs.length, 1)
+    schedule_drop_path(model, options, epoch_updates=epoch_updates)
     return Trainer(
         workload.task,
         model,

@@ -132,7 +132,7 @@ OWN_OPTIONS = {"adam": ("adam_betas", "adam_eps"), "sgd": ("momentum",), "nt_asg
 
 @options
 class ScheduleOptions:
-    """Learning rate of each update."""
+    """Learning rate of each update, and the noise that rises with it."""
 
     lr_scheduler: str = option(
         "fixed",
@@ -181,6 +181,12 @@ class ScheduleOptions:
     )
     end_learning_rate: float = option(0.0, "polynomial_decay: what it falls to", minimum=0)
     power: float = option(1.0, "polynomial_decay: of the share of updates that are left; 1 is a line", above=0)
+    drop_path_epochs: int | None = option(
+        None,
+        "--drop-path is reached after so many epochs of the arm baseline, from 0 in the first one on by equal steps "
+        "(default: --max-epoch; not in fairseq)",
+        minimum=1,
+    )
     stop_min_lr: float = option(-1, "stop once the learning rate has fallen to this after its warm-up", minimum=-1)
 
     @property

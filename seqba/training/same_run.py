@@ -59,6 +59,7 @@ WEIGHT_MOVING = {
         "total_num_update",
         "end_learning_rate",
         "power",
+        "drop_path_epochs",
     ),
 }
 """Options that may change on the way, but then the weights are no longer those of one command."""

@@ -6,8 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from torch import nn
+
 from seqba.errors import UserError
-from seqba.training.options import OptimisationOptions, ScheduleOptions
+from seqba.nn.drop_path import DropPath, EpochRise
+from seqba.training.options import OptimisationOptions, ScheduleOptions, TrainingOptions
 
 Schedule = Callable[[int], float]
 
@@ -230,6 +233,42 @@ def count_decay_updates(options: OptimisationOptions, epoch_updates: Callable[[]
     if options.weight_decay_until is None:
         return None
     return options.weight_decay_until * (epoch_updates() if options.weight_decay_unit == "epoch" else 1)
+
+
+def schedule_drop_path(model: nn.Module, options: TrainingOptions, *, epoch_updates: Callable[[], int]) -> None:
+    """Lets the probabilities of a model's drop path rise from epoch to epoch; nothing for a model without.
+
+    In the e-th epoch of the arm baseline, counted from 0, each is e / epochs of what it is at the end. That is a
+    function of the update alone, so it is the same in every arm and plan and after going on.
+
+    Args:
+        model: whose modules of the class `DropPath` are set.
+        options: --drop-path-epochs, or else --max-epoch, says where the rise ends.
+        epoch_updates: how many updates an epoch of the arm baseline has; asked where there is drop path.
+
+    Raises:
+        UserError: if nothing says where the rise ends, if something does and there is no drop path, or if epochs have
+            different numbers of updates.
+
+    Source: the released code of DARTS (Liu et al. 2019).
+    """
+    paths = [module for module in model.modules() if isinstance(module, DropPath) and module.p > 0]
+    given = options.schedule.drop_path_epochs
+    epochs = given or options.run.max_epoch
+    if not paths:
+        if given is not None:
+            raise UserError("--drop-path-epochs is for a model with --drop-path above 0, which this one hasn't")
+        return
+    if not epochs:
+        raise UserError(
+            "--drop-path rises over the epochs of the run: say with --drop-path-epochs, or --max-epoch, how many there "
+            "are"
+        )
+    if len(options.grid.update_freq) > 1:
+        raise UserError("--drop-path rises by epochs, which needs one --update-freq for all of them")
+    rise = EpochRise(epoch_updates(), epochs)
+    for path in paths:
+        path.rise = rise
 
 
 def _check(update: int, warmup_updates: int = 1) -> None:

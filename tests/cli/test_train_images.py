@@ -32,6 +32,12 @@ def train(data: Path, save_dir: Path, *more: str) -> int:
     return run(main, [str(data), "--save-dir", str(save_dir), *RESNET, *more])
 
 
+def train_darts(data: Path, save_dir: Path, *more: str) -> int:
+    """Three narrow cells; options that are given later win."""
+    drops = RESNET.index("--lr-drops")
+    return run(main, [str(data), "--save-dir", str(save_dir), *RESNET[:drops], *RESNET[drops + 2 :], *DARTS, *more])
+
+
 @pytest.fixture(scope="module")
 def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three epochs, read only."""
@@ -60,6 +66,22 @@ def test_going_on_equals_never_having_stopped(stop: int, pictures: Path, tmp_pat
     one, other = weights(tmp_path / "straight" / LAST), weights(tmp_path / "twice" / LAST)
     for name in one:  # running statistics included
         assert torch.equal(one[name], other[name]), name
+
+
+DARTS = [
+    *("--arch", "darts", "--init-channels", "2", "--layers", "3", "--drop-path", "0.5", "--drop-path-epochs", "3"),
+    *("--clip-norm", "5", "--lr-scheduler", "cosine", "--lr-period-updates", "30", "--lr-shrink", "1"),
+]
+
+
+def test_networks_of_cells_go_on_where_their_drop_path_was(pictures: Path, tmp_path: Path) -> None:
+    for name, updates in (("straight", 13), ("twice", 12), ("twice", 13)):  # the second epoch begins after 10
+        assert train_darts(pictures, tmp_path / name, "--max-update", str(updates)) == 0
+    assert train_darts(pictures, tmp_path / "other", "--max-update", "13", "--drop-path-epochs", "4") == 0
+    one, twice, other = (weights(tmp_path / name / LAST) for name in ("straight", "twice", "other"))
+    for name in one:
+        assert torch.equal(one[name], twice[name]), name
+    assert not torch.equal(one["head.linear.weight"], other["head.linear.weight"])
 
 
 def test_a_run_goes_on_under_another_plan_with_the_same_gradient(pictures: Path, tmp_path: Path) -> None:
@@ -134,6 +156,10 @@ def test_a_checkpoint_says_what_it_is(trained: Path) -> None:
         (["--batch-size", "1"], "--batch-size 1 leaves batch normalisation one image"),
         (["--ghost-batch", "3"], "--ghost-batch 3 must divide --batch-size 8"),
         (["--dropout", "0.1"], "--dropout has no place in --arch resnet8: wide_resnet28_10, vgg16_bn, alexnet have"),
+        (["--layers", "3"], "--layers has no place in --arch resnet8: darts, darts_v1, amoebanet, nasnet_a have one"),
+        (["--drop-path-epochs", "3"], "--drop-path-epochs is for a model with --drop-path above 0"),
+        (["--arch", "darts", "--image-size", "16"], "image_size is 16; the auxiliary head needs one of 32, 36, 40"),
+        (["--arch", "darts"], "say with --drop-path-epochs, or --max-epoch, how many"),
         (["--conv-init", "fan-in"], "--conv-init has no place in --arch resnet8: densenet_bc100_12 has one"),
         (["--weight-decay-on", "weights-not-depthwise"], "for networks with depthwise convolutions (mobilenet_v1)"),
         (["--weight-decay", "0", "--weight-decay-until", "3"], "--weight-decay-until ends a decay that there isn't"),

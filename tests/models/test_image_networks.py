@@ -12,7 +12,7 @@ from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, build_image_classifier, resolve_image_classifier
 from seqba.models.image_networks import NETWORKS
 from seqba.models.options import ImageClassifierOptions
-from seqba.nn import Dropout, GhostBatchNorm2d
+from seqba.nn import Dropout, DropPath, GhostBatchNorm2d
 from seqba.tasks.image_classification import PLACES
 
 # name → (classes, side, parameters): published, or counted by hand in the test of each builder.
@@ -28,6 +28,10 @@ SIZES = {
     "resnet50": (1000, 224, 25_557_032),
     "mobilenet_v1": (1000, 224, 4_231_976),
     "alexnet": (1000, 224, 61_110_184),
+    "darts": (10, 32, 3_825_768),
+    "darts_v1": (10, 32, 3_645_840),
+    "amoebanet": (10, 32, 3_603_072),
+    "nasnet_a": (10, 32, 4_288_944),
 }
 
 
@@ -91,6 +95,23 @@ def test_dropout_goes_where_the_network_has_it(name: str) -> None:
 def test_a_size_that_a_network_can_not_have_is_one_line(name: str, side: int) -> None:
     with pytest.raises(UserError, match=f"image_size is {side}"):
         build(name, 10, side)
+
+
+def test_networks_of_cells_have_the_sizes_that_were_asked_for() -> None:
+    sizes = {"init_channels": 4, "layers": 6, "drop_path": 0.1}
+    model = build("amoebanet", 10, 32, **sizes, auxiliary_weight=0)
+    stages = model.get_submodule("stages").children()
+    assert [len(list(stage.get_submodule("cells").children())) for stage in stages] == [2, 2, 2]
+    assert model.get_parameter("head.linear.weight").shape == (10, 3 * 4 * 4)
+    assert {each.p for each in model.modules() if isinstance(each, DropPath)} == {0.1}
+    assert model.auxiliary is None
+    assert build("amoebanet", 10, 32, **sizes).auxiliary_weight == 0.4
+    assert {each.p for each in build("darts", 10, 32).modules() if isinstance(each, DropPath)} == {0.2}
+    for name in ("init_channels", "layers", "drop_path", "auxiliary_weight"):
+        value = sizes.get(name, 0.4)
+        flag = "--" + name.replace("_", "-")
+        with pytest.raises(UserError, match=f"{flag} has no place in --arch resnet8: darts, darts_v1, amoebanet, nasn"):
+            build("resnet8", 10, 32, **{name: value})
 
 
 def test_densenet_may_begin_as_in_the_released_code() -> None:

@@ -19,6 +19,7 @@ from seqba.errors import UserError
 from seqba.models.families import build_image_classifier, resolve_image_classifier
 from seqba.models.options import ImageClassifierOptions
 from seqba.nn import RandomCrop, label_smoothed_cross_entropy
+from seqba.nn.auxiliary import AuxiliaryLogits
 from seqba.tasks.image_classification import HELD_OUT, ImageClassification, ImageOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
 
@@ -31,10 +32,21 @@ def open_task(
     return ImageClassification(str(folder), ImageOptions(**options), batches, criterion, seed=seed)
 
 
+def darts(ghost_batch: int | None = None) -> nn.Module:
+    """Three narrow cells, with an auxiliary head and much drop path."""
+    torch.manual_seed(0)
+    sizes = {"init_channels": 2, "layers": 3, "drop_path": 0.4}
+    options = resolve_image_classifier("darts", ImageClassifierOptions(ghost_batch=ghost_batch, **sizes))
+    return build_image_classifier("darts", options, 10, 32).double()
+
+
 def resnet(ghost_batch: int | None = None) -> nn.Module:
     torch.manual_seed(0)
     options = resolve_image_classifier("resnet8", ImageClassifierOptions(ghost_batch=ghost_batch))
     return build_image_classifier("resnet8", options, 10, 32).double()
+
+
+NETWORKS = {"resnet8": resnet, "darts": darts}
 
 
 class Constant(nn.Module):
@@ -159,6 +171,28 @@ def test_mixup_mixes_pictures_and_losses(pictures: Path) -> None:
     assert set(mixing.stage.tolist()) == {0}
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("mixup", [0.0, 1.0])
+def test_an_auxiliary_head_adds_its_weighted_loss_in_training(pictures: Path, smoothing: float, mixup: float) -> None:
+    task = open_task(pictures, smoothing=smoothing, mixup=mixup, augmentation="none")
+    batch = task.epoch(1)[0]
+    logits, auxiliary = torch.randn(2, 6, 10, generator=torch.Generator().manual_seed(0))
+
+    class TwoHeads(Constant):
+        def forward(self, images: Tensor, mixing: object = None) -> Any:
+            return AuxiliaryLogits(logits, auxiliary, 0.4) if self.training else logits
+
+    def loss(model: nn.Module) -> tuple[float, float, dict[str, float]]:
+        with noise_context(Noise(0, 1, 0, (0,))):
+            total, weight, sums = task.loss(model, batch)
+        return total.item(), weight, {name: value.item() for name, value in sums.items()}
+
+    first, second, both = loss(Constant(logits)), loss(Constant(auxiliary)), loss(TwoHeads(logits))
+    assert both[0] == pytest.approx(first[0] + 0.4 * second[0], rel=1e-6)
+    assert both[1:] == first[1:]  # what is told of is the first head's
+    assert loss(TwoHeads(logits).eval()) == loss(Constant(logits).eval())
+
+
 NOISES = {
     "crop and cutout": {"cutout": 8},
     "colours and mixup": {"colour_jitter": (0.4, 0.4, 0.4), "mixup": 0.2},
@@ -168,14 +202,19 @@ NOISES = {
 }
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize(
+    ("noise", "network"),
+    [*[(noise, "resnet8") for noise in NOISES], ("crop and cutout", "darts"), ("manifold mixup", "darts")],
+)
 @pytest.mark.parametrize("ghost_batch", [None, 2])
-def test_the_plan_changes_nothing_with_every_noise(pictures: Path, noise: str, ghost_batch: int | None) -> None:
+def test_the_plan_changes_nothing_with_every_noise(
+    pictures: Path, noise: str, network: str, ghost_batch: int | None
+) -> None:
     task = open_task(pictures, rows=4, **NOISES[noise])
     epoch = task.epoch(1)
     results = []
     for plan in ("looped", "stacked", 2):
-        model = resnet(ghost_batch)
+        model = NETWORKS[network](ghost_batch)
         model.register_forward_pre_hook(lambda _, args: (args[0].double(), *args[1:]))
         for update in (1, 2):
             grid_gradient(
@@ -188,7 +227,8 @@ def test_the_plan_changes_nothing_with_every_noise(pictures: Path, noise: str, g
             assert expected is not None
             # Logits are rounded to float32 before the loss.
             torch.testing.assert_close(other[name], expected, rtol=1e-5, atol=1e-7, msg=name)
-    gradient = results[0]["stages.0.stem.conv.weight"]
+    (stem,) = (name for name in results[0] if name.endswith("stem.conv.weight"))
+    gradient = results[0][stem]
     assert gradient is not None
     assert gradient.norm() > 0
 

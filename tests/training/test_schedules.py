@@ -1,10 +1,24 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from small_runs import make_options
+from torch import nn
 
 from seqba.errors import UserError
+from seqba.nn import DropPath
 from seqba.training.options import ScheduleOptions
-from seqba.training.schedules import build_schedule, cosine, fixed, inverse_sqrt, polynomial_decay, step, vaswani
+from seqba.training.schedules import (
+    build_schedule,
+    cosine,
+    fixed,
+    inverse_sqrt,
+    polynomial_decay,
+    schedule_drop_path,
+    step,
+    vaswani,
+)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +151,27 @@ def test_polynomial_decay_ends_with_the_run_unless_told_otherwise() -> None:
     assert build_schedule(options, width=None, epoch_updates=lambda: 1, max_update=10)(5) == pytest.approx(0.5)
     with pytest.raises(UserError, match="polynomial_decay needs --total-num-update"):
         build_schedule(options, width=None, epoch_updates=lambda: 1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"), [({"max_epoch": 5}, 0.4), ({"max_epoch": 5, "drop_path_epochs": 8}, 0.25)]
+)
+def test_drop_path_rises_with_the_baselines_epochs(limits: dict[str, int], expected: float, tmp_path: Path) -> None:
+    model = nn.Sequential(DropPath(0.2), nn.Sequential(DropPath(0.2), DropPath(0.0)))
+    options = make_options(tmp_path, **limits)
+    schedule_drop_path(model, options, epoch_updates=lambda: 10)
+    for path in (model[0], model[1][0]):
+        assert [path.rise(update) for update in (1, 10, 21, 30)] == [0, 0, expected, expected]
+    assert model[1][1].rise is None
+
+
+def test_a_rise_that_can_not_be_is_one_line(tmp_path: Path) -> None:
+    def refused(model: nn.Module, message: str, **changes: object) -> None:
+        with pytest.raises(UserError, match=message):
+            schedule_drop_path(model, make_options(tmp_path, **changes), epoch_updates=lambda: 10)
+
+    refused(DropPath(0.2), "say with --drop-path-epochs, or --max-epoch, how many", max_epoch=0, max_update=9)
+    refused(DropPath(0.2), "needs one --update-freq for all of them", max_epoch=3, update_freq=(1, 2))
+    for model in (DropPath(0), nn.Linear(2, 2)):
+        refused(model, "--drop-path-epochs is for a model with --drop-path above 0", drop_path_epochs=3)
+        schedule_drop_path(model, make_options(tmp_path, max_epoch=0, max_update=9), epoch_updates=lambda: 10)
