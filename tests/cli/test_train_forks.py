@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,19 @@ def test_it_is_logged_and_another_fork_is_another_run(
     arguments = [str(request.getfixturevalue(data)), "--save-dir", str(tmp_path), "--max-update", "2"]
     status = run(main, [*arguments, *options, *COMMON, "--fork", "decoder-layer-2"])
     assert "--fork decoder-layer-2 (it had encoder)" in last_complaint(capsys, status)
+
+
+def test_copies_that_begin_in_the_decoder_are_compared_too(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """R-Drop's divergence is that of the noise above the fork: less than that of all noise, more than none."""
+    found = {}
+    for name, fork in {"whole": [], "decoder": ["--fork", "decoder-layer-2"]}.items():
+        data, _, options = RUNS["translation"]
+        arguments = [str(request.getfixturevalue(data)), "--save-dir", str(tmp_path / name), "--max-update", "1"]
+        loss = ["--criterion", "label_smoothed_cross_entropy_with_rdrop", "--rdrop-alpha", "1", "--plan", "stacked"]
+        assert run(main, [*arguments, *options, *COMMON, "--log-interval", "1", *loss, *fork]) == 0
+        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        found[name] = next(line["divergence"] for line in lines if line["event"] == "train")
+    assert 0 < found["decoder"] < 0.9 * found["whole"]
 
 
 @pytest.mark.slow  # the one network that is deep enough to have a head with dropout, twice
