@@ -116,9 +116,11 @@ def write_safetensors(loaded: LoadedModel, path: str | Path) -> None:
 def write_marian(loaded: LoadedModel, data: Path, folder: Path) -> None:
     """Writes a folder of transformers' Marian form: config, weights, and the tokenizer of the data-bin.
 
-    A table of positions that isn't Marian's own goes into the weights; what `save_pretrained` of transformers writes
-    anew is without it. A model that starts with padding gets Marian's order of ids (`</s>`, `<unk>`, the words,
-    `<pad>`), and others keep theirs.
+    Ids get Marian's order: `</s>`, `<unk>`, the words, `<s>`, `<pad>`. Marian's decoder starts with `<pad>`, whose
+    embedding is zero (CTranslate2 takes that for granted); for a model that starts with `</s>`, its embedding goes into
+    the first row of the decoder's positions, which nothing else reads, and that of `<pad>` becomes zero. Tables of
+    positions that aren't Marian's own are written among the weights; what `save_pretrained` of transformers writes anew
+    is without them.
 
     Args:
         loaded: a post-norm Transformer.
@@ -172,9 +174,7 @@ def _model_of(side: Side, data: Path) -> bytes:
 
 
 def _their_order(model: Transformer, size: int) -> list[int]:
-    """Our ids in the order of Marian's, for a model that starts with padding as Marian's do; `<s>` if it has one."""
-    if not model.starts_with_pad:
-        return list(range(size))
+    """Our ids in the order of Marian's; `<s>` if the model has one."""
     has_bos = model.output_bias is None or model.output_bias[Dictionary.bos] > ABSENT_BIAS / 2
     words = range(len(Dictionary.specials), size)
     return [Dictionary.eos, Dictionary.unk, *words, *([Dictionary.bos] if has_bos else []), Dictionary.pad]
@@ -222,7 +222,7 @@ def _marian_config(options: Mapping[str, Any], orders: Sequence[list[int]]) -> d
         "pad_token_id": pad,
         "eos_token_id": eos,
         "forced_eos_token_id": eos,
-        "decoder_start_token_id": pad if options["start_symbol"] == "pad" else eos,
+        "decoder_start_token_id": pad,
         "dtype": "float32",
     }
 
@@ -239,12 +239,20 @@ def _marian_weights(
         del weights["model.encoder.embed_tokens.weight"], weights["model.decoder.embed_tokens.weight"]
     bias = torch.zeros(model.output_weight.shape[0]) if model.output_bias is None else model.output_bias
     weights["final_logits_bias"] = bias[orders[1]].unsqueeze(0)
-    if (options["sinusoids"], options["first_position"]) != ("paper", 0):
+    if (options["sinusoids"], options["first_position"]) != ("paper", 0) or not model.starts_with_pad:
         table = sinusoids(
             config["max_position_embeddings"], config["d_model"], options["first_position"], options["sinusoids"]
         )
-        weights.update({f"model.{side}.embed_positions.weight": table for side in ("encoder", "decoder")})
-    return {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
+        weights.update({f"model.{side}.embed_positions.weight": table.clone() for side in ("encoder", "decoder")})
+    weights = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
+    if not model.starts_with_pad:
+        embedding = model.target_embedding
+        start = embedding.scale * embedding.tokens.weight[Dictionary.eos].detach()
+        weights["model.decoder.embed_positions.weight"][0] += start
+        for name in ("model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"):
+            if name in weights:  # a matrix that is the output's too has learned something there
+                weights[name][config["pad_token_id"]] = 0
+    return weights
 
 
 def _write_tokenizer(

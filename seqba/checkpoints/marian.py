@@ -8,6 +8,7 @@ no probability is left for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +36,8 @@ label smoothing, whose loss has the mean over all words in it: it is 100·ε/(V�
 
 ACTIVATIONS: dict[str, Activation] = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu"}
 """Their names of the activations that there are here."""
+
+ENCODER_POSITIONS, DECODER_POSITIONS = (f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder"))
 
 TABLES: tuple[tuple[Sinusoids, int], ...] = (("paper", 0), ("tensor2tensor", 2), ("tensor2tensor", 0))
 """Tables of positions that a file of weights may hold: rates, and the first position."""
@@ -144,16 +147,37 @@ def _options(config: Mapping[str, Any], weights: Mapping[str, Tensor], text: Mar
         first_position=first,
         sinusoids=rates,
         no_scale_embedding=not config.get("scale_embedding", False),
-        start_symbol="pad" if _starts_with_pad(config, text.target) else "eos",
+        start_symbol="pad" if _starts_with_pad(config, weights, text.target, (rates, first)) else "eos",
         output_bias=bool(_lacks_bos(text.target) or weights.get("final_logits_bias", torch.zeros(1)).any()),
     )
 
 
-def _starts_with_pad(config: Mapping[str, Any], target: Vocabulary) -> bool:
-    start = config.get("decoder_start_token_id", 58100)
-    if start not in target.their_ids[[Dictionary.pad, Dictionary.eos]]:
+def _starts_with_pad(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], target: Vocabulary, positions: tuple[Sinusoids, int]
+) -> bool:
+    """Whether the decoder's first symbol is `<pad>`; in a folder of `seqba-export` it may stand for `</s>`.
+
+    The embedding of `</s>` is then in the first row of the decoder's positions.
+    """
+    start, pad, eos = (
+        config.get("decoder_start_token_id", 58100),
+        target.their_ids[Dictionary.pad],
+        target.their_ids[Dictionary.eos],
+    )
+    if start not in (pad, eos):
         raise _Unfitting(f"has a decoder_start_token_id of {start} ({CONFIG}), which is neither <pad> nor </s>")
-    return bool(start == target.their_ids[Dictionary.pad])
+    table = weights.get(DECODER_POSITIONS)
+    if start == eos or table is None:
+        return bool(start == pad)
+    rates, first = positions
+    moved = table[0].float() - sinusoids(1, table.shape[1], first, rates)[0]
+    if torch.allclose(moved, torch.zeros_like(moved), atol=1e-3):
+        return True
+    embedding = next(weights[name] for name in (TARGET, SHARED, OUTPUT) if name in weights).float()
+    scale = math.sqrt(table.shape[1]) if config.get("scale_embedding", False) else 1.0
+    if torch.allclose(moved, scale * (embedding[int(eos)] - embedding[int(pad)]), atol=1e-3):
+        return False
+    raise _Unfitting("has a table of positions that no model here has")
 
 
 def _lacks_bos(vocabulary: Vocabulary) -> bool:
@@ -162,15 +186,12 @@ def _lacks_bos(vocabulary: Vocabulary) -> bool:
 
 def _positions(weights: Mapping[str, Tensor]) -> tuple[Sinusoids, int]:
     """Rates and first position of the tables among the weights; Marian's own where there are none."""
-    tables = [
-        weights[name].float()
-        for side in ("encoder", "decoder")
-        if (name := f"model.{side}.embed_positions.weight") in weights
-    ]
+    tables = {name: weights[name].float() for name in (ENCODER_POSITIONS, DECODER_POSITIONS) if name in weights}
     for rates, first in TABLES:
         if all(
-            torch.allclose(table, sinusoids(table.shape[0], table.shape[1], first, rates), atol=1e-3)
-            for table in tables
+            torch.allclose(table[start:], sinusoids(table.shape[0], table.shape[1], first, rates)[start:], atol=1e-3)
+            for name, table in tables.items()
+            for start in (1 if name == DECODER_POSITIONS else 0,)  # of the decoder's first row, see _starts_with_pad
         ):
             return rates, first
     raise _Unfitting("has a table of positions that no model here has")
@@ -194,7 +215,7 @@ def _converted(options: TransformerConfig, weights: Mapping[str, Tensor], text: 
             target_vocabulary=len(text.target.dictionary),
         )
     used = {SHARED, SOURCE, TARGET, OUTPUT, "final_logits_bias"}
-    used.update(f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder"))
+    used.update((ENCODER_POSITIONS, DECODER_POSITIONS))
     converted: dict[str, Tensor] = {}
     for name in outline.state_dict():
         if name in taken:

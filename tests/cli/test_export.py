@@ -58,11 +58,24 @@ def test_a_folder_of_transformers_has_marians_names(plain_world: World, tmp_path
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     weights = safetensors.torch.load_file(folder / "model.safetensors")
-    assert config["vocab_size"] == len(vocabulary) == weights["model.shared.weight"].shape[0]
-    assert vocabulary["</s>"] == config["decoder_start_token_id"] == config["eos_token_id"] == 2
+    size = len(vocabulary)
+    assert config["vocab_size"] == size == weights["model.shared.weight"].shape[0]
+    assert (vocabulary["</s>"], vocabulary["<unk>"], vocabulary["<s>"], vocabulary["<pad>"]) == (
+        0,
+        1,
+        size - 2,
+        size - 1,
+    )
+    assert config["decoder_start_token_id"] == config["pad_token_id"] == size - 1
     model = load_model(plain_world.checkpoint).model
-    table = weights["model.decoder.embed_positions.weight"]
-    assert torch.equal(table[: model.target_embedding.positions.shape[0]], model.target_embedding.positions)
+    positions, start = model.target_embedding.positions, model.output_weight[2] * model.target_embedding.scale
+    encoder, decoder = (weights[f"model.{side}.embed_positions.weight"] for side in ("encoder", "decoder"))
+    assert torch.equal(encoder[: len(model.source_embedding.positions)], model.source_embedding.positions)
+    assert torch.equal(decoder[1 : len(positions)], positions[1:])
+    torch.testing.assert_close(decoder[0], positions[0] + start)  # <pad> is zero, and stands for </s> there
+    again = load_model(folder).model
+    source, previous = torch.tensor([[4, 5, 6, 2]]), torch.tensor([[2, 7, 8]])
+    torch.testing.assert_close(again(source, previous), model(source, previous))
     assert (folder / "source.spm").read_bytes() == (plain_world.data / "sentencepiece.model").read_bytes()
 
 
