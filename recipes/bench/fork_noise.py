@@ -7,13 +7,13 @@ A nested analysis of variance over single examples, t draws below the fork and m
     S_above = (q1 − q2)·m/(m − 1),   S_below = (q2 − q3)·t/(t − 1) − S_above/m
     q1 = mean ‖g‖²,  q2 = mean ‖mean over draws above‖²,  q3 = mean ‖mean over all draws‖² (of an example)
 
-"first" and "after" are S_above / (S_above + S_below) before and after --updates of Adam, whose rate rises to 0.001, on a
-task that can be learned: repeating the source, or words of which four in five follow from the one before. A copy costs
-1 − f of a pass (see `forks.py`) and averages this share of the noise. Models as in `forks.py`; those of images have all
-their noise above, but for their views.
+"first" and "after" are S_above / (S_above + S_below) before and after --updates of Adam, whose rate rises to 0.001, on
+a task that can be learned: repeating the source, or words of which four in five follow from the one before. A copy
+costs 1 − f of a pass (see `forks.py`) and averages this share of the noise. Models as in `forks.py`; those of images
+have all their noise above, but for their views.
 
-Expectation: at the initial weights the encoder below leaves four fifths of the Transformer's noise, and the last layer a
-third. The shares move during training.
+Expectation: at the initial weights the encoder below leaves four fifths of the Transformer's noise, and the last layer
+a third. The shares move during training.
 """
 
 from __future__ import annotations
