@@ -168,7 +168,8 @@ image_arm() { # ARM M
 image_train() { # ARM [seqba-train's options]
     seqba-train "$data" --task image_classification --save-dir "$out/$folder" \
         --arm "$1" --copies "$copies" --seed "$seed" "${network[@]}" "${views[@]}" --batch-size "$batch_size" \
-        --optimizer sgd --momentum 0.9 --lr-scheduler "$scheduler" "${schedule[@]}" "${variant[@]}" --max-update "$updates" \
+        --optimizer sgd --momentum 0.9 --lr-scheduler "$scheduler" "${schedule[@]}" "${variant[@]}" \
+        --max-update "$updates" \
         --valid-subset "$subset" --batch-size-valid 256 \
         --best-checkpoint-metric top1 --maximize-best-checkpoint-metric \
         --validate-interval-updates "$epoch_updates" --validate-interval 1000000 \

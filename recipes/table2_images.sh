@@ -61,9 +61,9 @@
 # setting alone is had from seqba-train's options: --settings usual -- --weight-decay-until 15, say.
 #
 # Needs    a GPU for the whole of any row; ImageNet's pictures from its archives (--from DIR, see data_prep/imagenet.py)
-#          or ready (--data DIR). CIFAR is downloaded if neither is given. DARTS takes 3.2 GFLOP for a view of a picture,
-#          forward and backward: 9.5e16 in all for the baseline, 7.6e17 for M = 8; AmoebaNet 2.9 GFLOP, 8.8e16 and
-#          7.0e17; its width of 128 34 GFLOP, 1.0e18 and 8.2e18.
+#          or ready (--data DIR). CIFAR is downloaded if neither is given.
+#          A view of a picture takes DARTS 3.2 GFLOP, forward and backward: 9.5e16 in all for the baseline, 7.6e17 for
+#          M = 8; AmoebaNet 2.9 GFLOP, 8.8e16 and 7.0e17; of width 128 34 GFLOP, 1.0e18 and 8.2e18.
 #
 # Each row has its own folder, runs/ROW. A second call with the same arguments goes on where the first one stopped.
 set -euo pipefail
