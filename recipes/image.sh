@@ -8,6 +8,7 @@
 #     copies        M, or several, separated by commas
 #     regimes       declare -A: epochs → seqba-train's options for learning rate and weight decay
 #     regime        which of them, if --regime doesn't say
+#     scheduler     of the learning rate: step if it isn't set, or cosine, one period as long as the regime
 #     variants      declare -A: released, usual → seqba-train's options for what the two differ in, where they do
 #
 # and call `image_recipe "$@"`. The options are explained in the heads of cifar10_resnet44.sh and imagenet_resnet50.sh.
@@ -30,6 +31,8 @@ image_recipe() {
     image_data
     image_subset
     updates="${updates:-$((epochs * epoch_updates))}"
+    # A period's first update is at the peak again: the second one would begin after the last update of the regime.
+    [[ "${scheduler:=step}" == step ]] || schedule+=(--lr-period-updates $((regime * epoch_updates + 1)))
 
     for count in "${counts[@]}"; do
         for arm in "${arms[@]}"; do
@@ -165,7 +168,8 @@ image_arm() { # ARM M
 image_train() { # ARM [seqba-train's options]
     seqba-train "$data" --task image_classification --save-dir "$out/$folder" \
         --arm "$1" --copies "$copies" --seed "$seed" "${network[@]}" "${views[@]}" --batch-size "$batch_size" \
-        --optimizer sgd --momentum 0.9 --lr-scheduler step "${schedule[@]}" "${variant[@]}" --max-update "$updates" \
+        --optimizer sgd --momentum 0.9 --lr-scheduler "$scheduler" "${schedule[@]}" "${variant[@]}" \
+        --max-update "$updates" \
         --valid-subset "$subset" --batch-size-valid 256 \
         --best-checkpoint-metric top1 --maximize-best-checkpoint-metric \
         --validate-interval-updates "$epoch_updates" --validate-interval 1000000 \

@@ -11,8 +11,9 @@
 #     ROW                     M   baseline   fixed      ba    batch  epochs
 #     vgg16-cifar10          32      93.82   94.49   95.32       64     200
 #     wrn28-10-cifar10        6      96.60   96.60   97.15      128     200
-#     darts-cifar10           8      97.65   97.63   97.85    open: seqba has no such network yet
-#     amoebanet-cifar10       8      98.16   98.10   98.24    open: seqba has no such network yet
+#     darts-cifar10           8      97.65   97.63   97.85       96     600
+#     amoebanet-cifar10       8      98.16   98.10   98.24       96     600
+#     amoebanet128-cifar10    8      98.16   98.10   98.24       96     600
 #     resnet44-cifar100      40      72.97   70.30   74.13       64     100
 #     vgg16-cifar100         32      73.03   67.20   75.50       64     200
 #     wrn28-10-cifar100      10      79.85   80.12   83.45      128     200
@@ -23,16 +24,25 @@
 # With mixup (table 3: --mixup 0.2 --copies 10): wrn28-10-cifar10 97.30 and ba 97.80, wrn28-10-cifar100 82.5 and 84.3.
 # Over ten views (table 4: --tta 10 --copies 10): wrn28-10-cifar100 79.85 → 80.29, ba 83.45 → 84.88.
 #
+# AmoebaNet: table 2 doesn't say how wide it is, and table 4 has the same figures for a width of 128. amoebanet-cifar10
+# has the 36 of the released definition, 3.1 million parameters, and amoebanet128-cifar10 has 128, 37.5 million.
+# With M = 12 (section 4.1) 94.46% after 14 epochs: --copies 12 --epochs 14, where rate and drop path are those of the
+# first 14 of 600 epochs.
+#
 # Not yet measured here.
 #
 # All rows: SGD, momentum 0.9; on CIFAR crop, flip and a cutout of 16, on ImageNet crops of 224 and flips. The
 # rates and their drops are those of the released code, which doesn't say how long it trains: the epochs here are ours,
 # from where the last drop lies and from the networks' own papers. So are the batches of VGG16, WRN-28-10 and DenseNet.
+# Of DARTS and AmoebaNet it says the epochs, but not the batch.
 #
 #     resnet44       lr 0.1, a tenth of it after 81 epochs; decay 1e-4, biases and norms left out
 #     vgg16          lr 0.1, a fifth of it after each of 60, 120, 160; decay 5e-4 on everything
 #     wrn28-10       the same drops; decay 5e-4, biases and norms left out
 #     densenet100    lr 0.1, a tenth after each of 150 and 225; decay 1e-4, biases and norms left out
+#     darts,         lr 0.025, to 0 along half a cosine (there by steps of an epoch, here of an update); decay 3e-4,
+#     amoebanet      biases and norms left out; drop path 0.2 after 600 epochs, auxiliary loss 0.4. The batch of 96 and
+#                    the gradient norm of at most 5 are those of DARTS's own code: -- --clip-norm 0 leaves it out
 #     alexnet        lr 0.01, 0.005 after 10 epochs, 0.001 after 15, 0.0005 after 20, 0.0001 after 25; decay 5e-4 on
 #                    everything
 #     mobilenet      lr 0.1, a tenth after each of 30, 60, 80; decay 1e-4, biases and norms left out
@@ -52,6 +62,8 @@
 #
 # Needs    a GPU for the whole of any row; ImageNet's pictures from its archives (--from DIR, see data_prep/imagenet.py)
 #          or ready (--data DIR). CIFAR is downloaded if neither is given.
+#          A view of a picture takes DARTS 3.2 GFLOP, forward and backward: 9.5e16 in all for the baseline, 7.6e17 for
+#          M = 8; AmoebaNet 2.9 GFLOP, 8.8e16 and 7.0e17; of width 128 34 GFLOP, 1.0e18 and 8.2e18.
 #
 # Each row has its own folder, runs/ROW. A second call with the same arguments goes on where the first one stopped.
 set -euo pipefail
@@ -63,6 +75,9 @@ rows() {
 ROW                  NETWORK           BATCH  M EPOCHS    LR SHRINK          DROPS       DECAY OF
 vgg16-cifar10        vgg16_bn             64 32    200  0.1  0.2             60,120,160  5e-4  all
 wrn28-10-cifar10     wide_resnet28_10    128  6    200  0.1  0.2             60,120,160  5e-4  weights
+darts-cifar10        darts                96  8    600  0.025 -              -           3e-4  weights
+amoebanet-cifar10    amoebanet            96  8    600  0.025 -              -           3e-4  weights
+amoebanet128-cifar10 amoebanet            96  8    600  0.025 -              -           3e-4  weights
 resnet44-cifar100    resnet44             64 40    100  0.1  0.1             81,122,164  1e-4  weights
 vgg16-cifar100       vgg16_bn             64 32    200  0.1  0.2             60,120,160  5e-4  all
 wrn28-10-cifar100    wide_resnet28_10    128 10    200  0.1  0.2             60,120,160  5e-4  weights
@@ -77,7 +92,6 @@ case "$name" in
     -h | --help) seqba_header "$0"; exit ;;
     --list) rows | awk 'NR > 1 { print $1 }'; exit ;;
     "" | -*) seqba_fail "which row? bash $0 ROW [options]; --list has them" ;;
-    darts-cifar10 | amoebanet-cifar10) seqba_fail "$name is open: seqba has no such network yet" ;;
 esac
 shift
 
@@ -88,6 +102,7 @@ case "$dataset" in
     cifar*) network=(--arch "$arch" --cutout 16) ;;
     imagenet) network=(--arch "$arch" --image-size 224) ;;
 esac
+[[ "$name" != amoebanet128-* ]] || network+=(--init-channels 128)
 windows="--augmentation crop --crop-padding 0 --decode-size 256"
 boxes="--augmentation resized-crop --decode-size 400"
 case "$name" in
@@ -95,8 +110,11 @@ case "$name" in
     alexnet-*) declare -A variants=([released]="$windows --weight-decay-until 15" [usual]="$boxes") ;;
     mobilenet-*) declare -A variants=([released]="$windows --weight-decay-on weights-not-depthwise" [usual]="$boxes") ;;
 esac
-declare -A regimes=(
-    ["$regime"]="--lr $lr --lr-drops $drops --lr-shrink $shrink --weight-decay $decay --weight-decay-on $of"
-)
+rates="--lr-drops $drops --lr-shrink $shrink"
+if [[ "$drops" == - ]]; then
+    scheduler=cosine
+    rates="--drop-path-epochs $regime --clip-norm 5"
+fi
+declare -A regimes=(["$regime"]="--lr $lr $rates --weight-decay $decay --weight-decay-on $of")
 
 image_recipe "$@"

@@ -421,7 +421,7 @@ def _auxiliary_head(inputs: int, classes: int, norm: Norm) -> nn.Sequential:
     """(R, inputs, S, S) → logits (R, classes), for S of 8 to 10, of which the average leaves 2×2."""
     return sequence(
         {
-            "relu": nn.ReLU(),  # not in place: the next cell reads the same tensor
+            "relu": nn.ReLU(),
             "pool": nn.AvgPool2d(5, stride=3, count_include_pad=False),
             "narrow": conv_norm_relu(convolution(inputs, 128, 1), norm),
             "whole": conv_norm_relu(nn.Conv2d(128, 768, 2, bias=False), norm),

@@ -21,6 +21,9 @@ TINY = ["--", "--arch", "resnet8"]
 ROWS = {
     "vgg16-cifar10": ("vgg16_bn", "32", "64", 200, "0.1", "60,120,160", "0.2", "5e-4", "all"),
     "wrn28-10-cifar10": ("wide_resnet28_10", "6", "128", 200, "0.1", "60,120,160", "0.2", "5e-4", "weights"),
+    "darts-cifar10": ("darts", "8", "96", 600, "0.025", None, None, "3e-4", "weights"),
+    "amoebanet-cifar10": ("amoebanet", "8", "96", 600, "0.025", None, None, "3e-4", "weights"),
+    "amoebanet128-cifar10": ("amoebanet", "8", "96", 600, "0.025", None, None, "3e-4", "weights"),
     "resnet44-cifar100": ("resnet44", "40", "64", 100, "0.1", "81,122,164", "0.1", "1e-4", "weights"),
     "vgg16-cifar100": ("vgg16_bn", "32", "64", 200, "0.1", "60,120,160", "0.2", "5e-4", "all"),
     "wrn28-10-cifar100": ("wide_resnet28_10", "10", "128", 200, "0.1", "60,120,160", "0.2", "5e-4", "weights"),
@@ -28,7 +31,7 @@ ROWS = {
     "alexnet-imagenet": ("alexnet", "8", "256", 30, "0.01", "10,15,20,25", "0.5,0.2,0.5,0.2", "5e-4", "all"),
     "mobilenet-imagenet": ("mobilenet_v1", "4", "256", 90, "0.1", "30,60,80", "0.1", "1e-4", "weights"),
 }
-"""Network, M, batch, epochs, learning rate, its drops and factors, weight decay, and what decays."""
+"""Network, M, batch, epochs, learning rate, its drops and factors (None: a cosine), weight decay, and what decays."""
 
 WINDOWS = {"--augmentation": "crop", "--crop-padding": "0", "--decode-size": "256"}
 RELEASED = {
@@ -159,6 +162,20 @@ def test_a_row_on_a_subset(recipe, tmp_path: Path) -> None:
     assert last["optimizer_history"][-1]["num_updates"] == 3
     images = last["cfg"]["task"]["images"]
     assert (images["hold_out"], images["mixup"], images["cutout"]) == (10, 0.2, 16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["darts-cifar10", "amoebanet-cifar10"])
+def test_rows_of_cells_on_toy_pictures(recipe, tmp_path: Path, row: str) -> None:
+    pictures, out = write_coloured_cifar(tmp_path / "pictures", CIFAR10, 20), tmp_path / "out"
+    arguments = ["--data", pictures, "--copies", "2", "--updates", "3", "--batch-size", "10", "--out", out]
+    finished = recipe("table2_images.sh", row, *arguments, "--", "--init-channels", "2", "--layers", "3")
+    assert finished.returncode == 0, finished.stderr
+    assert list(table(finished.stdout)) == ["ba-2"]
+    options = read_checkpoint(out / "ba-2" / "checkpoint_last.pt")["cfg"]["model"]["options"]
+    assert (options["drop_path"], options["auxiliary_weight"]) == (0.2, 0.4)
+    lines = map(json.loads, (out / "ba-2.jsonl").read_text(encoding="utf-8").splitlines())
+    assert [line["update"] for line in lines if line["event"] == "valid"] == [3]
 
 
 @pytest.mark.slow
@@ -295,7 +312,14 @@ def test_rows(recipe, stubs: Path, tmp_path: Path, row: str) -> None:
     assert finished.returncode == 0, finished.stderr
     (trained,) = calls(stubs, "seqba-train")
     assert (trained["--arch"], trained["--copies"], trained["--batch-size"]) == (arch, copies, batch)
-    assert (trained["--lr"], trained["--lr-drops"], trained["--lr-shrink"]) == (lr, drops, shrink)
+    assert (trained["--lr"], trained.get("--lr-drops"), trained.get("--lr-shrink")) == (lr, drops, shrink)
+    cosine = {"--lr-period-updates": "1201", "--drop-path-epochs": "600", "--clip-norm": "5"} if drops is None else {}
+    assert {name: trained.get(name) for name in ("--lr-period-updates", "--drop-path-epochs", "--clip-norm")} == {
+        **dict.fromkeys(("--lr-period-updates", "--drop-path-epochs", "--clip-norm")),
+        **cosine,
+    }
+    assert trained.get("--init-channels") == ("128" if row.startswith("amoebanet128") else None)
+    assert trained["--lr-scheduler"] == ("cosine" if cosine else "step")
     assert trained["--weight-decay"] == decay
     assert trained["--max-update"] == str(2 * epochs)
     released = RELEASED.get(row, {})
@@ -481,8 +505,6 @@ def test_mistakes_are_one_line(recipe, tmp_path: Path, script: list[str], argume
         (["table2_images.sh", "vgg16"], "there is no row 'vgg16'; bash "),
         (["table2_images.sh", "ROW"], "there is no row 'ROW'; bash "),
         (["table2_images.sh"], "which row? bash "),
-        (["table2_images.sh", "darts-cifar10"], "darts-cifar10 is open: seqba has no such network yet"),
-        (["table2_images.sh", "amoebanet-cifar10"], "amoebanet-cifar10 is open: seqba has no such network yet"),
     ],
 )
 def test_what_there_is_not_is_one_line(recipe, script: list[str], complaint: str) -> None:
