@@ -32,7 +32,7 @@ image_recipe() {
     image_subset
     updates="${updates:-$((epochs * epoch_updates))}"
     # A period's first update is at the peak again: the second one would begin after the last update of the regime.
-    [[ "${scheduler:=step}" == step ]] || schedule+=(--lr-period-updates $((regime * epoch_updates + 1)))
+    [[ "${scheduler:=step}" == step ]] || schedule+=(--lr-period-updates $((regime * epoch_updates)))
 
     for count in "${counts[@]}"; do
         for arm in "${arms[@]}"; do

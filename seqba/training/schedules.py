@@ -101,7 +101,8 @@ def cosine(
         init + (peak - init) · update / warmup                          for update < warmup
         shrink^i · (min + (peak - min) · (1 + cos(π · t / T)) / 2)      from then on
 
-    i counts the periods from 0; T = period · growth^i are the updates of period i, and t those since it began.
+    i counts the periods from 0; T = period · growth^i are the updates of period i, and t those since it began: the last
+    update of a period, and of a run of one, has t = T and the lowest rate.
 
     Raises:
         ValueError: if `update` < 1 or `period` < 1.
@@ -113,9 +114,9 @@ def cosine(
         return warmup_init_lr + (peak_lr - warmup_init_lr) * update / warmup_updates
     number, start, length = 0, float(warmup_updates), float(period)
     if growth == 1:
-        number = (update - warmup_updates) // period
+        number = max(update - warmup_updates - 1, 0) // period
         start += number * period
-    while update >= start + length:
+    while update > start + length:
         number, start, length = number + 1, start + length, length * growth
     share = (update - start) / length
     return float(shrink**number * (min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * share)) / 2))

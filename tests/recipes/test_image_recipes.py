@@ -313,7 +313,7 @@ def test_rows(recipe, stubs: Path, tmp_path: Path, row: str) -> None:
     (trained,) = calls(stubs, "seqba-train")
     assert (trained["--arch"], trained["--copies"], trained["--batch-size"]) == (arch, copies, batch)
     assert (trained["--lr"], trained.get("--lr-drops"), trained.get("--lr-shrink")) == (lr, drops, shrink)
-    cosine = {"--lr-period-updates": "1201", "--drop-path-epochs": "600", "--clip-norm": "5"} if drops is None else {}
+    cosine = {"--lr-period-updates": "1200", "--drop-path-epochs": "600", "--clip-norm": "5"} if drops is None else {}
     assert {name: trained.get(name) for name in ("--lr-period-updates", "--drop-path-epochs", "--clip-norm")} == {
         **dict.fromkeys(("--lr-period-updates", "--drop-path-epochs", "--clip-norm")),
         **cosine,

@@ -120,9 +120,12 @@ def test_periods_of_cosine_grow_and_shrink(growth: float) -> None:
     def rate(update: int) -> float:
         return cosine(update, peak_lr=1.0, period=4, growth=growth, shrink=0.5, warmup_updates=2)
 
-    second, third = 6, 6 + 4 * int(growth)
-    assert [rate(2), rate(second), rate(third)] == pytest.approx([1.0, 0.5, 0.25], rel=1e-12)
-    assert rate(second + 2 * int(growth)) == pytest.approx(0.25, rel=1e-12)  # half-way through the second
+    first_end, second_end = 6, 6 + 4 * int(growth)
+    assert [rate(2), rate(4)] == pytest.approx([1.0, 0.5], rel=1e-12)
+    assert [rate(first_end), rate(second_end)] == pytest.approx([0, 0], abs=1e-12)
+    assert rate(first_end + 2 * int(growth)) == pytest.approx(0.25, rel=1e-12)  # half-way through the second
+    assert rate(first_end + 1) > 0.35
+    assert 0.17 < rate(second_end + 1) < 0.25
     assert rate(1) == 0.5
 
 
@@ -131,6 +134,7 @@ def test_cosine_without_a_period_falls_until_the_last_update() -> None:
     schedule = build_schedule(options, width=None, epoch_updates=lambda: 1, max_update=110)
     assert [schedule(update) for update in (5, 10, 60)] == pytest.approx([0.6, 1.0, 0.6], rel=1e-12)
     assert schedule(109) == pytest.approx(0.2, abs=1e-3)
+    assert schedule(110) == pytest.approx(0.2, rel=1e-12)
     with pytest.raises(UserError, match="cosine needs --lr-period-updates"):
         build_schedule(options, width=None, epoch_updates=lambda: 1, max_update=10)
 
