@@ -39,8 +39,8 @@ def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     Raises:
         OSError: where the file system fails (a full disk, say); the file that had the name before is untouched.
     """
-    with atomic_write(path) as file:
-        guarded = _RememberingWriter(file)
+    # The writer is closed before its file: Python would flush it later, when it lets go of it, into a closed one.
+    with atomic_write(path) as file, _RememberingWriter(file) as guarded:
         try:
             torch.save(dict(state), cast(IO[bytes], guarded))
         except RuntimeError:
@@ -141,8 +141,6 @@ class _RememberingWriter(io.RawIOBase):
             raise
 
     def flush(self) -> None:
-        if self._file.closed:  # Python flushes once more when it lets go of this object
-            return
         try:
             self._file.flush()
         except OSError as error:
