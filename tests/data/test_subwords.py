@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece
+from byte_fallback import byte_fallback_model
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.subwords import MODEL_NAME, Subwords, load_subwords, remove_bpe, train_subwords
@@ -41,17 +41,7 @@ def test_an_unknown_piece_stays_visible(subwords: Subwords) -> None:
 @pytest.fixture(scope="module")
 def byte_fallback() -> Subwords:
     """A model that spells the characters that it doesn't know in bytes."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(["the house is small .", "the cat sees a tree ."] * 20),
-        model_writer=model,
-        vocab_size=300,
-        model_type="bpe",
-        byte_fallback=True,
-        num_threads=1,
-        minloglevel=2,
-    )
-    return Subwords(model.getvalue())
+    return Subwords(byte_fallback_model())
 
 
 @pytest.mark.parametrize("line", ["the ☃ is small .", "☃", "☃☃ the☃ 😀a é", "the <0xE2> is small", "ﬁ\u00a0the"])

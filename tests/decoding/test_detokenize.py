@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-import sentencepiece
+from byte_fallback import byte_fallback_model
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.moses import BytePairs, Moses
@@ -45,17 +44,7 @@ def test_plain_text_from_the_data_bins_own_model() -> None:
 
 
 def test_bytes_of_a_model_with_byte_fallback_are_text() -> None:
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.Train(
-        sentence_iterator=iter(["the house is small .", "the cat sees a tree ."] * 20),
-        model_writer=model,
-        vocab_size=300,
-        model_type="bpe",
-        byte_fallback=True,
-        num_threads=1,
-        minloglevel=2,
-    )
-    subwords = Subwords(model.getvalue())
+    subwords = Subwords(byte_fallback_model())
     pieces = subwords.encode("the ☃ is")
     dictionary = Dictionary([(piece, 1) for piece in sorted({*pieces, "<0xC3>", "<0xA9>"})])
     ids = dictionary.encode(pieces).tolist()
