@@ -10,10 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.checkpoints.fairseq_names import PAD, their_names
-from seqba.checkpoints.marian import ABSENT_BIAS
+from seqba.checkpoints.fairseq_names import ACTIVATIONS, PAD, their_names
+from seqba.checkpoints.marian import (
+    ABSENT_BIAS,
+    DECODER_POSITIONS,
+    ENCODER_POSITIONS,
+    OUTPUT,
+    SHARED,
+    SOURCE,
+    TARGET,
+)
 from seqba.checkpoints.model import LoadedModel
-from seqba.data.dictionary import Dictionary, dictionary_digest
+from seqba.data.dictionary import Dictionary, is_described_by
 from seqba.data.files import atomic_write
 from seqba.data.marian import is_marian_folder
 from seqba.data.pairs import choose_languages
@@ -39,11 +47,8 @@ OF_FAIRSEQ = {
 }
 """What fairseq asks for beside the model's own options."""
 
-OTHER_ACTIVATIONS = {"silu": "swish"}
-"""Names that activations have in fairseq and in Marian's configurations, where they aren't ours."""
-
-TARGETS = ("model.decoder.embed_tokens.weight", "lm_head.weight")
-"""Matrices of transformers' Marian whose rows are of the target's vocabulary."""
+THEIR_ACTIVATIONS = {ours: theirs for theirs, ours in ACTIVATIONS.items()}
+"""Names that our activations have in fairseq and in Marian's configurations."""
 
 
 def fairseq_state(loaded: LoadedModel) -> dict[str, Any]:
@@ -62,7 +67,7 @@ def fairseq_state(loaded: LoadedModel) -> dict[str, Any]:
         raise UserError("fairseq's sinusoids have tensor2tensor's rates, and this model's the paper's")
     if options.pop("start_symbol", "eos") != "eos" or options.pop("output_bias", False):
         raise UserError("fairseq has no Transformer that starts with padding, or has a bias on its logits")
-    options["activation_fn"] = OTHER_ACTIVATIONS.get(options["activation_fn"], options["activation_fn"])
+    options["activation_fn"] = THEIR_ACTIVATIONS[options["activation_fn"]]
     is_lm = isinstance(model, TransformerLM)
     names = ("source_lang", "target_lang")
     task = loaded.cfg["task"].get("blocks", {}) if is_lm else {name: loaded.task_state[name] for name in names}
@@ -160,7 +165,7 @@ def _open_sides(loaded: LoadedModel, data: Path) -> tuple[Side, Side]:
         sides = (open_side(data, languages[0]), open_side(data, languages[1]))
     for name, side in zip(("source", "target"), sides, strict=True):
         size, digest = loaded.task_state[f"{name}_vocabulary"], loaded.task_state[f"{name}_dictionary_sha256"]
-        if size != len(side.dictionary) or digest not in (None, dictionary_digest(side.dictionary)):
+        if not is_described_by(side.dictionary, size, digest):
             raise UserError(
                 f"the model was trained with other dictionaries than those of {data}: give its own data-bin"
             )
@@ -212,7 +217,7 @@ def _marian_config(options: Mapping[str, Any], orders: Sequence[list[int]]) -> d
         **{f"{side}_layers": options[f"{side}_layers"] for side in ("encoder", "decoder")},
         **{f"{side}_attention_heads": options[f"{side}_attention_heads"] for side in ("encoder", "decoder")},
         **{f"{side}_ffn_dim": options[f"{side}_ffn_embed_dim"] for side in ("encoder", "decoder")},
-        "activation_function": OTHER_ACTIVATIONS.get(options["activation_fn"], options["activation_fn"]),
+        "activation_function": THEIR_ACTIVATIONS[options["activation_fn"]],
         **{name: options[name] for name in ("dropout", "attention_dropout", "activation_dropout")},
         "max_position_embeddings": max(options["max_source_positions"], options["max_target_positions"]),
         "scale_embedding": not options["no_scale_embedding"],
@@ -231,25 +236,25 @@ def _marian_weights(
     model: Transformer, config: Mapping[str, Any], orders: Sequence[list[int]], options: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     weights = {f"model.{name}": tensor for name, tensor in fairseq_weights(model).items() if "version" not in name}
-    weights["lm_head.weight"] = weights.pop("model.decoder.output_projection.weight")
-    for name, order in zip(("model.encoder.embed_tokens.weight", *TARGETS), (*orders, orders[1]), strict=True):
+    weights[OUTPUT] = weights.pop("model.decoder.output_projection.weight")
+    for name, order in ((SOURCE, orders[0]), (TARGET, orders[1]), (OUTPUT, orders[1])):
         weights[name] = weights[name][order]
     if config["share_encoder_decoder_embeddings"]:  # one matrix is written once
-        weights["model.shared.weight"] = weights.pop("lm_head.weight")
-        del weights["model.encoder.embed_tokens.weight"], weights["model.decoder.embed_tokens.weight"]
+        weights[SHARED] = weights.pop(OUTPUT)
+        del weights[SOURCE], weights[TARGET]
     bias = torch.zeros(model.output_weight.shape[0]) if model.output_bias is None else model.output_bias
     weights["final_logits_bias"] = bias[orders[1]].unsqueeze(0)
     if (options["sinusoids"], options["first_position"]) != ("paper", 0) or not model.starts_with_pad:
         table = sinusoids(
             config["max_position_embeddings"], config["d_model"], options["first_position"], options["sinusoids"]
         )
-        weights.update({f"model.{side}.embed_positions.weight": table.clone() for side in ("encoder", "decoder")})
+        weights.update({ENCODER_POSITIONS: table, DECODER_POSITIONS: table})
     weights = {name: tensor.detach().clone().contiguous() for name, tensor in weights.items()}
     if not model.starts_with_pad:
         embedding = model.target_embedding
         start = embedding.scale * embedding.tokens.weight[Dictionary.eos].detach()
-        weights["model.decoder.embed_positions.weight"][0] += start
-        for name in ("model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"):
+        weights[DECODER_POSITIONS][0] += start
+        for name in (SHARED, SOURCE, TARGET):
             if name in weights:  # a matrix that is the output's too has learned something there
                 weights[name][config["pad_token_id"]] = 0
     return weights

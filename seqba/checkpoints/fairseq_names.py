@@ -14,7 +14,7 @@ from seqba.models.layers import Activation
 PAD = 1
 """fairseq's id of padding, after which its positions begin."""
 
-ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "gelu": "gelu", "swish": "silu"}
+ACTIVATIONS: dict[str, Activation] = {"swish": "silu", "relu": "relu", "gelu": "gelu"}
 """fairseq's names of the activations that there are here."""
 
 SIDES = {

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqba.checkpoints import fairseq_names
 from seqba.checkpoints.archive import read_archive
 from seqba.checkpoints.fairseq_names import count_layers, their_names
 from seqba.data.dictionary import Dictionary, dictionary_digest
@@ -34,8 +35,8 @@ ABSENT_BIAS = -100.0
 label smoothing, whose loss has the mean over all words in it: it is 100·ε/(V−1) nats larger, 0.0002 for OPUS-MT's
 58,000 words and ε = 0.1."""
 
-ACTIVATIONS: dict[str, Activation] = {"swish": "silu", "silu": "silu", "relu": "relu", "gelu": "gelu"}
-"""Their names of the activations that there are here."""
+ACTIVATIONS: dict[str, Activation] = {**fairseq_names.ACTIVATIONS, "silu": "silu"}
+"""Their names of the activations that there are here: fairseq's and one more."""
 
 ENCODER_POSITIONS, DECODER_POSITIONS = (f"model.{side}.embed_positions.weight" for side in ("encoder", "decoder"))
 

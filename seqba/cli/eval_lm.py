@@ -25,7 +25,7 @@ from seqba.cli.fairseq_options import (
     without_effect_line,
 )
 from seqba.cli.output import warn_on_stderr
-from seqba.data.dictionary import Dictionary, dictionary_digest
+from seqba.data.dictionary import Dictionary, is_described_by
 from seqba.data.indexed import Corpus
 from seqba.data.limits import batch_tokens
 from seqba.data.monolingual import open_dictionary, open_monolingual
@@ -193,7 +193,7 @@ def _open_dictionary(folder: str, loaded: LoadedModel, options: EvalLMOptions) -
         raise UserError(f"there is no data-bin {folder}: give the folder that the model was trained on")
     dictionary = open_dictionary(folder)
     size, digest = loaded.task_state["vocabulary"], loaded.task_state.get("dictionary_sha256", "")
-    if size != len(dictionary) or digest not in (None, dictionary_digest(dictionary)):  # None: fairseq doesn't say
+    if not is_described_by(dictionary, size, digest):
         raise UserError(
             f"checkpoint {options.path} was trained with another dictionary than that of {folder}: give the data-bin "
             "it was trained on, or preprocess the text with --srcdict from there"

@@ -38,7 +38,8 @@ from seqba.decoding.reference import score_references
 from seqba.decoding.translation import SEARCH_MAX_TOKENS, plan_translation, translate_batches
 from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
-from seqba.evaluation.bleu import sacre_bleu, tokenised_bleu
+from seqba.evaluation.bleu import tokenised_bleu
+from seqba.evaluation.text_metrics import sacre_bleu
 from seqba.extras import progress_bar
 from seqba.options import flag_of, option, options
 from seqba.runtime.devices import to_device

@@ -14,11 +14,10 @@ from seqba.evaluation.bleu import (
     TOKENIZERS,
     compound_split_bleu,
     looks_tokenised,
-    sacre_bleu,
     sentence_bleu,
     tokenised_bleu,
 )
-from seqba.evaluation.text_metrics import compare_systems, read_metrics, text_scores
+from seqba.evaluation.text_metrics import compare_systems, read_metrics, sacre_bleu, text_scores
 from seqba.options import option, options
 
 DESCRIPTION = (

@@ -23,7 +23,7 @@ from seqba.cli.fairseq_options import (
     without_effect_line,
 )
 from seqba.cli.output import warn_on_stderr
-from seqba.data.dictionary import dictionary_digest
+from seqba.data.dictionary import is_described_by
 from seqba.data.marian import is_marian_folder
 from seqba.data.moses import BytePairs, Moses
 from seqba.data.pairs import choose_languages
@@ -358,7 +358,7 @@ def _check_belongs(
         )
     for name, side in zip(("source", "target"), sides, strict=True):
         size, digest = task_state[f"{name}_vocabulary"], task_state[f"{name}_dictionary_sha256"]
-        if size != len(side.dictionary) or digest not in (None, dictionary_digest(side.dictionary)):
+        if not is_described_by(side.dictionary, size, digest):
             raise UserError(
                 f"checkpoint {path} was trained with another dictionary than {folder / f'dict.{side.language}.txt'}: "
                 "give the data-bin it was trained on, or preprocess the text with --srcdict and --tgtdict from there"

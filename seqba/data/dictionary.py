@@ -144,6 +144,11 @@ def dictionary_digest(dictionary: Dictionary) -> str:
     return hashlib.sha256("\n".join(dictionary.symbols).encode()).hexdigest()
 
 
+def is_described_by(dictionary: Dictionary, size: int, digest: str | None) -> bool:
+    """Whether a dictionary has the size and the digest that a checkpoint keeps; None where it keeps no digest."""
+    return size == len(dictionary) and digest in (None, dictionary_digest(dictionary))
+
+
 def _parse_line(line: str, where: str) -> tuple[str, int, bool]:
     """Symbol, count and whether it may replace an earlier one, as fairseq's `Dictionary.add_from_file` reads them.
 

@@ -1,4 +1,4 @@
-"""BLEU in the three forms that papers on WMT English-German report, counted by sacreBLEU."""
+"""BLEU of tokens in the forms that papers on WMT English-German report, and of single sentences, by sacreBLEU."""
 
 from __future__ import annotations
 
@@ -43,24 +43,6 @@ class Bleu:
             f"BLEU{len(self.precisions)} = {self.score:.2f}, {parts} (BP={self.brevity_penalty:.3f}, "
             f"ratio={ratio:.3f}, syslen={self.hypothesis_length}, reflen={self.reference_length})"
         )
-
-
-@dataclass(frozen=True)
-class SacreBleu:
-    """sacreBLEU's score, with the signature without which it means nothing."""
-
-    score: float
-    """0 to 100."""
-
-    signature: str
-    """How it was counted: `nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:…`."""
-
-    details: str
-    """sacreBLEU's own line: `BLEU = 27.3 58.1/32.5/20.6/13.5 (BP = 1.000 …)`."""
-
-    def __str__(self) -> str:
-        """Score and details after the signature, as sacreBLEU's short format has them."""
-        return f"BLEU|{self.signature} {self.details.removeprefix('BLEU ')}"
 
 
 def tokenised_bleu(
@@ -119,20 +101,6 @@ def compound_split_bleu(
 def split_compounds(line: str) -> str:
     """`a-b` → `a ##AT##-##AT## b`, everywhere, as Perl's s///g does it: matches do not overlap."""
     return COMPOUND_HYPHEN.sub(r"\1 ##AT##-##AT## \2", line)
-
-
-def sacre_bleu(hypotheses: Sequence[str], references: Sequence[str], *, ignore_case: bool = False) -> SacreBleu:
-    """The score of sacreBLEU for plain, detokenised text: 13a tokenisation, comparable across papers.
-
-    Raises:
-        UserError: as `tokenised_bleu`.
-
-    Source: Post 2018.
-    """
-    check_lengths(hypotheses, references)
-    metric = _metric()(lowercase=ignore_case, force=True)
-    result = metric.corpus_score(hypotheses, [references])
-    return SacreBleu(float(result.score), str(metric.get_signature()), str(result))
 
 
 def sentence_bleu(

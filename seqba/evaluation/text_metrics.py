@@ -86,6 +86,18 @@ def text_scores(
     return found
 
 
+def sacre_bleu(hypotheses: Sequence[str], references: Sequence[str], *, ignore_case: bool = False) -> TextScore:
+    """BLEU of plain, detokenised text: 13a tokenisation, comparable across papers.
+
+    Raises:
+        UserError: as `text_scores`.
+
+    Source: Post 2018.
+    """
+    (score,) = text_scores(hypotheses, references, ("bleu",), ignore_case=ignore_case)
+    return score
+
+
 def compare_systems(
     baseline: Sequence[str],
     system: Sequence[str],

@@ -11,11 +11,11 @@ from seqba.errors import UserError
 from seqba.evaluation.bleu import (
     compound_split_bleu,
     looks_tokenised,
-    sacre_bleu,
     sentence_bleu,
     split_compounds,
     tokenised_bleu,
 )
+from seqba.evaluation.text_metrics import sacre_bleu
 
 HYPOTHESES = ["the cat sat on the mat .", "a well-known dog barks , loudly ."]
 REFERENCES = ["the cat is on the mat .", "the well-known dog barks loudly ."]
