@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqba.core import grid_gradient
+from seqba.core import Noise, grid_gradient, noise_context
 from seqba.models.families import build_transformer, resolve_transformer
 from seqba.models.options import TransformerOptions
+from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.translation import Translation, TranslationOptions
 
@@ -54,3 +55,18 @@ def test_validation_has_no_divergence(reversal: Path) -> None:
     loss, _, sums = task.loss(model, batch)
     assert set(sums) == {"nll"}
     assert torch.equal(loss, open_task(reversal, 0.0).loss(model, batch)[0])
+
+
+def test_a_bias_of_the_output_is_in_the_divergence() -> None:
+    generator = torch.Generator().manual_seed(4)
+    hidden, weight, bias = (torch.randn(*size, generator=generator).double() for size in ((6, 3), (5, 3), (5,)))
+    given = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias)]
+    with noise_context(Noise(0, 0, 0, range(2))):
+        loss, sums = with_divergence(torch.zeros(()), torch.zeros(()), given[0], given[1], 5.0, bias=given[2])
+    loss.backward()
+    plain = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias)]
+    one, other = (plain[0] @ plain[1].T + plain[2]).log_softmax(1).chunk(2)
+    divergence = ((one.exp() - other.exp()) * (one - other)).sum()  # 2 copies: M · J = KL + KL
+    (2.5 * divergence).backward()
+    torch.testing.assert_close(sums["divergence"], divergence.detach())
+    torch.testing.assert_close([each.grad for each in given], [each.grad for each in plain])
