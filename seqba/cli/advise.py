@@ -99,8 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = read_options(namespace, AdviseOptions)
     if options.json is not None:
         check_folder(options.json, "--json")
-    measured = _read(namespace.measured)
-    split = VarianceSplit.from_plain(measured["split"])
+    measured, split = _read(namespace.measured)
     if options.times is not None:
         costs, read_s, examples = [_given_costs(options.times)], None, options.batch_examples
     else:
@@ -140,8 +139,8 @@ def table(advice: Advice) -> list[str]:
     return [*lines, *advice.sentences()]
 
 
-def _read(path: str) -> Mapping[str, Any]:
-    """A measurement's JSON.
+def _read(path: str) -> tuple[Mapping[str, Any], VarianceSplit]:
+    """A measurement's JSON, and the split in it.
 
     Raises:
         UserError: for a file that seqba-measure didn't write.
@@ -149,12 +148,12 @@ def _read(path: str) -> Mapping[str, Any]:
     wrong = f"{path} is not what seqba-measure --json writes: measure again"
     try:
         measured = json.loads("\n".join(read_lines(path, "measurement", "write one with seqba-measure --json")))
-        VarianceSplit.from_plain(measured["split"])
+        split = VarianceSplit.from_plain(measured["split"])
     except (ValueError, KeyError, TypeError):
         raise UserError(wrong) from None
     if not isinstance(measured, dict):
         raise UserError(wrong)
-    return measured
+    return measured, split
 
 
 def _given_costs(text: str) -> PassCosts:
