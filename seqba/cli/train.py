@@ -17,7 +17,7 @@ from seqba.models.families import ARCHITECTURES, FAMILIES, family_of
 from seqba.options import flag_of
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.registry import TASKS, VARIANTS
-from seqba.tasks.translation import BleuOptions
+from seqba.tasks.text_options import BleuOptions
 from seqba.training.config import RunConfig
 from seqba.training.options import (
     OWN_OPTIONS,
@@ -30,7 +30,6 @@ from seqba.training.options import (
     TrainingOptions,
     ValidationOptions,
 )
-from seqba.training.run import train
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit()
     given = parser.parse(arguments)
     config = read_config(given)
+    from seqba.training.run import train  # brings torch, for which --help and a mistake need not wait
+
     if given.without_effect:
         logger.info("%s", without_effect_line(given.without_effect))
     return train(config)

@@ -15,7 +15,8 @@ from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, family_of
 from seqba.options import options_from
 from seqba.tasks import Task
-from seqba.tasks.image_classification import ImageOptions
+from seqba.tasks.image_options import ImageOptions
+from seqba.tasks.opening import open_task
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.registry import VARIANTS
 
@@ -117,7 +118,7 @@ class TrainedRun:
         elif cutout is not None:
             raise UserError(f"--cutout is for pictures; {self.path} is of a {self.task_name} run")
         config = family_of(arch).read(self._cfg("model", "options"))
-        return variant.open(self.data, chosen, batches, criterion, seed, config)
+        return open_task(variant, self.data, chosen, batches, criterion, seed, config)
 
     def _cfg(self, *names: str) -> Any:
         found: Any = self.loaded.cfg

@@ -3,40 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from seqba.models.sizes import EmbeddingSizes, Sinusoids
 from seqba.nn import Dropout
-
-Sinusoids = Literal["tensor2tensor", "paper"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingSizes:
-    """Sizes and choices of an embedding, but for its vocabulary.
-
-    Attributes:
-        embed_dim: D.
-        max_positions: longest row.
-        first_position: t of a row's first token.
-        sinusoids: whose rates, see `sinusoids`.
-        learned_positions: a trained vector for each place; sinusoids otherwise.
-        scaled: token embeddings are multiplied by √D.
-        normalised: layer normalisation of the sum.
-        dropout: on what comes out.
-    """
-
-    embed_dim: int
-    max_positions: int
-    first_position: int
-    sinusoids: Sinusoids
-    learned_positions: bool
-    scaled: bool
-    normalised: bool
-    dropout: float
 
 
 class Embedding(nn.Module):

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from torch import Tensor, nn
 
 from seqba.models.attention import Attention
+from seqba.models.sizes import Activation, LayerSizes
 from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
-
-Activation = Literal["relu", "gelu", "silu"]
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     # In place: the product before a ReLU isn't needed again, and N × 4D is the largest tensor of a layer.
@@ -23,31 +21,6 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
 }
 """Functions of the feed-forward sublayer, by the names that options have for them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerSizes:
-    """Sizes and dropouts of a layer, the same for all layers of an encoder or a decoder.
-
-    Attributes:
-        embed_dim: D.
-        ffn_dim: inner width of the feed-forward sublayer.
-        heads: H.
-        pre_norm: normalise what a sublayer reads; otherwise post-norm, the sum that it is added to.
-        activation: of the feed-forward sublayer.
-        dropout: on what a sublayer adds.
-        attention_dropout: on attention weights.
-        activation_dropout: after the activation.
-    """
-
-    embed_dim: int
-    ffn_dim: int
-    heads: int
-    pre_norm: bool
-    activation: Activation
-    dropout: float
-    attention_dropout: float
-    activation_dropout: float
 
 
 class FeedForward(nn.Module):

@@ -7,12 +7,14 @@ only a `seqba.tasks.translation.Translation` can be scored by BLEU.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from torch import Tensor, nn
-
-from seqba.core import Carry
 from seqba.tasks.options import BatchOptions
+
+if TYPE_CHECKING:  # options are read without torch
+    from torch import Tensor, nn
+
+    from seqba.core import Carry
 
 Batch = TypeVar("Batch")
 Batch_co = TypeVar("Batch_co", covariant=True)

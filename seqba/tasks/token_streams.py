@@ -16,27 +16,10 @@ from seqba.data.splits import data_folders
 from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_windows, random_windows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
-from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
-
-
-@options
-class StreamOptions:
-    """Options of reading running text with a recurrent model, and of the regularisers of its activations."""
-
-    bptt: int = option(
-        70,
-        "mean length of a window; half of it in 1 window of 20, ± 5 throughout; lr is scaled by length / bptt",
-        minimum=1,
-    )
-    activation_regularization: float = option(
-        2.0, "AR: this × the mean square of the last layer's output after dropout", minimum=0, aliases=("alpha",)
-    )
-    temporal_activation_regularization: float = option(
-        1.0, "TAR: this × the mean square of the output's change from word to word", minimum=0, aliases=("beta",)
-    )
+from seqba.tasks.text_options import StreamOptions
 
 
 class ReadWindow(Protocol):

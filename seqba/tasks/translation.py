@@ -19,58 +19,13 @@ from seqba.data.pairs import PairBatch, PairCorpus, choose_languages, open_pairs
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
-from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.text_options import TranslationOptions
 from seqba.tasks.token_batches import Packer, Planned
 
 logger = logging.getLogger(__name__)
-
-
-@options
-class TranslationOptions:
-    """Options of the languages."""
-
-    source_lang: str | None = option(
-        None, "source language (default: from the data-bin's file names)", aliases=("-s",), metavar="SRC"
-    )
-    target_lang: str | None = option(
-        None, "target language (default: from the data-bin's file names)", aliases=("-t",), metavar="TRG"
-    )
-
-
-@options
-class BleuOptions:
-    """Options of translating the validation splits."""
-
-    eval_bleu: bool = option(False, "translate the validation splits and measure BLEU as well")
-    eval_bleu_args: str = option(
-        "{}", 'options of the search as JSON, \'{"beam": 4, "max_len_a": 1.2, "max_len_b": 10}\' say', metavar="JSON"
-    )
-    eval_bleu_remove_bpe: str | None = option(
-        None,
-        "join subwords: subword_nmt (when nothing is given: '@@ '), sentencepiece, or any symbol to remove; a data-bin "
-        "with its own SentencePiece model needs no such option",
-        bare="subword_nmt",
-        metavar="SYMBOL",
-    )
-    eval_bleu_detok: str = option(
-        "space",
-        "moses: Moses' tokens are made plain text first (extra wmt), which sacreBLEU tokenises itself; space: words "
-        "stay as they are",
-        choices=("space", "moses"),
-    )
-    eval_bleu_detok_args: str = option(
-        "{}", 'the language whose rules hold, \'{"target_lang": "de"}\' say (default: the target\'s)', metavar="JSON"
-    )
-    eval_tokenized_bleu: bool = option(False, "compare tokens as spaces separate them, plain text as well")
-    eval_bleu_print_samples: bool = option(False, "show the first translation of a split and its reference")
-
-    def __post_init__(self) -> None:
-        """Refuses options without effect."""
-        if not self.eval_bleu and any(getattr(self, field.name) != field.default for field in dataclasses.fields(self)):
-            raise UserError("--eval-bleu-… options and --eval-tokenized-bleu need --eval-bleu")
 
 
 class TranslationModel(Protocol):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqba.core import parse_plan
 from seqba.errors import UserError
 from seqba.options import option, options
+
+PLANS = ("auto", "stacked", "looped")
+"""Plans that have a name; `seqba.core.parse_plan` reads them."""
 
 
 @options
@@ -51,10 +53,8 @@ class GridOptions:
 
     def __post_init__(self) -> None:
         """Refuses a plan that isn't one."""
-        try:
-            parse_plan(self.plan)
-        except ValueError as error:
-            raise UserError(f"--{error}") from None
+        if self.plan not in PLANS and not (self.plan.isdecimal() and int(self.plan) >= 1):
+            raise UserError(f"--plan is {self.plan!r}; choose {', '.join(PLANS)}, or a number of copies per pass")
 
 
 @options

@@ -17,6 +17,7 @@ from seqba.models.families import ARCHITECTURES, given_options
 from seqba.models.options import DecoderOptions
 from seqba.options import plain_options
 from seqba.tasks import Task
+from seqba.tasks.opening import open_task
 from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
 from seqba.training.arms import derive_grid
@@ -64,8 +65,8 @@ def open_workload(config: RunConfig, start: Start | None) -> Workload:
         config = _with_positions_of(start.state, config)
     variant, family, training = config.variant, config.family, config.training
     arch, model = _resolve_model(config, start)
-    baseline = variant.open(
-        config.data, config.task_options, config.batches, config.criterion, training.grid.seed, model
+    baseline = open_task(
+        variant, config.data, config.task_options, config.batches, config.criterion, training.grid.seed, model
     )
     grid = derive_grid(training.grid)
     task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(config.batches))

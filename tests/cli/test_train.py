@@ -25,9 +25,8 @@ from seqba.core.noise import KEY_VERSION
 from seqba.models.embedding import sinusoids
 from seqba.models.families import FAMILIES
 from seqba.models.options import TransformerLMOptions, TransformerOptions
-from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.registry import VARIANTS
-from seqba.tasks.translation import TranslationOptions
+from seqba.tasks.text_options import BlockOptions, TranslationOptions
 from seqba.training.folder import LAST
 
 pytestmark = pytest.mark.usefixtures("one_thread")

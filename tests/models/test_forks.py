@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.builders import build_image_classifier
 from seqba.models.classifier import ImageClassifier, average_head, conv_norm_relu, convolution, sequence
 from seqba.models.config import AWDLSTMConfig, DecoderConfig, TransformerConfig
-from seqba.models.families import build_image_classifier, resolve_image_classifier
+from seqba.models.families import resolve_image_classifier
 from seqba.models.forks import layer_of
 from seqba.models.image_networks import NETWORKS
 from seqba.models.options import ImageClassifierOptions

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from seqba.core import Noise, grid_gradient, noise_context
-from seqba.models.families import build_transformer, resolve_transformer
+from seqba.models.builders import build_transformer
+from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.tasks.text_options import TranslationOptions
+from seqba.tasks.translation import Translation
 
 
 def open_task(data: Path, alpha: float) -> Translation:

@@ -15,8 +15,9 @@ import seqba
 from seqba.errors import UserError
 from seqba.models.config import DecoderConfig
 from seqba.models.transformer_lm import TransformerLM
-from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
+from seqba.tasks.language_modeling import LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.text_options import BlockOptions
 
 FIELDS = {kind: set(kind.__dataclass_fields__) for kind in (BlockOptions, BatchOptions, CriterionOptions)}
 

@@ -12,11 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from seqba.errors import UserError
-from seqba.models.families import build_transformer, resolve_transformer
+from seqba.models.builders import build_transformer
+from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.tasks.text_options import TranslationOptions
+from seqba.tasks.translation import Translation
 
 
 def open_task(data: Path | str, **options: Any) -> Translation:

@@ -9,11 +9,9 @@ import pytest
 
 from seqba.errors import UserError
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
-from seqba.tasks.image_classification import ImageOptions
-from seqba.tasks.language_modeling import BlockOptions
+from seqba.tasks.image_options import ImageOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.token_streams import StreamOptions
-from seqba.tasks.translation import BleuOptions, TranslationOptions
+from seqba.tasks.text_options import BleuOptions, BlockOptions, StreamOptions, TranslationOptions
 from seqba.training.config import RunConfig
 from seqba.training.options import (
     CheckpointOptions,
