@@ -105,9 +105,17 @@ def check_same_run(start: Start, before: Identity, after: Identity) -> None:
     if start.resets.optimizer and start.resets.dataloader:
         return  # only the weights are taken over: what trained them doesn't matter
     noise = {"model": [name for name in options if is_noise(name)]}
-    changes += _changes(before, after, {**WEIGHT_MOVING, **noise})
+    changes += _changes(before, after, {**WEIGHT_MOVING, "run": _moving_limits(after), **noise})
     if changes:
         logger.warning("going on from %s with %s", start.path, ", ".join(changes))
+
+
+def _moving_limits(identity: Identity) -> list[str]:
+    """Limits of a run that its schedules end at, where no other option says where they end."""
+    schedule, model = identity.groups["schedule"], identity.groups["model"]
+    ends = {"cosine": "lr_period_updates", "polynomial_decay": "total_num_update"}.get(schedule["lr_scheduler"])
+    limits = ["max_update"] if ends is not None and schedule[ends] is None else []
+    return [*limits, "max_epoch"] if model.get("drop_path") and schedule["drop_path_epochs"] is None else limits
 
 
 def _check_key_version(start: Start, before: Identity, after: Identity) -> None:
