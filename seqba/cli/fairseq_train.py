@@ -49,7 +49,7 @@ _RESUMING = "without it a run could not be resumed; leave it out"
 _ONE_FILE = "a checkpoint is one file, whatever the number of processes"
 _MAPPED = "a data-bin is always memory-mapped (mmap)"
 _IN_SUBWORDS = "the text of a data-bin is in tokens and subwords already"
-_COMMAND_LINE = "options are given on the command line"
+_ONE_CONFIG = "options in a file are --config FILE, under the flags' names (docs/config.md)"
 
 ACCEPTED: dict[str, Accepted] = {
     **{flag: option for flag, option in WITHOUT_EFFECT.items() if flag != "--num-workers"},  # pictures have that one
@@ -129,7 +129,7 @@ UNSUPPORTED = {
     **hints(_MAPPED, "raw-text lazy-load"),
     **hints(_LOGS, SERVICES),
     "--user-dir": _NO_PLUGINS,
-    **hints(_COMMAND_LINE, "config-dir config-name"),
+    **hints(_ONE_CONFIG, "config-dir config-name"),
     "--profile": "use torch.profiler around seqba.training in a script of your own",
     # The text.
     **hints(_PIECES, OTHER_SUBWORD_TOOLS),
