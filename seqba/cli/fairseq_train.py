@@ -33,7 +33,6 @@ _PIECES = (
     "--eval-bleu-remove-bpe joins them for BLEU in validation"
 )
 _LOGS = "logs are JSON lines (--log-file) or TensorBoard events (--tensorboard-logdir)"
-_AVERAGES = "average checkpoints afterwards with seqba-average-checkpoints"
 _ADAPTIVE_INPUT = "the vocabulary is small enough for one table; leave it out"
 _ADAPTIVE_LOSS = "the loss is exact and never holds all logits; leave it out"
 _CHARACTERS = "embeddings are of whole tokens; leave it out"
@@ -49,7 +48,7 @@ _RESUMING = "without it a run could not be resumed; leave it out"
 _ONE_FILE = "a checkpoint is one file, whatever the number of processes"
 _MAPPED = "a data-bin is always memory-mapped (mmap)"
 _IN_SUBWORDS = "the text of a data-bin is in tokens and subwords already"
-_COMMAND_LINE = "options are given on the command line"
+_ONE_CONFIG = "options in a file are --config FILE, under the flags' names (docs/config.md)"
 
 ACCEPTED: dict[str, Accepted] = {
     **{flag: option for flag, option in WITHOUT_EFFECT.items() if flag != "--num-workers"},  # pictures have that one
@@ -62,6 +61,7 @@ ACCEPTED: dict[str, Accepted] = {
     **taken(
         "every process reads a checkpoint, and one writes it at once", "save-async write-checkpoints-asynchronously"
     ),
+    **taken("weights and their averages are float32", "ema-fp32"),
     **taken(UNUSED, "seed-provided debug-param-names"),
 }
 """fairseq's options that seqba-train takes and that change nothing."""
@@ -129,7 +129,7 @@ UNSUPPORTED = {
     **hints(_MAPPED, "raw-text lazy-load"),
     **hints(_LOGS, SERVICES),
     "--user-dir": _NO_PLUGINS,
-    **hints(_COMMAND_LINE, "config-dir config-name"),
+    **hints(_ONE_CONFIG, "config-dir config-name"),
     "--profile": "use torch.profiler around seqba.training in a script of your own",
     # The text.
     **hints(_PIECES, OTHER_SUBWORD_TOOLS),
@@ -179,7 +179,7 @@ UNSUPPORTED = {
     **hints(_RESUMING, "no-save-optimizer-state no-save-optimizer-state-on-training-finished"),
     "--checkpoint-suffix": "use another --save-dir",
     "--keep-interval-updates-pattern": "use --keep-interval-updates",
-    **hints(_AVERAGES, "store-ema ema-decay ema-start-update ema-seed-model ema-update-freq ema-fp32"),
+    "--ema-seed-model": "the average begins with the weights of the run, or of --finetune-from-model; leave it out",
     # Of generation, which fairseq's dataset options bring along.
     **hints("seqba-generate and seqba-eval-lm read a split; leave it out", "gen-subset num-shards shard-id"),
     # Of the released awd-lstm code; its dropouts, alpha, beta, bptt and nonmono keep their names.

@@ -42,6 +42,7 @@ def announce(
         f"an update: {_micro_batches(micro_batches)} of at most {size} × {_copies(copies)} (--arm {options.grid.arm}, "
         f"--plan {options.grid.plan})",
         f"{_until(options)}; {_where(options)}",
+        *_averaged(options),
         *_measured(options.log.measure_every, is_single=copies == 1 and max(micro_batches) == 1),
     ]
 
@@ -70,6 +71,16 @@ def _until(options: TrainingOptions) -> str:
     return f"until {' or '.join(shown)}" if shown else "until it is stopped"
 
 
+def _averaged(options: TrainingOptions) -> list[str]:
+    optimisation = options.optimisation
+    if not optimisation.store_ema:
+        return []
+    return [
+        f"the average of the weights (--ema-decay {optimisation.ema_decay:g}) is validated, kept and read by other "
+        "commands"
+    ]
+
+
 def _measured(every: int, *, is_single: bool) -> list[str]:
     if not every:
         return []
@@ -81,4 +92,4 @@ def _measured(every: int, *, is_single: bool) -> list[str]:
 def _where(options: TrainingOptions) -> str:
     if options.checkpoints.no_save:
         return "nothing is kept (--no-save)"
-    return f"checkpoints, run.json and log.jsonl in {options.checkpoints.save_dir}"
+    return f"checkpoints, config.toml and log.jsonl in {options.checkpoints.save_dir}"

@@ -15,6 +15,7 @@ from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.models.forks import Forking
 from seqba.tasks import MicroBatches
 from seqba.training.arms import BaselineEpochs, Grid, derive_grid
+from seqba.training.averages import build_average
 from seqba.training.batches import check_epochs, count_updates
 from seqba.training.folder import CheckpointFolder
 from seqba.training.log import TrainingLog, log_options_of_rank
@@ -101,6 +102,7 @@ def _build_trainer(
         build_trigger(options.optimisation),
         ranks,
         build_scaler(options.optimisation, precision, device),
+        build_average(model, options.optimisation),
     )
 
 

@@ -59,7 +59,7 @@ class GridOptions:
 
 @options
 class OptimisationOptions:
-    """Optimizer, and what happens between gradient and step."""
+    """Optimizer, what happens between gradient and step, and averages of the weights."""
 
     optimizer: str = option(
         "adam",
@@ -117,6 +117,16 @@ class OptimisationOptions:
         minimum=1,
         aliases=("amp-scale-window",),
     )
+    store_ema: bool = option(
+        False,
+        "keep an exponential moving average of the weights: validation and every command that reads a checkpoint see "
+        "it, and training goes on with the weights themselves, which are kept beside it",
+    )
+    ema_decay: float = option(
+        0.9999, "store-ema: its share of the average before, from update to update", minimum=0, below=1
+    )
+    ema_start_update: int = option(0, "store-ema: until this update it is the weights themselves", minimum=0)
+    ema_update_freq: int = option(1, "store-ema: average after every so many updates", minimum=1)
 
     def __post_init__(self) -> None:
         """Refuses betas that aren't two, and two precisions."""

@@ -193,6 +193,11 @@ def _check_optimisation(config: RunConfig) -> None:
         raise UserError("--fp16 scales losses, which --shard-params excludes: take --bf16")
     if optimisation.fp16 and config.training.log.measure_every:
         raise UserError("--fp16 scales gradients, which --measure-every would measure: take --bf16")
+    for name in ("ema_decay", "ema_start_update", "ema_update_freq"):
+        if is_given(optimisation, name) and not optimisation.store_ema:
+            raise UserError(f"{flag_of(name)} belongs to --store-ema, which isn't given")
+    if optimisation.store_ema and optimisation.optimizer == "nt_asgd":
+        raise UserError("--store-ema averages the weights, and so does --optimizer nt_asgd: leave one out")
     if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
         raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
     if optimisation.weight_decay_until is not None and not optimisation.weight_decay:

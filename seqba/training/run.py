@@ -18,6 +18,7 @@ from seqba.training.announcement import announce
 from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
 from seqba.training.config import RunConfig
+from seqba.training.config_record import CONFIG_FILE, config_text
 from seqba.training.folder import LAST
 from seqba.training.loop import STOPPED, TrainingLoop
 from seqba.training.rules import validate_config
@@ -58,13 +59,13 @@ def train(config: RunConfig) -> int:
         loop = assemble(workload, start, device, ranks)
         with closing(loop.log), StopSignal() as stop:
             if ranks.is_first:
-                describe_run(workload, loop)
+                describe_run(config, workload, loop)
             ending = loop.run(stop)
             return log_exit(ending, stop, loop)
 
 
-def describe_run(workload: Workload, loop: TrainingLoop) -> None:
-    """Logs the first lines of a run, and writes `run.json`: what was resolved, so that the run can be repeated."""
+def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> None:
+    """Logs the first lines of a run, and writes what was resolved: `config.toml`, which repeats it, and `run.json`."""
     record, trainer, batches, grid = workload.record, loop.trainer, workload.batches, loop.grid
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     lines = announce(
@@ -96,6 +97,8 @@ def describe_run(workload: Workload, loop: TrainingLoop) -> None:
     with atomic_text(loop.folder.path / "run.json") as file:
         json.dump(resolved, file, indent=2)
         file.write("\n")
+    with atomic_text(loop.folder.path / CONFIG_FILE) as file:
+        file.write(config_text(config, record.arch, record.model))
 
 
 def log_exit(ending: str, stop: StopSignal, loop: TrainingLoop) -> int:

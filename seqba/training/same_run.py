@@ -42,6 +42,10 @@ WEIGHT_MOVING = {
         "fp16",
         "fp16_init_scale",
         "fp16_scale_window",
+        "store_ema",
+        "ema_decay",
+        "ema_start_update",
+        "ema_update_freq",
     ),
     "log": ("measure_every",),  # such updates are looped
     **{variant.group: variant.weight_moving for variant in VARIANTS.values()},

@@ -20,8 +20,9 @@ from seqba.statistics import CellWatch
 from seqba.tasks import Task
 from seqba.training.agreement import GOING_ON, Status
 from seqba.training.arms import Grid
+from seqba.training.averages import MovingAverage, exchanged
 from seqba.training.batches import UpdateBatch
-from seqba.training.nt_asgd import NonMonotonicTrigger, begin_averaging, swapped_weights
+from seqba.training.nt_asgd import NonMonotonicTrigger, averages_of, begin_averaging
 from seqba.training.optimizers import check_optimizer_state
 from seqba.training.options import TrainingOptions
 from seqba.training.schedules import Schedule
@@ -94,6 +95,7 @@ class Trainer(Generic[Batch]):
         trigger: says when the optimizer begins to average the weights (NT-ASGD); None for never.
         ranks: the processes that make the updates together, each running its cells.
         scaler: scales losses up for passes in float16, and gradients down again; None for no scaling.
+        average: exponential moving average of the weights; None for none.
 
     Attributes:
         updates: steps made so far. Skipped updates don't count.
@@ -111,6 +113,7 @@ class Trainer(Generic[Batch]):
         trigger: NonMonotonicTrigger | None = None,
         ranks: Group = ALONE,
         scaler: torch.amp.GradScaler | None = None,
+        average: MovingAverage | None = None,
     ) -> None:
         self.task = task
         self.model = model
@@ -120,6 +123,7 @@ class Trainer(Generic[Batch]):
         self.trigger = trigger
         self.ranks = ranks
         self.scaler = scaler
+        self.average = average
         self.updates = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
@@ -169,6 +173,8 @@ class Trainer(Generic[Batch]):
             self.scaler.update()
         self.optimizer.zero_grad()
         self._end_update(skipped=skipped)
+        if self.average is not None and not skipped:
+            self.average.update(number)
         report = UpdateReport(
             update=number,
             lr=lr,
@@ -197,10 +203,11 @@ class Trainer(Generic[Batch]):
 
     @contextmanager
     def averaged_weights(self) -> Iterator[bool]:
-        """Exchanges the weights for their averages inside, where there are any (`swapped_weights`)."""
+        """Exchanges the weights for their averages inside, where there are any; yields whether there are."""
+        pairs = averages_of(self.optimizer) if self.average is None else self.average.pairs()
         try:
-            with swapped_weights(self.optimizer) as averaged:
-                yield averaged
+            with exchanged(pairs):
+                yield bool(pairs)
         finally:
             reshard(self.model)
 

@@ -37,6 +37,7 @@ MORE_RUNS = {
     "adam": [
         *RUNS["transformer"],
         *("--optimizer", "adam", "--lr", "0.002", "--adam-eps", "1e-3", "--encoder-normalize-before"),
+        *("--store-ema", "--ema-decay", "0.8"),
     ],
     "averaged": [
         *RUNS["awd_lstm"],
@@ -44,11 +45,14 @@ MORE_RUNS = {
     ],
     "short": [
         *RUNS["resnet"],
-        *("--copies", "1", "--update-freq", "19"),
+        *("--copies", "1", "--update-freq", "19", "--store-ema", "--ema-decay", "0.5", "--ema-start-update", "3"),
     ],
 }
-"""Adam's averages (an epsilon above the rounding of gradients that are zero), those of NT-ASGD, and epochs whose last
-update is a single cell."""
+"""Adam's averages (an epsilon above the rounding of gradients that are zero), those of NT-ASGD, epochs whose last
+update is a single cell; and moving averages of the weights, and of what batch normalisation gathers."""
+
+AVERAGED = ("adam", "averaged", "short")
+"""Runs whose checkpoints have averages, and the raw weights beside them."""
 
 ARM_RUNS = {
     "fixed_rows_of_tokens": [*RUNS["transformer"], "--arm", "fixed-rows", "--copies", "4", "--max-tokens", "400"],

@@ -32,7 +32,7 @@ def test_a_run_is_announced_in_words(tmp_path: Any) -> None:
     assert model.startswith("transformer_tiny: 1,234,567 parameters, on cpu with ")
     assert model.endswith(", 3 ranks")
     assert update == "an update: 2 micro-batches of at most 4,096 tokens × 4 copies (--arm ba, --plan auto)"
-    assert end == f"until update 2,000 or baseline's epoch 7; checkpoints, run.json and log.jsonl in {tmp_path}"
+    assert end == f"until update 2,000 or baseline's epoch 7; checkpoints, config.toml and log.jsonl in {tmp_path}"
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,13 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
         ("translation", {"log": LogOptions(no_progress_bar=True, log_format="tqdm")}, "exclude each other"),
         ("translation", {"log": LogOptions(measure_every=50)}, "--measure-every sees no variance in a single pass"),
         ("images", {"optimisation": OptimisationOptions(optimizer="nt_asgd")}, "take sgd"),
+        ("translation", {"optimisation": OptimisationOptions(ema_decay=0.9)}, "--ema-decay belongs to --store-ema"),
+        ("translation", {"optimisation": OptimisationOptions(ema_update_freq=2)}, "--ema-update-freq belongs to"),
+        (
+            "streams",
+            {"optimisation": OptimisationOptions(optimizer="nt_asgd", store_ema=True)},
+            "averages the weights, and so does --optimizer nt_asgd",
+        ),
         ("images", {"batches": BatchOptions(batch_size=1)}, "^--batch-size 1 leaves batch normalisation one image"),
         (
             "images",
