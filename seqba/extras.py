@@ -19,6 +19,8 @@ EXTRA_OF = {
     "safetensors.torch": "export",
     "tensorboard": "tensorboard",
     "torch.utils.tensorboard": "tensorboard",
+    "pyarrow": "parquet",
+    "tokenizers": "tokenizers",
     "transformers": "transformers",
     "accelerate": "transformers",
     "lightning": "lightning",

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ from seqba.data.marian import read_marian_text
 from seqba.data.preprocess_options import PreprocessOptions, check_consistency
 from seqba.data.splits import with_suffix
 from seqba.data.subwords import MODEL_NAME, Subwords, model_name, read_subwords, train_subwords
-from seqba.data.text import Piece, Workers, count_lines, split_text
+from seqba.data.tables import open_text
+from seqba.data.text import Text, TextPiece, Workers
 from seqba.errors import UserError
 
 LOG_NAME = "preprocess.log"
@@ -80,15 +81,15 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
         if not options.dict_only:
             for language in options.languages:
                 dictionary, subwords = forms[language]
-                for split, path in options.texts(language).items():
+                for split, text in _texts(options, language).items():
                     prefix = stage / options.corpus_name(split, language)
                     binarise = functools.partial(encode_piece, dictionary=dictionary, subwords=subwords)
-                    note(f"[{language}] {_binarise(path, prefix, binarise, len(dictionary), workers, progress)}")
+                    note(f"[{language}] {_binarise(text, prefix, binarise, len(dictionary), workers, progress)}")
         note(f"Wrote preprocessed data to {options.destdir}")
         _extend_log(Path(options.destdir) / LOG_NAME, stage / LOG_NAME, lines)
 
 
-def count_piece(piece: Piece, subwords: Subwords | None) -> Counter[str]:
+def count_piece(piece: TextPiece, subwords: Subwords | None) -> Counter[str]:
     """How often each token occurs in a piece of text."""
     counts: Counter[str] = Counter()
     for tokens in _tokens(piece, subwords):
@@ -96,7 +97,7 @@ def count_piece(piece: Piece, subwords: Subwords | None) -> Counter[str]:
     return counts
 
 
-def encode_piece(piece: Piece, dictionary: Dictionary, subwords: Subwords | None) -> Encoded:
+def encode_piece(piece: TextPiece, dictionary: Dictionary, subwords: Subwords | None) -> Encoded:
     """The ids of a piece of text. Tokens are what whitespace of any kind separates, or SentencePiece's pieces."""
     flat: list[int] = []
     sizes: list[int] = []
@@ -143,20 +144,32 @@ def _check_files(options: PreprocessOptions) -> None:
         Dictionary.load(path)
     if options.sentencepiece_model is not None:
         read_subwords(options.sentencepiece_model)
-    counts = {text: count_lines(text) for language in options.languages for text in options.texts(language).values()}
+    counts = {text: text.count_lines() for language in options.languages for text in _texts(options, language).values()}
     for text, count in counts.items():
         if not count:
             raise UserError(f"text {text} is empty; check the prefix and the language")
     if options.only_source:
         return
-    for split, text in options.texts(options.source_lang).items():
-        other = options.texts(options.target_lang)[split]
+    for split, text in _texts(options, options.source_lang).items():
+        other = _texts(options, options.target_lang)[split]
         here, there = counts[text], counts[other]
         if here != there:
             raise UserError(
                 f"{text} has {here} lines and {other} has {there}: line i of one must translate line i of the other; "
                 "mend the texts (a carriage return inside a line ends it)"
             )
+
+
+def _texts(options: PreprocessOptions, language: str | None) -> dict[str, Text]:
+    """Every split's name and text of a language."""
+    column = options.column(language)
+    return {split: open_text(path, column) for split, path in options.texts(language).items()}
+
+
+def _training_texts(options: PreprocessOptions, languages: Iterable[str | None]) -> list[Text]:
+    """The texts that dictionaries and subwords are made from."""
+    named = (item for language in languages for item in _texts(options, language).items())
+    return [text for split, text in named if split.startswith("train")]
 
 
 def _take_forms(options: PreprocessOptions) -> Forms:
@@ -174,7 +187,7 @@ def _make_forms(options: PreprocessOptions, workers: Workers, progress: Progress
 
 def _make_subwords(options: PreprocessOptions) -> Subwords | None:
     if options.sentencepiece is not None:
-        texts = [path for language in options.languages for path in options.training_texts(language)]
+        texts = _training_texts(options, options.languages)
         return train_subwords(_sample_lines(texts), options.sentencepiece)
     return read_subwords(options.sentencepiece_model) if options.sentencepiece_model is not None else None
 
@@ -202,10 +215,9 @@ def _write_dictionary(dictionary: Dictionary, path: Path) -> None:
     raise UserError(f"a symbol of the vocabulary can't be written to {path.name}, where each is a line")
 
 
-def _sample_lines(paths: Iterable[str]) -> Iterator[str]:
-    paths = list(paths)
-    stride = -(-sum(map(count_lines, paths)) // MOST_SUBWORD_LINES)
-    lines = (line for path in paths for piece in split_text(path) for line in piece.lines())
+def _sample_lines(texts: Sequence[Text]) -> Iterator[str]:
+    stride = -(-sum(text.count_lines() for text in texts) // MOST_SUBWORD_LINES)
+    lines = (line for text in texts for piece in text.pieces() for line in piece.lines())
     return itertools.islice(lines, 0, None, stride)
 
 
@@ -217,8 +229,7 @@ def _make_dictionaries(
     def make(path: str | None, languages: Iterable[str | None], threshold: int, size: int) -> Dictionary:
         if path is not None:
             return Dictionary.load(path)
-        texts = [text for language in languages for text in options.training_texts(language)]
-        counts = _count_tokens(texts, subwords, workers, progress)
+        counts = _count_tokens(_training_texts(options, languages), subwords, workers, progress)
         return Dictionary.build(counts, threshold=threshold, size=size, padding_factor=options.padding_factor)
 
     if options.is_joined:
@@ -234,29 +245,30 @@ def _make_dictionaries(
     return dictionaries
 
 
-def _count_tokens(texts: list[str], subwords: Subwords | None, workers: Workers, progress: Progress) -> Counter[str]:
-    pieces = [piece for path in texts for piece in split_text(path)]
-    advance = progress(
-        "counting " + ", ".join(map(os.path.basename, texts)), sum(piece.end - piece.start for piece in pieces)
-    )
+def _count_tokens(
+    texts: Sequence[Text], subwords: Subwords | None, workers: Workers, progress: Progress
+) -> Counter[str]:
+    pieces = [piece for text in texts for piece in text.pieces()]
+    names = ", ".join(os.path.basename(str(text)) for text in texts)
+    advance = progress(f"counting {names}", sum(piece.size for piece in pieces))
     counts: Counter[str] = Counter()
     for piece, found in workers.map(functools.partial(count_piece, subwords=subwords), pieces):
         counts.update(found)
-        advance(piece.end - piece.start)
+        advance(piece.size)
     return counts
 
 
 def _binarise(
-    path: str,
+    text: Text,
     prefix: Path,
-    encode: Callable[[Piece], Encoded],
+    encode: Callable[[TextPiece], Encoded],
     vocabulary_size: int,
     workers: Workers,
     progress: Progress,
 ) -> str:
     """Writes one side of a split and returns fairseq's line about it."""
-    pieces = split_text(path)
-    advance = progress(f"encoding {os.path.basename(path)}", pieces[-1].end)
+    pieces = text.pieces()
+    advance = progress(f"encoding {os.path.basename(str(text))}", sum(piece.size for piece in pieces))
     sentences = tokens = unknown = 0
     with IndexedWriter(prefix, vocabulary_size) as writer:
         for piece, encoded in workers.map(encode, pieces):
@@ -264,12 +276,12 @@ def _binarise(
             sentences += len(encoded.sizes)
             tokens += len(encoded.ids)
             unknown += encoded.unknown
-            advance(piece.end - piece.start)
+            advance(piece.size)
     share = 100 * unknown / tokens
-    return f"{path}: {sentences} sents, {tokens} tokens, {share:.3}% replaced by {Dictionary.specials[Dictionary.unk]}"
+    return f"{text}: {sentences} sents, {tokens} tokens, {share:.3}% replaced by {Dictionary.specials[Dictionary.unk]}"
 
 
-def _tokens(piece: Piece, subwords: Subwords | None) -> Iterable[list[str]]:
+def _tokens(piece: TextPiece, subwords: Subwords | None) -> Iterable[list[str]]:
     # str.split() without an argument is fairseq's tokenize_line: every run of whitespace separates, Unicode's included.
     return map(str.split, piece.lines()) if subwords is None else subwords.encode_lines(piece.lines())
 

@@ -32,6 +32,13 @@ class PreprocessOptions:
     trainpref: str | None = option(None, "training text: prefixes, comma-separated (train, train1, …)", metavar="FP")
     validpref: str | None = option(None, "validation text: prefixes, comma-separated (valid, valid1, …)", metavar="FP")
     testpref: str | None = option(None, "test text: prefixes, comma-separated (test, test1, …)", metavar="FP")
+    source_column: str | None = option(
+        None,
+        "the texts are tables, .jsonl, .tsv or .parquet, given by their whole names, and this column is the source; "
+        "translation.en is en inside translation, and 1 the first column of a .tsv without a header",
+        metavar="NAME",
+    )
+    target_column: str | None = option(None, "likewise the target's column", metavar="NAME")
     destdir: str = option("data-bin", "data folder to write", metavar="DIR")
     thresholdsrc: int = option(0, "leave out source words seen less often than this", minimum=0)
     thresholdtgt: int = option(0, "leave out target words seen less often than this", minimum=0)
@@ -84,12 +91,13 @@ class PreprocessOptions:
         found = {}
         for split, prefixes in (("train", self.trainpref), ("valid", self.validpref), ("test", self.testpref)):
             for number, prefix in enumerate(prefixes.split(",") if prefixes else ()):
-                found[split + (str(number) if number else "")] = with_suffix(prefix, language)
+                path = prefix if self.source_column is not None else with_suffix(prefix, language)
+                found[split + (str(number) if number else "")] = path
         return found
 
-    def training_texts(self, language: str | None) -> list[str]:
-        """The text files that dictionaries and subwords are made from."""
-        return [path for split, path in self.texts(language).items() if split.startswith("train")]
+    def column(self, language: str | None) -> str | None:
+        """The column of a language in every table; None where texts are files of their own."""
+        return self.source_column if language == self.source_lang else self.target_column
 
     def corpus_name(self, split: str, language: str | None) -> str:
         """`train.en-de.en`, or `train` for text without a language; fairseq's own names."""
@@ -118,6 +126,15 @@ def check_consistency(options: PreprocessOptions) -> None:
             options.only_source
             and (options.tgtdict, options.thresholdtgt, options.nwordstgt, options.joined_dictionary)
             != (None, 0, -1, False)
+        ),
+        "--only-source has no target side: leave out --target-column": (
+            options.only_source and options.target_column is not None
+        ),
+        "a table has both sides: give --source-column and --target-column": (
+            not options.only_source and (options.source_column is None) != (options.target_column is None)
+        ),
+        f"--source-column and --target-column are both {quoted(str(options.source_column))}": (
+            options.source_column is not None and options.source_column == options.target_column
         ),
         "--joined-dictionary is one dictionary: give it as --srcdict or as --tgtdict, not both": (
             options.joined_dictionary and options.srcdict is not None and options.tgtdict is not None
