@@ -1,4 +1,4 @@
-"""Writes the tables and pictures of docs/results.md from the records of the runs: `bash recipes/evidence.sh --page yes`.
+"""Writes the tables and pictures of docs/results.md from the records: `bash recipes/evidence.sh --page yes`.
 
 What stands between two marks of a study is written here; the words around them are for a person to write. A test says
 when it is due.
