@@ -11,7 +11,7 @@
 #     --jobs N        runs side by side, one thread each (as many as there are processors)
 #     --device DEVICE auto (default), cpu or cuda
 #     --time-limit S  stop all runs after so many seconds; the same command goes on with them
-#     --updates N     no run is longer than so many updates: for a trial, into a folder of its own (--results)
+#     --updates N     shorten runs to so many updates, with their schedules: for a trial, into folders of its own
 #     --vocab N       joint subwords, for a text too small for the study's own number
 #     --out DIR       data, checkpoints and logs (runs/evidence)
 #     --results DIR   a record of each run, in JSON (recipes/results)

@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side (%(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--time-limit", type=float, default=0.0, help="seconds until all runs are stopped; 0 = none")
-    parser.add_argument("--updates", type=int, help="no run is longer than so many: for a trial")
+    parser.add_argument("--updates", type=int, help="shorten longer runs to so many, with their schedules")
     parser.add_argument("--vocab", type=int, help="subwords, for a text too small for the study's own number")
     parser.add_argument("--list", action="store_true", help="show the runs and what they cost, and make none")
     return parser.parse_args(arguments)

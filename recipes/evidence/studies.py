@@ -89,7 +89,7 @@ class Run:
         study: see `Study`.
         arm: see `Arm`.
         seed: of weights, order and noise.
-        most_updates: none is longer than this, whatever the study says; for trials.
+        most_updates: a longer one is shortened to this, with its schedule; for trials.
     """
 
     study: Study
@@ -108,15 +108,20 @@ class Run:
         return self.arm == self.study.arms[0] and self.seed == SEEDS[0]
 
     @property
+    def share(self) -> Fraction:
+        """Of the study's updates and schedule."""
+        shortest = self.arm.share if self.most_updates is None else Fraction(self.most_updates, self.study.updates)
+        return min(self.arm.share, shortest)
+
+    @property
     def updates(self) -> int:
         """How many it makes."""
-        updates = int(self.study.updates * self.arm.share)
-        return min(updates, self.most_updates or updates)
+        return int(self.study.updates * self.share)
 
     @property
     def options(self) -> list[str]:
         """seqba-train's options, but for the data, the folder and the device."""
-        share, every = self.arm.share, max(1, int(self.study.validate_every * self.arm.share))
+        share, every = self.share, max(1, int(self.study.validate_every * self.share))
         scaled = [
             re.sub(r"\{(\d+)\}", lambda number: str(int(int(number[1]) * share)), each) for each in self.study.options
         ]
