@@ -80,7 +80,7 @@ def main_table(sides: Sequence[Side]) -> str:
                 f"{side.mean(lambda r: r['updates']):,.0f}",
                 f"{side.mean(lambda r: r['passes']):.0f}",
                 f"{side.mean(lambda r: r['processed']) / 1e6:.2f} M",
-                f"{flop:.2e}".replace("e+", "·10^"),
+                scientific(flop),
                 f"{flop / each:.2f}",
                 *(side.score(key).text(places) for key, _, places in scores),
                 "" if side is base else side.score(name).against(base.score(name), digits),
@@ -96,8 +96,6 @@ def equal_table(sides: Sequence[Side]) -> str:
     cost = base.mean(lambda r: r["flop"])
     rows = []
     for side in sides:
-        if side.arm.share != 1:
-            continue
         whole, within = side.best(), side.best(flop=cost)
         reached = base.best()
         updates = None if reached is None else side.updates_to(reached.mean)
@@ -146,6 +144,12 @@ def provenance(sides: Sequence[Side], records: Sequence[Record]) -> str:
         f"{seconds / 60:.0f} minutes of updates in all, several runs side by side.{left}\n\n"
         f"    bash recipes/evidence.sh --only {study.name}\n"
     )
+
+
+def scientific(number: float) -> str:
+    """1.2·10¹³."""
+    digits, exponent = f"{number:.1e}".split("e")
+    return f"{digits}·10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
 
 
 def title_of(arm: Arm, seeds: int) -> str:

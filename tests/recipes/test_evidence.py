@@ -165,7 +165,7 @@ def test_unfinished_runs_are_named_and_left_out() -> None:
     text = page.section(LANGUAGE, records)
     assert "Stopped before their end, and not in the tables: 1 runs." in text
     assert "ba, M = 4" not in text
-    assert "| baseline | 20 | 3 | 0.00 M | 2.00·10^07 | 1.00 | 102.0 ± 1.0 | 110.0 ± 0.0 |  |" in text
+    assert "| baseline | 20 | 3 | 0.00 M | 2.0·10⁷ | 1.00 | 102.0 ± 1.0 | 110.0 ± 0.0 |  |" in text
 
 
 @pytest.fixture
