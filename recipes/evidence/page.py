@@ -15,7 +15,7 @@ from pathlib import Path
 
 from record import Record, read_records
 from studies import STUDIES, Arm, Study
-from summary import Side, sides_of, unfinished
+from summary import LAST, Side, Spread, is_trained, sides_of
 
 from seqba.cli.command import run as run_command
 from seqba.cli.plot import main as plot
@@ -27,7 +27,7 @@ BEGIN, END = "<!-- tables: begin (recipes/evidence/page.py, {name}) -->", "<!-- 
 SCORES = {
     "language": (("test_ppl", "test perplexity", 1), ("valid_ppl", "valid perplexity", 1)),
     "translation": (("bleu", "test BLEU", 2), ("chrf", "test chrF", 2)),
-    "images": (("top1", "test top-1, %", 2), ("tta_top1", "over 10 views, %", 2)),
+    "images": ((LAST, "test top-1, %", 2), ("tta_top1", "over 10 views, %", 2)),
 }
 """What a run is judged by → its title and digits; the first one is compared with the baseline's."""
 
@@ -68,11 +68,12 @@ def main_table(sides: Sequence[Side]) -> str:
     """A row for each arm: what it saw, what it cost, what it came to."""
     base, study = sides[0], sides[0].study
     scores = SCORES[study.kind]
-    heads = ["arm", "updates", "passes", f"processed {base.records[0]['unit']}", "FLOP", "× baseline"]
+    heads = ["arm", "updates", "passes", f"processed {base.records[0]['unit']}", "FLOP", "× FLOP", "× time"]
     heads += [title for _, title, _ in scores] + ["against baseline"]
     rows = []
     for side in sides:
         flop, each = side.mean(lambda r: r["flop"]), base.mean(lambda r: r["flop"])
+        seconds = side.mean(lambda r: r["seconds_of_updates"]) / base.mean(lambda r: r["seconds_of_updates"])
         name, _, digits = scores[0]
         rows.append(
             [
@@ -82,11 +83,22 @@ def main_table(sides: Sequence[Side]) -> str:
                 f"{side.mean(lambda r: r['processed']) / 1e6:.2f} M",
                 scientific(flop),
                 f"{flop / each:.2f}",
-                *(side.score(key).text(places) for key, _, places in scores),
-                "" if side is base else side.score(name).against(base.score(name), digits),
+                f"{seconds:.2f}",
+                *(spread_text(side.score(key), places) for key, _, places in scores),
+                "" if side is base else difference(side.score(name), base.score(name), digits),
             ]
         )
     return table(heads, rows)
+
+
+def spread_text(spread: Spread | None, digits: int) -> str:
+    """Mean ± standard deviation; a dash for what wasn't evaluated."""
+    return "–" if spread is None else spread.text(digits)
+
+
+def difference(one: Spread | None, other: Spread | None, digits: int) -> str:
+    """Difference of two means ± its standard error."""
+    return "–" if one is None or other is None else one.against(other, digits)
 
 
 def equal_table(sides: Sequence[Side]) -> str:
@@ -96,36 +108,44 @@ def equal_table(sides: Sequence[Side]) -> str:
     cost = base.mean(lambda r: r["flop"])
     rows = []
     for side in sides:
-        whole, within = side.best(), side.best(flop=cost)
-        reached = base.best()
-        updates = None if reached is None else side.updates_to(reached.mean)
-        own = None if reached is None else base.updates_to(reached.mean)
         rows.append(
             [
                 title_of(side.arm, len(side.records)),
-                "" if whole is None else whole.text(digits),
-                "" if within is None else within.text(digits),
-                "never" if updates is None else f"{updates:,}" + (f" ({updates / own:.2f})" if own else ""),
+                spread_text(side.best(), digits),
+                spread_text(side.best(flop=cost), digits),
+                *updates_to_baseline(side, base),
             ]
         )
-    heads = ["arm", f"best {title}: same updates", "same FLOP as the baseline", "updates to the baseline's best"]
+    heads = ["arm", f"best {title}", "the same within the baseline's FLOP", "updates to the baseline's best", "share"]
     return table(heads, rows)
+
+
+def updates_to_baseline(side: Side, base: Side) -> tuple[str, str]:
+    """Updates until an arm's mean curve is where the baseline's is best, and their share of the baseline's own."""
+    best = (max if side.study.rises else min)(value for _, value in base.curve())
+    updates, own = side.updates_to(best), base.updates_to(best)
+    return ("never", "–") if updates is None or own is None else (f"{updates:,}", f"{updates / own:.2f}")
 
 
 def advice_table(sides: Sequence[Side]) -> str:
     """What seqba-measure and seqba-advise said at the end of a baseline, beside what came out."""
-    measured = next((record["measured"] for record in sides[0].records if record["measured"]), None)
-    if not measured or "advice" not in measured:
+    base = sides[0]
+    measured = next((record["measured"] for record in base.records if "advice" in record["measured"]), None)
+    if measured is None:
         return ""
     ratio = measured["split"]["split"]["ratio"]
-    lines = [
-        f"`seqba-measure` on the last checkpoint of the baseline (seed 1, 80 examples under 4 draws each): S_w/S_b = "
-        f"{ratio['value']:.2f} ± {ratio['error']:.2f}. `seqba-advise` of it:\n"
-    ]
+    words = (
+        f"`seqba-measure` on the last checkpoint of the baseline (seed 1, 80 examples × 4 draws): S_w/S_b = "
+        f"{ratio['value']:.2f} ± {ratio['standard_error']:.2f}. What `seqba-advise` makes of it, and what came out:\n"
+    )
     rows = []
-    for row in measured["advice"]["rows"]:
-        rows.append([str(row["copies"]), f"{row['examples']['value']:.2f}", f"{row['updates']:.2f}"])
-    return "\n".join([*lines, table(["M", "worth in examples", "updates to the same loss"], rows)])
+    for row in measured["advice"]["copies"][1:]:
+        count, (low, high) = row["copies"], row["updates_range"]
+        side = next((each for each in sides if each.arm == Arm("ba", count)), None)
+        seen = "not run" if side is None else updates_to_baseline(side, base)[1]
+        updates = f"{row['updates']:.2f} ({low:.2f}–{high:.2f})"
+        rows.append([str(count), f"{row['worth_in_examples']:.2f}", updates, seen])
+    return words + "\n" + table(["M", "worth in examples", "updates to the same loss, said", "seen"], rows)
 
 
 def provenance(sides: Sequence[Side], records: Sequence[Record]) -> str:
@@ -135,10 +155,9 @@ def provenance(sides: Sequence[Side], records: Sequence[Record]) -> str:
     versions = sorted({f"torch {record['versions']['torch']}" for record in every})
     dates = sorted({record["date"] for record in every})
     seconds = sum(record["seconds_of_updates"] for record in every)
-    names = [
-        f"{r['study']}.{r['arm']}-{r['copies']}.{r['seed']}" for r in unfinished(records) if r["study"] == study.name
-    ]
-    left = f" Stopped before their end, and not in the tables: {len(names)} runs." if names else ""
+    own = [record for record in records if record["study"] == study.name]
+    stopped = [name_of(record) for record in own if not is_trained(record)]
+    left = f" Stopped before their end, and not in the tables: {', '.join(stopped)}." if stopped else ""
     return (
         f"{len(every)} runs, {', '.join(machines)}, {', '.join(versions)}, {' and '.join(dates)}; "
         f"{seconds / 60:.0f} minutes of updates in all, several runs side by side.{left}\n\n"
@@ -150,6 +169,12 @@ def scientific(number: float) -> str:
     """1.2·10¹³."""
     digits, exponent = f"{number:.1e}".split("e")
     return f"{digits}·10{str(int(exponent)).translate(str.maketrans('0123456789-', '⁰¹²³⁴⁵⁶⁷⁸⁹⁻'))}"
+
+
+def name_of(record: Record) -> str:
+    """An unfinished run, and how far it came."""
+    arm = Arm(record["arm"], record["copies"], record["variant"])
+    return f"{arm.label} seed {record['seed']} ({record['updates']:,} of {record['of_updates']:,} updates)"
 
 
 def title_of(arm: Arm, seeds: int) -> str:

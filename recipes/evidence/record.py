@@ -21,6 +21,7 @@ Scores = Mapping[str, float]
 Record = dict[str, Any]
 
 SPLIT, ADVICE = "split.json", "advice.json"
+PLACES = ("path", "data", "measured")
 CURVE_POINTS = 200
 OF_VALIDATION = ("nll", "ppl", "top1")
 OF_TRAINING = ("nll", "top1", "grad_norm_sq", "seconds_per_update")
@@ -148,9 +149,10 @@ def _curve(lines: Sequence[Line], names: Sequence[str]) -> dict[str, list[float 
 
 
 def _measured(folder: Path) -> Record:
-    """What seqba-measure and seqba-advise wrote; empty for a run that wasn't measured."""
+    """What seqba-measure and seqba-advise wrote, without this machine's folders; empty where they weren't asked."""
     paths = {"split": folder / SPLIT, "advice": folder / ADVICE}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+    found = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+    return {name: {key: value for key, value in each.items() if key not in PLACES} for name, each in found.items()}
 
 
 def _round(value: float | None) -> float | None:

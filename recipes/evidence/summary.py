@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from record import Record
 from studies import Arm, Study
+
+LAST = "last"
+"""The last validation, as a score: of images it is of the test pictures."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Side:
-    """An arm and its finished runs.
+    """An arm and its runs that were trained to their end.
 
     Attributes:
         study: see `Study`.
@@ -61,9 +64,12 @@ class Side:
         """Mean of a number over the seeds."""
         return statistics.fmean(of(record) for record in self.records)
 
-    def score(self, name: str) -> Spread:
-        """A score of the evaluation."""
-        return Spread(tuple(record["scores"][name] for record in self.records))
+    def score(self, name: str) -> Spread | None:
+        """A score of the evaluation, or `LAST`; None unless all seeds have it."""
+        if name == LAST:
+            return Spread(tuple(record["curves"]["valid"][self.study.metric][-1] for record in self.records))
+        found = [record["scores"].get(name) for record in self.records]
+        return None if None in found else Spread(tuple(found))
 
     def best(self, *, flop: float = math.inf) -> Spread | None:
         """The best validation within so many operations; None if a seed has none."""
@@ -95,8 +101,8 @@ class Side:
 
 
 def sides_of(study: Study, records: Iterable[Record]) -> list[Side]:
-    """Arms of a study that have finished runs, the baseline first."""
-    own = [record for record in records if record["study"] == study.name and record["finished"]]
+    """Arms of a study with runs that were trained to their end, the baseline first."""
+    own = [record for record in records if record["study"] == study.name and is_trained(record)]
     found = []
     for arm in study.arms:
         key = (arm.name, arm.copies, arm.variant)
@@ -106,6 +112,6 @@ def sides_of(study: Study, records: Iterable[Record]) -> list[Side]:
     return found
 
 
-def unfinished(records: Sequence[Record]) -> list[Record]:
-    """Records of runs that were stopped."""
-    return [record for record in records if not record["finished"]]
+def is_trained(record: Record) -> bool:
+    """Whether a run was trained to its end; its evaluation may be missing."""
+    return bool(record["updates"] >= record["of_updates"])

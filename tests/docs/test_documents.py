@@ -330,11 +330,8 @@ def test_every_page_can_be_reached_from_the_first() -> None:
     assert {str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")} == set(linked)
 
 
-def test_the_pictures_are_those_of_the_figures() -> None:
+def test_the_picture_of_the_grid_is_the_one_that_its_script_draws() -> None:
     drawing = load("recipes/bench/first_page.py")
-    curves = drawing.curves_in((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
-    assert {arm: len(values) for arm, values in curves.items()} == {"baseline": 10, "ba": 10, "fixed-samples": 10}
-    assert (ROOT / "docs/img/curves.svg").read_text(encoding="utf-8") == drawing.draw_curves(curves)
     assert (ROOT / "docs/img/grid.svg").read_text(encoding="utf-8") == drawing.draw_grid()
 
 

@@ -41,6 +41,7 @@ def a_record(study: Study, arm: Arm, seed: int, values: list[float], **others: A
         "seed": seed,
         "finished": True,
         "updates": updates[-1],
+        "of_updates": updates[-1],
         "unit": "tokens",
         "unique": 100 * updates[-1],
         "passes": 3,
@@ -156,16 +157,25 @@ def test_equal_cost_and_equal_updates() -> None:
     assert second.best(flop=first.records[0]["flop"]).mean == 5.0  # ten updates of four copies cost forty of one
     assert (first.updates_to(4.4), second.updates_to(4.4), first.updates_to(4.2)) == (40, 20, None)
     rows = page.equal_table([first, second]).splitlines()
-    assert rows[3].split(" | ")[1:] == ["4.200 ± 0.000", "5.000 ± 0.000", "20 (0.50) |"]
+    assert rows[3].split(" | ")[1:] == ["4.200 ± 0.000", "5.000 ± 0.000", "20", "0.50 |"]
 
 
 def test_unfinished_runs_are_named_and_left_out() -> None:
     records = [a_record(LANGUAGE, LANGUAGE.arms[0], seed, [5.0, 4.0]) for seed in SEEDS]
-    records.append(a_record(LANGUAGE, Arm("ba", 4), 1, [5.0], finished=False, scores={}))
+    records.append(a_record(LANGUAGE, Arm("ba", 4), 1, [5.0], of_updates=20, finished=False, scores={}))
     text = page.section(LANGUAGE, records)
-    assert "Stopped before their end, and not in the tables: 1 runs." in text
+    assert "Stopped before their end, and not in the tables: ba-4 seed 1 (10 of 20 updates)." in text
     assert "ba, M = 4" not in text
-    assert "| baseline | 20 | 3 | 0.00 M | 2.0·10⁷ | 1.00 | 102.0 ± 1.0 | 110.0 ± 0.0 |  |" in text
+    assert "| baseline | 20 | 3 | 0.00 M | 2.0·10⁷ | 1.00 | 1.00 | 102.0 ± 1.0 | 110.0 ± 0.0 |  |" in text
+
+
+def test_a_run_without_its_evaluation_is_there_with_a_dash() -> None:
+    records = [a_record(LANGUAGE, LANGUAGE.arms[0], 1, [5.0, 4.0])]
+    records.append(a_record(LANGUAGE, Arm("ba", 4), 1, [5.0, 3.9], finished=False, scores={}))
+    (row,) = (
+        line for line in page.section(LANGUAGE, records).splitlines() if line.startswith("| ba, M = 4 (1 seed) | 20")
+    )
+    assert row.endswith("| 4.00 | 1.00 | – | – | – |")
 
 
 @pytest.fixture
