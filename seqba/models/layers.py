@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seqba.models.attention import Attention
 from seqba.models.sizes import Activation, LayerSizes
@@ -101,7 +104,13 @@ class Residual(nn.Module):
 
 
 class SelfAttentionLayer(nn.Module):
-    """Self-attention, then feed-forward: an encoder's layer, or a language model's where `causal`."""
+    """Self-attention, then feed-forward: an encoder's layer, or a language model's where `causal`.
+
+    Attributes:
+        recomputes: see `recompute_layers`.
+    """
+
+    recomputes = False
 
     def __init__(self, sizes: LayerSizes, *, causal: bool = False) -> None:
         super().__init__()
@@ -113,6 +122,10 @@ class SelfAttentionLayer(nn.Module):
 
     def forward(self, stream: ResidualStream, packing: Packing) -> ResidualStream:
         """Packed rows (N, D) → (N, D); each token sees its own row, or its past where the layer is causal."""
+        return _run(self, self._compute, stream.x, stream.norm, packing)
+
+    def _compute(self, x: Tensor, norm: nn.LayerNorm | None, packing: Packing) -> ResidualStream:
+        stream = ResidualStream(x, norm)
         x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
         stream = self.attention_residual.add_to(
             x, self.attention.attend_to_self(projected, packing, causal=self.causal)
@@ -121,7 +134,13 @@ class SelfAttentionLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention to the encoder's output, then feed-forward."""
+    """Causal self-attention, cross-attention to the encoder's output, then feed-forward.
+
+    Attributes:
+        recomputes: see `recompute_layers`.
+    """
+
+    recomputes = False
 
     def __init__(self, sizes: LayerSizes, *, memory_dim: int) -> None:
         super().__init__()
@@ -135,10 +154,16 @@ class DecoderLayer(nn.Module):
 
     def forward(self, stream: ResidualStream, packing: Packing, memory: Memory) -> ResidualStream:
         """Packed target rows (N, D) and the encoder's output → (N, D)."""
+        return _run(self, self._compute, stream.x, stream.norm, packing, memory.rows, memory)
+
+    def _compute(
+        self, x: Tensor, norm: nn.LayerNorm | None, packing: Packing, rows: Tensor, memory: Memory
+    ) -> ResidualStream:
+        stream = ResidualStream(x, norm)
         x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
         stream = self.attention_residual.add_to(x, self.attention.attend_to_self(projected, packing, causal=True))
         x, query = self.cross_attention_residual.project_in(stream, self.cross_attention.query_projection)
-        projected = memory.rows if memory.is_projected else self.cross_attention.project_memory(memory.rows)
+        projected = rows if memory.is_projected else self.cross_attention.project_memory(rows)
         attended = self.cross_attention.attend_to_memory(query, packing, projected, memory.packing)
         return feed_forward(self, self.cross_attention_residual.add_to(x, attended))
 
@@ -147,3 +172,25 @@ def feed_forward(layer: SelfAttentionLayer | DecoderLayer, stream: ResidualStrea
     """The last sublayer of either kind of layer."""
     x, hidden = layer.feed_forward_residual.project_in(stream, layer.feed_forward.expand)
     return layer.feed_forward_residual.add_to(x, layer.feed_forward(hidden))
+
+
+def recompute_layers(model: nn.Module) -> None:
+    """Has each Transformer layer of a model keep its input alone, and compute the rest again in the backward.
+
+    Masks are those of the forward, which keyed noise draws again from their keys, so that the gradient stays the same.
+
+    Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+    """
+    for module in model.modules():
+        if isinstance(module, (SelfAttentionLayer, DecoderLayer)):
+            module.recomputes = True
+
+
+def _run(
+    layer: SelfAttentionLayer | DecoderLayer, compute: Callable[..., ResidualStream], *inputs: object
+) -> ResidualStream:
+    """A layer's output; tensors stand by themselves in `inputs`, where `auto` plans see them kept."""
+    if not layer.recomputes or not torch.is_grad_enabled():
+        return compute(*inputs)
+    # The state of torch's generator, which is read here and set again, tells keyed noise what is computed again.
+    return cast(ResidualStream, checkpoint(compute, *inputs, use_reentrant=False))

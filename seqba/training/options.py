@@ -230,6 +230,11 @@ class RunOptions:
         "only while it computes (FSDP): for models beyond one device; --plan auto is looped then, and --eval-bleu "
         "gathers all weights while it translates (not in fairseq)",
     )
+    checkpoint_activations: bool = option(
+        False,
+        "of each Transformer layer keep only its input, and compute the rest again in the backward: the same gradient "
+        "in much less memory and about a third more time",
+    )
 
 
 @options

@@ -32,6 +32,7 @@ def validate_config(config: RunConfig) -> None:
     _check_arm(config)
     _check_compared_copies(config)
     _check_fork(config)
+    _check_recomputing(config)
     _check_epochs_that_options_count(config)
     _check_schedule(config.training.schedule)
     _check_optimisation(config)
@@ -113,6 +114,15 @@ def _check_fork(config: RunConfig) -> None:
     if training.log.measure_every and derive_grid(training.grid).fork is not None:
         raise UserError(
             "--fork excludes --measure-every: below a fork the gradients of the copies are one, not to be told apart"
+        )
+
+
+def _check_recomputing(config: RunConfig) -> None:
+    """Refuses to compute layers again in a model that has none which can be."""
+    if config.training.run.checkpoint_activations and not config.family.recomputes_layers:
+        raise UserError(
+            f"--checkpoint-activations is for the layers of a Transformer, and --arch {config.arch} has none: leave it "
+            "out; --plan looped takes the least memory"
         )
 
 

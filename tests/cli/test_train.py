@@ -298,6 +298,16 @@ def test_going_on_equals_never_having_stopped(plan: str, first: int, reversal: P
     assert same(tmp_path / "straight" / LAST, tmp_path / "twice" / LAST)
 
 
+def test_layers_that_are_computed_again_give_the_same_weights(reversal: Path, tmp_path: Path) -> None:
+    """With the noise on, under R-Drop, where copies begin inside, and in updates that are measured."""
+    rdrop = ["--criterion", "label_smoothed_cross_entropy_with_rdrop", "--rdrop-alpha", "5"]
+    for number, more in enumerate([rdrop, ["--fork", "encoder"], ["--measure-every", "2", "--bf16"]]):
+        one, other = tmp_path / f"{number}", tmp_path / f"{number} again"
+        assert main(train_arguments(reversal, one, *more, "--max-update", "3")) == 0
+        assert main(train_arguments(reversal, other, *more, "--max-update", "3", "--checkpoint-activations")) == 0
+        assert same(one / LAST, other / LAST)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_stop_it_finishes_the_update_and_goes_on_later(

@@ -37,7 +37,7 @@ MORE_RUNS = {
     "adam": [
         *RUNS["transformer"],
         *("--optimizer", "adam", "--lr", "0.002", "--adam-eps", "1e-3", "--encoder-normalize-before"),
-        *("--store-ema", "--ema-decay", "0.8"),
+        *("--store-ema", "--ema-decay", "0.8", "--checkpoint-activations"),
     ],
     "averaged": [
         *RUNS["awd_lstm"],
