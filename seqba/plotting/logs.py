@@ -1,4 +1,8 @@
-"""Logs of training runs, read back: JSON lines and, where it lies beside them, what `run.json` says of the run."""
+"""Logs of training runs, read back: JSON lines and, where it lies beside them, what `run.json` says of the run.
+
+A record of a run, as recipes write them, has its curves in one JSON object: arm, copies, seed, and under `curves` the
+columns of its `train` and of its `valid` lines, thinned.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +50,15 @@ def read_run(given: str) -> RunLines:
     """Reads a run.
 
     Args:
-        given: a save-dir, or a file of JSON lines: `log.jsonl`, a `--log-file`, or what `--log-format json` printed.
+        given: a save-dir; a file of JSON lines: `log.jsonl`, a `--log-file`, or what `--log-format json` printed; or a
+            record, whose name ends in `.json`.
 
     Raises:
         UserError: if there is no such file, or it is no log.
     """
     path = Path(given)
+    if path.suffix == ".json":
+        return _read_curves(path)
     log = path / LOG if path.is_dir() else path
     if path.is_dir() and not log.exists():
         raise UserError(f"{given} has no {LOG}: name the save-dir of a run, or a file of its JSON lines")
@@ -77,6 +84,24 @@ def _read_record(log: Path) -> Mapping[str, Any]:
             if isinstance(record, dict):
                 return record
     return {}
+
+
+def _read_curves(path: Path) -> RunLines:
+    """Curves of a record, as the lines that they are the columns of."""
+    text = "\n".join(read_lines(path, "record of a run"))
+    try:
+        record = json.loads(text)
+        lines = [
+            {"event": event, **dict(zip(columns, values, strict=True))}
+            for event, columns in record["curves"].items()
+            for values in zip(*columns.values(), strict=True)
+        ]
+        whose = {"arm": str(record["arm"]), "copies": int(record["copies"]), "seed": int(record["seed"])}
+        if lines and all(isinstance(line["update"], int) for line in lines):
+            return RunLines(name=path.stem, lines=tuple(lines), **whose)  # type: ignore[arg-type]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise UserError(f"{path} is no record of a run with its curves: give one, a save-dir, or a file of JSON lines")
 
 
 def _parse(texts: list[str], path: Path) -> tuple[Line, ...]:

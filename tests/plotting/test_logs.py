@@ -52,6 +52,39 @@ def test_messages_and_a_cut_line_are_left_out(tmp_path: Path) -> None:
     assert [each["update"] for each in read_run(str(path)).lines] == [5, 6]
 
 
+def test_a_record_has_its_curves_and_says_what_run_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "study.ba-4.7.json"
+    curves = {"train": {"update": [5, 10], "nll": [2.0, None]}, "valid": {"update": [10], "nll": [1.5]}}
+    path.write_text(json.dumps({"arm": "ba", "copies": 4, "seed": 7, "curves": curves}), encoding="utf-8")
+    run = read_run(str(path))
+    assert (run.name, run.arm, run.copies, run.seed) == ("study.ba-4.7", "ba", 4, 7)
+    assert [(each["event"], each["update"], each["nll"]) for each in run.lines] == [
+        ("train", 5, 2.0),
+        ("train", 10, None),
+        ("valid", 10, 1.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1]",
+        "{}",
+        '{"arm": "ba", "copies": 4, "seed": 7, "curves": {}}',
+        '{"arm": "ba", "copies": 4, "seed": 7, "curves": {"train": {"update": ["one"]}}}',
+        '{"arm": "ba", "copies": 4, "seed": 7, "curves": {"train": {"update": [1], "nll": [1, 2]}}}',
+        '{"arm": "ba", "copies": 4, "seed": 7, "curves": {"train": {"nll": [1]}}}',
+        '{"arm": "ba", "seed": 7, "curves": {"train": {"update": [1]}}}',
+    ],
+)
+def test_what_is_no_record_is_one_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"split\.json is no record of a run with its curves: give one, a save-dir, or"):
+        read_run(str(path))
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
