@@ -14,7 +14,8 @@
 #     --merges N          joint BPE merges (32000)
 #     --seed N            weights, order and noise (1)
 #     --out DIR           everything goes there (runs/wmt16_en_de)
-#     -- ...              what follows goes to seqba-train as it stands (a smaller model for a trial, say)
+#     -- ...              what follows goes to seqba-train as it stands: a smaller model for a trial, say, or
+#                         --subword-sampling 0.1, under which each copy cuts its words into subwords anew
 #
 # Should reach, on newstest2014 (Hoffer et al. 2020, table 2; the columns are those arms):
 #
@@ -84,6 +85,7 @@ if [[ ! -f "$data/.complete" ]]; then
         --destdir "$data" --workers "$(getconf _NPROCESSORS_ONLN)"
     touch "$data/.complete"
 fi
+cp "$corpus/bpe.codes" "$data" # for --subword-sampling
 
 train() { # ARM [seqba-train's options]
     local arm="$1"

@@ -134,6 +134,7 @@ TASKS: dict[str, TaskSpec] = {
                 options=TranslationOptions,
                 open=_open_translation,
                 more_options={"BLEU in validation (translation)": BleuOptions},
+                update_defining=("subword_sampling",),
             ),
         },
     ),

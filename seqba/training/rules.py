@@ -11,6 +11,7 @@ from seqba.models.families import ARCHITECTURES
 from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS, VARIANTS
+from seqba.tasks.translation import TranslationOptions
 from seqba.training.arms import derive_grid
 from seqba.training.bleu_validation import detokenizer, search_options
 from seqba.training.config import RunConfig
@@ -32,6 +33,7 @@ def validate_config(config: RunConfig) -> None:
     _check_arm(config)
     _check_compared_copies(config)
     _check_fork(config)
+    _check_subword_sampling(config)
     _check_epochs_that_options_count(config)
     _check_schedule(config.training.schedule)
     _check_optimisation(config)
@@ -113,6 +115,23 @@ def _check_fork(config: RunConfig) -> None:
     if training.log.measure_every and derive_grid(training.grid).fork is not None:
         raise UserError(
             "--fork excludes --measure-every: below a fork the gradients of the copies are one, not to be told apart"
+        )
+
+
+def _check_subword_sampling(config: RunConfig) -> None:
+    """Refuses what needs copies of the same tokens, where each has its own."""
+    options = config.task_options
+    if not isinstance(options, TranslationOptions) or not options.subword_sampling:
+        return
+    if config.criterion.compares_copies:
+        raise UserError(
+            "--subword-sampling gives the copies of a sentence different tokens, and --rdrop-alpha compares them token "
+            "by token: leave one out"
+        )
+    if config.training.grid.fork is not None:
+        raise UserError(
+            "--subword-sampling gives the copies of a sentence different tokens, so that they begin at the input, and "
+            "--fork has them begin inside the model: leave one out"
         )
 
 
