@@ -134,6 +134,10 @@ UNSUPPORTED = {
     "--profile": "use torch.profiler around seqba.training in a script of your own",
     # The text.
     **hints(_PIECES, OTHER_SUBWORD_TOOLS),
+    **hints(
+        "--subword-sampling 0.1 cuts words anew in each copy, by the merges of the data-bin",
+        "sentencepiece-enable-sampling sentencepiece-alpha bpe-dropout",
+    ),
     **hints(_TARGETS, "output-dictionary-size self-target future-target past-target"),
     **hints(_SHORTEN, "shorten-method shorten-data-split-list truncate-source"),
     "--load-alignments": "alignments are not used",

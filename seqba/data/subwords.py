@@ -85,6 +85,13 @@ class Subwords:
         """The pieces, those that are bytes put together into the characters that they spell."""
         return [piece for piece, _ in _spelt(tokens, self._bytes.__contains__)]
 
+    def scores(self) -> dict[str, float]:
+        """Score of every piece that text is cut into; not of `<unk>`, control symbols and bytes."""
+        processor = self._processor
+        kinds = (processor.IsUnknown, processor.IsControl, processor.IsByte, processor.IsUnused)
+        own = (i for i in range(len(self)) if not any(is_kind(i) for is_kind in kinds))
+        return {processor.IdToPiece(i): processor.GetScore(i) for i in own}
+
     def vocabulary(self) -> str:
         """The pieces and their scores, one `piece<TAB>score` a line, as SentencePiece's own `.vocab` files."""
         processor = self._processor

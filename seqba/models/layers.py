@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seqba.models.attention import Attention
 from seqba.models.sizes import Activation, LayerSizes
-from seqba.models.unpadding import Packing
+from seqba.models.unpadding import CopyRows, Packing
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
 
@@ -39,9 +39,9 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, copy_rows: CopyRows = None) -> Tensor:
         """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
-        return linear(self.dropout(ACTIVATIONS[self.activation](hidden)), self.contract)
+        return linear(self.dropout(ACTIVATIONS[self.activation](hidden), copy_rows), self.contract)
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class Residual(nn.Module):
             return stream.x, linear(stream.x, layer)
         return norm_linear(stream.x, stream.norm, layer)
 
-    def add_to(self, x: Tensor, output: Tensor) -> ResidualStream:
+    def add_to(self, x: Tensor, output: Tensor, copy_rows: CopyRows = None) -> ResidualStream:
         """The stream after the sublayer."""
-        return ResidualStream(x + self.dropout(output), None if self.pre_norm else self.norm)
+        return ResidualStream(x + self.dropout(output, copy_rows), None if self.pre_norm else self.norm)
 
 
 class SelfAttentionLayer(nn.Module):
@@ -127,10 +127,8 @@ class SelfAttentionLayer(nn.Module):
     def _compute(self, x: Tensor, norm: nn.LayerNorm | None, packing: Packing) -> ResidualStream:
         stream = ResidualStream(x, norm)
         x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
-        stream = self.attention_residual.add_to(
-            x, self.attention.attend_to_self(projected, packing, causal=self.causal)
-        )
-        return feed_forward(self, stream)
+        attended = self.attention.attend_to_self(projected, packing, causal=self.causal)
+        return feed_forward(self, self.attention_residual.add_to(x, attended, packing.copy_rows), packing.copy_rows)
 
 
 class DecoderLayer(nn.Module):
@@ -161,17 +159,22 @@ class DecoderLayer(nn.Module):
     ) -> ResidualStream:
         stream = ResidualStream(x, norm)
         x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
-        stream = self.attention_residual.add_to(x, self.attention.attend_to_self(projected, packing, causal=True))
+        attended = self.attention.attend_to_self(projected, packing, causal=True)
+        stream = self.attention_residual.add_to(x, attended, packing.copy_rows)
         x, query = self.cross_attention_residual.project_in(stream, self.cross_attention.query_projection)
         projected = rows if memory.is_projected else self.cross_attention.project_memory(rows)
         attended = self.cross_attention.attend_to_memory(query, packing, projected, memory.packing)
-        return feed_forward(self, self.cross_attention_residual.add_to(x, attended))
+        return feed_forward(
+            self, self.cross_attention_residual.add_to(x, attended, packing.copy_rows), packing.copy_rows
+        )
 
 
-def feed_forward(layer: SelfAttentionLayer | DecoderLayer, stream: ResidualStream) -> ResidualStream:
+def feed_forward(
+    layer: SelfAttentionLayer | DecoderLayer, stream: ResidualStream, copy_rows: CopyRows = None
+) -> ResidualStream:
     """The last sublayer of either kind of layer."""
     x, hidden = layer.feed_forward_residual.project_in(stream, layer.feed_forward.expand)
-    return layer.feed_forward_residual.add_to(x, layer.feed_forward(hidden))
+    return layer.feed_forward_residual.add_to(x, layer.feed_forward(hidden, copy_rows), copy_rows)
 
 
 def recompute_layers(model: nn.Module) -> None:

@@ -91,6 +91,7 @@ TASKS: dict[str, TaskSpec] = {
                 title="translation",
                 options=TranslationOptions,
                 more_options={"BLEU in validation (translation)": BleuOptions},
+                update_defining=("subword_sampling",),
             ),
         },
     ),

@@ -56,6 +56,21 @@ class Planned(Generic[ExamplesT]):
 
 
 @dataclass(frozen=True)
+class Copied(Planned[ExamplesT]):
+    """Planned batches of an epoch, of which copies are cut into subwords anew.
+
+    Attributes:
+        cut: rows (n,) and a number of copies → the batch of their copies.
+    """
+
+    cut: Callable[[Rows, int], Any]
+
+    def copied(self, number: int, copies: int) -> Any:
+        """Batch `number` as so many copies, copy-major."""
+        return self.cut(self.batches[number], copies)
+
+
+@dataclass(frozen=True)
 class Packer:
     """Packs examples into batches of a token budget, as fairseq does.
 

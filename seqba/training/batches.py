@@ -9,10 +9,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 
 from seqba.core import ALONE, Group
+from seqba.core.replicate import select_copies
 from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.errors import UserError
 from seqba.runtime.devices import to_device
-from seqba.tasks import MicroBatches, Task
+from seqba.tasks import CopiedMicroBatches, MicroBatches, Task
 
 Batch = TypeVar("Batch")
 
@@ -40,12 +41,15 @@ class UpdateBatch(Sequence[Batch]):
         cells: of this process: for each of its micro-batches, in order, which copies.
         loaded: number of a micro-batch → its batch, on the CPU.
         device: where a micro-batch goes when it is asked for; None to leave it.
+        copied: M where batches hold the rows of all M copies, copy-major, each copy its own; None where they hold rows
+            that all copies see.
     """
 
     size: int
     cells: Sequence[tuple[int, range]]
     loaded: Mapping[int, Batch]
     device: torch.device | None = None
+    copied: int | None = None
 
     @classmethod
     def of(
@@ -73,12 +77,18 @@ class UpdateBatch(Sequence[Batch]):
         """Weight, target tokens or images of this process's cells."""
         weight, unique, processed = 0.0, 0, 0
         for number, copies in self.cells:
-            count = task.count(self.loaded[number])
-            weight += len(copies) * task.weight(self.loaded[number])
-            processed += len(copies) * count
-            if 0 in copies:
-                unique += count
+            for copy in copies:
+                rows = self._rows(number, copy)
+                weight += task.weight(rows)
+                processed += task.count(rows)
+                if copy == 0:
+                    unique += task.count(rows)
         return OwnSums(weight, unique, processed)
+
+    def _rows(self, number: int, copy: int) -> Batch:
+        """Rows of one copy of a micro-batch."""
+        batch = self.loaded[number]
+        return batch if self.copied is None else select_copies(batch, range(copy, copy + 1), self.copied)
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,7 @@ class EpochUpdates(Generic[Batch]):
         size = min(self.size, len(self.micro_batches) - first)
         cells = self.ranks.cells(size, self.copies)
         try:
-            return UpdateBatch(size, cells, self._load(first, size, cells), self.device)
+            return UpdateBatch(size, cells, self._load(first, size, cells), self.device, self._copied)
         except UserError as error:
             return error
 
@@ -126,7 +136,14 @@ class EpochUpdates(Generic[Batch]):
             return self.broadcast.load(size, lambda number: self._read(first + number))
         return {number: self._read(first + number) for number, _ in cells}
 
+    @property
+    def _copied(self) -> int | None:
+        return self.copies if isinstance(self.micro_batches, CopiedMicroBatches) else None
+
     def _read(self, number: int) -> Batch:
+        if isinstance(self.micro_batches, CopiedMicroBatches):
+            copied: Batch = self.micro_batches.copied(number, self.copies)
+            return copied
         return self.micro_batches[number]
 
 

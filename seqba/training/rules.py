@@ -11,6 +11,7 @@ from seqba.models.families import ARCHITECTURES
 from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS, VARIANTS
+from seqba.tasks.text_options import TranslationOptions
 from seqba.training.arms import derive_grid
 from seqba.training.bleu_validation import detokenizer, search_options
 from seqba.training.config import RunConfig
@@ -33,6 +34,7 @@ def validate_config(config: RunConfig) -> None:
     _check_compared_copies(config)
     _check_fork(config)
     _check_recomputing(config)
+    _check_subword_sampling(config)
     _check_epochs_that_options_count(config)
     _check_schedule(config.training.schedule)
     _check_optimisation(config)
@@ -123,6 +125,23 @@ def _check_recomputing(config: RunConfig) -> None:
         raise UserError(
             f"--checkpoint-activations is for the layers of a Transformer, and --arch {config.arch} has none: leave it "
             "out; --plan looped takes the least memory"
+        )
+
+
+def _check_subword_sampling(config: RunConfig) -> None:
+    """Refuses what needs copies of the same tokens, where each has its own."""
+    options = config.task_options
+    if not isinstance(options, TranslationOptions) or not options.subword_sampling:
+        return
+    if config.criterion.compares_copies:
+        raise UserError(
+            "--subword-sampling gives the copies of a sentence different tokens, and --rdrop-alpha compares them token "
+            "by token: leave one out"
+        )
+    if config.training.grid.fork is not None:
+        raise UserError(
+            "--subword-sampling gives the copies of a sentence different tokens, so that they begin at the input, and "
+            "--fork has them begin inside the model: leave one out"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from seqba.errors import UserError
 from seqba.models.options import is_noise
@@ -69,7 +70,7 @@ WEIGHT_MOVING = {
 """Options that may change on the way, but then the weights are no longer those of one command."""
 
 
-BEFORE_THE_OPTION = {"grid": {"fork": None}}
+BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {"grid": {"fork": None}, "translation": {"subword_sampling": 0.0}}
 """Values of options that versions without them had, where a run that goes on with another value is another run."""
 
 

@@ -158,6 +158,7 @@ class Trainer(Generic[Batch]):
             also_sum=(own.unique, own.processed, *status.as_sums()),
             end_update=False,
             backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
+            replicated=batch.copied is not None,
             forked=self.rules.forked,
         )
         unique, processed, *statuses = step.also

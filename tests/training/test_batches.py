@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from sums import Rows, SquaresTask
 
@@ -55,6 +56,31 @@ def test_each_rank_weighs_and_counts_its_cells_and_all_of_them_the_grid() -> Non
     assert whole.sums(task) == OwnSums(weight=15.0, unique=10, processed=30)
     parts = [UpdateBatch.of(micro_batches, 3, Ranks(rank, 4)) for rank in range(4)]
     assert [sum(sums) for sums in zip(*(part.sums(task) for part in parts), strict=True)] == [15.0, 10, 30]
+
+
+def test_copies_with_rows_of_their_own_are_read_together_and_weighed_one_by_one() -> None:
+    task = SquaresTask()
+
+    class Copied(list[Rows]):
+        def copied(self, number: int, copies: int) -> Rows:
+            batch = self[number]
+            values = [batch.values + copy for copy in range(copies)]
+            return Rows(torch.cat(values), torch.cat([batch.target * (copy + 1) for copy in range(copies)]))
+
+    class Weighed(SquaresTask):
+        def weight(self, batch: Rows) -> float:
+            return float(batch.target.sum())
+
+    micro_batches = Copied(task.batches)
+    whole = EpochUpdates(micro_batches, 2, copies=3).read(0)
+    assert isinstance(whole, UpdateBatch)
+    assert whole.copied == 3
+    assert len(whole[0].values) == 3 * len(task.batches[0].values)
+    plain = sum(float(batch.target.sum()) for batch in task.batches[:2])
+    assert whole.sums(Weighed()).weight == pytest.approx((1 + 2 + 3) * plain)
+    parts = [EpochUpdates(micro_batches, 2, 3, Ranks(rank, 4)).read(0) for rank in range(4)]
+    sums = [part.sums(Weighed()).weight for part in parts if isinstance(part, UpdateBatch)]
+    assert sum(sums) == pytest.approx(6 * plain)
 
 
 def test_a_micro_batch_moves_when_it_is_asked_for() -> None:
