@@ -141,7 +141,7 @@ UNSUPPORTED = {
     **hints(_TARGETS, "output-dictionary-size self-target future-target past-target"),
     **hints(_SHORTEN, "shorten-method shorten-data-split-list truncate-source"),
     "--load-alignments": "alignments are not used",
-    "--upsample-primary": "repeat the text when preprocessing it",
+    "--upsample-primary": "its name is --weights: N,1 for train and train1",
     "--train-set-name": "its name is --train-subset",
     **hints(_ORDER, "curriculum grouped-shuffling update-epoch-batch-itr update-ordered-indices-seed"),
     "--batch-size-cap": "use --max-tokens",

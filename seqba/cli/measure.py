@@ -148,6 +148,7 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
         max_tokens=None,
         required_batch_size_multiple=1,
         train_subset=options.gen_subset,
+        weights=(),  # every example of the split counts alike
     )
     task = trained.open_task(batches, seed=options.seed, cutout=options.cutout)
     examples = SingleExamples(task, device, options.seed)

@@ -99,6 +99,11 @@ class PairCorpus:
         """(N,) int32, tokens of each target, `</s>` included."""
         return self.target.sizes
 
+    @property
+    def text_ends(self) -> npt.NDArray[np.int64]:
+        """(K,) int64, the pair at which each of K texts (`train`, `train1`, …) ends."""
+        return np.cumsum([len(part) for part in self.source.parts], dtype=np.int64)
+
     def batch(self, rows: npt.NDArray[np.int64]) -> PairBatch:
         """The pairs of the given rows (n,), in that order."""
         return pair_batch(rows, self.source.padded(rows), self.target.padded(rows), self.target_sizes[rows])

@@ -20,6 +20,7 @@ from seqba.data.dictionary import Dictionary
 from seqba.data.files import atomic_text, atomic_write
 from seqba.data.indexed import IndexedWriter
 from seqba.data.marian import read_marian_text
+from seqba.data.mixing import weights_path, write_weights
 from seqba.data.preprocess_options import PreprocessOptions, check_consistency
 from seqba.data.splits import with_suffix
 from seqba.data.subwords import MODEL_NAME, Subwords, model_name, read_subwords, train_subwords
@@ -85,6 +86,8 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
                     prefix = stage / options.corpus_name(split, language)
                     binarise = functools.partial(encode_piece, dictionary=dictionary, subwords=subwords)
                     note(f"[{language}] {_binarise(text, prefix, binarise, len(dictionary), workers, progress)}")
+        if options.weights:
+            write_weights(weights_path(stage, "train"), options.weights)
         note(f"Wrote preprocessed data to {options.destdir}")
         _extend_log(Path(options.destdir) / LOG_NAME, stage / LOG_NAME, lines)
 
@@ -125,6 +128,11 @@ def _check_destination(options: PreprocessOptions) -> None:
                 f"{path} exists and is not overwritten: choose another --destdir, remove the folder, or keep the "
                 "dictionary by giving it as --srcdict/--tgtdict"
             )
+    if weights_path(destination, "train").exists() and options.trainpref is not None and not options.weights:
+        raise UserError(
+            f"{weights_path(destination, 'train')} holds the weights of other training texts: give --weights of these, "
+            "or remove it"
+        )
     if (destination / MODEL_NAME).exists() and not options.has_subwords:
         raise UserError(
             f"{options.destdir} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "

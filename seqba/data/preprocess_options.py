@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from seqba.data.mixing import LARGEST_WEIGHT
 from seqba.data.splits import with_suffix
 from seqba.errors import UserError, quoted
 from seqba.options import is_given, option, options
@@ -30,6 +31,13 @@ class PreprocessOptions:
     source_lang: str | None = option(None, "source language: the text's file suffix", aliases=("-s",), metavar="SRC")
     target_lang: str | None = option(None, "target language: the text's file suffix", aliases=("-t",), metavar="TRG")
     trainpref: str | None = option(None, "training text: prefixes, comma-separated (train, train1, …)", metavar="FP")
+    weights: tuple[float, ...] = option(
+        (),
+        "how often an example of each training text comes in an epoch of seqba-train, 3,1 say (its own --weights goes "
+        "before); 0.5: every second epoch",
+        above=0,
+        maximum=LARGEST_WEIGHT,
+    )
     validpref: str | None = option(None, "validation text: prefixes, comma-separated (valid, valid1, …)", metavar="FP")
     testpref: str | None = option(None, "test text: prefixes, comma-separated (test, test1, …)", metavar="FP")
     source_column: str | None = option(
@@ -111,6 +119,7 @@ def check_consistency(options: PreprocessOptions) -> None:
         UserError: naming both options.
     """
     source, target = options.source_lang, options.target_lang
+    training_texts = sum(split.startswith("train") for split in options.texts(None))
     rules = {
         f"--dataset-impl {options.dataset_impl} is not written here: mmap is the one format, and the default": (
             options.dataset_impl != "mmap"
@@ -127,6 +136,10 @@ def check_consistency(options: PreprocessOptions) -> None:
             and (options.tgtdict, options.thresholdtgt, options.nwordstgt, options.joined_dictionary)
             != (None, 0, -1, False)
         ),
+        f"--weights are of {len(options.weights)} texts, and --trainpref names {training_texts}: give one for each": (
+            len(options.weights) not in (0, training_texts)
+        ),
+        "--dict-only writes no texts to mix: leave out --weights": bool(options.weights) and options.dict_only,
         "--only-source has no target side: leave out --target-column": (
             options.only_source and options.target_column is not None
         ),

@@ -76,9 +76,10 @@ NOTHING_PACKED = (
     "skip_invalid_size_inputs_valid_test",
     "sentence_avg",
     "rdrop_alpha",
+    "weights",
 )
 """Options of packing. Running text is cut into --batch-size equal streams, and images are all of a size: no batch is
-packed, no row too long, and none is a sentence."""
+packed, no row too long, none is a sentence, and none comes twice in an epoch."""
 
 TASKS: dict[str, TaskSpec] = {
     "translation": TaskSpec(
