@@ -19,7 +19,7 @@ from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
 from seqba.training.config import RunConfig
 from seqba.training.config_record import CONFIG_FILE, config_text
-from seqba.training.folder import LAST
+from seqba.training.folder import LAST, held_folder
 from seqba.training.loop import STOPPED, TrainingLoop
 from seqba.training.rules import validate_config
 from seqba.training.signals import StopSignal
@@ -54,14 +54,15 @@ def train(config: RunConfig) -> int:
             measure_every=options.log.measure_every,
             compares_copies=config.criterion.compares_copies,
         )
-        start = find_start(options.checkpoints)
-        workload = open_workload(config, start)
-        loop = assemble(workload, start, device, ranks)
-        with closing(loop.log), StopSignal() as stop:
-            if ranks.is_first:
-                describe_run(config, workload, loop)
-            ending = loop.run(stop)
-            return log_exit(ending, stop, loop)
+        with held_folder(options.checkpoints, ranks):
+            start = find_start(options.checkpoints)
+            workload = open_workload(config, start)
+            loop = assemble(workload, start, device, ranks)
+            with closing(loop.log), StopSignal() as stop:
+                if ranks.is_first:
+                    describe_run(config, workload, loop)
+                ending = loop.run(stop)
+                return log_exit(ending, stop, loop)
 
 
 def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> None:
