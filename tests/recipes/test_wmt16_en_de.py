@@ -88,7 +88,7 @@ def test_fairseqs_habit_at_toy_size_and_shortened(recipe, parts: Path, tmp_path:
     assert (run["micro_batches_per_update"], run["copies"]) == ([1], 2)
     schedule = run["training"]["schedule"]
     assert run["training"]["run"]["max_update"] == 2
-    assert (schedule["lr_scheduler"], schedule["lr"], schedule["warmup_updates"]) == ("inverse_sqrt", 6.988e-4, 1000)
+    assert (schedule["lr_scheduler"], schedule["lr"]) == ("inverse_sqrt", 6.988e-4)
     pairs, (short,) = len(IndexedCorpus(out / "data-bin" / "train.en-de.en")), out.glob("data-bin-*")
     assert len(IndexedCorpus(short / "train.en-de.en")) == int(short.name[9:]) == (pairs + 1) // 2
     assert (short / "dict.de.txt").read_bytes() == (out / "data-bin" / "dict.de.txt").read_bytes()
