@@ -104,7 +104,7 @@ MAKERS: dict[str, Callable[[Path, Path, Path | None, int | None], None]] = {
     "ptb-tenth": _ptb,
     "multi30k": _multi30k(29_000, 4_000),
     "multi30k-5000": _multi30k(5_000, 2_000),
+    "cifar10-2500": _cifar(500),
     "cifar10-5000": _cifar(1_000),
-    "cifar10-10000": _cifar(2_000),
 }
 """Name → what fills its folder, from (folder, where raw corpora are kept, --from, subwords)."""

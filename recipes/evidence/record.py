@@ -56,6 +56,7 @@ def write_record(
         "of_updates": run.updates,
         "unit": unit,
         "unique": unique,
+        "passes": last["epoch"],
         "processed": processed,
         "flop": _flop(run, data, processed),
         "parameters": resolved["parameters"],

@@ -163,10 +163,23 @@ RESNET = words(
 
 STUDIES = (
     Study(
+        name="images-2500",
+        title="Images: ResNet8 on 2,500 pictures of CIFAR-10",
+        about="ResNet8 with crops, flips and cutout on 2,500 pictures, batches of 64, a learning rate of 0.1 that "
+        "falls to a tenth after two thirds and again after five sixths of the updates; bfloat16",
+        kind="images",
+        data="cifar10-2500",
+        options=(*RESNET, "--bf16", "--lr-drops", "{936},{1170}"),
+        updates=1404,
+        validate_every=234,
+        metric="top1",
+        cost=flop.ResNet(8),
+        arms=(*arms(4), Arm("ba", 2), Arm("ba", 4, "quarter", share=Fraction(1, 4))),
+    ),
+    Study(
         name="images-5000",
         title="Images: ResNet8 on 5,000 pictures of CIFAR-10",
-        about="ResNet8 with crops, flips and cutout on 5,000 pictures, batches of 64, a learning rate of 0.1 that "
-        "falls to a tenth after two thirds and again after five sixths of the updates",
+        about="The same network on 5,000 pictures, in float32",
         kind="images",
         data="cifar10-5000",
         options=(*RESNET, "--lr-drops", "{2080},{2600}"),
@@ -178,10 +191,7 @@ STUDIES = (
             *arms(4),
             *(Arm("ba", copies) for copies in (2, 8)),
             *(Arm("fixed-samples", copies) for copies in (2, 8)),
-            *(
-                Arm("ba", 4, word, share=share)
-                for word, share in (("half", Fraction(1, 2)), ("quarter", Fraction(1, 4)))
-            ),
+            *(Arm("ba", 4, word, share=Fraction(1, part)) for word, part in (("half", 2), ("quarter", 4))),
             Arm("baseline", 1, "fourfold", share=Fraction(4)),
         ),
     ),
@@ -193,7 +203,7 @@ STUDIES = (
         kind="translation",
         data="multi30k-5000",
         options=(*TRANSFORMER, *SMOOTHED, *words("--dropout 0.3 --max-tokens 4096 --warmup-updates 300")),
-        updates=1500,
+        updates=1200,
         validate_every=60,
         metric="nll",
         cost=flop.Transformer(layers=2, width=128, inner=512, length=20),
@@ -204,6 +214,19 @@ STUDIES = (
         ),
     ),
     Study(
+        name="translation-29000",
+        title="Translation: the same Transformer on all of Multi30k",
+        about="2+2 layers of width 128, dropout 0.1, on the 29,000 pairs of Multi30k, at most 4,096 tokens an update",
+        kind="translation",
+        data="multi30k",
+        options=(*TRANSFORMER, *SMOOTHED, *words("--dropout 0.1 --max-tokens 4096 --warmup-updates 300")),
+        updates=6000,
+        validate_every=150,
+        metric="nll",
+        cost=flop.Transformer(layers=2, width=128, inner=512, length=17),
+        arms=arms(4),
+    ),
+    Study(
         name="language-tenth",
         title="Language model: AWD-LSTM on a tenth of Penn Treebank",
         about="An AWD-LSTM of 3 × 300, embedding 200, with the dropouts of the released recipe, on the first 4,200 "
@@ -211,24 +234,11 @@ STUDIES = (
         kind="language",
         data="ptb-tenth",
         options=(*AWD_LSTM, *words("--batch-size 40")),
-        updates=3400,
+        updates=6800,
         validate_every=136,
         metric="nll",
         cost=flop.AWDLSTM(layers=3, embedding=200, hidden=300),
         arms=arms(4, 10),
-    ),
-    Study(
-        name="translation-29000",
-        title="Translation: the same Transformer on all of Multi30k",
-        about="2+2 layers of width 128, dropout 0.1, on the 29,000 pairs of Multi30k, at most 4,096 tokens an update",
-        kind="translation",
-        data="multi30k",
-        options=(*TRANSFORMER, *SMOOTHED, *words("--dropout 0.1 --max-tokens 4096 --warmup-updates 300")),
-        updates=3000,
-        validate_every=150,
-        metric="nll",
-        cost=flop.Transformer(layers=2, width=128, inner=512, length=17),
-        arms=arms(4),
     ),
 )
 """In the order in which their runs begin."""
