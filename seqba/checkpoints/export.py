@@ -26,7 +26,8 @@ from seqba.data.files import atomic_write
 from seqba.data.marian import is_marian_folder
 from seqba.data.pairs import choose_languages
 from seqba.data.sides import Side, marian_sides, open_side
-from seqba.data.subwords import MODEL_NAME
+from seqba.data.subwords import MODEL_NAME, Subwords
+from seqba.data.tokenizer_json import TOKENIZER_NAME
 from seqba.errors import UserError
 from seqba.extras import needed
 from seqba.models.embedding import sinusoids
@@ -175,6 +176,8 @@ def _open_sides(loaded: LoadedModel, data: Path) -> tuple[Side, Side]:
 def _model_of(side: Side, data: Path) -> bytes:
     if side.subwords is None:
         raise UserError(f"data-bin {data} has no {MODEL_NAME}, which Marian's tokenizer needs")
+    if not isinstance(side.subwords, Subwords):
+        raise UserError(f"data-bin {data} has a {TOKENIZER_NAME}, and Marian's tokenizer needs a {MODEL_NAME}")
     return side.subwords.model
 
 
