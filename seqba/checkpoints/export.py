@@ -22,7 +22,7 @@ from seqba.checkpoints.marian import (
 )
 from seqba.checkpoints.model import LoadedModel
 from seqba.data.dictionary import Dictionary, is_described_by
-from seqba.data.files import atomic_write
+from seqba.data.files import atomic_write, write_json
 from seqba.data.marian import is_marian_folder
 from seqba.data.pairs import choose_languages
 from seqba.data.sides import Side, marian_sides, open_side
@@ -149,11 +149,11 @@ def write_marian(loaded: LoadedModel, data: Path, folder: Path) -> None:
     weights = _marian_weights(model, config, orders, options)
     folder.mkdir(parents=True, exist_ok=True)
     _write_tokenizer(folder, sides, orders, models)
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     ids = {name: config[name] for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
     specials = [[config[name]] for name in ("pad_token_id", "bos_token_id") if config[name] is not None]
     search = {"num_beams": 4, "max_length": config["max_position_embeddings"], "bad_words_ids": specials}
-    _write_json(folder / "generation_config.json", {**ids, **search})
+    write_json(folder / "generation_config.json", {**ids, **search})
     with atomic_write(folder / "model.safetensors") as file:
         file.write(safetensors.save(weights, {"format": "pt"}))
 
@@ -280,13 +280,8 @@ def _write_tokenizer(
     for name, side, order in zip(("vocab.json", "target_vocab.json"), sides, orders, strict=True):
         if separate or side is source:
             symbols = side.dictionary.symbols
-            _write_json(folder / name, {symbols[own]: number for number, own in enumerate(order)})
-    _write_json(folder / "tokenizer_config.json", settings)
+            write_json(folder / name, {symbols[own]: number for number, own in enumerate(order)})
+    write_json(folder / "tokenizer_config.json", settings)
     for name, model in zip(("source.spm", "target.spm"), models, strict=True):
         with atomic_write(folder / name) as file:
             file.write(model)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n")
