@@ -20,8 +20,12 @@ MAKING = (
     "nwordstgt",
     "joined_dictionary",
     "padding_factor",
+    "tokenizer_json",
 )
 """Options that make dictionaries and SentencePiece models, or name them one by one."""
+
+GOING_WITH_A_TOKENIZER = ("joined_dictionary", "padding_factor", "tokenizer_json")
+"""Those of them that mean something beside a tokenizer.json, whose vocabulary is one dictionary."""
 
 
 @options
@@ -64,6 +68,11 @@ class PreprocessOptions:
         None, "learn a joint SentencePiece model (BPE) of this many pieces and encode all text with it", minimum=8
     )
     sentencepiece_model: str | None = option(None, "encode all text with this SentencePiece model", metavar="FP")
+    tokenizer_json: str | None = option(
+        None,
+        "encode all text with this tokenizer of Hugging Face's (extra tokenizers); its vocabulary is the dictionary",
+        metavar="FILE",
+    )
     from_model: str | None = option(
         None,
         "take dictionaries and SentencePiece models from this Marian folder, to fine-tune its model",
@@ -85,6 +94,11 @@ class PreprocessOptions:
     def has_subwords(self) -> bool:
         """Whether text goes through SentencePiece."""
         return (self.sentencepiece, self.sentencepiece_model, self.from_model) != (None, None, None)
+
+    @property
+    def takes_dictionaries(self) -> bool:
+        """Whether dictionaries come from a model or a tokenizer, as they are."""
+        return (self.from_model, self.tokenizer_json) != (None, None)
 
     @property
     def is_joined(self) -> bool:
@@ -157,6 +171,9 @@ def check_consistency(options: PreprocessOptions) -> None:
         ),
         "--from-model takes dictionaries and SentencePiece models as they are: leave out the options that make or name "
         "others": options.from_model is not None and any(is_given(options, name) for name in MAKING),
+        "--tokenizer-json brings its own vocabulary: leave out --sentencepiece…, --srcdict, --tgtdict, --threshold… "
+        "and --nwords…": options.tokenizer_json is not None
+        and any(is_given(options, name) for name in MAKING if name not in GOING_WITH_A_TOKENIZER),
         "--sentencepiece makes the dictionary from its own pieces; with --srcdict or --tgtdict, give the model that "
         "belongs to the dictionary as --sentencepiece-model": (
             options.sentencepiece is not None and (options.srcdict or options.tgtdict) is not None
@@ -184,7 +201,7 @@ def check_consistency(options: PreprocessOptions) -> None:
 
 
 def _makes_dictionary(options: PreprocessOptions) -> bool:
-    if options.from_model is not None:
+    if options.takes_dictionaries:
         return False
     if options.sentencepiece is not None:
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 from contextlib import closing
@@ -10,7 +9,7 @@ from contextlib import closing
 import torch
 
 from seqba.core import ALONE
-from seqba.data.files import atomic_text
+from seqba.data.files import write_json
 from seqba.distributed.launch import joined_ranks
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
@@ -95,9 +94,7 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         "parameters": parameters,
         "task_state": record.task_state,
     }
-    with atomic_text(loop.folder.path / "run.json") as file:
-        json.dump(resolved, file, indent=2)
-        file.write("\n")
+    write_json(loop.folder.path / "run.json", resolved)
     with atomic_text(loop.folder.path / CONFIG_FILE) as file:
         file.write(config_text(config, record.arch, record.model))
 
