@@ -23,6 +23,9 @@ EXTRA_OF = {
     "accelerate": "transformers",
     "lightning": "lightning",
     "yaml": "yaml",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
 }
 """Module → the extra of seqba that brings it."""
 
