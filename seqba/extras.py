@@ -14,6 +14,7 @@ EXTRA_OF = {
     "sacremoses": "wmt",
     "subword_nmt": "wmt",
     "PIL": "vision",
+    "scipy": "imagenet",
     "matplotlib": "plot",
     "safetensors": "export",
     "safetensors.torch": "export",
