@@ -32,7 +32,7 @@ _PIECES = (
     "a data-bin's text is in subwords already, so leave it out: seqba-preprocess --sentencepiece makes them, and "
     "--eval-bleu-remove-bpe joins them for BLEU in validation"
 )
-_LOGS = "logs are JSON lines (--log-file) or TensorBoard events (--tensorboard-logdir)"
+_LOGS = "logs are JSON lines (--log-file), TensorBoard events (--tensorboard-logdir), or go to --report-to"
 _ADAPTIVE_INPUT = "the vocabulary is small enough for one table; leave it out"
 _ADAPTIVE_LOSS = "the loss is exact and never holds all logits; leave it out"
 _CHARACTERS = "embeddings are of whole tokens; leave it out"
@@ -128,7 +128,7 @@ UNSUPPORTED = {
     "--offload-activations": "--checkpoint-activations keeps one input of each layer, where it is; leave it out",
     **hints(_MEMORY, MEMORY),
     **hints(_MAPPED, "raw-text lazy-load"),
-    **hints(_LOGS, SERVICES),
+    **hints(_LOGS, SERVICES.replace("wandb-project ", "")),
     "--user-dir": _NO_PLUGINS,
     **hints(_ONE_CONFIG, "config-dir config-name"),
     "--profile": "use torch.profiler around seqba.training in a script of your own",

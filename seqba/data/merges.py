@@ -10,6 +10,7 @@ from pathlib import Path
 from seqba.data.dictionary import Dictionary
 from seqba.data.files import read_lines
 from seqba.data.subwords import WORD_START, Subwords, load_subwords, model_name
+from seqba.data.tokenizer_json import JsonTokenizer
 from seqba.errors import UserError, quoted
 
 CODES_NAME = "bpe.codes"
@@ -86,6 +87,11 @@ def load_merges(folder: Path, language: str, dictionary: Dictionary) -> Merges:
         UserError: where the folder holds neither a SentencePiece model nor `bpe.codes`, and for a model that isn't BPE.
     """
     subwords = load_subwords(folder, language, dictionary)
+    if isinstance(subwords, JsonTokenizer):
+        raise UserError(
+            f"--subword-sampling cuts words by a SentencePiece model or subword-nmt's codes, and {folder} has a "
+            "tokenizer.json: leave it out"
+        )
     if subwords is not None:
         own = folder / model_name(language)
         return merges_of_sentencepiece(subwords, str(own if own.exists() else folder / model_name(None)))

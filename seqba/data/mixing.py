@@ -12,13 +12,11 @@ import numpy.typing as npt
 
 from seqba.data.batching import permutation
 from seqba.data.files import atomic_text, read_lines
+from seqba.data.limits import LARGEST_WEIGHT
 from seqba.errors import UserError, quoted
 from seqba.options import number_text
 
 Rows = npt.NDArray[np.int64]
-
-LARGEST_WEIGHT = 1000
-"""An epoch of more would hardly end, and its order not fit into memory."""
 
 
 def mixed_rows(rows: Rows, ends: Rows, weights: Sequence[float], *, seed: int, epoch: int) -> Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from seqba.data.mixing import LARGEST_WEIGHT
+from seqba.data.limits import LARGEST_WEIGHT
 from seqba.data.splits import with_suffix
 from seqba.errors import UserError, quoted
 from seqba.options import is_given, option, options

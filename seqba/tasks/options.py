@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqba.data.mixing import LARGEST_WEIGHT
+from seqba.data.limits import LARGEST_WEIGHT
 from seqba.errors import UserError
 from seqba.options import option, options
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 from seqba.options import option, options
 
 PLANS = ("auto", "stacked", "looped")
@@ -292,6 +292,10 @@ class CheckpointOptions:
     no_save: bool = option(False, "write nothing at all")
 
 
+TRACKERS = ("wandb", "mlflow", "trackio")
+"""What a run may report to; also the names of their packages."""
+
+
 @options
 class LogOptions:
     """Format and places of the log."""
@@ -316,6 +320,29 @@ class LogOptions:
     tensorboard_logdir: str | None = option(
         None, "write TensorBoard events there (needs the tensorboard package)", metavar="DIR"
     )
+    report_to: str | None = option(
+        None,
+        "report the numbers of the log to wandb, mlflow or trackio, by their packages; several separated by commas "
+        "(not in fairseq)",
+        metavar="NAME[,NAME]",
+    )
+    report_project: str = option("seqba", "report-to: the project, or experiment, there (not in fairseq)")
+    wandb_project: str | None = option(None, "report to wandb, as a run of this project", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        """Refuses a tracker that there is none of."""
+        for name in self.trackers:
+            if name not in TRACKERS:
+                hint = "; TensorBoard's is --tensorboard-logdir" if name == "tensorboard" else ""
+                raise UserError(f"--report-to is {quoted(name)}; choose among: {', '.join(TRACKERS)}{hint}")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of what a run reports to, each once."""
+        named = [] if self.report_to is None else self.report_to.split(",")
+        if self.wandb_project is not None:
+            named.append("wandb")
+        return tuple(dict.fromkeys(named))
 
 
 @dataclass(frozen=True)

@@ -293,6 +293,8 @@ def _check_log(config: RunConfig) -> None:
     log = config.training.log
     if log.no_progress_bar and log.log_format == "tqdm":
         raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
+    if is_given(log, "report_project") and log.report_to is None:
+        raise UserError("--report-project belongs to --report-to, which isn't given")
     grid = config.training.grid
     if log.measure_every and grid.copies == 1 and max(grid.update_freq) == 1:
         raise UserError(

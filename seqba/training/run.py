@@ -9,7 +9,7 @@ from contextlib import closing
 import torch
 
 from seqba.core import ALONE
-from seqba.data.files import write_json
+from seqba.data.files import atomic_text, write_json
 from seqba.distributed.launch import joined_ranks
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory

@@ -116,6 +116,12 @@ def test_loss_memory_measures_both_losses(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_recomputing_measures_both_sides_of_one_gradient(tmp_path: Path) -> None:
+    rows = run_quick("recomputing", tmp_path)["rows"]
+    assert [(row["side"], row["gradient"]) for row in rows] == [("kept", 0), ("recomputed", 0)]
+
+
+@pytest.mark.slow
 def test_awd_lstm_measures_every_side(tmp_path: Path) -> None:
     rows = {row["side"]: row for row in run_quick("awd_lstm", tmp_path)["rows"]}
     assert list(rows) == ["plain", "plain, kept", "shared", "looped", "stacked", "auto"]
