@@ -117,11 +117,13 @@ def curve_over_copies(runs: Sequence[RunLines], event: str, y: str, *, subset: s
         subset: the split of validation; None for the first.
 
     Raises:
-        UserError: for a run of another arm, whose updates have other examples.
+        UserError: for a run of another arm, whose updates have other examples, or of a schedule of M.
     """
     for run in runs:
         if run.arm not in (None, "baseline", "ba"):
             raise UserError(f"{run.name} is of the arm {run.arm}, which differs in more than M: leave it out")
+        if run.schedule is not None:
+            raise UserError(f"{run.name} has --copies {run.schedule}, which is no single M: leave it out")
     found: dict[int, list[float]] = {}
     for run in runs:
         values = [value for line in run.of(event, subset) if (value := _number(line, y)) is not None]
@@ -157,7 +159,7 @@ def quantities(runs: Sequence[RunLines]) -> list[str]:
 
 
 def _arm_label(run: RunLines) -> str:
-    return f"{run.arm}" if run.copies == 1 else f"{run.arm}, M = {run.copies}"
+    return f"{run.arm}" if run.copies == 1 else f"{run.arm}, M = {run.schedule or run.copies}"
 
 
 def _points(

@@ -22,9 +22,10 @@ class RunLines:
     Attributes:
         name: the name of its folder or file.
         arm: the arm as `run.json` names it, None where there is no such file beside the log.
-        copies: M, likewise.
+        copies: M, likewise; the largest of a schedule.
         seed: the seed, likewise.
         lines: of training and validation, in order, each update's once.
+        schedule: of M, as --copies took it, where it changed.
     """
 
     name: str
@@ -32,6 +33,7 @@ class RunLines:
     copies: int
     seed: int | None
     lines: tuple[Line, ...]
+    schedule: str | None = None
 
     def of(self, event: str, subset: str | None = None) -> list[Line]:
         """Lines of `train`, or those of `valid` of a split; None for the first split of the log."""
@@ -62,6 +64,7 @@ def read_run(given: str) -> RunLines:
         copies=record.get("copies", 1),
         seed=record.get("seed"),
         lines=_parse(read_lines(log, "log"), log),
+        schedule=record.get("copy_schedule"),
     )
 
 

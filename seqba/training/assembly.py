@@ -61,7 +61,7 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
     log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit, run_log=run_log)
     broadcast = None
     if options.run.broadcast_batches and isinstance(ranks, Ranks):
-        broadcast = BatchBroadcast(ranks, grid.copies, options.run.distributed_timeout)
+        broadcast = BatchBroadcast(ranks, options.run.distributed_timeout)
     return TrainingLoop(
         trainer=trainer,
         grid=grid,
