@@ -118,11 +118,14 @@ def curve_over_copies(runs: Sequence[RunLines], event: str, y: str, *, subset: s
         subset: the split of validation; None for the first.
 
     Raises:
-        UserError: for a run of another arm, whose updates have other examples, or with other options.
+        UserError: for a run of another arm, whose updates have other examples, of a schedule of M, or with other
+            options.
     """
     for run in runs:
         if run.arm not in (None, "baseline", "ba"):
             raise UserError(f"{run.name} is of the arm {run.arm}, which differs in more than M: leave it out")
+        if run.schedule is not None:
+            raise UserError(f"{run.name} has --copies {run.schedule}, which is no single M: leave it out")
         _check_same_settings("different in more than M", runs[0], run, but="--fork")
     found: dict[int, list[float]] = {}
     for run in runs:
@@ -169,7 +172,7 @@ def _check_same_settings(problem: str, one: RunLines, other: RunLines, *, but: s
 
 
 def _arm_label(run: RunLines) -> str:
-    return f"{run.arm}" if run.copies == 1 else f"{run.arm}, M = {run.copies}"
+    return f"{run.arm}" if run.copies == 1 else f"{run.arm}, M = {run.schedule or run.copies}"
 
 
 def _points(

@@ -30,10 +30,11 @@ class RunLines:
     Attributes:
         name: the name of its folder or file.
         arm: the arm as `run.json` names it, None where there is no such file beside the log.
-        copies: M, likewise.
+        copies: M, likewise; the largest of a schedule.
         seed: the seed, likewise.
         lines: of training and validation, in order, each update's once.
         settings: options that say what is learned and how, as `run.json` has them, by their flags; none without it.
+        schedule: of M, as --copies took it, where it changed.
     """
 
     name: str
@@ -42,6 +43,7 @@ class RunLines:
     seed: int | None
     lines: tuple[Line, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str | None = None
 
     def of(self, event: str, subset: str | None = None) -> list[Line]:
         """Lines of `train`, or those of `valid` of a split; None for the first split of the log."""
@@ -76,6 +78,7 @@ def read_run(given: str) -> RunLines:
         seed=record.get("seed"),
         lines=_parse(read_lines(log, "log"), log),
         settings=_settings(record),
+        schedule=record.get("copy_schedule"),
     )
 
 

@@ -67,7 +67,7 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
     )
     broadcast = None
     if options.run.broadcast_batches and isinstance(ranks, Ranks):
-        broadcast = BatchBroadcast(ranks, grid.copies, options.run.distributed_timeout)
+        broadcast = BatchBroadcast(ranks, options.run.distributed_timeout)
     return TrainingLoop(
         trainer=trainer,
         grid=grid,

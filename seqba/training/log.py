@@ -168,6 +168,7 @@ class TrainingLog:
                 "lr": report.lr,
                 **means,
                 "unit": "nats",
+                "copies": report.copies,
                 f"unique_{self.unit}": progress.unique,
                 f"processed_{self.unit}": progress.processed,
                 f"unique_{self.unit}_per_s": window.unique / window.seconds if window.seconds else None,

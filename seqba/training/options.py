@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from seqba.errors import UserError, quoted
 from seqba.options import option, options
+from seqba.training.copies import CopySchedule, copies_option, read_copies
 
 PLANS = ("auto", "stacked", "looped")
 """Plans that have a name; `seqba.core.parse_plan` reads them."""
@@ -20,7 +21,14 @@ class GridOptions:
     """Grid of an update, S micro-batches × M copies, and the seed of everything random."""
 
     seed: int = option(1, "seed of the weights, the order of the data and the noise", minimum=0, maximum=2**63 - 1)
-    copies: int = option(1, "M, noisy views of each example per update (Batch Augmentation; not in fairseq)", minimum=1)
+    copies: int | str = option(
+        1,
+        "M, noisy views of each example per update (Batch Augmentation; not in fairseq); or a schedule: 1:0,4:2000 is "
+        "1 copy from the beginning and 4 from update 2000 on",
+        minimum=1,
+        metavar="N or N:UPDATE,…",
+        read=copies_option,
+    )
     update_freq: tuple[int, ...] = option(
         (1,),
         "S, micro-batches (batches of distinct examples) per update for the whole job, whatever the hardware; "
@@ -52,9 +60,18 @@ class GridOptions:
     )
 
     def __post_init__(self) -> None:
-        """Refuses a plan that isn't one."""
+        """Refuses copies and a plan that are none."""
+        try:
+            read_copies(self.copies)
+        except ValueError as error:
+            raise UserError(f"--copies: {error}") from None
         if self.plan not in PLANS and not (self.plan.isdecimal() and int(self.plan) >= 1):
             raise UserError(f"--plan is {self.plan!r}; choose {', '.join(PLANS)}, or a number of copies per pass")
+
+    @property
+    def copy_schedule(self) -> CopySchedule:
+        """M of each update."""
+        return read_copies(self.copies)
 
 
 @options

@@ -74,7 +74,13 @@ def _check_arm(config: RunConfig) -> None:
             "--arm large-batch is for what the rows of a batch share (batch norm, weight masks), and a Transformer's "
             "share nothing: take --arm fixed-samples, which is the same there"
         )
-    derive_grid(grid).resized(config.batches)
+    derived = derive_grid(grid)
+    derived.resized(config.batches)
+    if derived.schedule is not None and config.variant.carries:
+        raise UserError(
+            f"--copies {grid.copies} changes their number on the way, and those of --arch {config.arch} carry a state "
+            "from update to update, which new ones don't have: give one number"
+        )
 
 
 def _check_compared_copies(config: RunConfig) -> None:
@@ -82,7 +88,7 @@ def _check_compared_copies(config: RunConfig) -> None:
     if not config.criterion.compares_copies:
         return
     grid = config.training.grid
-    if derive_grid(grid).copies < 2:
+    if derive_grid(grid).fewest_copies < 2:
         raise UserError(
             f"--rdrop-alpha compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
             "one: give --copies 2"
@@ -99,7 +105,7 @@ def _check_fork(config: RunConfig) -> None:
     place = training.grid.fork
     if place is None:
         return
-    if training.grid.copies == 1:
+    if training.grid.copy_schedule.most == 1:
         raise UserError(f"--fork {place} is where copies begin, and there is one: give --copies of at least 2")
     places = config.family.fork_places(config.arch, config.family.resolve(config.arch, config.model))
     if not places:
@@ -296,7 +302,7 @@ def _check_log(config: RunConfig) -> None:
     if is_given(log, "report_project") and log.report_to is None:
         raise UserError("--report-project belongs to --report-to, which isn't given")
     grid = config.training.grid
-    if log.measure_every and grid.copies == 1 and max(grid.update_freq) == 1:
+    if log.measure_every and grid.copy_schedule.most == 1 and max(grid.update_freq) == 1:
         raise UserError(
             "--measure-every sees no variance in a single pass: give --copies or --update-freq of at least 2"
         )

@@ -18,6 +18,7 @@ from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
 from seqba.training.config import RunConfig
 from seqba.training.config_record import CONFIG_FILE, config_text
+from seqba.training.copies import CopySchedule
 from seqba.training.folder import LAST, held_folder
 from seqba.training.loop import STOPPED, TrainingLoop
 from seqba.training.rules import validate_config
@@ -74,7 +75,7 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         device=trainer.device,
         ranks=trainer.ranks.size,
         micro_batches=grid.micro_batches_per_epoch,
-        copies=grid.copies,
+        copies=grid.schedule or CopySchedule((grid.copies,)),
         batches=batches,
         options=record.training,
     )
@@ -91,6 +92,7 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         "micro_batches_per_update": list(grid.micro_batches_per_epoch),
         "micro_batch": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
         "copies": grid.copies,
+        "copy_schedule": None if grid.schedule is None else str(grid.schedule),
         "parameters": parameters,
         "task_state": record.task_state,
     }

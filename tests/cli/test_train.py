@@ -462,7 +462,7 @@ def test_a_diverging_run_stops_with_a_clear_line(
         (["--update-freq", "1e999"], "is not a list of whole numbers"),
         (["--seed", "9" * 30], "it must be at most"),
         (["--copies", "9" * 20], "it must be at most 2147483647"),
-        (["--copies", "two"], "invalid int value: 'two'"),
+        (["--copies", "two"], "argument --copies: 'two' is neither a number nor a schedule like 1:0,4:2000"),
         (["--update-freq", "1.5"], "not a list of whole numbers"),
         (["--adam-betas", "a,b"], "not a list of numbers"),
         (["--plan", "sideways"], "--plan is 'sideways'"),

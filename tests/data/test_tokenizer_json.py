@@ -16,6 +16,7 @@ import tokenizers
 from toy_tokenizers import KINDS, TEXT, write_tokenizer
 
 from seqba.data.dictionary import Dictionary
+from seqba.data.merges import load_merges
 from seqba.data.subwords import load_subwords
 from seqba.data.tokenizer_json import JsonTokenizer, read_tokenizer
 from seqba.decoding.detokenize import TextForm
@@ -120,3 +121,8 @@ def test_a_vocabulary_without_its_unknown_token_is_told_when_it_is_missed(tmp_pa
     tokenizer = JsonTokenizer(json.dumps({**content, "added_tokens": []}).encode())
     with pytest.raises(UserError, match=r"tokenizer\.json can't encode a line \(WordPiece error: Missing"):
         tokenizer.encode("☃")
+
+
+def test_subwords_of_a_tokenizer_are_not_sampled(path: Path) -> None:
+    with pytest.raises(UserError, match=r"--subword-sampling .* has a tokenizer\.json: leave it out"):
+        load_merges(path.parent, "en", read_tokenizer(path).dictionary(8))
