@@ -20,6 +20,8 @@
 #     --tta-cutout N      blank a square of N in the views (the released code: only where asked for, and none here)
 #     --train-pictures N  learn from N of the 50,000 pictures alone, the same N for all seeds: for a CPU
 #     --hold-out N        hold N training pictures out, and let them, not the test pictures, choose the best checkpoint
+#     --scale S           shorten the run to S of its cost (0.01, say): √S of the pictures and of the epochs, with the
+#                         schedule to its end
 #     --seed N            weights, order and noise (1)
 #     --out DIR           everything goes there (runs/cifar10-resnet44, with another regime's or mixup's name behind)
 #     -- ...              what follows goes to seqba-train as it stands (--arch resnet8, --plan looped, --bf16, say)

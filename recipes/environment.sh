@@ -55,6 +55,20 @@ seqba_count() { # OPTION VALUE
     [[ "$2" =~ ^[1-9][0-9]{0,8}$ ]] || seqba_fail "$1 takes a whole number from 1 on, not '$2'"
 }
 
+# --scale S makes a run short: √S of the examples for √S of the epochs, so that it costs S of the whole one.
+seqba_check_scale() { # SCALE, or nothing for the whole run
+    [[ -z "$1" ]] || awk -v scale="$1" 'BEGIN { exit !(scale ~ /^[0-9]*[.]?[0-9]+(e-?[0-9]+)?$/ && scale > 0 && scale <= 1) }' ||
+        seqba_fail "--scale takes a share of the run above 0 and up to 1 (0.01, say), not '$1'"
+}
+
+seqba_share() { # COUNT SCALE [LEAST]: COUNT · √SCALE, rounded, at least LEAST (1), at most COUNT
+    awk -v count="$1" -v scale="$2" -v least="${3:-1}" 'BEGIN {
+        share = int(count * sqrt(scale) + 0.5)
+        if (share < least) share = least
+        print (share > count ? count : share)
+    }'
+}
+
 # Sets the caller's `arms` to what --arm names: one of the paper's columns, all of them, or one of two that aren't in the
 # paper.
 seqba_choose_arms() { # ARM

@@ -17,19 +17,20 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 image_recipe() {
     local root from="" data="" arm=ba epochs="" updates="" seed=1 out="" mixup="" tta="" train_pictures="" hold_out=""
-    local mixup_lambda="" tta_average="" tta_cutout="" settings="" variant=()
+    local mixup_lambda="" tta_average="" tta_cutout="" settings="" variant=() scale="" shortened=()
     local usual_regime="$regime" test subset arms counts schedule epoch_updates count run passed=() views=() runs=()
     root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
     seqba_options from data arm copies regime epochs updates batch-size seed out mixup tta train-pictures hold-out \
-        mixup-lambda tta-average tta-cutout settings -- "$@"
+        mixup-lambda tta-average tta-cutout settings scale -- "$@"
     image_check
     local mixed="${mixup:+-mixup-$mixup${mixup_lambda:+-$mixup_lambda}}"
-    out="${out:-$root/runs/$name$regime_suffix$variant_suffix$mixed}"
+    out="${out:-$root/runs/$name$regime_suffix$variant_suffix$mixed${scale:+-scale-$scale}}"
 
     seqba_environment vision
 
     image_data
     image_subset
+    image_shorten
     updates="${updates:-$((epochs * epoch_updates))}"
     # A period's first update is at the peak again: the second one would begin after the last update of the regime.
     [[ "${scheduler:=step}" == step ]] || schedule+=(--lr-period-updates $((regime * epoch_updates)))
@@ -64,6 +65,10 @@ image_check() {
     seqba_count --tta "${tta:-1}"
     seqba_count --train-pictures "${train_pictures:-1}"
     seqba_count --hold-out "${hold_out:-1}"
+    seqba_check_scale "$scale"
+    [[ -z "$scale" || -z "$updates$train_pictures$hold_out" ]] ||
+        seqba_fail "--scale says how many pictures and updates there are: leave --updates, --train-pictures and" \
+            "--hold-out out"
     [[ "${mixup:-1}" =~ ^[0-9]*\.?[0-9]+$ ]] || seqba_fail "--mixup takes a number such as 0.2, not '$mixup'"
     [[ -z "$mixup_lambda" || -n "$mixup" ]] || seqba_fail "--mixup-lambda belongs to --mixup, which isn't given"
     image_choice --mixup-lambda "${mixup_lambda:-shared}" per-copy shared
@@ -111,8 +116,14 @@ image_data() {
 # Which pictures are learned from, which decide, and `epoch_updates`: updates of an epoch of the baseline, which leaves
 # out the last few pictures that make no whole batch.
 image_subset() {
-    local pictures
+    local pictures largest
     pictures="$(image_count)" || exit
+    if [[ -n "$scale" ]]; then
+        # Not fewer than the largest update of fixed-samples has, where there are so many.
+        largest="$(printf '%s\n' "${counts[@]}" | sort -n | tail -n 1)"
+        train_pictures="$(seqba_share "$pictures" "$scale" $((batch_size * largest)))"
+        ((train_pictures < pictures)) || train_pictures=""
+    fi
     if [[ -n "$train_pictures" ]]; then
         ((train_pictures <= pictures)) || seqba_fail "--train-pictures $train_pictures: $data has only $pictures"
         hold_out=$((pictures - train_pictures))
@@ -126,6 +137,37 @@ image_subset() {
     [[ -z "$hold_out" || -n "$train_pictures" ]] || subset=held-out
     views=(${hold_out:+--hold-out "$hold_out"} ${mixup:+--mixup "$mixup"}
         ${mixup_lambda:+--mixup-lambda "$mixup_lambda"})
+}
+
+# Under --scale: fewer epochs, and what counts epochs of the whole regime, in `shortened` and `regime`. Drops of the rate
+# are at the same shares of the run, in updates, as several may lie in one epoch.
+image_shorten() {
+    [[ -n "$scale" ]] || return 0
+    local given=("${schedule[@]}" "${variant[@]}") whole="$regime" place
+    epochs="$(seqba_share "$epochs" "$scale")"
+    regime="$(seqba_share "$regime" "$scale")"
+    for ((place = 0; place < ${#given[@]}; place += 2)); do
+        case "${given[place]}" in
+            --lr-drops)
+                shortened+=(--lr-drop-unit update
+                    --lr-drops "$(image_drops "${given[place + 1]}" "$whole" $((regime * epoch_updates)))")
+                ;;
+            --drop-path-epochs | --weight-decay-until)
+                shortened+=("${given[place]}" "$(seqba_share "${given[place + 1]}" "$scale")")
+                ;;
+        esac
+    done
+}
+
+image_drops() { # DROPS EPOCHS UPDATES: the drops of so many epochs as those of so many updates, each after the one before
+    awk -v drops="$1" -v epochs="$2" -v updates="$3" 'BEGIN {
+        count = split(drops, drop, ",")
+        for (i = 1; i <= count; i++) {
+            update = int(updates * drop[i] / epochs + 0.5)
+            last = (update > last ? update : last + 1)
+            printf "%s%d", (i > 1 ? "," : ""), last
+        }
+    }'
 }
 
 image_count() {
@@ -168,7 +210,7 @@ image_arm() { # ARM M
 image_train() { # ARM [seqba-train's options]
     seqba-train "$data" --task image_classification --save-dir "$out/$folder" \
         --arm "$1" --copies "$copies" --seed "$seed" "${network[@]}" "${views[@]}" --batch-size "$batch_size" \
-        --optimizer sgd --momentum 0.9 --lr-scheduler "$scheduler" "${schedule[@]}" "${variant[@]}" \
+        --optimizer sgd --momentum 0.9 --lr-scheduler "$scheduler" "${schedule[@]}" "${variant[@]}" "${shortened[@]}" \
         --max-update "$updates" \
         --valid-subset "$subset" --batch-size-valid 256 \
         --best-checkpoint-metric top1 --maximize-best-checkpoint-metric \

@@ -19,6 +19,8 @@
 #     --tta-average WHAT  of the views: their probabilities (default), or logits, as the released code
 #     --train-pictures N  learn from N pictures alone, the same N for all seeds
 #     --hold-out N        hold N training pictures out, and let them, not those of val, choose the best checkpoint
+#     --scale S           shorten the run to S of its cost (0.01, say): √S of the pictures and of the epochs, with the
+#                         schedule to its end
 #     --seed N            weights, order and noise (1)
 #     --out DIR           everything goes there (runs/imagenet-resnet50, with another regime's or mixup's name behind)
 #     -- ...              what follows goes to seqba-train as it stands (--bf16, --num-workers 16, --ghost-batch 32)

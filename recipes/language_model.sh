@@ -12,11 +12,11 @@
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 language_model() {
-    local root from="" arm=ba copies=10 size=paper updates="" model arms split data epoch_updates passed=()
+    local root from="" arm=ba copies=10 size=paper updates="" scale="" model arms split data epoch_updates passed=()
     local paper_epochs="$epochs"
     root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
     epochs=""
-    seqba_options from arm copies size epochs updates batch-size seed out -- "$@"
+    seqba_options from arm copies size epochs updates batch-size scale seed out -- "$@"
     case "$size" in
         paper)
             model=(--decoder-layers 3 --decoder-embed-dim 400 --decoder-hidden-size 1150)
@@ -34,11 +34,14 @@ language_model() {
     seqba_count --updates "${updates:-1}"
     seqba_count --batch-size "$batch_size"
     seqba_check_rows "$copies" 1 --batch-size "$batch_size"
+    seqba_check_scale "$scale"
+    [[ -z "$scale" || -z "$updates" ]] || seqba_fail "--scale says how many updates there are: leave --updates out"
 
     seqba_environment
 
     data="$out/data-bin"
     language_model_data
+    language_model_shorten
     epoch_updates="$(language_model_epoch "$data")" || exit
     updates="${updates:-$((epochs * epoch_updates))}"
 
@@ -62,6 +65,22 @@ language_model_data() {
     rm -rf "$data"
     seqba-preprocess --only-source --trainpref "$out/text/train.txt" --validpref "$out/text/valid.txt" \
         --testpref "$out/text/test.txt" --padding-factor 1 --destdir "$data"
+    touch "$data/.complete"
+}
+
+# Under --scale: fewer epochs of the first lines of the training text, with the whole text's dictionary.
+language_model_shorten() {
+    [[ -n "$scale" ]] || return 0
+    local whole="$data" lines
+    epochs="$(seqba_share "$epochs" "$scale")"
+    lines="$(seqba_share "$(wc -l <"$out/text/train.txt")" "$scale" $((batch_size * copies)))"
+    data="$out/data-bin-$lines"
+    [[ ! -f "$data/.complete" ]] || return 0
+    seqba_step "the first $lines lines: $data"
+    rm -rf "$data"
+    head -n "$lines" "$out/text/train.txt" >"$out/text/train-$lines.txt"
+    seqba-preprocess --only-source --srcdict "$whole/dict.txt" --trainpref "$out/text/train-$lines.txt" \
+        --validpref "$out/text/valid.txt" --testpref "$out/text/test.txt" --padding-factor 1 --destdir "$data"
     touch "$data/.complete"
 }
 

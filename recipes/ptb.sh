@@ -11,6 +11,7 @@
 #     --epochs N      epochs of the baseline: passes over the text in --batch-size streams (paper 500, small 10)
 #     --updates N     the same in updates of each arm; overrides --epochs (an epoch is 686 updates)
 #     --batch-size N  streams of the baseline and of ba (20); fixed-samples reads M times as many
+#     --scale S       shorten the run to S of its cost (0.001, say): √S of the text and of the epochs
 #     --seed N        weights, window lengths and noise (141, as in the released command)
 #     --out DIR       everything goes there (runs/ptb)
 #     -- ...          what follows goes to seqba-train as it stands (--stop-time-hours 1, or a smaller model, say)

@@ -11,10 +11,13 @@
 #                         after the ReLU, or fairseq, on the first two alone
 #     --lenpen-form FORM  beam search divides by ((5 + length) / 6)^0.6: gnmt (default), or by length^0.6: fairseq
 #     --updates N         updates of each arm (100000)
+#     --scale S           shorten the run to S of its cost (0.01, say): S of the updates, with warm-up to the same peak, on
+#                         √S of the sentences
 #     --merges N          joint BPE merges (32000)
 #     --seed N            weights, order and noise (1)
 #     --out DIR           everything goes there (runs/wmt16_en_de)
-#     -- ...              what follows goes to seqba-train as it stands (a smaller model for a trial, say)
+#     -- ...              what follows goes to seqba-train as it stands: a smaller model for a trial, say, or
+#                         --subword-sampling 0.1, under which each copy cuts its words into subwords anew
 #
 # Should reach, on newstest2014 (Hoffer et al. 2020, table 2; the columns are those arms):
 #
@@ -49,8 +52,8 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/recipes/environment.sh"
 
 from="" arm=ba copies=4 micro_batches=4 shards="" noise=released lenpen_form=gnmt updates=100000 merges=32000 seed=1
-out="$root/runs/wmt16_en_de" passed=()
-seqba_options from arm copies micro-batches shards noise lenpen-form updates merges seed out -- "$@"
+out="$root/runs/wmt16_en_de" scale="" passed=()
+seqba_options from arm copies micro-batches shards noise lenpen-form updates scale merges seed out -- "$@"
 seqba_choose_arms "$arm"
 seqba_refuse_large_batch
 seqba_count --copies "$copies"
@@ -59,6 +62,7 @@ seqba_count --micro-batches "$micro_batches"
 seqba_check_rows "$copies" "$micro_batches" "--micro-batches $micro_batches or --max-tokens" 4096
 seqba_count --updates "$updates"
 seqba_count --merges "$merges"
+seqba_check_scale "$scale"
 case "$noise" in
     released) dropouts=(--dropout 0.1 --attention-dropout 0.1 --activation-dropout 0.1) ;;
     fairseq) dropouts=(--dropout 0.1 --attention-dropout 0 --activation-dropout 0) ;;
@@ -84,17 +88,46 @@ if [[ ! -f "$data/.complete" ]]; then
         --destdir "$data" --workers "$(getconf _NPROCESSORS_ONLN)"
     touch "$data/.complete"
 fi
+cp "$corpus/bpe.codes" "$data" # for --subword-sampling
+
+# The paper's own schedule: 512^-0.5 · min(t^-0.5, t · 4000^-1.5), which peaks at 7.0e-4.
+schedule=(--lr-scheduler vaswani --warmup-updates 4000) save_updates=5000
+
+# Under --scale: fewer updates, and a data-bin of sentences from all parts of the corpus, with the whole dictionary.
+shorten() {
+    local square whole="$data" sentences pairs language
+    square="$(awk -v scale="$scale" 'BEGIN { print scale * scale }')" # S of the updates, not √S
+    updates="$(seqba_share "$updates" "$square")" save_updates="$(seqba_share "$save_updates" "$square")"
+    # The paper's formula with a shorter warm-up would peak higher; this one is the same with the peak given.
+    schedule=(--lr-scheduler inverse_sqrt --lr 6.988e-4 --warmup-updates "$(seqba_share 4000 "$square")")
+    pairs="$(wc -l <"$corpus/bpe/train.en")"
+    sentences="$(seqba_share "$pairs" "$scale")"
+    data="$out/data-bin-$sentences"
+    [[ ! -f "$data/.complete" ]] || return 0
+    seqba_step "$sentences of $pairs sentences: $data"
+    rm -rf "$data"
+    mkdir -p "$data"
+    for language in en de; do
+        awk -v part="$sentences" -v all="$pairs" 'int(NR * part / all) > int((NR - 1) * part / all)' \
+            "$corpus/bpe/train.$language" >"$data/train.$language"
+    done
+    seqba-preprocess --source-lang en --target-lang de --joined-dictionary --srcdict "$whole/dict.en.txt" \
+        --trainpref "$data/train" --validpref "$corpus/bpe/newstest2013" --testpref "$corpus/bpe/newstest2014" \
+        --destdir "$data" --workers "$(getconf _NPROCESSORS_ONLN)"
+    touch "$data/.complete"
+}
+[[ -z "$scale" ]] || shorten
 
 train() { # ARM [seqba-train's options]
     local arm="$1"
     shift
-    # The paper's own schedule: 512^-0.5 · min(t^-0.5, t · 4000^-1.5), which peaks at 7.0e-4.
     seqba-train "$data" --save-dir "$out/$arm" --arm "$arm" --copies "$copies" --update-freq "$micro_batches" --seed "$seed" \
         --arch transformer_wmt_en_de --share-all-embeddings "${dropouts[@]}" \
-        --optimizer adam --adam-betas 0.9,0.98 --adam-eps 1e-9 --lr-scheduler vaswani --warmup-updates 4000 \
+        --optimizer adam --adam-betas 0.9,0.98 --adam-eps 1e-9 "${schedule[@]}" \
         --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
         --max-tokens 4096 --max-update "$updates" --bf16 \
-        --save-interval-updates 5000 --keep-interval-updates 1 --no-epoch-checkpoints --log-file "$out/$arm.jsonl" "$@"
+        --save-interval-updates "$save_updates" --keep-interval-updates 1 --no-epoch-checkpoints \
+        --log-file "$out/$arm.jsonl" "$@"
 }
 
 evaluate() { # ARM: the last checkpoint, one model, no averaging

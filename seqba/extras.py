@@ -14,6 +14,7 @@ EXTRA_OF = {
     "sacremoses": "wmt",
     "subword_nmt": "wmt",
     "PIL": "vision",
+    "scipy": "imagenet",
     "matplotlib": "plot",
     "safetensors": "export",
     "safetensors.torch": "export",
@@ -25,6 +26,9 @@ EXTRA_OF = {
     "accelerate": "transformers",
     "lightning": "lightning",
     "yaml": "yaml",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
 }
 """Module → the extra of seqba that brings it."""
 

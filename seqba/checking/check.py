@@ -49,6 +49,9 @@ def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copie
         loss_fn: as for `merged_gradient`.
         copies: M, at least 2.
 
+    In half precision, under autocast too, gradients are compared to its rounding: faults of a few per cent show in
+    float32 alone.
+
     Returns:
         The report: `is_fine`, `findings` with advice, and what each comparison came to.
 
@@ -80,6 +83,7 @@ class _Check:
         self.copies = copies
         self.buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         self.losses: list[float] = []  # of the latest gradient's passes
+        self.half: torch.dtype | None = None  # whose rounding is in the gradients
         self.batch_problem: str | None = None
         try:
             count_rows(batch)
@@ -88,6 +92,7 @@ class _Check:
 
     def report(self) -> Report:
         """Computes the gradients and judges them."""
+        unkeyed = self.unkeyed_draws()
         looped = self.gradients(self.loss_fn, "looped", seed=0)
         losses = self.losses
         changed = [name for name, buffer in self.model.named_buffers() if not torch.equal(buffer, self.buffers[name])]
@@ -106,7 +111,7 @@ class _Check:
             repeated=repeated,
             copies_differ=copies_differ,
             loss_grows=grows and self.returns_mean,
-            unkeyed=self.unkeyed_draws(),
+            unkeyed=unkeyed,
             batch_norms=norms,
             counting=tuple(name for name in changed if name.rpartition(".")[0] not in norms),
             batch_problem=self.batch_problem,
@@ -166,10 +171,10 @@ class _Check:
             found = self.gradients(loss_fn, plan, seed=seed)
         except Exception as error:  # whatever a model raises there is what there is to tell
             return Comparison(math.nan, error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
-        return compare(found, expected)
+        return compare(found, expected, self.half)
 
     def unkeyed_draws(self) -> tuple[UnkeyedDraw, ...]:
-        """What the forward of one copy draws without a key."""
+        """What the forward of one copy draws without a key; notes the half precision that it computes in."""
         doctor = UnkeyedDraws(module_names(self.model))
 
         def watched(model: nn.Module, rows: Any) -> Loss:
@@ -177,6 +182,7 @@ class _Check:
                 return self.loss_fn(model, rows)
 
         self.gradients(watched, "looped", seed=0)
+        self.half = doctor.half
         return doctor.found()
 
 

@@ -21,7 +21,7 @@ from seqba.cli.output import check_folder, warn_on_stderr
 from seqba.cli.trained_run import TrainedRun
 from seqba.core import grid_gradient
 from seqba.core.plan import PlanLike
-from seqba.data.files import atomic_text, read_lines
+from seqba.data.files import read_lines, write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.options import is_given, option, options
@@ -112,9 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"{namespace.measured}: {error}") from None
     print("\n".join(table(advice)))
     if options.json is not None:
-        with atomic_text(options.json) as file:
-            json.dump({"measured": namespace.measured, **advice.plain()}, file, indent=2, allow_nan=False)
-            file.write("\n")
+        write_json(options.json, {"measured": namespace.measured, **advice.plain()})
     return 0
 
 

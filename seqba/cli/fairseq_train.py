@@ -32,7 +32,7 @@ _PIECES = (
     "a data-bin's text is in subwords already, so leave it out: seqba-preprocess --sentencepiece makes them, and "
     "--eval-bleu-remove-bpe joins them for BLEU in validation"
 )
-_LOGS = "logs are JSON lines (--log-file) or TensorBoard events (--tensorboard-logdir)"
+_LOGS = "logs are JSON lines (--log-file), TensorBoard events (--tensorboard-logdir), or go to --report-to"
 _ADAPTIVE_INPUT = "the vocabulary is small enough for one table; leave it out"
 _ADAPTIVE_LOSS = "the loss is exact and never holds all logits; leave it out"
 _CHARACTERS = "embeddings are of whole tokens; leave it out"
@@ -125,18 +125,23 @@ UNSUPPORTED = {
     "--device-id": "choose the GPU with CUDA_VISIBLE_DEVICES",
     **hints(_HALF, f"fp16-adam-stats {HALF_PRECISION}"),
     "--tpu": "it runs on CPUs and GPUs",
-    **hints(_MEMORY, f"checkpoint-activations offload-activations {MEMORY}"),
+    "--offload-activations": "--checkpoint-activations keeps one input of each layer, where it is; leave it out",
+    **hints(_MEMORY, MEMORY),
     **hints(_MAPPED, "raw-text lazy-load"),
-    **hints(_LOGS, SERVICES),
+    **hints(_LOGS, SERVICES.replace("wandb-project ", "")),
     "--user-dir": _NO_PLUGINS,
     **hints(_ONE_CONFIG, "config-dir config-name"),
     "--profile": "use torch.profiler around seqba.training in a script of your own",
     # The text.
     **hints(_PIECES, OTHER_SUBWORD_TOOLS),
+    **hints(
+        "--subword-sampling 0.1 cuts words anew in each copy, by the merges of the data-bin",
+        "sentencepiece-enable-sampling sentencepiece-alpha bpe-dropout",
+    ),
     **hints(_TARGETS, "output-dictionary-size self-target future-target past-target"),
     **hints(_SHORTEN, "shorten-method shorten-data-split-list truncate-source"),
     "--load-alignments": "alignments are not used",
-    "--upsample-primary": "repeat the text when preprocessing it",
+    "--upsample-primary": "its name is --weights: N,1 for train and train1",
     "--train-set-name": "its name is --train-subset",
     **hints(_ORDER, "curriculum grouped-shuffling update-epoch-batch-itr update-ordered-indices-seed"),
     "--batch-size-cap": "use --max-tokens",

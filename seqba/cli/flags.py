@@ -88,7 +88,7 @@ def add_flag(
         dest=field.name,
         type=_list_of(typing.get_args(kind)[0])
         if typing.get_origin(kind) is tuple
-        else _noting(kind, field.name, typed),
+        else _noting(_reader(metadata["read"]) or kind, field.name, typed),
         default=argparse.SUPPRESS,
         choices=metadata["choices"],
         nargs=None if metadata["bare"] is None else "?",
@@ -147,6 +147,20 @@ def _truth(text: str) -> bool:
     if text.lower() not in words:
         raise argparse.ArgumentTypeError(f"{quoted(text)} is neither True nor False")
     return words[text.lower()]
+
+
+def _reader(read: Callable[[str], Any] | None) -> Callable[[str], Any] | None:
+    """A function of an option's text whose complaints are argparse's."""
+    if read is None:
+        return None
+
+    def convert(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
 
 
 def _noting(kind: Any, name: str, typed: dict[str, str]) -> Any:

@@ -63,7 +63,8 @@ def build_parser() -> Parser:
         "runs",
         metavar="RUN",
         nargs="+",
-        help="the save-dir of a run, or a file of its JSON lines (log.jsonl, a --log-file, a kept --log-format json)",
+        help="the save-dir of a run, a file of its JSON lines (log.jsonl, a --log-file, a kept --log-format json), or "
+        "the record that a recipe made of it (.json)",
     )
     parser.add_options(PlotOptions, "the picture")
     return parser

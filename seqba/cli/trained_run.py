@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from seqba.checkpoints.model import LoadedModel, build_model, load_model
+from seqba.cli.output import warn_on_stderr
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, family_of
 from seqba.options import options_from
@@ -19,6 +20,7 @@ from seqba.tasks.image_options import ImageOptions
 from seqba.tasks.opening import open_task
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.registry import VARIANTS
+from seqba.tasks.text_options import TranslationOptions
 
 Options = TypeVar("Options")
 
@@ -117,6 +119,12 @@ class TrainedRun:
             chosen = replace(chosen, num_workers=0, cutout=chosen.cutout if cutout is None else cutout)
         elif cutout is not None:
             raise UserError(f"--cutout is for pictures; {self.path} is of a {self.task_name} run")
+        if isinstance(chosen, TranslationOptions) and chosen.subword_sampling:
+            chosen = replace(chosen, subword_sampling=0.0)
+            warn_on_stderr(
+                f"{self.path} was trained with --subword-sampling: examples have the subwords of {self.data} here, and "
+                "the noise is that of the model alone"
+            )
         config = family_of(arch).read(self._cfg("model", "options"))
         return open_task(variant, self.data, chosen, batches, criterion, seed, config)
 

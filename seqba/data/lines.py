@@ -94,6 +94,13 @@ def iterate_lines(stream: Iterable[bytes], where: str) -> Iterator[str]:
         head = data[:HEAD_BYTES] if head is None else head
 
 
+def as_line(value: str) -> str:
+    """A text as one line: line ends inside it count as spaces."""
+    if "\n" not in value and "\r" not in value:
+        return value
+    return value.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
 def has_half_characters(text: str) -> bool:
     """Whether a text has surrogates, which escapes of JSON can name and UTF-8 can't hold."""
     return not text.isascii() and SURROGATE.search(text) is not None

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqba.data.files import open_file
-from seqba.data.row_files import as_line, count_rows, listed
+from seqba.data.lines import as_line
+from seqba.data.row_files import count_rows, listed
 from seqba.data.text import PIECE_BYTES, REMEDY, TextPiece
 from seqba.errors import UserError, quoted
 from seqba.extras import needed

@@ -20,17 +20,19 @@ from seqba.data.dictionary import Dictionary
 from seqba.data.files import atomic_text, atomic_write
 from seqba.data.indexed import IndexedWriter
 from seqba.data.marian import read_marian_text
+from seqba.data.mixing import weights_path, write_weights
 from seqba.data.preprocess_options import PreprocessOptions, check_consistency
 from seqba.data.splits import with_suffix
 from seqba.data.subwords import MODEL_NAME, Subwords, model_name, read_subwords, train_subwords
 from seqba.data.tables import open_text
 from seqba.data.text import Text, TextPiece, Workers
+from seqba.data.tokenizer_json import TOKENIZER_NAME, JsonTokenizer, read_tokenizer
 from seqba.errors import UserError
 
 LOG_NAME = "preprocess.log"
 MOST_SUBWORD_LINES = 10_000_000  # what SentencePiece holds in memory at once; from larger texts every k-th line
 
-Forms = dict[str | None, tuple[Dictionary, Subwords | None]]
+Forms = dict[str | None, tuple[Dictionary, Subwords | JsonTokenizer | None]]
 """Language → its dictionary, and what segments its text."""
 
 Report = Callable[[str], None]
@@ -73,7 +75,7 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
 
     with _staged(options.destdir) as stage, Workers(options.workers) as workers:
         note(str(options))
-        forms = _take_forms(options) if options.from_model is not None else _make_forms(options, workers, progress)
+        forms = _take_forms(options) if options.takes_dictionaries else _make_forms(options, workers, progress)
         _write_subwords(options, forms, stage)
         for language, (dictionary, _) in forms.items():
             _write_dictionary(dictionary, stage / f"{with_suffix('dict', language)}.txt")
@@ -85,11 +87,13 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
                     prefix = stage / options.corpus_name(split, language)
                     binarise = functools.partial(encode_piece, dictionary=dictionary, subwords=subwords)
                     note(f"[{language}] {_binarise(text, prefix, binarise, len(dictionary), workers, progress)}")
+        if options.weights:
+            write_weights(weights_path(stage, "train"), options.weights)
         note(f"Wrote preprocessed data to {options.destdir}")
         _extend_log(Path(options.destdir) / LOG_NAME, stage / LOG_NAME, lines)
 
 
-def count_piece(piece: TextPiece, subwords: Subwords | None) -> Counter[str]:
+def count_piece(piece: TextPiece, subwords: Subwords | JsonTokenizer | None) -> Counter[str]:
     """How often each token occurs in a piece of text."""
     counts: Counter[str] = Counter()
     for tokens in _tokens(piece, subwords):
@@ -97,8 +101,8 @@ def count_piece(piece: TextPiece, subwords: Subwords | None) -> Counter[str]:
     return counts
 
 
-def encode_piece(piece: TextPiece, dictionary: Dictionary, subwords: Subwords | None) -> Encoded:
-    """The ids of a piece of text. Tokens are what whitespace of any kind separates, or SentencePiece's pieces."""
+def encode_piece(piece: TextPiece, dictionary: Dictionary, subwords: Subwords | JsonTokenizer | None) -> Encoded:
+    """The ids of a piece of text. Tokens are what whitespace of any kind separates, or those of `subwords`."""
     flat: list[int] = []
     sizes: list[int] = []
     literal = 0
@@ -120,11 +124,21 @@ def _check_destination(options: PreprocessOptions) -> None:
     given = dict(zip(options.languages, (options.srcdict, options.tgtdict), strict=False))
     for language, dictionary in given.items():
         path = destination / f"{with_suffix('dict', language)}.txt"
-        if dictionary is None and options.from_model is None and path.exists():
+        if dictionary is None and path.exists() and not _goes_on_with(options, destination):
             raise UserError(
                 f"{path} exists and is not overwritten: choose another --destdir, remove the folder, or keep the "
                 "dictionary by giving it as --srcdict/--tgtdict"
             )
+    if weights_path(destination, "train").exists() and options.trainpref is not None and not options.weights:
+        raise UserError(
+            f"{weights_path(destination, 'train')} holds the weights of other training texts: give --weights of these, "
+            "or remove it"
+        )
+    if (destination / TOKENIZER_NAME).exists() and options.tokenizer_json is None:
+        raise UserError(
+            f"{options.destdir} holds a tokenizer: give it as --tokenizer-json {destination / TOKENIZER_NAME}, or "
+            "choose another --destdir"
+        )
     if (destination / MODEL_NAME).exists() and not options.has_subwords:
         raise UserError(
             f"{options.destdir} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "
@@ -138,12 +152,22 @@ def _check_destination(options: PreprocessOptions) -> None:
         )
 
 
+def _goes_on_with(options: PreprocessOptions, destination: Path) -> bool:
+    """Whether the dictionaries that a folder may have are those that this command takes."""
+    if options.tokenizer_json is None:
+        return options.from_model is not None
+    own = destination / TOKENIZER_NAME
+    return own.is_file() and own.read_bytes() == read_tokenizer(options.tokenizer_json).model
+
+
 def _check_files(options: PreprocessOptions) -> None:
     """Refuses files that are missing, empty or not what they are given for, and then sides of different length."""
     for path in filter(None, (options.srcdict, options.tgtdict)):
         Dictionary.load(path)
     if options.sentencepiece_model is not None:
         read_subwords(options.sentencepiece_model)
+    if options.tokenizer_json is not None:
+        read_tokenizer(options.tokenizer_json)
     counts = {text: text.count_lines() for language in options.languages for text in _texts(options, language).values()}
     for text, count in counts.items():
         if not count:
@@ -173,7 +197,10 @@ def _training_texts(options: PreprocessOptions, languages: Iterable[str | None])
 
 
 def _take_forms(options: PreprocessOptions) -> Forms:
-    """Both languages' dictionaries and SentencePiece models of a Marian folder."""
+    """Dictionaries and subwords of a Marian folder or a tokenizer."""
+    if options.tokenizer_json is not None:
+        tokenizer = read_tokenizer(options.tokenizer_json)
+        return dict.fromkeys(options.languages, (tokenizer.dictionary(options.padding_factor), tokenizer))
     text = read_marian_text(str(options.from_model))
     forms = ((text.source.dictionary, text.source_subwords), (text.target.dictionary, text.target_subwords))
     return dict(zip((options.source_lang, options.target_lang), forms, strict=True))
@@ -193,17 +220,18 @@ def _make_subwords(options: PreprocessOptions) -> Subwords | None:
 
 
 def _write_subwords(options: PreprocessOptions, forms: Forms, stage: Path) -> None:
-    """Writes the model of both languages, or one for each where they come from a Marian folder."""
+    """Writes the model of both languages, or one for each where they come from a Marian folder; or the tokenizer."""
     own = options.from_model is not None
     models = {model_name(language if own else None): subwords for language, (_, subwords) in forms.items()}
     for name, subwords in models.items():
         if subwords is None:
             continue
-        path = stage / name
+        path = stage / (TOKENIZER_NAME if isinstance(subwords, JsonTokenizer) else name)
         with atomic_write(path) as file:
             file.write(subwords.model)
-        with atomic_text(path.with_suffix(".vocab")) as text:
-            text.write(subwords.vocabulary())
+        if isinstance(subwords, Subwords):
+            with atomic_text(path.with_suffix(".vocab")) as text:
+                text.write(subwords.vocabulary())
 
 
 def _write_dictionary(dictionary: Dictionary, path: Path) -> None:
@@ -281,7 +309,7 @@ def _binarise(
     return f"{text}: {sentences} sents, {tokens} tokens, {share:.3}% replaced by {Dictionary.specials[Dictionary.unk]}"
 
 
-def _tokens(piece: TextPiece, subwords: Subwords | None) -> Iterable[list[str]]:
+def _tokens(piece: TextPiece, subwords: Subwords | JsonTokenizer | None) -> Iterable[list[str]]:
     # str.split() without an argument is fairseq's tokenize_line: every run of whitespace separates, Unicode's included.
     return map(str.split, piece.lines()) if subwords is None else subwords.encode_lines(piece.lines())
 

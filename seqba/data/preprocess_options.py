@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from seqba.data.limits import LARGEST_WEIGHT
 from seqba.data.splits import with_suffix
 from seqba.errors import UserError, quoted
 from seqba.options import is_given, option, options
@@ -19,8 +20,12 @@ MAKING = (
     "nwordstgt",
     "joined_dictionary",
     "padding_factor",
+    "tokenizer_json",
 )
 """Options that make dictionaries and SentencePiece models, or name them one by one."""
+
+GOING_WITH_A_TOKENIZER = ("joined_dictionary", "padding_factor", "tokenizer_json")
+"""Those of them that mean something beside a tokenizer.json, whose vocabulary is one dictionary."""
 
 
 @options
@@ -30,6 +35,13 @@ class PreprocessOptions:
     source_lang: str | None = option(None, "source language: the text's file suffix", aliases=("-s",), metavar="SRC")
     target_lang: str | None = option(None, "target language: the text's file suffix", aliases=("-t",), metavar="TRG")
     trainpref: str | None = option(None, "training text: prefixes, comma-separated (train, train1, …)", metavar="FP")
+    weights: tuple[float, ...] = option(
+        (),
+        "how often an example of each training text comes in an epoch of seqba-train, 3,1 say (its own --weights goes "
+        "before); 0.5: every second epoch",
+        above=0,
+        maximum=LARGEST_WEIGHT,
+    )
     validpref: str | None = option(None, "validation text: prefixes, comma-separated (valid, valid1, …)", metavar="FP")
     testpref: str | None = option(None, "test text: prefixes, comma-separated (test, test1, …)", metavar="FP")
     source_column: str | None = option(
@@ -56,6 +68,11 @@ class PreprocessOptions:
         None, "learn a joint SentencePiece model (BPE) of this many pieces and encode all text with it", minimum=8
     )
     sentencepiece_model: str | None = option(None, "encode all text with this SentencePiece model", metavar="FP")
+    tokenizer_json: str | None = option(
+        None,
+        "encode all text with this tokenizer of Hugging Face's (extra tokenizers); its vocabulary is the dictionary",
+        metavar="FILE",
+    )
     from_model: str | None = option(
         None,
         "take dictionaries and SentencePiece models from this Marian folder, to fine-tune its model",
@@ -77,6 +94,11 @@ class PreprocessOptions:
     def has_subwords(self) -> bool:
         """Whether text goes through SentencePiece."""
         return (self.sentencepiece, self.sentencepiece_model, self.from_model) != (None, None, None)
+
+    @property
+    def takes_dictionaries(self) -> bool:
+        """Whether dictionaries come from a model or a tokenizer, as they are."""
+        return (self.from_model, self.tokenizer_json) != (None, None)
 
     @property
     def is_joined(self) -> bool:
@@ -111,6 +133,7 @@ def check_consistency(options: PreprocessOptions) -> None:
         UserError: naming both options.
     """
     source, target = options.source_lang, options.target_lang
+    training_texts = sum(split.startswith("train") for split in options.texts(None))
     rules = {
         f"--dataset-impl {options.dataset_impl} is not written here: mmap is the one format, and the default": (
             options.dataset_impl != "mmap"
@@ -127,6 +150,10 @@ def check_consistency(options: PreprocessOptions) -> None:
             and (options.tgtdict, options.thresholdtgt, options.nwordstgt, options.joined_dictionary)
             != (None, 0, -1, False)
         ),
+        f"--weights are of {len(options.weights)} texts, and --trainpref names {training_texts}: give one for each": (
+            len(options.weights) not in (0, training_texts)
+        ),
+        "--dict-only writes no texts to mix: leave out --weights": bool(options.weights) and options.dict_only,
         "--only-source has no target side: leave out --target-column": (
             options.only_source and options.target_column is not None
         ),
@@ -144,6 +171,9 @@ def check_consistency(options: PreprocessOptions) -> None:
         ),
         "--from-model takes dictionaries and SentencePiece models as they are: leave out the options that make or name "
         "others": options.from_model is not None and any(is_given(options, name) for name in MAKING),
+        "--tokenizer-json brings its own vocabulary: leave out --sentencepiece…, --srcdict, --tgtdict, --threshold… "
+        "and --nwords…": options.tokenizer_json is not None
+        and any(is_given(options, name) for name in MAKING if name not in GOING_WITH_A_TOKENIZER),
         "--sentencepiece makes the dictionary from its own pieces; with --srcdict or --tgtdict, give the model that "
         "belongs to the dictionary as --sentencepiece-model": (
             options.sentencepiece is not None and (options.srcdict or options.tgtdict) is not None
@@ -171,7 +201,7 @@ def check_consistency(options: PreprocessOptions) -> None:
 
 
 def _makes_dictionary(options: PreprocessOptions) -> bool:
-    if options.from_model is not None:
+    if options.takes_dictionaries:
         return False
     if options.sentencepiece is not None:
         return True

@@ -15,20 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqba.data.files import open_file
-from seqba.data.lines import has_half_characters
+from seqba.data.lines import as_line, has_half_characters
 from seqba.data.text import REMEDY, Piece, TextPiece, split_text
 from seqba.errors import UserError, quoted
 
 NAMED_COLUMNS = 20
 LONGEST_NUMBER = 10
 JSON_NAMES = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
-
-
-def as_line(value: str) -> str:
-    """A value as a line: line ends inside it count as spaces, which a file of lines could not hold."""
-    if "\n" not in value and "\r" not in value:
-        return value
-    return value.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
 
 
 def count_rows(pieces: Iterable[TextPiece]) -> int:

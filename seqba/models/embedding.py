@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.models.sizes import EmbeddingSizes, Sinusoids
+from seqba.models.unpadding import CopyRows
 from seqba.nn import Dropout
 
 
@@ -43,9 +44,10 @@ class Embedding(nn.Module):
         self.dropout = Dropout(sizes.dropout)
         self.scale = math.sqrt(dim) if sizes.scaled else 1.0
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, copy_rows: CopyRows = None) -> Tensor:
         """Tokens (N,) int64, their places in their rows (N,) int64, from 0 → (N, D)."""
-        embedded: Tensor = self.dropout(self.norm(self.tokens(tokens) * self.scale + self.positions[positions]))
+        sums = self.norm(self.tokens(tokens) * self.scale + self.positions[positions])
+        embedded: Tensor = self.dropout(sums, copy_rows)
         return embedded
 
 

@@ -38,6 +38,7 @@ class Family(Generic[Options, Config]):
         forward_methods: methods that losses call in place of `forward`.
         fork_places: (architecture, configuration) → names of the places at which copies may begin, for the `fork_at` of
             a model; empty where there is none.
+        recomputes_layers: whether `seqba.models.layers.recompute_layers` finds layers in it.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Family(Generic[Options, Config]):
     rows_share: bool
     forward_methods: tuple[str, ...] = ()
     fork_places: Callable[[str, Config], tuple[str, ...]] = lambda *_: ()
+    recomputes_layers: bool = False
 
     def read(self, values: Mapping[str, Any]) -> Config:
         """Configuration that a file holds as plain values, names, types and ranges checked.
@@ -195,6 +197,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         rows_share=False,
         forward_methods=("features",),
         fork_places=lambda _, config: (ENCODER, *layer_places(config.decoder_layers, DECODER_LAYER)),
+        recomputes_layers=True,
     ),
     "awd_lstm": Family(
         title="AWD-LSTM (language_modeling)",
@@ -219,6 +222,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         rows_share=False,
         forward_methods=("features",),
         fork_places=lambda _, config: layer_places(config.decoder_layers),
+        recomputes_layers=True,
     ),
     "image_classifier": Family(
         title="image networks (image_classification)",

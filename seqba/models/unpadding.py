@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seqba.core import current_noise
 from seqba.nn.kernels.linear import gathered_linear, linear
+
+CopyRows = Sequence[int] | None
+"""How many packed rows each copy in a pass has; None where all have as many."""
 
 
 class Packing:
@@ -24,6 +29,8 @@ class Packing:
         mask: (B, T) bool, True where a token is.
         index: (N,) int64, the tokens' flat positions in the grid; None when nothing is padded.
         positions: (N,) int64, each token's position in its row, from 0.
+        copy_rows: how many of the tokens each copy in the pass has: dropout on packed rows draws by it. None where all
+            have as many.
     """
 
     def __init__(self, tokens: Tensor, pad: int) -> None:
@@ -32,6 +39,8 @@ class Packing:
         flat = self.mask.flatten().nonzero().squeeze(1)
         self.index = flat if flat.numel() < tokens.numel() else None
         self.positions = flat % self.length
+        noise = current_noise()
+        self.copy_rows: CopyRows = None if noise is None else noise.part_rows(self.mask)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, T, ...) → (N, ...)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seqba.data.limits import LARGEST_WEIGHT
 from seqba.errors import UserError
 from seqba.options import option, options
 
@@ -18,6 +19,13 @@ class BatchOptions:
         8, "rows of a micro-batch are a multiple of it where they can", minimum=1
     )
     train_subset: str = option("train", "name of the training split")
+    weights: tuple[float, ...] = option(
+        (),
+        "how often an example of each training text (train, train1, …) comes in an epoch; 0.5: every second epoch "
+        "(default: as seqba-preprocess --weights says, else once)",
+        above=0,
+        maximum=LARGEST_WEIGHT,
+    )
     valid_subset: str = option("valid", "names of the validation splits, separated by commas; the first one decides")
     max_tokens_valid: int | None = option(None, "max-tokens of validation (default: max-tokens)", minimum=1)
     batch_size_valid: int | None = option(

@@ -30,6 +30,7 @@ class TaskVariant(Generic[Options]):
         fit_model: (options, options of a model) → the latter, for this data where it is left open.
         update_defining: options that say what update u is made of: with others it would be another run.
         weight_moving: options that may change on the way, but then the weights are no longer those of one command.
+        carries: whether copies carry a state from update to update.
     """
 
     group: str
@@ -40,6 +41,7 @@ class TaskVariant(Generic[Options]):
     fit_model: Callable[[Options, Any], Any] = lambda _, model: model
     update_defining: tuple[str, ...] = ()
     weight_moving: tuple[str, ...] = ()
+    carries: bool = False
 
     @property
     def groups(self) -> dict[str, type]:
@@ -76,9 +78,10 @@ NOTHING_PACKED = (
     "skip_invalid_size_inputs_valid_test",
     "sentence_avg",
     "rdrop_alpha",
+    "weights",
 )
 """Options of packing. Running text is cut into --batch-size equal streams, and images are all of a size: no batch is
-packed, no row too long, and none is a sentence."""
+packed, no row too long, none is a sentence, and none comes twice in an epoch."""
 
 TASKS: dict[str, TaskSpec] = {
     "translation": TaskSpec(
@@ -91,6 +94,7 @@ TASKS: dict[str, TaskSpec] = {
                 title="translation",
                 options=TranslationOptions,
                 more_options={"BLEU in validation (translation)": BleuOptions},
+                update_defining=("subword_sampling",),
             ),
         },
     ),
@@ -113,6 +117,7 @@ TASKS: dict[str, TaskSpec] = {
                 excluded_options=NOTHING_PACKED,
                 update_defining=("bptt",),
                 weight_moving=("activation_regularization", "temporal_activation_regularization"),
+                carries=True,
             ),
         },
     ),

@@ -18,6 +18,17 @@ class TranslationOptions:
     target_lang: str | None = option(
         None, "target language (default: from the data-bin's file names)", aliases=("-t",), metavar="TRG"
     )
+    subword_sampling: float = option(
+        0.0,
+        "in training, each copy cuts its words into subwords anew, by the BPE merges that made them, each of which is "
+        "dropped with this probability (BPE-dropout, 0.1 say; 0 = the subwords of the data-bin): the more and shorter "
+        "the larger it is, so that a batch has about 1.2 times its --max-tokens at 0.1. Needs the data-bin's "
+        "sentencepiece.model (seqba-preprocess --sentencepiece), or subword-nmt's codes as bpe.codes in it (not in "
+        "fairseq)",
+        minimum=0,
+        below=1,
+        metavar="P",
+    )
 
 
 @options

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 
 from seqba.core import Carry, per_copy
 from seqba.data.dictionary import Dictionary, dictionary_digest
+from seqba.data.limits import longest_sides
+from seqba.data.merges import load_merges
 from seqba.data.pairs import PairBatch, PairCorpus, choose_languages, open_pairs
+from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
@@ -23,7 +27,7 @@ from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import TranslationOptions
-from seqba.tasks.token_batches import Packer, Planned
+from seqba.tasks.token_batches import Copied, Packer, Planned
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +94,8 @@ class Translation:
         self._packer = Packer(batches, (max_source_positions, max_target_positions), "pair", _too_long)
         self.carried: Carry | None = None
         self._training: dict[Path, tuple[PairCorpus, npt.NDArray[np.int64]]] = {}
+        longest = longest_sides((max_source_positions, max_target_positions), batches.max_tokens)
+        self._sampler = self._open_sampler(options.subword_sampling, longest) if options.subword_sampling else None
         self._validation: dict[str, Planned[PairCorpus]] = {}
 
     def resized(self, batches: BatchOptions) -> Translation:
@@ -115,12 +121,17 @@ class Translation:
 
         Overlong lines are named once and skipped.
 
-        Pairs stand for themselves, so that the micro-batches are the same however many make an update.
+        Pairs stand for themselves, so that the micro-batches are the same however many make an update. With
+        --subword-sampling they have the subwords of the corpus, and `copied` cuts them anew.
         """
         folder = self.folders[(epoch - 1) % len(self.folders)]
         if folder not in self._training:
             self._training = {folder: self._open_training(folder)}
-        return self._packer.epoch(*self._training[folder], seed=self.seed, epoch=epoch)
+        pairs, rows = self._training[folder]
+        planned = self._packer.epoch(pairs, rows, seed=self.seed, epoch=epoch)
+        if self._sampler is None:
+            return planned
+        return Copied(pairs, planned.batches, partial(self._sampler.batch, pairs, epoch))
 
     def validation(self, subset: str) -> Planned[PairCorpus]:
         """The batches of a validation split, shortest lines first.
@@ -175,7 +186,18 @@ class Translation:
                     "with the same dictionaries (--srcdict, --tgtdict)"
                 )
         corpus = self._open(folder, self.batches.train_subset, combine=True)
+        if self._sampler is not None:
+            self._sampler.check(corpus, str(folder))
         return corpus, self._packer.training_rows(corpus, str(folder))
+
+    def _open_sampler(self, probability: float, longest: tuple[int, int]) -> PairSampler:
+        """What cuts the pairs of an epoch anew, by the merges in the first folder."""
+        languages = (self.source_lang, self.source_dictionary), (self.target_lang, self.target_dictionary)
+        source, target = (
+            SampledSide(language, load_merges(self.folders[0], language, dictionary), dictionary, most)
+            for (language, dictionary), most in zip(languages, longest, strict=True)
+        )
+        return PairSampler(source, target, probability, seed=self.seed)
 
 
 def _too_long(rows: npt.NDArray[np.int64], limits: tuple[int, int]) -> str:

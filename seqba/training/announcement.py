@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from seqba.tasks.options import BatchOptions
+from seqba.training.copies import CopySchedule
 from seqba.training.options import TrainingOptions
 
 
@@ -17,7 +18,7 @@ def announce(
     device: torch.device,
     ranks: int,
     micro_batches: Sequence[int],
-    copies: int,
+    copies: CopySchedule,
     batches: BatchOptions,
     options: TrainingOptions,
 ) -> list[str]:
@@ -29,7 +30,7 @@ def announce(
         device: that this process computes on.
         ranks: how many processes there are.
         micro_batches: S for epoch 1, 2, …; the last one stays.
-        copies: M.
+        copies: M of each update.
         batches: the size of a micro-batch in this arm.
         options: the plan, the limits, and where files go.
     """
@@ -43,7 +44,7 @@ def announce(
         f"--plan {options.grid.plan})",
         f"{_until(options)}; {_where(options)}",
         *_averaged(options),
-        *_measured(options.log.measure_every, is_single=copies == 1 and max(micro_batches) == 1),
+        *_measured(options.log.measure_every, is_single=copies.most == 1 and max(micro_batches) == 1),
     ]
 
 
@@ -57,8 +58,10 @@ def _micro_batches(per_epoch: Sequence[int]) -> str:
     return f"{', '.join(map(str, per_epoch))} (by epoch) micro-batches"
 
 
-def _copies(copies: int) -> str:
-    return "1 copy" if copies == 1 else f"{copies:,} copies"
+def _copies(schedule: CopySchedule) -> str:
+    first, *later = ("1 copy" if copies == 1 else f"{copies:,} copies" for copies in schedule.copies)
+    changes = (f", {copies} from update {start:,} on" for copies, start in zip(later, schedule.starts[1:], strict=True))
+    return first + "".join(changes)
 
 
 def _until(options: TrainingOptions) -> str:

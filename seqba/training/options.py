@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 from seqba.options import option, options
+from seqba.training.copies import CopySchedule, copies_option, read_copies
 
 PLANS = ("auto", "stacked", "looped")
 """Plans that have a name; `seqba.core.parse_plan` reads them."""
@@ -20,7 +21,14 @@ class GridOptions:
     """Grid of an update, S micro-batches × M copies, and the seed of everything random."""
 
     seed: int = option(1, "seed of the weights, the order of the data and the noise", minimum=0, maximum=2**63 - 1)
-    copies: int = option(1, "M, noisy views of each example per update (Batch Augmentation; not in fairseq)", minimum=1)
+    copies: int | str = option(
+        1,
+        "M, noisy views of each example per update (Batch Augmentation; not in fairseq); or a schedule: 1:0,4:2000 is "
+        "1 copy from the beginning and 4 from update 2000 on",
+        minimum=1,
+        metavar="N or N:UPDATE,…",
+        read=copies_option,
+    )
     update_freq: tuple[int, ...] = option(
         (1,),
         "S, micro-batches (batches of distinct examples) per update for the whole job, whatever the hardware; "
@@ -52,9 +60,18 @@ class GridOptions:
     )
 
     def __post_init__(self) -> None:
-        """Refuses a plan that isn't one."""
+        """Refuses copies and a plan that are none."""
+        try:
+            read_copies(self.copies)
+        except ValueError as error:
+            raise UserError(f"--copies: {error}") from None
         if self.plan not in PLANS and not (self.plan.isdecimal() and int(self.plan) >= 1):
             raise UserError(f"--plan is {self.plan!r}; choose {', '.join(PLANS)}, or a number of copies per pass")
+
+    @property
+    def copy_schedule(self) -> CopySchedule:
+        """M of each update."""
+        return read_copies(self.copies)
 
 
 @options
@@ -230,6 +247,11 @@ class RunOptions:
         "only while it computes (FSDP): for models beyond one device; --plan auto is looped then, and --eval-bleu "
         "gathers all weights while it translates (not in fairseq)",
     )
+    checkpoint_activations: bool = option(
+        False,
+        "of each Transformer layer keep only its input, and compute the rest again in the backward: the same gradient "
+        "in much less memory and about a third more time",
+    )
 
 
 @options
@@ -287,6 +309,10 @@ class CheckpointOptions:
     no_save: bool = option(False, "write nothing at all")
 
 
+TRACKERS = ("wandb", "mlflow", "trackio")
+"""What a run may report to; also the names of their packages."""
+
+
 @options
 class LogOptions:
     """Format and places of the log."""
@@ -311,6 +337,29 @@ class LogOptions:
     tensorboard_logdir: str | None = option(
         None, "write TensorBoard events there (needs the tensorboard package)", metavar="DIR"
     )
+    report_to: str | None = option(
+        None,
+        "report the numbers of the log to wandb, mlflow or trackio, by their packages; several separated by commas "
+        "(not in fairseq)",
+        metavar="NAME[,NAME]",
+    )
+    report_project: str = option("seqba", "report-to: the project, or experiment, there (not in fairseq)")
+    wandb_project: str | None = option(None, "report to wandb, as a run of this project", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        """Refuses a tracker that there is none of."""
+        for name in self.trackers:
+            if name not in TRACKERS:
+                hint = "; TensorBoard's is --tensorboard-logdir" if name == "tensorboard" else ""
+                raise UserError(f"--report-to is {quoted(name)}; choose among: {', '.join(TRACKERS)}{hint}")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of what a run reports to, each once."""
+        named = [] if self.report_to is None else self.report_to.split(",")
+        if self.wandb_project is not None:
+            named.append("wandb")
+        return tuple(dict.fromkeys(named))
 
 
 @dataclass(frozen=True)

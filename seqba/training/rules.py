@@ -11,6 +11,7 @@ from seqba.models.families import ARCHITECTURES
 from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS, VARIANTS
+from seqba.tasks.text_options import TranslationOptions
 from seqba.training.arms import derive_grid
 from seqba.training.bleu_validation import detokenizer, search_options
 from seqba.training.config import RunConfig
@@ -32,6 +33,8 @@ def validate_config(config: RunConfig) -> None:
     _check_arm(config)
     _check_compared_copies(config)
     _check_fork(config)
+    _check_recomputing(config)
+    _check_subword_sampling(config)
     _check_epochs_that_options_count(config)
     _check_schedule(config.training.schedule)
     _check_optimisation(config)
@@ -71,7 +74,13 @@ def _check_arm(config: RunConfig) -> None:
             "--arm large-batch is for what the rows of a batch share (batch norm, weight masks), and a Transformer's "
             "share nothing: take --arm fixed-samples, which is the same there"
         )
-    derive_grid(grid).resized(config.batches)
+    derived = derive_grid(grid)
+    derived.resized(config.batches)
+    if derived.schedule is not None and config.variant.carries:
+        raise UserError(
+            f"--copies {grid.copies} changes their number on the way, and those of --arch {config.arch} carry a state "
+            "from update to update, which new ones don't have: give one number"
+        )
 
 
 def _check_compared_copies(config: RunConfig) -> None:
@@ -79,7 +88,7 @@ def _check_compared_copies(config: RunConfig) -> None:
     if not config.criterion.compares_copies:
         return
     grid = config.training.grid
-    if derive_grid(grid).copies < 2:
+    if derive_grid(grid).fewest_copies < 2:
         raise UserError(
             f"--rdrop-alpha compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
             "one: give --copies 2"
@@ -96,7 +105,7 @@ def _check_fork(config: RunConfig) -> None:
     place = training.grid.fork
     if place is None:
         return
-    if training.grid.copies == 1:
+    if training.grid.copy_schedule.most == 1:
         raise UserError(f"--fork {place} is where copies begin, and there is one: give --copies of at least 2")
     places = config.family.fork_places(config.arch, config.family.resolve(config.arch, config.model))
     if not places:
@@ -113,6 +122,32 @@ def _check_fork(config: RunConfig) -> None:
     if training.log.measure_every and derive_grid(training.grid).fork is not None:
         raise UserError(
             "--fork excludes --measure-every: below a fork the gradients of the copies are one, not to be told apart"
+        )
+
+
+def _check_recomputing(config: RunConfig) -> None:
+    """Refuses to compute layers again in a model that has none which can be."""
+    if config.training.run.checkpoint_activations and not config.family.recomputes_layers:
+        raise UserError(
+            f"--checkpoint-activations is for the layers of a Transformer, and --arch {config.arch} has none: leave it "
+            "out; --plan looped takes the least memory"
+        )
+
+
+def _check_subword_sampling(config: RunConfig) -> None:
+    """Refuses what needs copies of the same tokens, where each has its own."""
+    options = config.task_options
+    if not isinstance(options, TranslationOptions) or not options.subword_sampling:
+        return
+    if config.criterion.compares_copies:
+        raise UserError(
+            "--subword-sampling gives the copies of a sentence different tokens, and --rdrop-alpha compares them token "
+            "by token: leave one out"
+        )
+    if config.training.grid.fork is not None:
+        raise UserError(
+            "--subword-sampling gives the copies of a sentence different tokens, so that they begin at the input, and "
+            "--fork has them begin inside the model: leave one out"
         )
 
 
@@ -264,8 +299,10 @@ def _check_log(config: RunConfig) -> None:
     log = config.training.log
     if log.no_progress_bar and log.log_format == "tqdm":
         raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
+    if is_given(log, "report_project") and log.report_to is None:
+        raise UserError("--report-project belongs to --report-to, which isn't given")
     grid = config.training.grid
-    if log.measure_every and grid.copies == 1 and max(grid.update_freq) == 1:
+    if log.measure_every and grid.copy_schedule.most == 1 and max(grid.update_freq) == 1:
         raise UserError(
             "--measure-every sees no variance in a single pass: give --copies or --update-freq of at least 2"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 from contextlib import closing
@@ -10,7 +9,7 @@ from contextlib import closing
 import torch
 
 from seqba.core import ALONE
-from seqba.data.files import atomic_text
+from seqba.data.files import atomic_text, write_json
 from seqba.distributed.launch import joined_ranks
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
@@ -19,7 +18,8 @@ from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
 from seqba.training.config import RunConfig
 from seqba.training.config_record import CONFIG_FILE, config_text
-from seqba.training.folder import LAST
+from seqba.training.copies import CopySchedule
+from seqba.training.folder import LAST, held_folder
 from seqba.training.loop import STOPPED, TrainingLoop
 from seqba.training.rules import validate_config
 from seqba.training.signals import StopSignal
@@ -54,14 +54,15 @@ def train(config: RunConfig) -> int:
             measure_every=options.log.measure_every,
             compares_copies=config.criterion.compares_copies,
         )
-        start = find_start(options.checkpoints)
-        workload = open_workload(config, start)
-        loop = assemble(workload, start, device, ranks)
-        with closing(loop.log), StopSignal() as stop:
-            if ranks.is_first:
-                describe_run(config, workload, loop)
-            ending = loop.run(stop)
-            return log_exit(ending, stop, loop)
+        with held_folder(options.checkpoints, ranks):
+            start = find_start(options.checkpoints)
+            workload = open_workload(config, start)
+            loop = assemble(workload, start, device, ranks)
+            with closing(loop.log), StopSignal() as stop:
+                if ranks.is_first:
+                    describe_run(config, workload, loop)
+                ending = loop.run(stop)
+                return log_exit(ending, stop, loop)
 
 
 def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> None:
@@ -74,7 +75,7 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         device=trainer.device,
         ranks=trainer.ranks.size,
         micro_batches=grid.micro_batches_per_epoch,
-        copies=grid.copies,
+        copies=grid.schedule or CopySchedule((grid.copies,)),
         batches=batches,
         options=record.training,
     )
@@ -91,12 +92,11 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         "micro_batches_per_update": list(grid.micro_batches_per_epoch),
         "micro_batch": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
         "copies": grid.copies,
+        "copy_schedule": None if grid.schedule is None else str(grid.schedule),
         "parameters": parameters,
         "task_state": record.task_state,
     }
-    with atomic_text(loop.folder.path / "run.json") as file:
-        json.dump(resolved, file, indent=2)
-        file.write("\n")
+    write_json(loop.folder.path / "run.json", resolved)
     with atomic_text(loop.folder.path / CONFIG_FILE) as file:
         file.write(config_text(config, record.arch, record.model))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from seqba.errors import UserError
 from seqba.models.options import is_noise
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 UPDATE_DEFINING = {
     "grid": ("arm", "seed", "copies", "update_freq", "fork"),
-    "batches": ("train_subset", "max_tokens", "batch_size", "required_batch_size_multiple"),
+    "batches": ("train_subset", "weights", "max_tokens", "batch_size", "required_batch_size_multiple"),
     **{variant.group: variant.update_defining for variant in VARIANTS.values()},
 }
 """Options that say what update u is made of: going on with others would be another run under the same name.
@@ -69,7 +70,11 @@ WEIGHT_MOVING = {
 """Options that may change on the way, but then the weights are no longer those of one command."""
 
 
-BEFORE_THE_OPTION = {"grid": {"fork": None}}
+BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {
+    "grid": {"fork": None},
+    "batches": {"weights": []},
+    "translation": {"subword_sampling": 0.0},
+}
 """Values of options that versions without them had, where a run that goes on with another value is another run."""
 
 
@@ -161,5 +166,5 @@ def _changes(before: Identity, after: Identity, names: Mapping[str, Sequence[str
         if (now := after.groups.get(group)) is not None and (given := before.groups.get(group)) is not None
         for was in [{**BEFORE_THE_OPTION.get(group, {}), **given}]
         for name in names[group]
-        if name in was and now[name] != was[name]  # older versions had fewer options
+        if name in was and name in now and now[name] != was[name]  # older versions had fewer options
     ]

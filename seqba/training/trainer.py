@@ -40,7 +40,7 @@ class UpdateRules:
     """Rules that stay the same from update to update.
 
     Attributes:
-        copies: M.
+        copies: M, the largest of a schedule; carried states are of so many.
         plan: where the copies run.
         seed: of the noise, whose key is (seed, update, micro-batch, copy).
         clip_norm: largest gradient norm; 0 for no limit.
@@ -144,12 +144,12 @@ class Trainer(Generic[Batch]):
         number, own = self.updates + 1, batch.sums(self.task)
         lift = _power_of_two_at(own.weight) if self.ranks is ALONE else 1.0  # what the group divides by comes later
         self.model.train()
-        watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * self.rules.copies) else None
+        watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * batch.copies) else None
         step = grid_gradient(
             self.model,
             batch,
             self.loss if watch is None else watch.watching(self.loss),
-            copies=self.rules.copies,
+            copies=batch.copies,
             weight=own.weight,
             plan=self._plan if watch is None else "looped",
             seed=self.rules.seed,
@@ -158,6 +158,7 @@ class Trainer(Generic[Batch]):
             also_sum=(own.unique, own.processed, *status.as_sums()),
             end_update=False,
             backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
+            replicated=batch.copied,
             forked=self.rules.forked,
         )
         unique, processed, *statuses = step.also
@@ -181,6 +182,7 @@ class Trainer(Generic[Batch]):
             totals=_totals(step, processed),
             unique=round(unique),
             processed=round(processed),
+            copies=batch.copies,
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,

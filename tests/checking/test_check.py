@@ -145,6 +145,23 @@ def test_the_report_is_an_object() -> None:
     assert len(report.findings) == 1
 
 
+def test_the_rounding_of_autocast_is_no_fault() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.Dropout(0.3), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 8))
+    rows = torch.randn(24, 16)
+
+    def loss(model: nn.Module, rows: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(rows).float().square().mean()
+
+    report = seqba.check(model, rows, loss)
+    assert report.stacked_looped is not None
+    assert report.stacked_looped.difference > 1e-4  # beyond the rounding of float32
+    assert report.is_fine
+    not_row_by_row = seqba.check(model, rows, lambda model, rows: loss(model, rows - rows.mean(0)) * len(rows))
+    assert not not_row_by_row.is_fine
+
+
 def test_a_batch_with_leaves_that_are_not_of_rows_is_looked_at_copy_by_copy() -> None:
     batch = {"x": make_rows(), "positions": torch.arange(5)[None]}
 

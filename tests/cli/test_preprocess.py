@@ -84,6 +84,18 @@ def test_comma_lists_are_numbered_splits(tmp_path: Path) -> None:
     assert len(open_pairs(folder, "train", "en", "de", english, german, combine=True)) == 4
 
 
+def test_weights_are_written_beside_the_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = f"{put(tmp_path, 'one')},{put(tmp_path, 'two')}"
+    folder = preprocess(tmp_path / "bin", "--trainpref", pair, "--weights", "3,0.5")
+    assert (folder / "train.weights").read_text() == "3\n0.5\n"
+    again = ("--srcdict", folder / "dict.en.txt", "--tgtdict", folder / "dict.de.txt", "--trainpref", pair)
+    with untouched(folder):
+        line = complaint(capsys, "-s", "en", "-t", "de", "--destdir", folder, *again)
+    assert "train.weights holds the weights of other training texts: give --weights of these" in line
+    preprocess(folder, *again, "--weights", "1,2")
+    assert (folder / "train.weights").read_text() == "1\n2\n"
+
+
 def test_a_joined_dictionary_counts_both_sides(tmp_path: Path) -> None:
     train = put(tmp_path, "train", english="a a both\n", german="both both x\n")
     folder = preprocess(tmp_path / "bin", "--trainpref", train, "--joined-dictionary", "--nwordssrc", 6)
@@ -313,6 +325,9 @@ CONTRADICTIONS = {
     "-s en -t de --trainpref T --sentencepiece 50 --sentencepiece-model M": "give one of them",
     "-s en --only-source --trainpref T --tgtdict D": "--only-source has no target side",
     "-s en --only-source --trainpref T --target-column de": "--only-source has no target side: leave out",
+    "-s en -t de --trainpref T --weights 3,1": "--weights are of 2 texts, and --trainpref names 1: give one for each",
+    "-s en -t de --trainpref T --weights 3 --dict-only": "--dict-only writes no texts to mix",
+    "-s en -t de --trainpref T --weights 0": "--weights is 0; it must be greater than 0",
     "-s en -t de --trainpref T --source-column en": "give --source-column and --target-column",
     "-s en -t de --trainpref T --source-column x --target-column x": "--target-column are both 'x'",
     "-s en -t de --trainpref T --source-column x --target-column y": "train is not a table by its name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,7 @@ def test_the_transformer_trains_with_sgd(optimizer: str, alphabet: Path, tmp_pat
         (["--tokens-per-sample", "20"], "--tokens-per-sample belongs to"),
         (["--encoder-layers", "2"], "--encoder-layers belongs to"),
         (["--max-tokens", "100"], "--max-tokens belongs to --task translation, or --task language_modeling --arch tr"),
+        (["--weights", "1"], "--weights belongs to --task translation"),
         (["--sentence-avg"], "--sentence-avg belongs to --task translation"),
         (["--required-batch-size-multiple", "8"], "--required-batch-size-multiple belongs to --task translation"),
         (["--skip-invalid-size-inputs-valid-test"], "belongs to --task translation"),
@@ -145,6 +147,15 @@ def test_mistakes_are_one_line(
     more: list[str], message: str, alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in last_complaint(capsys, train(alphabet, tmp_path, "--max-update", "1", *more))
+
+
+def test_running_text_of_a_data_bin_with_weights_is_refused(
+    alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(alphabet, tmp_path / "bin"))
+    (data / "train.weights").write_text("2\n")
+    complaint = last_complaint(capsys, train(data, tmp_path / "run", "--max-update", "1"))
+    assert f"{data}/train.weights mixes texts by weights, which --arch awd_lstm can't" in complaint
 
 
 def test_streams_belong_to_recurrent_models(alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,7 +163,8 @@ def test_an_empty_file_has_no_rows_and_an_absent_one_is_told(kind: Callable[...,
     assert "text absent does not exist" in complaint(lambda: kind("absent", "en"))
 
 
-def test_bad_parquet(tmp_path: Path) -> None:
+def test_bad_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqba.data.parquet.PIECE_BYTES", 1)
     path = write_parquet(tmp_path / "t.parquet", ["a", "b", None, "d"], ["x", "y", "z", None])
     for column, message in {
         "fr": "has no column 'fr'; it has: id, translation.en, translation.de, en",

@@ -52,6 +52,39 @@ def test_messages_and_a_cut_line_are_left_out(tmp_path: Path) -> None:
     assert [each["update"] for each in read_run(str(path)).lines] == [5, 6]
 
 
+def test_a_record_has_its_curves_and_says_what_run_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "study.ba-4.7.json"
+    curves = {"train": {"update": [5, 10], "nll": [2.0, None]}, "valid": {"update": [10], "nll": [1.5]}}
+    path.write_text(json.dumps({"arm": "ba", "copies": 4, "seed": 7, "curves": curves}), encoding="utf-8")
+    run = read_run(str(path))
+    assert (run.name, run.arm, run.copies, run.seed) == ("study.ba-4.7", "ba", 4, 7)
+    assert [(each["event"], each["update"], each["nll"]) for each in run.lines] == [
+        ("train", 5, 2.0),
+        ("train", 10, None),
+        ("valid", 10, 1.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[1]",
+        "{}",
+        '{"arm": "ba", "copies": 4, "seed": 7, "curves": {}}',
+        '{"arm": "ba", "copies": 4, "seed": 7, "curves": {"train": {"update": ["one"]}}}',
+        '{"arm": "ba", "copies": 4, "seed": 7, "curves": {"train": {"update": [1], "nll": [1, 2]}}}',
+        '{"arm": "ba", "copies": 4, "seed": 7, "curves": {"train": {"nll": [1]}}}',
+        '{"arm": "ba", "seed": 7, "curves": {"train": {"update": [1]}}}',
+    ],
+)
+def test_what_is_no_record_is_one_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"split\.json is no record of a run with its curves: give one, a save-dir, or"):
+        read_run(str(path))
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -77,3 +110,26 @@ def test_a_folder_without_a_log_is_told(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"run\.json is not JSON"):
         read_run(str(tmp_path))
+
+
+def test_options_of_a_run_but_those_in_which_seeds_differ(tmp_path: Path) -> None:
+    record = {
+        "task": {"name": "translation", "data": "bin", "batches": {"max_tokens": 9, "valid_subset": "valid"}},
+        "model": {"arch": "transformer", "options": {"dropout": 0.1}},
+        "training": {
+            "grid": {"seed": 3, "copies": 4, "arm": "ba", "plan": "auto", "update_freq": [2]},
+            "optimisation": {"clip_norm": 0.5},
+            "schedule": {"lr": 0.1},
+            "checkpoints": {"save_dir": "here"},
+        },
+    }
+    (tmp_path / "log.jsonl").write_text(json.dumps({"event": "train", "update": 1}) + "\n", encoding="utf-8")
+    (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert read_run(str(tmp_path)).settings == {
+        "--max-tokens": 9,
+        "--update-freq": [2],
+        "--clip-norm": 0.5,
+        "--lr": 0.1,
+        "--arch": "transformer",
+        "--dropout": 0.1,
+    }

@@ -43,6 +43,8 @@ RELEASED = {
 
 ALL_SETTINGS = (*WINDOWS, "--conv-init", "--weight-decay-until", "--weight-decay-on")
 
+SWITCHES = ("--maximize-best-checkpoint-metric", "--quiet", "--fresh")
+
 STUB = """\
 import json, sys
 from pathlib import Path
@@ -115,7 +117,7 @@ def calls(stubs: Path, command: str) -> list[dict[str, str]]:
     found = []
     for name, *words in lines:
         if name == command:
-            named = {"--maximize-best-checkpoint-metric": ""} if "--maximize-best-checkpoint-metric" in words else {}
+            named = {name: "" for name in SWITCHES if name in words}
             words = [word for word in words if word not in named]
             if len(words) % 2:
                 named["data"] = words.pop(0)
@@ -286,6 +288,62 @@ def test_options(recipe, stubs: Path, tmp_path: Path, arguments: list[str], expe
     assert finished.returncode == 0, finished.stderr
     (trained,) = calls(stubs, "seqba-train")
     assert {name: trained[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "scale", "expected"),
+    [
+        # Half of 60 pictures are 3 whole batches of 8, half of 100 epochs 50: 81 of 100 are 121.5 of 150 updates.
+        (
+            ["cifar10_resnet44.sh"],
+            "0.25",
+            {"--max-update": "150", "--hold-out": "30", "--lr-drop-unit": "update", "--lr-drops": "122,183,246"},
+        ),
+        (["cifar10_resnet44.sh", "--epochs", "10"], "0.25", {"--max-update": "15", "--lr-drops": "122,183,246"}),
+        # An update of fixed-samples has 16 pictures, one of the 2 epochs 2 updates.
+        (["cifar10_resnet44.sh"], "4e-4", {"--max-update": "4", "--hold-out": "44", "--lr-drops": "3,5,7"}),
+        (["cifar10_resnet44.sh"], "1", {"--max-update": "700", "--lr-drops": "567,854,1148"}),
+        (
+            ["table2_images.sh", "darts-cifar10"],
+            "0.01",
+            {"--max-update": "120", "--lr-period-updates": "120", "--drop-path-epochs": "60"},
+        ),
+        (
+            ["table2_images.sh", "alexnet-imagenet"],
+            "0.01",
+            {"--max-update": "6", "--lr-drops": "2,3,4,5", "--weight-decay-until": "2"},
+        ),
+    ],
+)
+def test_a_shortened_run_has_its_schedule_to_the_end(
+    recipe, stubs: Path, tmp_path: Path, script: list[str], scale: str, expected: dict[str, str]
+) -> None:
+    given = ["--data", "here", "--batch-size", "8", "--copies", "2", "--scale", scale, "--out", tmp_path / "out"]
+    finished = recipe(*script, *given, SEQBA_VENV=str(stubs), PICTURES="60")
+    assert finished.returncode == 0, finished.stderr
+    (trained,) = calls(stubs, "seqba-train")
+    assert {name: trained.get(name) for name in expected} == expected
+    assert ("--hold-out" in trained) == (scale != "1")
+    assert trained["--valid-subset"] == ("val" if "imagenet" in script[-1] else "test")
+
+
+def test_table_1_is_measured_in_three_states(recipe, stubs: Path, tmp_path: Path) -> None:
+    (stubs / "bin" / "seqba-measure").write_bytes((stubs / "bin" / "seqba-train").read_bytes())
+    (stubs / "bin" / "seqba-measure").chmod(0o755)
+    out = tmp_path / "out"
+    given = ["--data", "here", "--copies", "2", "--pairs", "3", "--scale", "0.25", "--out", out]
+    finished = recipe(
+        "table1_correlations.sh", *given, "--", "--arch", "resnet8", SEQBA_VENV=str(stubs), PICTURES="640"
+    )
+    assert finished.returncode == 0, finished.stderr
+    trained = [(call["--max-update"], call["--lr-drops"], call["--arch"]) for call in calls(stubs, "seqba-train")]
+    assert trained == [("15", "203,305,410", "resnet8"), ("235", "203,305,410", "resnet8")]  # 5 updates an epoch
+    measured = calls(stubs, "seqba-measure")
+    states = [(Path(call["--json"]).stem, call["--pairs"]) for call in measured]
+    names = [f"epoch-{epoch}-cutout-{cutout}" for epoch in (0, 5, 93) for cutout in (0, 16)]
+    assert states == [(name, "3") for name in names]
+    assert {call["--path"] for call in measured} == {str(out / "ba-2" / "checkpoint_last.pt")}
+    assert ["--fresh" in call for call in measured] == [True] * 2 + [False] * 4
 
 
 @pytest.mark.parametrize(
@@ -482,6 +540,12 @@ def test_a_result_has_its_own_folder(stubs: Path, tmp_path: Path, arguments: lis
         (
             ["--train-pictures", "8", "--hold-out", "8"],
             "--train-pictures and --hold-out exclude each other: both say what is left out of training",
+        ),
+        (["--scale", "1e3"], "--scale takes a share of the run above 0 and up to 1 (0.01, say), not '1e3'"),
+        (
+            ["--scale", "0.1", "--updates", "3"],
+            "--scale says how many pictures and updates there are: leave --updates, --train-pictures and --hold-out "
+            "out",
         ),
     ],
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from seqba.checkpoints.file import read_checkpoint
+from seqba.data.dictionary import Dictionary
+from seqba.data.indexed import IndexedCorpus
 
 LINES = {"train": 60, "valid": 12, "test": 12}  # of 8 tokens each, the line's end included
 BATCH_SIZES = {"ptb.sh": 20, "wikitext2.sh": 80}
@@ -106,6 +108,18 @@ def test_sizes(recipe, folder: Path, stubs: Path, tmp_path: Path, size: str, wid
     assert (trained["--arm"], trained["--copies"]) == ("ba", "10")
 
 
+def test_a_shortened_run(recipe, folder: Path, stubs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ["--from", folder, "--batch-size", "1", "--copies", "2", "--scale", "0.01", "--out", out]
+    finished = recipe("ptb.sh", *given, SEQBA_VENV=str(stubs))
+    assert finished.returncode == 0, finished.stderr
+    # A tenth of 60 lines are 48 tokens, and an update; a tenth of 500 epochs.
+    assert [call["--max-update"] for call in calls(stubs, "seqba-train")] == ["50"]
+    assert IndexedCorpus(out / "data-bin-6" / "train").sizes.sum() == 48
+    whole, short = (Dictionary.load(out / name / "dict.txt") for name in ("data-bin", "data-bin-6"))
+    assert len(whole) == len(short)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("arm", "batch_size", "copies"), [("large-batch", 4, 1), ("fixed-rows", 1, 2)])
 def test_the_further_arms(recipe, folder: Path, tmp_path: Path, arm: str, batch_size: int, copies: int) -> None:
@@ -130,6 +144,8 @@ def test_the_further_arms(recipe, folder: Path, tmp_path: Path, arm: str, batch_
         ),
         (["--size", "tiny"], "--size is paper or small, not 'tiny'"),
         (["--epochs", "ten"], "--epochs takes a whole number from 1 on, not 'ten'"),
+        (["--scale", "0.0"], "--scale takes a share of the run above 0 and up to 1 (0.01, say), not '0.0'"),
+        (["--scale", "1", "--updates", "9"], "--scale says how many updates there are: leave --updates out"),
         (["--updates", "0"], "--updates takes a whole number from 1 on, not '0'"),
         (["--batch-size", "-2"], "--batch-size takes a whole number from 1 on, not '-2'"),
         (["--copies", "1.5"], "--copies takes a whole number from 1 on, not '1.5'"),

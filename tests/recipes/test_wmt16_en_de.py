@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from seqba.checkpoints.file import read_checkpoint
+from seqba.data.indexed import IndexedCorpus
 
 TRAIN = ("europarl-v7.de-en", "commoncrawl.de-en", "news-commentary-v11.de-en")
 TINY = [
@@ -77,14 +78,20 @@ def test_the_papers_run_at_toy_size(recipe, parts: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_fairseqs_habit_at_toy_size(recipe, parts: Path, tmp_path: Path) -> None:
+def test_fairseqs_habit_at_toy_size_and_shortened(recipe, parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     habit = ["--micro-batches", "1", "--noise", "fairseq", "--lenpen-form", "fairseq"]
-    sizes = ["--copies", "2", "--updates", "2", "--merges", "60"]
+    sizes = ["--copies", "2", "--updates", "8", "--merges", "60", "--scale", "0.25"]
     finished = recipe("wmt16_en_de.sh", "--from", parts, *sizes, *habit, "--out", out, "--", *TINY)
     assert finished.returncode == 0, finished.stderr
     run = json.loads((out / "ba" / "run.json").read_text(encoding="utf-8"))
     assert (run["micro_batches_per_update"], run["copies"]) == ([1], 2)
+    schedule = run["training"]["schedule"]
+    assert run["training"]["run"]["max_update"] == 2
+    assert (schedule["lr_scheduler"], schedule["lr"]) == ("inverse_sqrt", 6.988e-4)
+    pairs, (short,) = len(IndexedCorpus(out / "data-bin" / "train.en-de.en")), out.glob("data-bin-*")
+    assert len(IndexedCorpus(short / "train.en-de.en")) == int(short.name[9:]) == (pairs + 1) // 2
+    assert (short / "dict.de.txt").read_bytes() == (out / "data-bin" / "dict.de.txt").read_bytes()
     assert dropouts(out / "ba") == {**RELEASED, "attention_dropout": 0.0, "activation_dropout": 0.0}
     assert_divided_by(out / "ba" / "newstest2014" / "generate.log", lambda length: length**0.6)
 

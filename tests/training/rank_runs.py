@@ -37,7 +37,7 @@ MORE_RUNS = {
     "adam": [
         *RUNS["transformer"],
         *("--optimizer", "adam", "--lr", "0.002", "--adam-eps", "1e-3", "--encoder-normalize-before"),
-        *("--store-ema", "--ema-decay", "0.8"),
+        *("--store-ema", "--ema-decay", "0.8", "--checkpoint-activations"),
     ],
     "averaged": [
         *RUNS["awd_lstm"],
@@ -63,11 +63,20 @@ ARM_RUNS = {
 }
 """The further arms; each has at least three cells."""
 
+SAMPLED_RUNS = {
+    "subwords": [
+        *("syllables", *RUNS["transformer"][1:8], "--attention-dropout", "0.1", "--max-tokens", "160"),
+        *("--update-freq", "2", "--copies", "2", "--optimizer", "sgd", "--lr", "0.05", "--disable-validation"),
+        *("--subword-sampling", "0.3"),
+    ],
+}
+"""Copies with tokens of their own."""
+
 
 def train_all(folder: Path, updates: str, more: list[str], *, names: list[str], save: str) -> None:
     """Trains each of `names` on FOLDER/DATA into FOLDER/SAVE/NAME."""
     for name in names:
-        data, *options = {**RUNS, **MORE_RUNS, **ARM_RUNS}[name]
+        data, *options = {**RUNS, **MORE_RUNS, **ARM_RUNS, **SAMPLED_RUNS}[name]
         save_dir = folder / save / name
         log = ["--save-dir", str(save_dir), "--log-file", f"{save_dir}.jsonl", "--max-update", updates]
         status = run(main, [str(folder / data), *options, *COMMON, *log, *more])

@@ -183,6 +183,9 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
         ("translation", {"log": LogOptions(no_progress_bar=True, log_format="tqdm")}, "exclude each other"),
         ("translation", {"log": LogOptions(measure_every=50)}, "--measure-every sees no variance in a single pass"),
         ("images", {"optimisation": OptimisationOptions(optimizer="nt_asgd")}, "take sgd"),
+        ("translation", {"log": LogOptions(report_project="x")}, "--report-project belongs to --report-to"),
+        ("streams", {"run": RunOptions(checkpoint_activations=True)}, "--arch awd_lstm has none"),
+        ("images", {"run": RunOptions(checkpoint_activations=True)}, "is for the layers of a Transformer"),
         ("translation", {"optimisation": OptimisationOptions(ema_decay=0.9)}, "--ema-decay belongs to --store-ema"),
         ("translation", {"optimisation": OptimisationOptions(ema_update_freq=2)}, "--ema-update-freq belongs to"),
         (
