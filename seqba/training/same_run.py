@@ -49,6 +49,7 @@ WEIGHT_MOVING = {
     "schedule": (
         "lr_scheduler",
         "lr",
+        "lr_factor",
         "warmup_updates",
         "warmup_init_lr",
         "lr_drops",
@@ -66,7 +67,11 @@ WEIGHT_MOVING = {
 """Options that may change on the way, but then the weights are no longer those of one command."""
 
 
-BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {"grid": {"fork": None}, "translation": {"subword_sampling": 0.0}}
+BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {
+    "grid": {"fork": None},
+    "schedule": {"lr_factor": 1.0},
+    "translation": {"subword_sampling": 0.0},
+}
 """Values of options that versions without them had, where a run that goes on with another value is another run."""
 
 
