@@ -36,6 +36,7 @@ def validate_config(config: RunConfig) -> None:
     _check_recomputing(config)
     _check_subword_sampling(config)
     _check_epochs_that_options_count(config)
+    _check_lr_factor(config)
     _check_schedule(config.training.schedule)
     _check_optimisation(config)
     _check_validation(config)
@@ -151,6 +152,13 @@ def _check_subword_sampling(config: RunConfig) -> None:
         )
 
 
+def _check_lr_factor(config: RunConfig) -> None:
+    """Refuses a power of M where M changes."""
+    factor, schedule = config.training.schedule.lr_factor, config.training.grid.copy_schedule
+    if isinstance(factor, str) and not schedule.is_constant:
+        raise UserError(f"--lr-factor {factor} is a power of M, and --copies {schedule} has several: give a number")
+
+
 def _check_epochs_that_options_count(config: RunConfig) -> None:
     """Refuses options in epochs where epochs have different numbers of updates."""
     training = config.training
@@ -167,7 +175,7 @@ OF_SCHEDULES = {
     "lr_drops": ("step",),
     "lr_drop_unit": ("step",),
     "lr_shrink": ("step", "cosine"),
-    "warmup_init_lr": ("inverse_sqrt", "cosine"),
+    "warmup_init_lr": ("step", "inverse_sqrt", "cosine"),
     "lr_period_updates": ("cosine",),
     "t_mult": ("cosine",),
     "total_num_update": ("polynomial_decay",),

@@ -121,6 +121,11 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
         ),
         ("translation", {"schedule": ScheduleOptions(lr=0.1, lr_drops=(5,))}, "--lr-drops belongs to"),
         ("translation", {"schedule": ScheduleOptions(lr=0.1, lr_shrink=(0.5,))}, "--lr-shrink belongs to"),
+        (
+            "translation",
+            {"schedule": ScheduleOptions(lr=0.1, lr_factor="M^0.5"), "grid": GridOptions(copies="1:0,4:9")},
+            r"--lr-factor M\^0.5 is a power of M, and --copies 1:0,4:9 has several",
+        ),
         ("translation", {"schedule": ScheduleOptions(lr=0.1, warmup_init_lr=0.01)}, "--warmup-init-lr belongs to"),
         (
             "translation",
