@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.kernels.attention import HeadLayout
 from seqba.nn.kernels.linear import gathered_linear, linear
 
 
@@ -32,6 +33,7 @@ class Packing:
         flat = self.mask.flatten().nonzero().squeeze(1)
         self.index = flat if flat.numel() < tokens.numel() else None
         self.positions = flat % self.length
+        self._layouts: dict[int, HeadLayout] = {}
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, T, ...) → (N, ...)."""
@@ -53,6 +55,12 @@ class Packing:
         if self.index is None:
             return linear(grid, layer)
         return gathered_linear(grid, self.index, layer)
+
+    def head_layout(self, heads: int) -> HeadLayout:
+        """Where the heads of packed rows stand in a grid of them; all layers share it."""
+        if heads not in self._layouts:
+            self._layouts[heads] = HeadLayout(self.mask, heads, is_padded=self.index is not None)
+        return self._layouts[heads]
 
     def key_mask(self) -> Tensor | None:
         """(B, 1, 1, T) bool for attention over these tokens as keys; None when nothing is padded."""
