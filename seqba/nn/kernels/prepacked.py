@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.kernels.processor import processor
 from seqba.nn.kernels.products import HAS_ONEDNN
 
 
@@ -54,6 +55,21 @@ def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
     add = torch.ops.mkldnn._linear_pointwise.binary
     return lambda x, other: add(x, other, blocks, None, "add")
+
+
+def can_prepack_narrow(weight: Tensor) -> bool:
+    """Whether bfloat16 products of this weight run from blocks in AMX tiles on this machine."""
+    return HAS_ONEDNN and weight.device.type == "cpu" and processor().has_amx
+
+
+def prepacked_wide_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The sum x (N, D), other (N, E) → x·Wᵀ + other in other's dtype, for a bfloat16 weight (E, D), copied into blocks.
+
+    The product alone is rounded to bfloat16.
+    """
+    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    multiply = torch.ops.mkldnn._linear_pointwise
+    return lambda x, other: multiply(x.to(weight.dtype), blocks, None, "none", [], "").to(other.dtype).add_(other)
 
 
 def prepacked(module: nn.Module) -> nn.Module:
