@@ -20,7 +20,7 @@ class PrepackedLinear(nn.Module):
     a kernel for each new number of rows, half a millisecond each. There is no gradient through this layer.
 
     Args:
-        weight: (E, D) float32, on the CPU. What happens to it later does not change this layer.
+        weight: (E, D) float32, or bfloat16 on a processor with AMX. What happens to it later changes nothing here.
         bias: (E,) or None.
     """
 
@@ -30,15 +30,18 @@ class PrepackedLinear(nn.Module):
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D) float32 → (N, E)."""
+        """(N, D) in the weight's dtype → (N, E)."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return product
 
 
 def can_prepack(weight: Tensor) -> bool:
     """Whether `PrepackedLinear` takes this weight on this machine, and no autocast asks for another dtype."""
-    plain = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return HAS_ONEDNN and plain and not torch.is_autocast_enabled("cpu")
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    if weight.dtype == torch.bfloat16:
+        return can_prepack_narrow(weight)
+    return HAS_ONEDNN and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def prepacked_product(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
