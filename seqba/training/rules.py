@@ -243,8 +243,9 @@ def _check_optimisation(config: RunConfig) -> None:
         raise UserError("--store-ema averages the weights, and so does --optimizer nt_asgd: leave one out")
     if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
         raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
-    if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
-        raise UserError("--weight-decay-until ends a decay that there isn't: give --weight-decay")
+    for name in ("weight_decay_until", "weight_decay_on"):
+        if is_given(optimisation, name) and not optimisation.weight_decay:
+            raise UserError(f"{flag_of(name)} is of a decay that there isn't: give --weight-decay")
 
 
 def _check_validation(config: RunConfig) -> None:
@@ -278,6 +279,8 @@ def _check_unvalidated(config: RunConfig) -> None:
     needing = {
         "--patience": training.validation.patience > 0,
         "--best-checkpoint-metric": is_given(training.validation, "best_checkpoint_metric"),
+        "--validate-interval": is_given(training.validation, "validate_interval"),
+        "--validate-interval-updates": training.validation.validate_interval_updates > 0,
         "--keep-best-checkpoints": training.checkpoints.keep_best_checkpoints > 0,
         "--optimizer nt_asgd": training.optimisation.optimizer == "nt_asgd",
         "--eval-bleu": config.bleu.eval_bleu,
@@ -288,6 +291,9 @@ def _check_unvalidated(config: RunConfig) -> None:
 
 
 def _check_checkpoints(checkpoints: CheckpointOptions) -> None:
+    for name in ("keep_interval_updates", "keep_last_epochs", "keep_best_checkpoints"):
+        if checkpoints.no_save and is_given(checkpoints, name):
+            raise UserError(f"{flag_of(name)} and --no-save, which writes nothing, exclude each other")
     if checkpoints.keep_interval_updates > 0 and not checkpoints.save_interval_updates:
         raise UserError("--keep-interval-updates needs --save-interval-updates")
     if checkpoints.keep_last_epochs > 0 and checkpoints.no_epoch_checkpoints:

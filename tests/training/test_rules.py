@@ -185,6 +185,26 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
             {"checkpoints": CheckpointOptions(finetune_from_model="a.pt", restore_file="b.pt")},
             "leave out --restore-file and --reset-",
         ),
+        (
+            "translation",
+            {"validation": ValidationOptions(disable_validation=True, validate_interval_updates=9)},
+            "--validate-interval-updates needs validations",
+        ),
+        (
+            "translation",
+            {"validation": ValidationOptions(disable_validation=True, validate_interval=2)},
+            "--validate-interval needs validations",
+        ),
+        (
+            "translation",
+            {"checkpoints": CheckpointOptions(no_save=True, keep_last_epochs=3)},
+            "--keep-last-epochs and --no-save, which writes nothing, exclude each other",
+        ),
+        (
+            "translation",
+            {"optimisation": OptimisationOptions(weight_decay_on="weights")},
+            "--weight-decay-on is of a decay that there isn't",
+        ),
         ("translation", {"log": LogOptions(no_progress_bar=True, log_format="tqdm")}, "exclude each other"),
         ("translation", {"log": LogOptions(measure_every=50)}, "--measure-every sees no variance in a single pass"),
         ("images", {"optimisation": OptimisationOptions(optimizer="nt_asgd")}, "take sgd"),
