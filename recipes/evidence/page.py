@@ -39,6 +39,7 @@ WORDS = {
     "fourfold": "four times the updates",
     "fork": "copies begin behind the encoder",
     "rdrop": "with R-Drop",
+    "sampled": "subwords cut anew in each copy",
 }
 
 
