@@ -39,6 +39,7 @@ WORDS = {
     "fourfold": "four times the updates",
     "fork": "copies begin behind the encoder",
     "rdrop": "with R-Drop",
+    "sampled": "subwords cut anew in each copy",
 }
 
 
@@ -200,12 +201,18 @@ def draw(study: Study, records: Sequence[Record], picture: Path, *, theme: str =
         for side in sides:
             for record in side.records:
                 logs.append(str(write_log(record, study, Path(folder))))
-        status = run_command(
-            plot, [*logs, "--y", study.metric, "--curves", "valid", "--output", str(picture), "--theme", theme]
-        )
+        options = ["--y", study.metric, "--curves", "valid", "--output", str(picture), "--theme", theme]
+        status = run_command(plot, [*logs, *options, *cut(sides[0])])
     if status:
         sys.exit(status)
     return True
+
+
+def cut(base: Side) -> list[str]:
+    """Options that leave out what lies before a third of the baseline's updates, where all curves are steep."""
+    curve = base.curve()
+    value = curve[len(curve) // 3][1]
+    return ["--y-min" if base.study.rises else "--y-max", f"{value:.3g}"]
 
 
 def is_drawn(side: Side) -> bool:

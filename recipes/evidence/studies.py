@@ -160,6 +160,7 @@ TRANSFORMER = words(
 )
 SMOOTHED = words("--criterion label_smoothed_cross_entropy --label-smoothing 0.1")
 RDROP = words("--criterion label_smoothed_cross_entropy_with_rdrop --rdrop-alpha 5 --plan stacked")
+SAMPLED = words("--subword-sampling 0.1")
 RESNET = words(
     "--task image_classification --arch resnet8 --batch-size 64 --cutout 16 --valid-subset test --batch-size-valid 1000"
     " --optimizer sgd --momentum 0.9 --lr 0.1 --weight-decay 1e-4 --weight-decay-on weights --lr-scheduler step"
@@ -216,6 +217,8 @@ STUDIES = (
             *arms(4),
             Arm("ba", 4, "fork", words("--fork encoder")),
             Arm("ba", 4, "rdrop", RDROP),
+            Arm("baseline", 1, "sampled", SAMPLED),
+            Arm("ba", 4, "sampled", SAMPLED),
         ),
     ),
     Study(
