@@ -181,7 +181,7 @@ TASKS: dict[str, TaskSpec] = {
                 open=lambda data, options, batches, criterion, seed, _: ImageClassification(
                     data, options, batches, criterion, seed=seed
                 ),
-                excluded_options=NOTHING_PACKED,
+                excluded_options=(*NOTHING_PACKED, "consistency"),
                 update_defining=("hold_out",),
                 weight_moving=(
                     "augmentation",

@@ -27,7 +27,7 @@ By the names that groups have in a checkpoint's cfg; a run has only the groups o
 
 WEIGHT_MOVING = {
     "grid": ("plan",),
-    "criterion": ("criterion", "label_smoothing", "sentence_avg", "rdrop_alpha"),
+    "criterion": ("criterion", "label_smoothing", "sentence_avg", "consistency", "rdrop_alpha"),
     "optimisation": (
         "optimizer",
         "adam_betas",
@@ -68,6 +68,7 @@ WEIGHT_MOVING = {
 
 
 BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {
+    "criterion": {"consistency": 0.0, "rdrop_alpha": 0.0},
     "grid": {"fork": None},
     "schedule": {"lr_factor": 1.0},
     "translation": {"subword_sampling": 0.0},
@@ -155,5 +156,5 @@ def _changes(before: Identity, after: Identity, names: Mapping[str, Sequence[str
         if (now := after.groups.get(group)) is not None and (given := before.groups.get(group)) is not None
         for was in [{**BEFORE_THE_OPTION.get(group, {}), **given}]
         for name in names[group]
-        if name in was and now[name] != was[name]  # older versions had fewer options
+        if name in was and name in now and now[name] != was[name]  # older versions had fewer options
     ]
