@@ -97,8 +97,8 @@ class TrainedRun:
         criterion = self.options(CriterionOptions, "task", "criterion")
         if criterion.compares_copies:
             raise UserError(
-                f"checkpoint {self.path} was trained with R-Drop (--rdrop-alpha), whose loss compares an example's "
-                "copies: it has no gradient of a single copy to measure"
+                f"checkpoint {self.path} was trained with {criterion.comparing_option}, whose loss compares the "
+                "copies of an example: it has no gradient of a single copy to measure"
             )
         task = self._open(batches, criterion, seed, cutout)
         state = task.state()

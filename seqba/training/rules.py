@@ -85,19 +85,19 @@ def _check_arm(config: RunConfig) -> None:
 
 
 def _check_compared_copies(config: RunConfig) -> None:
-    """Refuses R-Drop where an example has one copy, or its copies aren't in one pass."""
+    """Refuses a comparison of copies where an example has one, or they aren't in one pass."""
     if not config.criterion.compares_copies:
         return
-    grid = config.training.grid
+    grid, flag = config.training.grid, config.criterion.comparing_option
     if derive_grid(grid).fewest_copies < 2:
         raise UserError(
-            f"--rdrop-alpha compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
+            f"{flag} compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
             "one: give --copies 2"
         )
     if grid.plan != "stacked":
-        raise UserError(f"--rdrop-alpha needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
+        raise UserError(f"{flag} needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
     if config.training.log.measure_every:
-        raise UserError("--measure-every needs copies one by one, and --rdrop-alpha compares them: leave one out")
+        raise UserError(f"--measure-every needs copies one by one, and {flag} compares them: leave one out")
 
 
 def _check_fork(config: RunConfig) -> None:
@@ -142,8 +142,8 @@ def _check_subword_sampling(config: RunConfig) -> None:
         return
     if config.criterion.compares_copies:
         raise UserError(
-            "--subword-sampling gives the copies of a sentence different tokens, and --rdrop-alpha compares them token "
-            "by token: leave one out"
+            "--subword-sampling gives the copies of a sentence different tokens, and "
+            f"{config.criterion.comparing_option} compares them token by token: leave one out"
         )
     if config.training.grid.fork is not None:
         raise UserError(

@@ -115,7 +115,7 @@ def test_a_loss_that_compares_copies_has_no_gradient_of_one(
     sizes = ["--tokens-per-sample", "12", "--max-tokens", "60", "--lr", "0.01"]
     path = trained(alphabet, tmp_path, "--task", "language_modeling", *TINY, *sizes, *rdrop)
     told = last_complaint(capsys, run(measure, [str(alphabet), "--path", str(path), *FEW]))
-    assert "was trained with R-Drop (--rdrop-alpha), whose loss compares an example's copies" in told
+    assert "was trained with --rdrop-alpha, whose loss compares the copies of an example" in told
 
 
 @pytest.mark.parametrize(
