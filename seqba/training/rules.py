@@ -227,22 +227,27 @@ def _check_drops(schedule: ScheduleOptions) -> None:
         )
 
 
+SWITCHED = {
+    "fp16": ("fp16_init_scale", "fp16_scale_window"),
+    "store_ema": ("ema_decay", "ema_start_update", "ema_update_freq"),
+    "weight_decay_until": ("weight_decay_unit",),
+}
+"""Options of the optimisation that do nothing without another one."""
+
+
 def _check_optimisation(config: RunConfig) -> None:
+    """Refuses options without the one that they belong to, and pairs that exclude each other."""
     optimisation = config.training.optimisation
-    for name in ("fp16_init_scale", "fp16_scale_window"):
-        if is_given(optimisation, name) and not optimisation.fp16:
-            raise UserError(f"{flag_of(name)} belongs to --fp16, which isn't given")
+    for owner, names in SWITCHED.items():
+        for name in names:
+            if is_given(optimisation, name) and not is_given(optimisation, owner):
+                raise UserError(f"{flag_of(name)} belongs to {flag_of(owner)}, which isn't given")
     if optimisation.fp16 and config.training.run.shard_params:
         raise UserError("--fp16 scales losses, which --shard-params excludes: take --bf16")
     if optimisation.fp16 and config.training.log.measure_every:
         raise UserError("--fp16 scales gradients, which --measure-every would measure: take --bf16")
-    for name in ("ema_decay", "ema_start_update", "ema_update_freq"):
-        if is_given(optimisation, name) and not optimisation.store_ema:
-            raise UserError(f"{flag_of(name)} belongs to --store-ema, which isn't given")
     if optimisation.store_ema and optimisation.optimizer == "nt_asgd":
         raise UserError("--store-ema averages the weights, and so does --optimizer nt_asgd: leave one out")
-    if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
-        raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
     for name in ("weight_decay_until", "weight_decay_on"):
         if is_given(optimisation, name) and not optimisation.weight_decay:
             raise UserError(f"{flag_of(name)} is of a decay that there isn't: give --weight-decay")
