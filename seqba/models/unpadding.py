@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import current_noise
+from seqba.nn.kernels.attention import HeadLayout
 from seqba.nn.kernels.linear import gathered_linear, linear
 
 CopyRows = Sequence[int] | None
@@ -41,6 +42,7 @@ class Packing:
         self.positions = flat % self.length
         noise = current_noise()
         self.copy_rows: CopyRows = None if noise is None else noise.part_rows(self.mask)
+        self._layouts: dict[int, HeadLayout] = {}
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, T, ...) → (N, ...)."""
@@ -62,6 +64,12 @@ class Packing:
         if self.index is None:
             return linear(grid, layer)
         return gathered_linear(grid, self.index, layer)
+
+    def head_layout(self, heads: int) -> HeadLayout:
+        """Where the heads of packed rows stand in a grid of them; all layers share it."""
+        if heads not in self._layouts:
+            self._layouts[heads] = HeadLayout(self.mask, heads, is_padded=self.index is not None)
+        return self._layouts[heads]
 
     def key_mask(self) -> Tensor | None:
         """(B, 1, 1, T) bool for attention over these tokens as keys; None when nothing is padded."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from seqba.nn.kernels.attention import suits_writing_out
+from seqba.nn.kernels.products import describe_products
 from seqba.tasks.options import BatchOptions
 from seqba.training.copies import CopySchedule
 from seqba.training.options import TrainingOptions
@@ -46,6 +48,18 @@ def announce(
         *_averaged(options),
         *_measured(options.log.measure_every, is_single=copies.most == 1 and max(micro_batches) == 1),
     ]
+
+
+def describe_arithmetic(precision: torch.dtype | None) -> str:
+    """How a CPU computes, which the processor's vendor and features decide: a line of the log, and of `run.json`.
+
+    Args:
+        precision: dtype of the passes under autocast; None for float32.
+    """
+    dtype = precision or torch.float32
+    name = str(dtype).removeprefix("torch.")
+    attention = "written out" if suits_writing_out(torch.empty(0, dtype=dtype), keys=1) else "torch's fused one"
+    return f"products in {name} by {describe_products(dtype)}; attention is {attention}"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -101,7 +101,11 @@ def _build_trainer(
         model,
         build_optimizer(model.parameters(), options.optimisation),
         build_schedule(
-            options.schedule, width=workload.width, epoch_updates=epoch_updates, max_update=options.run.max_update
+            options.schedule,
+            width=workload.width,
+            epoch_updates=epoch_updates,
+            max_update=options.run.max_update,
+            copies=options.grid.copy_schedule.most,
         ),
         UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates), precision),
         build_trigger(options.optimisation),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from seqba.errors import UserError, quoted
 from seqba.options import option, options
-from seqba.training.copies import CopySchedule, copies_option, read_copies
+from seqba.training.copies import CopySchedule, copies_option, factor_option, power_of_copies, read_copies
 
 PLANS = ("auto", "stacked", "looped")
 """Plans that have a name; `seqba.core.parse_plan` reads them."""
@@ -169,11 +169,19 @@ class ScheduleOptions:
         choices=("fixed", "step", "inverse_sqrt", "cosine", "polynomial_decay", "vaswani"),
     )
     lr: float | None = option(None, "learning rate, the peak where there is a warm-up", above=0)
+    lr_factor: float | str = option(
+        1.0,
+        "all learning rates of the schedule × this: a number, or a power of --copies like M^0.5, which is the same for "
+        "all arms (the paper tried M^0.25, M^0.5, M and M^2 on fixed-samples; not in fairseq)",
+        above=0,
+        metavar="X or M^P",
+        read=factor_option,
+    )
     warmup_updates: int | None = option(
         None, "updates of linear warm-up (default: 4000 for inverse_sqrt and vaswani, 0 for the others)", minimum=0
     )
     warmup_init_lr: float = option(
-        -1, "where the warm-up of inverse_sqrt (-1 = 0) or cosine (-1 = --min-lr) starts", minimum=-1
+        -1, "where the warm-up of inverse_sqrt or step (-1 = 0) or cosine (-1 = --min-lr) starts", minimum=-1
     )
     lr_drops: tuple[int, ...] = option(
         (),
@@ -215,6 +223,18 @@ class ScheduleOptions:
         minimum=1,
     )
     stop_min_lr: float = option(-1, "stop once the learning rate has fallen to this after its warm-up", minimum=-1)
+
+    def __post_init__(self) -> None:
+        """Refuses a factor that is none."""
+        try:
+            self.factor(1)
+        except ValueError as error:
+            raise UserError(f"--lr-factor: {error}") from None
+
+    def factor(self, copies: int) -> float:
+        """--lr-factor for so many copies."""
+        factor = self.lr_factor
+        return power_of_copies(factor, copies) if isinstance(factor, str) else factor
 
     @property
     def stops_below(self) -> float:

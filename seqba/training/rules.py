@@ -36,6 +36,7 @@ def validate_config(config: RunConfig) -> None:
     _check_recomputing(config)
     _check_subword_sampling(config)
     _check_epochs_that_options_count(config)
+    _check_lr_factor(config)
     _check_schedule(config.training.schedule)
     _check_optimisation(config)
     _check_validation(config)
@@ -151,6 +152,13 @@ def _check_subword_sampling(config: RunConfig) -> None:
         )
 
 
+def _check_lr_factor(config: RunConfig) -> None:
+    """Refuses a power of M where M changes."""
+    factor, schedule = config.training.schedule.lr_factor, config.training.grid.copy_schedule
+    if isinstance(factor, str) and not schedule.is_constant:
+        raise UserError(f"--lr-factor {factor} is a power of M, and --copies {schedule} has several: give a number")
+
+
 def _check_epochs_that_options_count(config: RunConfig) -> None:
     """Refuses options in epochs where epochs have different numbers of updates."""
     training = config.training
@@ -167,7 +175,7 @@ OF_SCHEDULES = {
     "lr_drops": ("step",),
     "lr_drop_unit": ("step",),
     "lr_shrink": ("step", "cosine"),
-    "warmup_init_lr": ("inverse_sqrt", "cosine"),
+    "warmup_init_lr": ("step", "inverse_sqrt", "cosine"),
     "lr_period_updates": ("cosine",),
     "t_mult": ("cosine",),
     "total_num_update": ("polynomial_decay",),
@@ -235,8 +243,9 @@ def _check_optimisation(config: RunConfig) -> None:
         raise UserError("--store-ema averages the weights, and so does --optimizer nt_asgd: leave one out")
     if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
         raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
-    if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
-        raise UserError("--weight-decay-until ends a decay that there isn't: give --weight-decay")
+    for name in ("weight_decay_until", "weight_decay_on"):
+        if is_given(optimisation, name) and not optimisation.weight_decay:
+            raise UserError(f"{flag_of(name)} is of a decay that there isn't: give --weight-decay")
 
 
 def _check_validation(config: RunConfig) -> None:
@@ -270,6 +279,8 @@ def _check_unvalidated(config: RunConfig) -> None:
     needing = {
         "--patience": training.validation.patience > 0,
         "--best-checkpoint-metric": is_given(training.validation, "best_checkpoint_metric"),
+        "--validate-interval": is_given(training.validation, "validate_interval"),
+        "--validate-interval-updates": training.validation.validate_interval_updates > 0,
         "--keep-best-checkpoints": training.checkpoints.keep_best_checkpoints > 0,
         "--optimizer nt_asgd": training.optimisation.optimizer == "nt_asgd",
         "--eval-bleu": config.bleu.eval_bleu,
@@ -280,6 +291,9 @@ def _check_unvalidated(config: RunConfig) -> None:
 
 
 def _check_checkpoints(checkpoints: CheckpointOptions) -> None:
+    for name in ("keep_interval_updates", "keep_last_epochs", "keep_best_checkpoints"):
+        if checkpoints.no_save and is_given(checkpoints, name):
+            raise UserError(f"{flag_of(name)} and --no-save, which writes nothing, exclude each other")
     if checkpoints.keep_interval_updates > 0 and not checkpoints.save_interval_updates:
         raise UserError("--keep-interval-updates needs --save-interval-updates")
     if checkpoints.keep_last_epochs > 0 and checkpoints.no_epoch_checkpoints:

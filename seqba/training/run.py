@@ -13,7 +13,7 @@ from seqba.data.files import atomic_text, write_json
 from seqba.distributed.launch import joined_ranks
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
-from seqba.training.announcement import announce
+from seqba.training.announcement import announce, describe_arithmetic
 from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
 from seqba.training.config import RunConfig
@@ -79,7 +79,8 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         batches=batches,
         options=record.training,
     )
-    for line in lines:
+    arithmetic = describe_arithmetic(trainer.rules.autocast) if trainer.device.type == "cpu" else None
+    for line in (*lines, *([arithmetic] if arithmetic else [])):
         logger.info("%s", line)
     if loop.folder.options.no_save:
         return
@@ -87,6 +88,7 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         **record.cfg(),
         "torch_version": str(torch.__version__),
         "device": str(trainer.device),
+        "arithmetic": arithmetic,
         "seed": trainer.rules.seed,
         "arm": record.training.grid.arm,
         "micro_batches_per_update": list(grid.micro_batches_per_epoch),

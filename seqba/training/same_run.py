@@ -53,6 +53,7 @@ WEIGHT_MOVING = {
     "schedule": (
         "lr_scheduler",
         "lr",
+        "lr_factor",
         "warmup_updates",
         "warmup_init_lr",
         "lr_drops",
@@ -73,6 +74,7 @@ WEIGHT_MOVING = {
 BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {
     "grid": {"fork": None},
     "batches": {"weights": []},
+    "schedule": {"lr_factor": 1.0},
     "translation": {"subword_sampling": 0.0},
 }
 """Values of options that versions without them had, where a run that goes on with another value is another run."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
 from seqba.distributed import collective_errors, is_sharded, reshard, whole_tensor
 from seqba.errors import UserError
+from seqba.nn.kernels.casts import shared_casts
 from seqba.statistics import CellWatch
 from seqba.tasks import Task
 from seqba.training.agreement import GOING_ON, Status
@@ -145,22 +146,23 @@ class Trainer(Generic[Batch]):
         lift = _power_of_two_at(own.weight) if self.ranks is ALONE else 1.0  # what the group divides by comes later
         self.model.train()
         watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * batch.copies) else None
-        step = grid_gradient(
-            self.model,
-            batch,
-            self.loss if watch is None else watch.watching(self.loss),
-            copies=batch.copies,
-            weight=own.weight,
-            plan=self._plan if watch is None else "looped",
-            seed=self.rules.seed,
-            update=number,
-            ranks=self.ranks,
-            also_sum=(own.unique, own.processed, *status.as_sums()),
-            end_update=False,
-            backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
-            replicated=batch.copied,
-            forked=self.rules.forked,
-        )
+        with shared_casts(enabled=not self.is_sharded):
+            step = grid_gradient(
+                self.model,
+                batch,
+                self.loss if watch is None else watch.watching(self.loss),
+                copies=batch.copies,
+                weight=own.weight,
+                plan=self._plan if watch is None else "looped",
+                seed=self.rules.seed,
+                update=number,
+                ranks=self.ranks,
+                also_sum=(own.unique, own.processed, *status.as_sums()),
+                end_update=False,
+                backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
+                replicated=batch.copied,
+                forked=self.rules.forked,
+            )
         unique, processed, *statuses = step.also
         split = None if watch is None else watch.split()
         if self.scaler is not None:

@@ -121,6 +121,11 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
         ),
         ("translation", {"schedule": ScheduleOptions(lr=0.1, lr_drops=(5,))}, "--lr-drops belongs to"),
         ("translation", {"schedule": ScheduleOptions(lr=0.1, lr_shrink=(0.5,))}, "--lr-shrink belongs to"),
+        (
+            "translation",
+            {"schedule": ScheduleOptions(lr=0.1, lr_factor="M^0.5"), "grid": GridOptions(copies="1:0,4:9")},
+            r"--lr-factor M\^0.5 is a power of M, and --copies 1:0,4:9 has several",
+        ),
         ("translation", {"schedule": ScheduleOptions(lr=0.1, warmup_init_lr=0.01)}, "--warmup-init-lr belongs to"),
         (
             "translation",
@@ -179,6 +184,26 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
             "translation",
             {"checkpoints": CheckpointOptions(finetune_from_model="a.pt", restore_file="b.pt")},
             "leave out --restore-file and --reset-",
+        ),
+        (
+            "translation",
+            {"validation": ValidationOptions(disable_validation=True, validate_interval_updates=9)},
+            "--validate-interval-updates needs validations",
+        ),
+        (
+            "translation",
+            {"validation": ValidationOptions(disable_validation=True, validate_interval=2)},
+            "--validate-interval needs validations",
+        ),
+        (
+            "translation",
+            {"checkpoints": CheckpointOptions(no_save=True, keep_last_epochs=3)},
+            "--keep-last-epochs and --no-save, which writes nothing, exclude each other",
+        ),
+        (
+            "translation",
+            {"optimisation": OptimisationOptions(weight_decay_on="weights")},
+            "--weight-decay-on is of a decay that there isn't",
         ),
         ("translation", {"log": LogOptions(no_progress_bar=True, log_format="tqdm")}, "exclude each other"),
         ("translation", {"log": LogOptions(measure_every=50)}, "--measure-every sees no variance in a single pass"),

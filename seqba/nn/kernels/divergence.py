@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.loss import CHUNK_ELEMENTS
 from seqba.nn.kernels.products import product, product_dtype
 
@@ -47,7 +48,7 @@ class _CopyDivergence(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, copies: int) -> Tensor:
         dtype = product_dtype(hidden)
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        table = weight.to(dtype)
+        table = narrow(weight, dtype)
         stacked = hidden.view(copies, -1, hidden.shape[1])  # (M, N, D)
         grad_hidden = torch.empty_like(stacked)
         grad_weight = torch.zeros_like(weight, dtype=wide)
