@@ -22,6 +22,7 @@ EXTRA_OF = {
     "transformers": "transformers",
     "accelerate": "transformers",
     "lightning": "lightning",
+    "timm": "timm",
 }
 """Module → the extra of seqba that brings it."""
 

@@ -6,7 +6,7 @@ A new family is a model in a file of its own, its options and its configuration,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +15,7 @@ from torch import nn
 from seqba.errors import UserError, quoted
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
+from seqba.models.foreign import TIMM, TIMM_OPTIONS, build_timm, check_timm
 from seqba.models.forks import DECODER_LAYER, ENCODER, HEAD, layer_places
 from seqba.models.image_networks import NETWORK_OPTIONS, NETWORKS, build_network
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
@@ -44,6 +45,7 @@ class Family(Generic[Options, Config]):
         forward_methods: methods that losses call in place of `forward`.
         fork_places: (architecture, configuration) → names of the places at which copies may begin, for the `fork_at` of
             a model; empty where there is none.
+        prefix: what the names of another program's models begin with, which belong to it too; "" for none.
     """
 
     title: str
@@ -57,6 +59,7 @@ class Family(Generic[Options, Config]):
     rows_share: bool
     forward_methods: tuple[str, ...] = ()
     fork_places: Callable[[str, Config], tuple[str, ...]] = lambda *_: ()
+    prefix: str = ""
 
     def read(self, values: Mapping[str, Any]) -> Config:
         """Configuration that a file holds as plain values, names, types and ranges checked.
@@ -134,6 +137,9 @@ TRANSFORMER_LMS = {
 AWD_LSTMS = {"awd_lstm": AWDLSTMConfig()}
 """Merity et al. 2018 on PTB."""
 
+FORKING = frozenset(name for name, network in NETWORKS.items() if network.has_head_dropout)
+"""Image networks in whose heads copies may begin."""
+
 IMAGE_CLASSIFIERS = {
     name: ImageClassifierConfig(**{option: getattr(network, option) for option in NETWORK_OPTIONS})
     for name, network in NETWORKS.items()
@@ -181,8 +187,12 @@ def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> Imag
     Raises:
         UserError: for an unknown architecture, or an option that it has no place for.
     """
-    config = _find(arch, IMAGE_CLASSIFIERS)
+    if arch.startswith(TIMM):
+        check_timm(arch)
+    config = ImageClassifierConfig() if arch.startswith(TIMM) else _find(arch, IMAGE_CLASSIFIERS)
     for name in NETWORK_OPTIONS:
+        if arch.startswith(TIMM) and name in TIMM_OPTIONS:
+            continue
         if getattr(options, name) is not None and getattr(config, name) is None:
             having = [other for other, network in NETWORKS.items() if getattr(network, name) is not None]
             have = "has" if len(having) == 1 else "have"
@@ -233,7 +243,8 @@ def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: in
     Raises:
         UserError: for sizes that don't fit together.
     """
-    return _build(lambda: build_network(arch, config, classes, image_size))
+    build = build_timm if arch.startswith(TIMM) else build_network
+    return _build(lambda: build(arch, config, classes, image_size))
 
 
 FAMILIES: dict[str, Family[Any, Any]] = {
@@ -286,13 +297,39 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         build=lambda arch, config, data: build_image_classifier(arch, config, data["classes"], data["image_size"]),
         width=lambda _: None,
         rows_share=True,
-        fork_places=lambda arch, config: (HEAD,) if NETWORKS[arch].has_head_dropout and config.dropout else (),
+        fork_places=lambda arch, config: (HEAD,) if arch in FORKING and config.dropout else (),
+        prefix=TIMM,
     ),
 }
 """Every family of models by its name."""
 
-ARCHITECTURES: dict[str, str] = {arch: name for name, family in FAMILIES.items() for arch in family.architectures}
-"""Every named architecture, and the name of its family."""
+
+class Architectures(Mapping[str, str]):
+    """Every named architecture → the name of its family; names of another program's models are known, not listed."""
+
+    def __init__(self) -> None:
+        self._named = {arch: name for name, family in FAMILIES.items() for arch in family.architectures}
+        self._prefixes = {family.prefix: name for name, family in FAMILIES.items() if family.prefix}
+
+    def __getitem__(self, arch: str) -> str:
+        """Name of the family of an architecture."""
+        if arch in self._named:
+            return self._named[arch]
+        for prefix, name in self._prefixes.items():
+            if isinstance(arch, str) and arch.startswith(prefix):
+                return name
+        raise KeyError(arch)
+
+    def __iter__(self) -> Iterator[str]:
+        """The named architectures."""
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        """How many are named."""
+        return len(self._named)
+
+
+ARCHITECTURES = Architectures()
 
 
 def family_of(arch: str) -> Family[Any, Any]:
