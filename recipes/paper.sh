@@ -29,11 +29,13 @@ entries() { # [NAME]
     "$(seqba_find_python)" "$root/recipes/paper/list_entries.py" "$@"
 }
 
-if [[ "${1:-}" == --list ]]; then
-    (($# == 1)) || seqba_fail "--list stands alone"
-    entries
-    exit
-fi
+case "${1:-}" in
+    --list)
+        (($# == 1)) || seqba_fail "--list stands alone"
+        entries
+        exit
+        ;;
+esac
 
 row="" scale="" from="" data="" seed="" out="" results="$root/runs/paper/results" passed=()
 seqba_options row scale from data seed out results -- "$@"

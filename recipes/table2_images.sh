@@ -69,8 +69,23 @@
 #
 # Needs    a GPU for the whole of any row; ImageNet's pictures from its archives (--from DIR, see data_prep/imagenet.py)
 #          or ready (--data DIR). CIFAR is downloaded if neither is given.
-#          A view of a picture takes DARTS 3.2 GFLOP, forward and backward: 9.5e16 in all for the baseline, 7.6e17 for
-#          M = 8; AmoebaNet 2.9 GFLOP, 8.8e16 and 7.0e17; of width 128 34 GFLOP, 1.0e18 and 8.2e18.
+#          --scale S makes a run of S of the cost.
+#          In FLOP, 6 for each multiply-add of a forward, and in hours of an NVIDIA A100 at a share of its 312 TFLOP/s
+#          (bfloat16), which is assumed, not measured; fixed-samples costs what ba does:
+#
+#     ROW                   baseline        ba    hours:      ba  share
+#     vgg16-cifar10          2.0e+16   6.4e+17      0.2     5.7  10%
+#     wrn28-10-cifar10       3.1e+17   1.9e+18      1.4     8.4  20%
+#     darts-cifar10          9.5e+16   7.6e+17      8.5    67.7  1%
+#     amoebanet-cifar10      8.8e+16   7.0e+17      7.8    62.7  1%
+#     amoebanet128-cifar10   1.0e+18   8.3e+18     23.0   183.6  4%
+#     resnet44-cifar100      2.9e+15   1.2e+17      0.1     3.5  3%
+#     vgg16-cifar100         2.0e+16   6.4e+17      0.2     5.7  10%
+#     wrn28-10-cifar100      3.1e+17   3.1e+18      1.4    14.0  20%
+#     densenet100-cifar100   2.6e+16   1.0e+17      2.3     9.2  1%
+#     alexnet-imagenet       1.6e+17   1.3e+18      1.5    11.7  10%
+#     mobilenet-imagenet     3.9e+17   1.6e+18     11.7    46.7  3%
+#     resnet50-large-imagenet 2.8e+18  1.1e+19     25.2   100.7  10%
 #
 # Each row has its own folder, runs/ROW. A second call with the same arguments goes on where the first one stopped.
 set -euo pipefail

@@ -29,6 +29,7 @@ EXTRA_OF = {
     "wandb": "wandb",
     "mlflow": "mlflow",
     "trackio": "trackio",
+    "timm": "timm",
 }
 """Module → the extra of seqba that brings it."""
 

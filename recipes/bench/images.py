@@ -16,6 +16,8 @@ layer need, forward and backward, over the best rate of a single float32 product
 convolutions come down to, and a square one of 2,048. "x looped" is the median over rounds of the speed over looped's
 at the same M in the same round, "x M=1" that over looped's at the first of --copies.
 
+--network darts --batch 96 is the searched cells' network of the paper's table 2, with drop path and auxiliary head.
+
 **batches**, the paper's table 5: the same update at M = 1 for several sizes of the batch, without reading; --network
 resnet50 has the paper's 224 × 224 pixels. "spread" is the standard deviation of images/s over the rounds. --plot draws
 images/s against the size (needs matplotlib: seqba[plot]).
@@ -41,6 +43,7 @@ import numpy as np
 import torch
 from harness import Row, gemm_rates, median_ratio, parse_options, report, seconds, serve, take_turns
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 import seqba
 from seqba.core import Noise, noise_context, parse_plan, replicate
@@ -49,7 +52,9 @@ from seqba.data.image_batch import ImageBatch
 from seqba.data.images import open_images
 from seqba.errors import UserError
 from seqba.models.builders import build_network
-from seqba.models.config import ImageClassifierConfig
+from seqba.models.families import resolve_image_classifier
+from seqba.models.options import ImageClassifierOptions
+from seqba.nn.auxiliary import AuxiliaryLogits
 from seqba.plotting.picture import COLOURS, Frame, Series, check_output, draw
 from seqba.runtime.devices import to_device
 from seqba.tasks.image_options import ViewOptions
@@ -57,7 +62,7 @@ from seqba.tasks.image_views import View, training_view
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
 
-SIDES = {"resnet44": 32, "resnet8": 32, "resnet50": 224}
+SIDES = {"resnet44": 32, "resnet8": 32, "resnet50": 224, "darts": 32, "amoebanet": 32}
 """Networks → side of their pictures, in pixels."""
 
 TABLES = ("copies", "batches")
@@ -122,8 +127,12 @@ def build_update(spec: Mapping[str, Any], view: View, device: torch.device) -> C
     plan = parse_plan(spec["plan"])
 
     def loss(model: nn.Module, batch: ImageBatch) -> tuple[Tensor, float]:
-        logits = model(view(batch.images, batch.sizes))
-        return nn.functional.cross_entropy(logits, batch.labels, reduction="sum"), float(len(batch.labels))
+        output = model(view(batch.images, batch.sizes))
+        if not isinstance(output, AuxiliaryLogits):
+            return cross_entropy(output, batch.labels, reduction="sum"), float(len(batch.labels))
+        total = cross_entropy(output.logits, batch.labels, reduction="sum")
+        auxiliary = cross_entropy(output.auxiliary, batch.labels, reduction="sum")
+        return total + output.weight * auxiliary, float(len(batch.labels))
 
     def update(batch: ImageBatch, number: int) -> None:
         seqba.merged_gradient(model, batch, loss, copies=spec["copies"], plan=plan, update=number)
@@ -143,7 +152,7 @@ def look(view: View, batch: ImageBatch, spec: Mapping[str, Any], number: int) ->
 
 
 def network(name: str) -> nn.Module:
-    return build_network(name, ImageClassifierConfig(), CLASSES, SIDES[name])
+    return build_network(name, resolve_image_classifier(name, ImageClassifierOptions()), CLASSES, SIDES[name])
 
 
 def products_of(model: nn.Module, side: int) -> list[tuple[int, int, int, bool]]:

@@ -19,7 +19,7 @@ from seqba.data.images import ImageBatches
 from seqba.errors import UserError
 from seqba.evaluation.accuracy import AVERAGES, ImageTally, ScoredImages, score_once, score_views
 from seqba.extras import progress_bar
-from seqba.models.image_networks import NETWORKS
+from seqba.models.families import ARCHITECTURES
 from seqba.options import flag_of, is_given, option, options, options_from
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
@@ -157,7 +157,7 @@ def _scored(
 ) -> Iterator[ScoredImages]:
     model = loaded.model.bfloat16() if options.bf16 else loaded.model
     arch = loaded.cfg["model"]["arch"]
-    if arch not in NETWORKS:
+    if ARCHITECTURES[arch] != "image_classifier":
         raise UserError(f"--path names a {arch}, which is no image classifier")
     size = loaded.task_state["image_size"]
     if options.tta:

@@ -79,8 +79,8 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--arch",
         "-a",
-        choices=tuple(ARCHITECTURES),
-        help=f"named sizes of a model (default: those of --finetune-from-model, else {defaults})",
+        choices=ARCHITECTURES,
+        help=f"named sizes of a model, or timm:NAME (default: those of --finetune-from-model, else {defaults})",
     )
     for title, options in {**COMMON, **SOME}.items():
         parser.add_options(options, title)
@@ -98,7 +98,7 @@ def help_asked_for(arguments: Sequence[str], parser: Parser) -> str | None:
         return None
     chosen = Parser(PROGRAM, "", unsupported_values=UNSUPPORTED_VALUES)
     chosen.add_argument("--task", default="translation", choices=tuple(TASKS))
-    chosen.add_argument("--arch", "-a", choices=tuple(ARCHITECTURES))
+    chosen.add_argument("--arch", "-a", choices=ARCHITECTURES)
     others = [word for word in arguments if word not in ("-h", "--help")]
     named, words = chosen.parse_known_args(others, Given())
     if words[:1] == ["all"] or words[-1:] == ["all"]:

@@ -16,6 +16,8 @@ from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierCon
 from seqba.models.densenet import densenet_bc
 from seqba.models.evolved import GENOTYPES, EvolvedNetwork
 from seqba.models.families import ARCHITECTURES
+from seqba.models.foreign import build_timm
+from seqba.models.image_networks import TIMM
 from seqba.models.mobilenet import mobilenet_v1
 from seqba.models.resnet import resnet_cifar, resnet_imagenet, wide_resnet
 from seqba.models.transformer import Transformer
@@ -85,7 +87,8 @@ def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: in
     Raises:
         UserError: for sizes that don't fit together.
     """
-    return _build(lambda: build_network(arch, config, classes, image_size))
+    build = build_timm if arch.startswith(TIMM) else build_network
+    return _build(lambda: build(arch, config, classes, image_size))
 
 
 def build_network(name: str, config: ImageClassifierConfig, classes: int, image_size: int) -> nn.Module:

@@ -7,14 +7,14 @@ A new family is a model in a file of its own, its options and its configuration,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from seqba.errors import UserError, quoted
 from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
 from seqba.models.forks import DECODER_LAYER, ENCODER, HEAD, layer_places
-from seqba.models.image_networks import NETWORK_OPTIONS, NETWORKS
+from seqba.models.image_networks import NETWORK_OPTIONS, NETWORKS, TIMM, TIMM_OPTIONS, check_timm
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
 from seqba.options import flag_of, options_from, plain_options
 
@@ -39,6 +39,7 @@ class Family(Generic[Options, Config]):
         fork_places: (architecture, configuration) → names of the places at which copies may begin, for the `fork_at` of
             a model; empty where there is none.
         recomputes_layers: whether `seqba.models.layers.recompute_layers` finds layers in it.
+        prefix: what the names of another program's models begin with, which belong to it too; "" for none.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Family(Generic[Options, Config]):
     forward_methods: tuple[str, ...] = ()
     fork_places: Callable[[str, Config], tuple[str, ...]] = lambda *_: ()
     recomputes_layers: bool = False
+    prefix: str = ""
 
     def read(self, values: Mapping[str, Any]) -> Config:
         """Configuration that a file holds as plain values, names, types and ranges checked.
@@ -129,6 +131,9 @@ TRANSFORMER_LMS = {
 AWD_LSTMS = {"awd_lstm": AWDLSTMConfig()}
 """Merity et al. 2018 on PTB."""
 
+FORKING = frozenset(name for name, network in NETWORKS.items() if network.has_head_dropout)
+"""Image networks in whose heads copies may begin."""
+
 IMAGE_CLASSIFIERS = {
     name: ImageClassifierConfig(**{option: getattr(network, option) for option in NETWORK_OPTIONS})
     for name, network in NETWORKS.items()
@@ -176,8 +181,12 @@ def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> Imag
     Raises:
         UserError: for an unknown architecture, or an option that it has no place for.
     """
-    config = _find(arch, IMAGE_CLASSIFIERS)
+    if arch.startswith(TIMM):
+        check_timm(arch)
+    config = ImageClassifierConfig() if arch.startswith(TIMM) else _find(arch, IMAGE_CLASSIFIERS)
     for name in NETWORK_OPTIONS:
+        if arch.startswith(TIMM) and name in TIMM_OPTIONS:
+            continue
         if getattr(options, name) is not None and getattr(config, name) is None:
             having = [other for other, network in NETWORKS.items() if getattr(network, name) is not None]
             have = "has" if len(having) == 1 else "have"
@@ -233,13 +242,39 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         resolve=resolve_image_classifier,
         width=lambda _: None,
         rows_share=True,
-        fork_places=lambda arch, config: (HEAD,) if NETWORKS[arch].has_head_dropout and config.dropout else (),
+        fork_places=lambda arch, config: (HEAD,) if arch in FORKING and config.dropout else (),
+        prefix=TIMM,
     ),
 }
 """Every family of models by its name."""
 
-ARCHITECTURES: dict[str, str] = {arch: name for name, family in FAMILIES.items() for arch in family.architectures}
-"""Every named architecture, and the name of its family."""
+
+class Architectures(Mapping[str, str]):
+    """Every named architecture → the name of its family; names of another program's models are known, not listed."""
+
+    def __init__(self) -> None:
+        self._named = {arch: name for name, family in FAMILIES.items() for arch in family.architectures}
+        self._prefixes = {family.prefix: name for name, family in FAMILIES.items() if family.prefix}
+
+    def __getitem__(self, arch: str) -> str:
+        """Name of the family of an architecture."""
+        if arch in self._named:
+            return self._named[arch]
+        for prefix, name in self._prefixes.items():
+            if isinstance(arch, str) and arch.startswith(prefix):
+                return name
+        raise KeyError(arch)
+
+    def __iter__(self) -> Iterator[str]:
+        """The named architectures."""
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        """How many are named."""
+        return len(self._named)
+
+
+ARCHITECTURES = Architectures()
 
 
 def family_of(arch: str) -> Family[Any, Any]:

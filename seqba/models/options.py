@@ -117,7 +117,9 @@ class ImageClassifierOptions:
     ghost_batch: int | None = option(
         None, "images of a group of batch normalisation; must divide --batch-size (default: all of it)", minimum=1
     )
-    dropout: float | None = option(None, "where the architecture has dropout; default: as --arch", minimum=0, below=1)
+    dropout: float | None = option(
+        None, "where the architecture has dropout (timm's drop_rate); default: as --arch", minimum=0, below=1
+    )
     conv_init: str | None = option(
         None,
         "DenseNet's initial weights: fan-out, variance 2 / (kernel area × output channels), as its own code (default); "
@@ -131,7 +133,7 @@ class ImageClassifierOptions:
     drop_path: float | None = option(
         None,
         "the same: probability of leaving an operation of a cell out for a picture, at the end of its rise "
-        "(--drop-path-epochs); default: as --arch",
+        "(--drop-path-epochs); or timm's drop_path_rate, which doesn't rise; default: as --arch",
         minimum=0,
         below=1,
     )

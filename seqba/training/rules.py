@@ -8,6 +8,7 @@ from seqba.checkpoints.names import RISING_METRICS
 from seqba.errors import UserError
 from seqba.extras import needed
 from seqba.models.families import ARCHITECTURES
+from seqba.models.image_networks import TIMM
 from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS, VARIANTS
@@ -44,6 +45,7 @@ def validate_config(config: RunConfig) -> None:
     _check_log(config)
     if isinstance(config.model, ImageClassifierOptions):
         _check_batch_norm(config, config.model)
+        _check_mixing(config)
 
 
 def _check_task(config: RunConfig) -> None:
@@ -346,4 +348,13 @@ def _check_batch_norm(config: RunConfig, model: ImageClassifierOptions) -> None:
         raise UserError(
             f"--ghost-batch {model.ghost_batch} must divide --batch-size {rows}{arm}, so that groups are the same in "
             "every plan"
+        )
+
+
+def _check_mixing(config: RunConfig) -> None:
+    """Refuses mixing inside of a network that is only known from without."""
+    if config.arch.startswith(TIMM) and config.task_options.manifold_mixup:
+        raise UserError(
+            f"--manifold-mixup mixes at places that --arch {config.arch} doesn't have: give --mixup, or one of seqba's "
+            "own networks"
         )

@@ -290,7 +290,10 @@ def schedule_drop_path(model: nn.Module, options: TrainingOptions, *, epoch_upda
     epochs = given or options.run.max_epoch
     if not paths:
         if given is not None:
-            raise UserError("--drop-path-epochs is for a model with --drop-path above 0, which this one hasn't")
+            raise UserError(
+                "--drop-path-epochs is for DARTS, AmoebaNet and NASNet with --drop-path above 0: no other model has a "
+                "drop path that rises"
+            )
         return
     if not epochs:
         raise UserError(

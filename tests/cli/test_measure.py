@@ -81,6 +81,16 @@ def classifier(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
+def cells(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of searched cells, with drop path and an auxiliary head."""
+    folder = tmp_path_factory.mktemp("cells")
+    options = ["--arch", "darts", "--init-channels", "2", "--layers", "3", "--drop-path", "0.4"]
+    rest = ["--drop-path-epochs", "2", "--batch-size", "8", "--valid-subset", "test", "--lr", "0.05"]
+    last = ["--optimizer", "sgd", "--cpu", "--max-update", "2", "--log-format", "none"]
+    return trained(pictures, folder, "--task", "image_classification", *options, *rest, *last)
+
+
+@pytest.fixture(scope="module")
 def measured(alphabet: Path, blocks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What was measured of the Transformer on the alphabet."""
     file = tmp_path_factory.mktemp("measured") / "split.json"
@@ -124,6 +134,7 @@ def test_a_loss_that_compares_copies_has_no_gradient_of_one(
         ("streams", "alphabet", ["clean_view", "views", "other_example"]),
         ("translator", "reversal", ["clean_view", "views", "other_example"]),
         ("classifier", "pictures", ["clean_view", "views", "same_class", "other_class"]),
+        ("cells", "pictures", ["clean_view", "views", "same_class", "other_class"]),
     ],
 )
 def test_every_task_is_measured_and_advised_on(

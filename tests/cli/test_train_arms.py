@@ -94,6 +94,18 @@ def test_pictures_of_an_update(
 
 
 @pytest.mark.parametrize(
+    ("arm", "unique", "processed"),
+    [("fixed-samples", 32, 32), ("ba", 8, 32), ("large-batch", 32, 32), ("fixed-rows", 2, 8)],
+)
+def test_pictures_of_an_update_of_searched_cells(
+    arm: str, unique: int, processed: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    sizes = ["--arch", "amoebanet", "--init-channels", "2", "--layers", "3", "--drop-path-epochs", "2"]
+    lines = train(request, "pictures", tmp_path, "--arm", arm, "--max-update", "1", "--no-save", *sizes)
+    assert (lines[0]["unique_images"], lines[0]["processed_images"]) == (unique, processed)
+
+
+@pytest.mark.parametrize(
     ("arm", "copies", "states"),
     [
         ("baseline", 1, (1, 8)),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from alphabet import write_alphabet
 from commands import last_complaint, weights
+from foreign_pictures import stand_in
 from toy_images import picture, write_coloured_cifar, write_folders
 
 from seqba.checkpoints.model import load_model
@@ -84,6 +86,32 @@ def test_networks_of_cells_go_on_where_their_drop_path_was(pictures: Path, tmp_p
     assert not torch.equal(one["head.linear.weight"], other["head.linear.weight"])
 
 
+def test_a_network_of_timm_is_trained_and_evaluated(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", stand_in())
+    noise = ["--arch", "timm:tiny_net", "--drop-path", "0.4", "--dropout", "0.2", "--max-update", "2"]
+    for plan in ("stacked", "looped"):
+        assert train(pictures, tmp_path / plan, *noise, "--plan", plan) == 0
+    one, other = (weights(tmp_path / plan / LAST) for plan in ("stacked", "looped"))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5, msg=name)
+    capsys.readouterr()
+    assert run(evaluate, [str(pictures), "--path", str(tmp_path / "looped" / LAST), "--cpu"]) == 0
+    assert "Top-1: " in capsys.readouterr().out
+    for more, message in (
+        (["--arch", "timm:tiny_nett"], "--arch 'timm:tiny_nett': timm 1.0 has no such network; the closest are"),
+        (
+            ["--arch", "timm:tiny_net", "--layers", "3"],
+            "--layers has no place in --arch timm:tiny_net",
+        ),
+        (["--arch", "timm:tiny_net", "--manifold-mixup", "1"], "--manifold-mixup mixes at places that --arch timm:"),
+        (["--arch", "timm:tiny_net", "--drop-path-epochs", "3"], "--drop-path-epochs is for DARTS, AmoebaNet and NASN"),
+        (["--arch", "timm:tiny_net", "--ghost-batch", "3"], "--ghost-batch 3 must divide --batch-size 8"),
+    ):
+        assert message in last_complaint(capsys, train(pictures, tmp_path / "none", *more))
+
+
 def test_a_run_goes_on_under_another_plan_with_the_same_gradient(pictures: Path, tmp_path: Path) -> None:
     for name, plans in (("same", ("stacked", "stacked")), ("other", ("stacked", "looped"))):
         for plan, updates in zip(plans, ("1", "2"), strict=True):
@@ -157,7 +185,7 @@ def test_a_checkpoint_says_what_it_is(trained: Path) -> None:
         (["--ghost-batch", "3"], "--ghost-batch 3 must divide --batch-size 8"),
         (["--dropout", "0.1"], "--dropout has no place in --arch resnet8: wide_resnet28_10, vgg16_bn, alexnet have"),
         (["--layers", "3"], "--layers has no place in --arch resnet8: darts, darts_v1, amoebanet, nasnet_a have one"),
-        (["--drop-path-epochs", "3"], "--drop-path-epochs is for a model with --drop-path above 0"),
+        (["--drop-path-epochs", "3"], "--drop-path-epochs is for DARTS, AmoebaNet and NASNet with --drop-path"),
         (["--arch", "darts", "--image-size", "16"], "image_size is 16; the auxiliary head needs one of 32, 36, 40"),
         (["--arch", "darts"], "say with --drop-path-epochs, or --max-epoch, how many"),
         (["--conv-init", "fan-in"], "--conv-init has no place in --arch resnet8: densenet_bc100_12 has one"),

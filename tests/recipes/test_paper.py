@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -16,14 +17,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqba.data.cifar import CIFAR10, PIXEL_BYTES
-from seqba.models.families import (
-    AWD_LSTMS,
-    build_awd_lstm,
-    build_image_classifier,
-    build_transformer,
-    resolve_image_classifier,
-    resolve_transformer,
-)
+from seqba.models.builders import build_awd_lstm, build_image_classifier, build_transformer
+from seqba.models.families import AWD_LSTMS, resolve_image_classifier, resolve_transformer
 from seqba.models.options import ImageClassifierOptions, TransformerOptions
 from seqba.plotting.logs import read_run
 
@@ -122,7 +117,23 @@ def test_costs_are_those_of_all_arms(modules: dict[str, ModuleType]) -> None:
     entry = modules["entries"].ENTRIES["table2-darts-cifar10"]
     # 600 epochs of 50,000 pictures, once for the baseline and 8 times for each of the others.
     assert entry.flop == pytest.approx(6 * 528.4e6 * 600 * 50_000 * 17)
-    assert entry.gpu_hours == pytest.approx(entry.flop / (0.03 * 312e12) / 3600)
+    assert entry.gpu_hours == pytest.approx(entry.flop / (0.01 * 312e12) / 3600)
+
+
+def test_the_head_of_the_image_rows_has_the_same_costs(recipe, modules: dict[str, ModuleType]) -> None:
+    entries = modules["entries"].ENTRIES
+    described = recipe("table2_images.sh", "--help").stdout
+    lines = re.findall(r"^ +([a-z0-9-]+)" + 4 * r" +(\d[\d.e+]*)" + r" +(\d+)%$", described, re.MULTILINE)
+    assert len(lines) == len(recipe("table2_images.sh", "--list").stdout.split())
+    for row, baseline, ba, hours, ba_hours, share in lines:
+        entry = (
+            entries.get(f"table2-{row.replace('-large', '')}") or entries[f"table4-{row}"]
+        )  # other batches, same cost
+        copies = (entry.passes - 1) // 2 if entry.place == "table 2" else 8
+        once = entry.flop / entry.passes, entry.gpu_hours / entry.passes
+        assert (float(baseline), float(ba)) == pytest.approx((once[0], once[0] * copies), rel=0.06)
+        assert (float(hours), float(ba_hours)) == pytest.approx((once[1], once[1] * copies), abs=0.06)
+        assert int(share) == 100 * modules["entries"].NETWORKS[entry.network].share
 
 
 def test_every_command_is_one_that_its_recipe_takes(recipe, modules: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -141,7 +152,7 @@ def test_the_list(recipe, modules: dict[str, ModuleType]) -> None:
     assert heads == list(entries)
     assert "    command  bash recipes/table2_images.sh darts-cifar10 --arm all\n" in finished.stdout
     assert "baseline 97.65; fixed-samples 97.63; ba 97.85 (top-1 %)" in finished.stdout
-    assert "1.6e+18 FLOP, 48 hours at 3%" in finished.stdout
+    assert "1.6e+18 FLOP, 144 hours at 1%" in finished.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,12 @@ def open_task(
     return ImageClassification(str(folder), ImageOptions(**options), batches, criterion, seed=seed)
 
 
-def darts(ghost_batch: int | None = None) -> nn.Module:
+def cells(name: str, ghost_batch: int | None = None) -> nn.Module:
     """Three narrow cells, with an auxiliary head and much drop path."""
     torch.manual_seed(0)
     sizes = {"init_channels": 2, "layers": 3, "drop_path": 0.4}
-    options = resolve_image_classifier("darts", ImageClassifierOptions(ghost_batch=ghost_batch, **sizes))
-    return build_image_classifier("darts", options, 10, 32).double()
+    options = resolve_image_classifier(name, ImageClassifierOptions(ghost_batch=ghost_batch, **sizes))
+    return build_image_classifier(name, options, 10, 32).double()
 
 
 def resnet(ghost_batch: int | None = None) -> nn.Module:
@@ -48,7 +49,7 @@ def resnet(ghost_batch: int | None = None) -> nn.Module:
     return build_image_classifier("resnet8", options, 10, 32).double()
 
 
-NETWORKS = {"resnet8": resnet, "darts": darts}
+NETWORKS = {"resnet8": resnet, "darts": partial(cells, "darts"), "amoebanet": partial(cells, "amoebanet")}
 
 
 class Constant(nn.Module):
@@ -206,7 +207,10 @@ NOISES = {
 
 @pytest.mark.parametrize(
     ("noise", "network"),
-    [*[(noise, "resnet8") for noise in NOISES], ("crop and cutout", "darts"), ("manifold mixup", "darts")],
+    [
+        *[(noise, "resnet8") for noise in NOISES],
+        *[("crop and cutout", "darts"), ("manifold mixup", "darts"), ("crop and cutout", "amoebanet")],
+    ],
 )
 @pytest.mark.parametrize("ghost_batch", [None, 2])
 def test_the_plan_changes_nothing_with_every_noise(

@@ -54,14 +54,21 @@ update is a single cell; and moving averages of the weights, and of what batch n
 AVERAGED = ("adam", "averaged", "short")
 """Runs whose checkpoints have averages, and the raw weights beside them."""
 
+CELLS = [
+    *RUNS["resnet"],
+    *("--arch", "darts", "--init-channels", "2", "--layers", "3", "--drop-path", "0.4", "--drop-path-epochs", "2"),
+]
+
 ARM_RUNS = {
     "fixed_rows_of_tokens": [*RUNS["transformer"], "--arm", "fixed-rows", "--copies", "4", "--max-tokens", "400"],
     "fixed_rows_of_streams": [*RUNS["awd_lstm"], "--arm", "fixed-rows", "--update-freq", "4"],
     "large_batch_of_streams": [*RUNS["awd_lstm"], "--arm", "large-batch", "--update-freq", "3"],
     "fixed_rows_of_pictures": [*RUNS["resnet"], "--arm", "fixed-rows", "--copies", "2", "--update-freq", "4"],
     "large_batch_of_pictures": [*RUNS["resnet"], "--arm", "large-batch", "--copies", "2", "--update-freq", "3"],
+    "copies_of_searched_cells": CELLS,
+    "large_batch_of_searched_cells": [*CELLS, "--arm", "large-batch", "--copies", "2", "--update-freq", "3"],
 }
-"""The further arms; each has at least three cells."""
+"""The further arms, and networks whose cells were searched; each run has at least three cells of its grid."""
 
 SAMPLED_RUNS = {
     "subwords": [
