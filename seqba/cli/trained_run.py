@@ -51,6 +51,9 @@ class TrainedRun:
             raise UserError(
                 f"there is no folder {data}: give the data-bin, or the pictures, that {path} was trained on"
             )
+        place = _fork_place(loaded.cfg)
+        if place is not None:
+            warn_on_stderr(f"{path} was trained with --fork {place}, and these are copies from the input on")
         return cls(path, data, loaded)
 
     @property
@@ -148,3 +151,11 @@ class TrainedRun:
                 raise UserError(f"checkpoint {self.path} doesn't say how it was trained: there is no {'.'.join(names)}")
             found = found[name]
         return found
+
+
+def _fork_place(cfg: Mapping[str, Any]) -> str | None:
+    """Where copies began in training; None for the input, and where a checkpoint doesn't say."""
+    training = cfg.get("training")
+    grid = training.get("grid") if isinstance(training, Mapping) else None
+    place = grid.get("fork") if isinstance(grid, Mapping) and grid.get("arm") in ("ba", "fixed-rows") else None
+    return place if isinstance(place, str) else None

@@ -298,6 +298,8 @@ def _check_unvalidated(config: RunConfig) -> None:
 
 
 def _check_checkpoints(checkpoints: CheckpointOptions) -> None:
+    if not checkpoints.save_dir:
+        raise UserError("--save-dir is empty (a variable that isn't set?): name a folder, . for this one")
     for name in ("keep_interval_updates", "keep_last_epochs", "keep_best_checkpoints"):
         if checkpoints.no_save and is_given(checkpoints, name):
             raise UserError(f"{flag_of(name)} and --no-save, which writes nothing, exclude each other")

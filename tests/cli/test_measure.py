@@ -128,6 +128,19 @@ def test_a_loss_that_compares_copies_has_no_gradient_of_one(
     assert "was trained with --rdrop-alpha, whose loss compares the copies of an example" in told
 
 
+@pytest.mark.parametrize(("arm", "is_told"), [("ba", True), ("baseline", False)])
+def test_copies_that_began_at_a_fork_are_measured_from_the_input_on_and_that_is_said(
+    arm: str, is_told: bool, alphabet: Path, blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = read_checkpoint(blocks)
+    state["cfg"]["training"]["grid"] |= {"fork": "layer-1", "arm": arm}
+    write_checkpoint(tmp_path / "forked.pt", state)
+    assert run(measure, [str(alphabet), "--path", str(tmp_path / "forked.pt"), *FEW, "--pairs", "0"]) == 0
+    assert (
+        "was trained with --fork layer-1, and these are copies from the input on" in capsys.readouterr().err
+    ) is is_told
+
+
 @pytest.mark.parametrize(
     ("model", "data", "kinds"),
     [

@@ -195,6 +195,7 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
             {"validation": ValidationOptions(disable_validation=True, validate_interval=2)},
             "--validate-interval needs validations",
         ),
+        ("translation", {"checkpoints": CheckpointOptions(save_dir="")}, "^--save-dir is empty"),
         (
             "translation",
             {"checkpoints": CheckpointOptions(no_save=True, keep_last_epochs=3)},
