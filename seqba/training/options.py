@@ -270,7 +270,7 @@ class RunOptions:
     checkpoint_activations: bool = option(
         False,
         "of each Transformer layer keep only its input, and compute the rest again in the backward: the same gradient "
-        "in much less memory and about a third more time",
+        "in less memory, for at most another forward",
     )
 
 
