@@ -33,7 +33,9 @@ LossFunction = Callable[[nn.Module, Batch], Loss]
 _UPDATE = -1  # no update of a run has this number, so that none repeats its masks
 
 
-def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copies: int = 2) -> Report:
+def check(
+    model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copies: int = 2, forked: bool = False
+) -> Report:
     """Tells whether the gradient of a model depends on where its copies run, and why; once, before a run.
 
         print(seqba.check(model, batch, loss_fn))
@@ -48,6 +50,8 @@ def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copie
         batch: as for `merged_gradient`. A small one will do, of two rows at least.
         loss_fn: as for `merged_gradient`.
         copies: M, at least 2.
+        forked: whether copies begin inside the model, as for `merged_gradient`. Recomputed layers aren't looked at
+            then: what is below the fork and what is above it are recomputed apart.
 
     In half precision, under autocast too, gradients are compared to its rounding: faults of a few per cent show in
     float32 alone.
@@ -70,13 +74,14 @@ def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copie
         warnings.filterwarnings("ignore", "the weights have changed")  # an earlier check's masks, on purpose
         if not model.training:
             model.train()
-        return _Check(model, batch, loss_fn, count).report()
+        return _Check(model, batch, loss_fn, count, forked=forked).report()
 
 
 class _Check:
     """Computes the gradients of one model, batch and loss function in several ways."""
 
-    def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFunction[Any], copies: int) -> None:
+    def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFunction[Any], copies: int, *, forked: bool) -> None:
+        self.forked = forked
         self.model = model
         self.batch = batch
         self.loss_fn = loss_fn
@@ -98,7 +103,7 @@ class _Check:
         changed = [name for name, buffer in self.model.named_buffers() if not torch.equal(buffer, self.buffers[name])]
         repeated = self.compared(looped, self.loss_fn, "looped", seed=1)
         copies_differ = len(set(losses)) > 1 or len(set(self.losses)) > 1
-        recomputed = self.compared(looped, self.recomputing, "looped", seed=0)
+        recomputed = None if self.forked else self.compared(looped, self.recomputing, "looped", seed=0)
         stacked, grows = None, False
         if self.batch_problem is None:
             stacked = self.compared(looped, self.loss_fn, "stacked", seed=0)
@@ -135,8 +140,17 @@ class _Check:
             return loss
 
         if self.batch_problem is None:
-            given = {"copies": self.copies, "keyed": True, "end_update": False, "update": _UPDATE}
-            merged_gradient(self.model, self.batch, watched, plan=plan, **given)  # type: ignore[arg-type]
+            merged_gradient(
+                self.model,
+                self.batch,
+                watched,
+                copies=self.copies,
+                plan=plan,
+                update=_UPDATE,
+                end_update=False,
+                keyed=True,
+                forked=self.forked,
+            )
         else:
             self.one_copy_after_the_other(watched)
         return {
@@ -147,7 +161,7 @@ class _Check:
 
     def one_copy_after_the_other(self, loss_fn: LossFunction[Any]) -> None:
         """The looped gradient of a batch whose rows aren't known."""
-        for pass_ in passes_of(self.model, self.copies, update=_UPDATE, end_update=False):
+        for pass_ in passes_of(self.model, self.copies, update=_UPDATE, end_update=False, forked=self.forked):
             with pass_:
                 loss = loss_fn(self.model, self.batch)
                 mean = loss if isinstance(loss, Tensor) else loss[0] / loss[1]

@@ -83,6 +83,19 @@ class TrainedRun:
         except (TypeError, AttributeError) as error:
             raise UserError(f"checkpoint {self.path} doesn't say how it was trained: {error}") from None
 
+    def check_fork(self, place: str) -> None:
+        """Refuses a place that the model doesn't have.
+
+        Raises:
+            UserError: naming those that it has.
+        """
+        arch = str(self._cfg("model", "arch"))
+        family = family_of(arch)
+        places = family.fork_places(arch, family.read(self._cfg("model", "options")))
+        if place not in places:
+            known = f"choose one of {', '.join(places)}" if places else "it has none"
+            raise UserError(f"--fork {place} has no place in {self.path}, a {arch}: {known}")
+
     def open_task(self, batches: BatchOptions, *, seed: int, cutout: int | None = None) -> Task[Any]:
         """Opens the task on the data.
 
@@ -97,8 +110,8 @@ class TrainedRun:
         criterion = self.options(CriterionOptions, "task", "criterion")
         if criterion.compares_copies:
             raise UserError(
-                f"checkpoint {self.path} was trained with R-Drop (--rdrop-alpha), whose loss compares an example's "
-                "copies: it has no gradient of a single copy to measure"
+                f"checkpoint {self.path} was trained with {criterion.comparing_option}, whose loss compares the "
+                "copies of an example: it has no gradient of a single copy to measure"
             )
         task = self._open(batches, criterion, seed, cutout)
         state = task.state()

@@ -76,7 +76,7 @@ class LanguageModeling:
         self.options = options
         self.batches = batches
         self.smoothing = criterion.label_smoothing
-        self.rdrop_alpha = criterion.rdrop_alpha
+        self.consistency = criterion.difference_weight
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
         self._packer = Packer(batches, (max_positions, max_positions), "line", _too_long)
@@ -128,7 +128,7 @@ class LanguageModeling:
             hidden = hidden[scored[previous != Dictionary.pad]]
         target = targets[scored]
         loss, nll = label_smoothed_cross_entropy(hidden, reader.output_weight, target, smoothing=self.smoothing)
-        loss, sums = with_divergence(loss, nll, hidden, reader.output_weight, self.rdrop_alpha)
+        loss, sums = with_divergence(loss, nll, hidden, reader.output_weight, self.consistency)
         weight = targets.shape[0] if self.sentence_avg else target.shape[0]
         return loss, float(weight), sums
 

@@ -130,7 +130,7 @@ TASKS: dict[str, TaskSpec] = {
                 group="images",
                 title="pictures and their views (image_classification)",
                 options=ImageOptions,
-                excluded_options=NOTHING_PACKED,
+                excluded_options=(*NOTHING_PACKED, "consistency"),
                 update_defining=("hold_out",),
                 weight_moving=(
                     "augmentation",

@@ -88,7 +88,7 @@ class Translation:
         self.target_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.target_lang}.txt")
         self.batches = batches
         self.smoothing = criterion.label_smoothing
-        self.rdrop_alpha = criterion.rdrop_alpha
+        self.consistency = criterion.difference_weight
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
         self._packer = Packer(batches, (max_source_positions, max_target_positions), "pair", _too_long)
@@ -147,8 +147,8 @@ class Translation:
     def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Summed loss in nats, its weight, and the summed negative log-likelihood.
 
-        Label smoothing as in fairseq: 1 - ε on the target, ε / (V - 1) on each other word. R-Drop's term is
-        `seqba.tasks.consistency`'s.
+        Label smoothing as in fairseq: 1 - ε on the target, ε / (V - 1) on each other word. The term of
+        --consistency is `seqba.tasks.consistency`'s.
         """
         translator: TranslationModel = model  # type: ignore[assignment]
         hidden = translator.features(batch.source, batch.previous)  # (N, D)
@@ -158,7 +158,7 @@ class Translation:
         loss, nll = label_smoothed_cross_entropy(
             hidden, translator.output_weight, target, bias=bias, smoothing=self.smoothing
         )
-        loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.rdrop_alpha, bias=bias)
+        loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.consistency, bias=bias)
         weight = targets.shape[0] if self.sentence_avg else target.shape[0]
         return loss, float(weight), sums
 

@@ -145,7 +145,7 @@ class BaselineEpochs:
 
 
 def check_ranks(
-    ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0, compares_copies: bool = False
+    ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0, comparing_option: str | None = None
 ) -> None:
     """Refuses more ranks than an update has cells, in any epoch, and options that the number of processes excludes.
 
@@ -158,8 +158,10 @@ def check_ranks(
         if options.shard_params:
             raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
     else:
-        if compares_copies:
-            raise UserError("--rdrop-alpha needs all copies of an example in one process: leave it out under torchrun")
+        if comparing_option is not None:
+            raise UserError(
+                f"{comparing_option} needs all copies of an example in one process: leave it out under torchrun"
+            )
         if measure_every:
             raise UserError("--measure-every needs all cells of an update in one process: leave it out under torchrun")
         try:

@@ -85,19 +85,19 @@ def _check_arm(config: RunConfig) -> None:
 
 
 def _check_compared_copies(config: RunConfig) -> None:
-    """Refuses R-Drop where an example has one copy, or its copies aren't in one pass."""
+    """Refuses a comparison of copies where an example has one, or they aren't in one pass."""
     if not config.criterion.compares_copies:
         return
-    grid = config.training.grid
+    grid, flag = config.training.grid, config.criterion.comparing_option
     if derive_grid(grid).fewest_copies < 2:
         raise UserError(
-            f"--rdrop-alpha compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
+            f"{flag} compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
             "one: give --copies 2"
         )
     if grid.plan != "stacked":
-        raise UserError(f"--rdrop-alpha needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
+        raise UserError(f"{flag} needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
     if config.training.log.measure_every:
-        raise UserError("--measure-every needs copies one by one, and --rdrop-alpha compares them: leave one out")
+        raise UserError(f"--measure-every needs copies one by one, and {flag} compares them: leave one out")
 
 
 def _check_fork(config: RunConfig) -> None:
@@ -142,8 +142,8 @@ def _check_subword_sampling(config: RunConfig) -> None:
         return
     if config.criterion.compares_copies:
         raise UserError(
-            "--subword-sampling gives the copies of a sentence different tokens, and --rdrop-alpha compares them token "
-            "by token: leave one out"
+            "--subword-sampling gives the copies of a sentence different tokens, and "
+            f"{config.criterion.comparing_option} compares them token by token: leave one out"
         )
     if config.training.grid.fork is not None:
         raise UserError(
@@ -227,22 +227,27 @@ def _check_drops(schedule: ScheduleOptions) -> None:
         )
 
 
+SWITCHED = {
+    "fp16": ("fp16_init_scale", "fp16_scale_window"),
+    "store_ema": ("ema_decay", "ema_start_update", "ema_update_freq"),
+    "weight_decay_until": ("weight_decay_unit",),
+}
+"""Options of the optimisation that do nothing without another one."""
+
+
 def _check_optimisation(config: RunConfig) -> None:
+    """Refuses options without the one that they belong to, and pairs that exclude each other."""
     optimisation = config.training.optimisation
-    for name in ("fp16_init_scale", "fp16_scale_window"):
-        if is_given(optimisation, name) and not optimisation.fp16:
-            raise UserError(f"{flag_of(name)} belongs to --fp16, which isn't given")
+    for owner, names in SWITCHED.items():
+        for name in names:
+            if is_given(optimisation, name) and not is_given(optimisation, owner):
+                raise UserError(f"{flag_of(name)} belongs to {flag_of(owner)}, which isn't given")
     if optimisation.fp16 and config.training.run.shard_params:
         raise UserError("--fp16 scales losses, which --shard-params excludes: take --bf16")
     if optimisation.fp16 and config.training.log.measure_every:
         raise UserError("--fp16 scales gradients, which --measure-every would measure: take --bf16")
-    for name in ("ema_decay", "ema_start_update", "ema_update_freq"):
-        if is_given(optimisation, name) and not optimisation.store_ema:
-            raise UserError(f"{flag_of(name)} belongs to --store-ema, which isn't given")
     if optimisation.store_ema and optimisation.optimizer == "nt_asgd":
         raise UserError("--store-ema averages the weights, and so does --optimizer nt_asgd: leave one out")
-    if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
-        raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
     for name in ("weight_decay_until", "weight_decay_on"):
         if is_given(optimisation, name) and not optimisation.weight_decay:
             raise UserError(f"{flag_of(name)} is of a decay that there isn't: give --weight-decay")

@@ -52,7 +52,7 @@ def train(config: RunConfig) -> int:
             derive_grid(options.grid),
             options.run,
             measure_every=options.log.measure_every,
-            compares_copies=config.criterion.compares_copies,
+            comparing_option=config.criterion.comparing_option,
         )
         with held_folder(options.checkpoints, ranks):
             start = find_start(options.checkpoints)

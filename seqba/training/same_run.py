@@ -27,7 +27,7 @@ By the names that groups have in a checkpoint's cfg; a run has only the groups o
 
 WEIGHT_MOVING = {
     "grid": ("plan",),
-    "criterion": ("criterion", "label_smoothing", "sentence_avg", "rdrop_alpha"),
+    "criterion": ("criterion", "label_smoothing", "sentence_avg", "consistency", "rdrop_alpha"),
     "optimisation": (
         "optimizer",
         "adam_betas",
@@ -72,6 +72,7 @@ WEIGHT_MOVING = {
 
 
 BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {
+    "criterion": {"consistency": 0.0, "rdrop_alpha": 0.0},
     "grid": {"fork": None},
     "batches": {"weights": []},
     "schedule": {"lr_factor": 1.0},

@@ -245,3 +245,26 @@ def test_buffers_that_a_forward_makes_anew_are_put_back() -> None:
 def test_impossible_arguments_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         checked(noisy(), **options)
+
+
+class Forked(nn.Module):
+    """Noise below and above the place where copies begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5))
+        self.above = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.above(seqba.fork(self.below, x))
+
+
+def test_a_model_that_forks_is_looked_at_as_it_runs() -> None:
+    torch.manual_seed(1)
+    report = checked(Forked(), forked=True)
+    assert report.is_fine, str(report)
+    assert "recomputed = not        not looked at" in str(report)
+    with pytest.raises(RuntimeError, match="pass forked=True"):
+        checked(Forked())
+    with pytest.raises(RuntimeError, match=r"called seqba\.fork"):
+        checked(noisy(), forked=True)

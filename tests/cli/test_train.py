@@ -198,6 +198,15 @@ def test_rdrop_takes_two_copies_in_one_pass_unless_told_otherwise(reversal: Path
     assert line["processed_tokens"] == 2 * line["unique_tokens"]
 
 
+def test_rdrops_option_is_twice_the_general_one(reversal: Path, tmp_path: Path) -> None:
+    smoothed = ["--criterion", "label_smoothed_cross_entropy", "--consistency", "2.5"]
+    for name, loss in {"rdrop": RDROP, "consistency": smoothed}.items():
+        arguments = [*train_arguments(reversal, tmp_path / name), "--copies", "3", "--label-smoothing", "0.1"]
+        assert main([*arguments, *loss, "--max-update", "2"]) == 0
+    one, other = (read_checkpoint(tmp_path / name / LAST)["model"] for name in ("rdrop", "consistency"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.parametrize("place", ["encoder", "decoder-layer-1"])
 def test_rdrop_compares_copies_that_begin_inside_the_network(place: str, reversal: Path, tmp_path: Path) -> None:
     arguments = [*train_arguments(reversal, tmp_path), *RDROP, "--copies", "3", "--fork", place]
