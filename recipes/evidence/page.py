@@ -45,12 +45,43 @@ WORDS = {
 
 def page(text: str, records: Sequence[Record]) -> str:
     """The page with the tables of these records."""
+    written = {"all studies": side_by_side(records)}
     for study in STUDIES:
-        begin = BEGIN.format(name=study.name)
+        written[study.name] = section(study, records)
+    for name, words in written.items():
+        begin = BEGIN.format(name=name)
         before, found, rest = text.partition(begin)
         if found:
-            text = f"{before}{begin}\n\n{section(study, records)}\n{END}{rest.partition(END)[2]}"
+            text = f"{before}{begin}\n\n{words}\n{END}{rest.partition(END)[2]}"
     return text
+
+
+def side_by_side(records: Sequence[Record]) -> str:
+    """The best arm of each study at equal updates and at equal cost, and the best that has copies."""
+    rows = []
+    for study in STUDIES:
+        sides = sides_of(study, records)
+        if not sides or sides[0].arm.name != "baseline":
+            continue
+        whole = [(each, each.best()) for each in sides if each.arm.share == 1]
+        cost = sides[0].mean(lambda r: r["flop"])
+        within = [(each, each.best(flop=cost)) for each in sides]
+        title, digits = METRICS[study.metric]
+        rows.append([study.title, title])
+        for found in (whole, within):
+            for pairs in (found, [(side, best) for side, best in found if side.arm.copies_of_an_update > 1]):
+                rows[-1].append(best_of(study, pairs, digits))
+    same, cheap = "same updates: best", "same FLOP: best"
+    return table(["study", "by", same, "best with copies", cheap, "best with copies"], rows)
+
+
+def best_of(study: Study, pairs: Sequence[tuple[Side, Spread | None]], digits: int) -> str:
+    """The best arm and its value."""
+    known = [(side, best) for side, best in pairs if best is not None]
+    if not known:
+        return "–"
+    side, best = (max if study.rises else min)(known, key=lambda pair: pair[1].mean)
+    return f"{title_of(side.arm, len(side.records))}: {best.text(digits)}"
 
 
 def section(study: Study, records: Sequence[Record]) -> str:

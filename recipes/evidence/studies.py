@@ -39,6 +39,11 @@ class Arm:
     share: Fraction = Fraction(1)
 
     @property
+    def copies_of_an_update(self) -> int:
+        """Noisy views of each example: M in the arms that have copies."""
+        return self.copies if self.name in ("ba", "fixed-rows") else 1
+
+    @property
     def label(self) -> str:
         """Name of the arm in files: ba-4, ba-4-fork."""
         number = "" if self.name == "baseline" else f"-{self.copies}"

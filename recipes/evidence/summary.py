@@ -43,7 +43,8 @@ class Spread:
         """Difference from another arm's mean ± its standard error."""
         own, theirs = (each.deviation**2 / len(each.values) for each in (self, other))
         error = math.sqrt(own + theirs)
-        return f"{self.mean - other.mean:+.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
+        difference = f"{self.mean - other.mean:+.{digits}f}".replace("-", "−")
+        return difference + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
 
 
 @dataclass(frozen=True)

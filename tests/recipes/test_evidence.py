@@ -13,6 +13,7 @@ from typing import Any
 
 import flop
 import page
+import prepare
 import pytest
 import torch
 from record import is_finished, read_records
@@ -22,6 +23,8 @@ from summary import Spread, sides_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqba.cli.train import build_parser, read_config
+from seqba.data.cifar import CIFAR10
+from seqba.data.images import open_images
 from seqba.models.resnet import resnet_cifar
 from seqba.training.rules import validate_config
 
@@ -141,6 +144,23 @@ def test_a_fork_saves_what_is_below_it() -> None:
     assert 0.2 < cost.below_fork(2000) / cost.whole(2000) < 0.5
 
 
+def test_parts_of_cifar_are_the_first_pictures_of_each_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(script: str, to: Path, raw: Path | None, *options: str) -> None:
+        folder = to / CIFAR10.folder
+        folder.mkdir(parents=True)
+        for number, name in enumerate(CIFAR10.train):
+            (folder / name).write_bytes(bytes([number] * CIFAR10.record_bytes) * 501)
+        (folder / CIFAR10.test).write_bytes(bytes(CIFAR10.record_bytes) * 3)
+        (folder / CIFAR10.names).write_text("\n".join("abcdefghij"), encoding="utf-8")
+
+    monkeypatch.setattr(prepare, "_fetch", write)
+    folder = prepare.prepare("cifar10-2500", tmp_path, None)
+    images = open_images(folder, "train", decode_size=32)
+    assert [int((images.labels == number).sum()) for number in range(6)] == [500] * 5 + [0]
+    assert len(open_images(folder, "test", decode_size=32)) == 3
+    assert prepare.prepare("cifar10-2500", tmp_path, None) == folder  # made once: another call of write would fail
+
+
 def test_spreads_by_hand() -> None:
     one, other = Spread((1.0, 2.0, 3.0)), Spread((4.0, 4.0, 7.0))
     assert one.text(1) == "2.0 ± 1.0"
@@ -158,6 +178,14 @@ def test_equal_cost_and_equal_updates() -> None:
     assert (first.updates_to(4.4), second.updates_to(4.4), first.updates_to(4.2)) == (40, 20, None)
     rows = page.equal_table([first, second]).splitlines()
     assert rows[3].split(" | ")[1:] == ["4.200 ± 0.000", "5.000 ± 0.000", "20", "0.50 |"]
+
+    both = page.side_by_side([*baseline, *ba]).splitlines()[2].split(" | ")
+    assert both[2:] == [
+        "ba, M = 4 (2 seeds): 4.200 ± 0.000",
+        "ba, M = 4 (2 seeds): 4.200 ± 0.000",
+        "baseline (2 seeds): 4.400 ± 0.000",
+        "ba, M = 4 (2 seeds): 5.000 ± 0.000 |",
+    ]
 
 
 def test_unfinished_runs_are_named_and_left_out() -> None:
