@@ -297,7 +297,9 @@ def test_whole_copies_leave_targets_as_they_are() -> None:
 
 def test_misuse_is_one_line_that_says_what_to_do() -> None:
     model, batch = make_network(), batch_of()
-    with pytest.raises(RuntimeError, match=r"^seqba.fork was called in an update .* pass forked=True to the function"):
+    with pytest.raises(
+        RuntimeError, match=r"^seqba.fork was called in an update .* pass forked=True to what makes the update"
+    ):
         seqba.merged_gradient(model, batch, forked_loss, copies=2)
     with pytest.raises(RuntimeError, match=r"^forked=True, but neither the model nor the loss called seqba.fork"):
         seqba.merged_gradient(make_network(way="none"), batch, summed_loss, copies=2, forked=True)
