@@ -12,7 +12,8 @@ from seqba.models.alexnet import alexnet_bn
 from seqba.models.classifier import Fan, Norm
 from seqba.models.config import ImageClassifierConfig
 from seqba.models.densenet import densenet_bc
-from seqba.models.evolved import GENOTYPES, EvolvedNetwork
+from seqba.models.evolved import EvolvedNetwork
+from seqba.models.genotypes import GENOTYPES
 from seqba.models.mobilenet import mobilenet_v1
 from seqba.models.resnet import resnet_cifar, resnet_imagenet, wide_resnet
 from seqba.models.vgg import vgg16_bn
