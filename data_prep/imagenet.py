@@ -14,7 +14,7 @@ once it is whole; until then it grows in DIR/.train.partial or DIR/.val.partial,
 
 The class of a validation picture is in the development kit: a number from 1 to 1,000 for each, and the WordNet name of
 each number in meta.mat. These numbers are not the order of the names, so that a list of sorted names would give every
-picture a wrong class. meta.mat is read by matlab.py beside this file.
+picture a wrong class. meta.mat is read by SciPy (pip install 'seqba[imagenet]').
 
 Source: Russakovsky et al. 2015, "ImageNet Large Scale Visual Recognition Challenge", with the MD5 sums of the download
 page. Terms: data_prep/README.md. Tried with toy archives only.
@@ -22,6 +22,7 @@ page. Terms: data_prep/README.md. Tried with toy archives only.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -29,15 +30,15 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fetching import main_entry, verify
-from matlab import read_structures
 from tqdm import tqdm
 from unpacking import opened, opened_tar, tar_files
 
 from seqba.cli.arguments import Parser
 from seqba.errors import UserError
+from seqba.extras import needed
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 DIGESTS = {
@@ -96,14 +97,12 @@ def read_labels(devkit: Path) -> Labels:
         UserError: when it doesn't hold what it must.
     """
     with opened(devkit, META) as stream:
-        synsets = read_structures(stream.read(), "synsets", f"{devkit} ({META})")
+        synsets = read_synsets(stream.read(), f"{devkit} ({META})")
     with opened(devkit, TRUTH) as stream:
         numbers = stream.read().split()
     try:
         by_number = {
-            int(synset["ILSVRC2012_ID"][0]): str(synset["WNID"])
-            for synset in synsets
-            if int(synset["num_children"][0]) == 0
+            int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets if int(synset["num_children"]) == 0
         }
         wnids = [by_number[number] for number in range(1, CLASSES + 1)]
         truth = [by_number[int(number)] for number in numbers]
@@ -118,6 +117,27 @@ def read_labels(devkit: Path) -> Labels:
             f"not {CLASSES:,} and {VALIDATION_PICTURES:,}; fetch it again"
         )
     return Labels(wnids, truth)
+
+
+def read_synsets(data: bytes, where: str) -> list[Any]:
+    """The structures of meta.mat, one dictionary from field to value each.
+
+    Only of an archive whose checksum is the published one: forged bytes may crash SciPy's reader.
+
+    Raises:
+        UserError: for a file that SciPy can't read, or one without them; and without SciPy.
+    """
+    scipy_io = needed("scipy.io", "data_prep/imagenet.py")
+    try:
+        synsets = scipy_io.loadmat(io.BytesIO(data), variable_names=["synsets"], simplify_cells=True)["synsets"]
+    except Exception as error:  # a damaged file may hold anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{where} can't be read ({type(error).__name__}: {reason}): take it from the published archive"
+        ) from None
+    if not isinstance(synsets, list):
+        raise UserError(f"{where} has no array of structures: take it from the published archive")
+    return synsets
 
 
 def unpack_validation(archive: Path, labels: Labels, to: Path) -> None:

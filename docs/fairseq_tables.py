@@ -5,6 +5,7 @@ python docs/fairseq_tables.py        # a test says when it is due
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def accepted() -> str:
     """The options of seqba-train by subject, each with its aliases."""
     rows, parser = [], build_parser()
     for group in parser._action_groups:
-        actions = (action for action in group._group_actions if not set(action.option_strings) & set(parser.accepted))
+        actions = (action for action in group._group_actions if action.help != SUPPRESS)
         options = [" ".join(f"`{flag}`" for flag in action.option_strings) for action in actions]
         if any(options):
             rows.append((group.title or "", ", ".join(filter(None, options))))

@@ -9,6 +9,8 @@
 #     regimes       declare -A: epochs → seqba-train's options for learning rate and weight decay
 #     regime        which of them, if --regime doesn't say
 #     scheduler     of the learning rate: step if it isn't set, or cosine, one period as long as the regime
+#     warmup_epochs of a linear warm-up, if there is one, in epochs of the baseline
+#     lr_of_256     the learning rate for 256 pictures, where it is scaled with the batch, linearly
 #     variants      declare -A: released, usual → seqba-train's options for what the two differ in, where they do
 #
 # and call `image_recipe "$@"`. The options are explained in the heads of cifar10_resnet44.sh and imagenet_resnet50.sh.
@@ -34,6 +36,10 @@ image_recipe() {
     updates="${updates:-$((epochs * epoch_updates))}"
     # A period's first update is at the peak again: the second one would begin after the last update of the regime.
     [[ "${scheduler:=step}" == step ]] || schedule+=(--lr-period-updates $((regime * epoch_updates)))
+
+    [[ -z "${warmup_epochs:-}" ]] || schedule+=(--warmup-updates $((warmup_epochs * epoch_updates)))
+    [[ -z "${lr_of_256:-}" ]] ||
+        schedule+=(--lr "$(awk -v lr="$lr_of_256" -v rows="$batch_size" 'BEGIN { printf "%g", lr * rows / 256 }')")
 
     for count in "${counts[@]}"; do
         for arm in "${arms[@]}"; do

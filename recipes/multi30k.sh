@@ -13,6 +13,7 @@
 #     --vocab N       SentencePiece subwords, joint (8000)
 #     --seed N        weights, order and noise (1)
 #     --out DIR       everything goes there (runs/multi30k)
+#     -- ...          what follows goes to seqba-train as it stands: --subword-sampling 0.1, say, or --fork encoder
 #
 # Needs    tiny, small: two CPU cores and 4 GB. base: a GPU (bfloat16).
 # Reaches  per arm: loss on val every epoch, and sacreBLEU of the best checkpoint in OUT/ARM/test.log. One seed of
@@ -26,7 +27,7 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 source "$root/recipes/environment.sh"
 
-from="" arm=ba copies=4 size=small updates="" max_tokens=4096 vocab=8000 seed=1 out="$root/runs/multi30k"
+from="" arm=ba copies=4 size=small updates="" max_tokens=4096 vocab=8000 seed=1 out="$root/runs/multi30k" passed=()
 seqba_options from arm copies size updates max-tokens vocab seed out -- "$@"
 
 case "$size" in
@@ -79,7 +80,7 @@ for arm in "${arms[@]}"; do
         "${model[@]}" --share-all-embeddings --max-tokens "$max_tokens" --max-update "$updates" \
         --optimizer adam --adam-betas 0.9,0.98 --lr-scheduler inverse_sqrt \
         --criterion label_smoothed_cross_entropy --label-smoothing 0.1 \
-        --no-epoch-checkpoints --log-interval 50 --log-file "$out/$arm.jsonl"
+        --no-epoch-checkpoints --log-interval 50 --log-file "$out/$arm.jsonl" "${passed[@]}"
 
     seqba_step "test_2016_flickr, arm $arm"
     seqba-generate "$data" --path "$out/$arm/checkpoint_best.pt" --gen-subset test --beam 4 --lenpen 0.6 \

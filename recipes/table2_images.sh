@@ -20,6 +20,9 @@
 #     densenet100-cifar100    4      77.73   75.35   78.80       64     300
 #     alexnet-imagenet        8      58.25   57.60   62.31      256      30
 #     mobilenet-imagenet      4      70.60   69.50   71.40      256      90
+#     resnet50-large-imagenet 4   75.86       –   76.51     8192      90
+#
+# The last row is of section 4.5: batches of 8,192 under the schedule for large batches.
 #
 # With mixup (table 3: --mixup 0.2 --copies 10): wrn28-10-cifar10 97.30 and ba 97.80, wrn28-10-cifar100 82.5 and 84.3.
 # Over ten views (table 4: --tta 10 --copies 10): wrn28-10-cifar100 79.85 → 80.29, ba 83.45 → 84.88.
@@ -48,6 +51,10 @@
 #     alexnet        lr 0.01, 0.005 after 10 epochs, 0.001 after 15, 0.0005 after 20, 0.0001 after 25; decay 5e-4 on
 #                    everything
 #     mobilenet      lr 0.1, a tenth after each of 30, 60, 80; decay 1e-4, biases and norms left out
+#     resnet50-large the schedule of Goyal et al. 2017 for large batches: lr 0.1 · batch / 256, which is 3.2, reached from
+#                    0.1 by equal steps over the first 5 epochs; a tenth after each of 30, 60, 80; decay 1e-4, biases
+#                    and norms left out; statistics of batch norm over 32 pictures (--ghost-batch 32), as in the paper.
+#                    It doesn't say for how many epochs
 #
 # In three rows the released code (convNet.pytorch) has settings of its own. --settings released, the default, is as
 # there; --settings usual is what the networks' papers or other programs have, in a folder of its own, runs/ROW-usual:
@@ -80,6 +87,7 @@
 #     densenet100-cifar100   2.6e+16   1.0e+17      2.3     9.2  1%
 #     alexnet-imagenet       1.6e+17   1.3e+18      1.5    11.7  10%
 #     mobilenet-imagenet     3.9e+17   1.6e+18     11.7    46.7  3%
+#     resnet50-large-imagenet 2.8e+18  1.1e+19     25.2   100.7  10%
 #
 # Each row has its own folder, runs/ROW. A second call with the same arguments goes on where the first one stopped.
 set -euo pipefail
@@ -100,6 +108,7 @@ wrn28-10-cifar100    wide_resnet28_10    128 10    200  0.1  0.2             60,
 densenet100-cifar100 densenet_bc100_12    64  4    300  0.1  0.1             150,225     1e-4  weights
 alexnet-imagenet     alexnet             256  8     30  0.01 0.5,0.2,0.5,0.2 10,15,20,25 5e-4  all
 mobilenet-imagenet   mobilenet_v1        256  4     90  0.1  0.1             30,60,80    1e-4  weights
+resnet50-large-imagenet resnet50        8192  4     90  3.2  0.1             30,60,80    1e-4  weights
 ROWS
 }
 
@@ -127,6 +136,11 @@ case "$name" in
     mobilenet-*) declare -A variants=([released]="$windows --weight-decay-on weights-not-depthwise" [usual]="$boxes") ;;
 esac
 rates="--lr-drops $drops --lr-shrink $shrink"
+if [[ "$name" == resnet50-large-imagenet ]]; then
+    network+=(--augmentation resized-crop --decode-size 400 --ghost-batch 32)
+    warmup_epochs=5 lr_of_256=0.1
+    rates+=" --warmup-init-lr 0.1"
+fi
 if [[ "$drops" == - ]]; then
     scheduler=cosine
     rates="--drop-path-epochs $regime --clip-norm 5"

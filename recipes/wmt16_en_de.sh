@@ -16,7 +16,8 @@
 #     --merges N          joint BPE merges (32000)
 #     --seed N            weights, order and noise (1)
 #     --out DIR           everything goes there (runs/wmt16_en_de)
-#     -- ...              what follows goes to seqba-train as it stands (a smaller model for a trial, say)
+#     -- ...              what follows goes to seqba-train as it stands: a smaller model for a trial, say, or
+#                         --subword-sampling 0.1, under which each copy cuts its words into subwords anew
 #
 # Should reach, on newstest2014 (Hoffer et al. 2020, table 2; the columns are those arms):
 #
@@ -87,6 +88,7 @@ if [[ ! -f "$data/.complete" ]]; then
         --destdir "$data" --workers "$(getconf _NPROCESSORS_ONLN)"
     touch "$data/.complete"
 fi
+cp "$corpus/bpe.codes" "$data" # for --subword-sampling
 
 # The paper's own schedule: 512^-0.5 · min(t^-0.5, t · 4000^-1.5), which peaks at 7.0e-4.
 schedule=(--lr-scheduler vaswani --warmup-updates 4000) save_updates=5000

@@ -1,23 +1,31 @@
-"""Batch Augmentation for sequence models: M noisy copies of every example, one merged gradient per update."""
+"""Batch Augmentation for sequence models: M noisy copies of every example, one merged gradient per update.
 
-from seqba import nn
-from seqba.checking.check import check
-from seqba.core import (
-    Carry,
-    RepeatingBatchSampler,
-    Step,
-    copies,
-    current_noise,
-    finish_update,
-    fork,
-    grid_gradient,
-    keyed,
-    merged_gradient,
-    per_copy,
-    replicate,
-    replicating_collate,
-)
-from seqba.distributed import Ranks, RanksLost
+Names are imported when they are asked for: a command that only reads its options doesn't wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seqba import nn
+    from seqba.checking.check import check
+    from seqba.core import (
+        Carry,
+        RepeatingBatchSampler,
+        Step,
+        copies,
+        current_noise,
+        finish_update,
+        fork,
+        grid_gradient,
+        keyed,
+        merged_gradient,
+        per_copy,
+        replicate,
+        replicating_collate,
+    )
+    from seqba.distributed import Ranks
+    from seqba.errors import RanksLost
 
 __version__ = "0.1.0"
 
@@ -41,3 +49,20 @@ __all__ = [
     "replicate",
     "replicating_collate",
 ]
+
+_HOMES = {"Ranks": "seqba.distributed", "RanksLost": "seqba.errors", "check": "seqba.checking.check"}
+"""Modules of the names that aren't `seqba.core`'s."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'seqba' has no attribute {name!r}")
+    if name == "nn":
+        return import_module("seqba.nn")
+    value: object = getattr(import_module(_HOMES.get(name, "seqba.core")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this. Commands print it as a line and exit with status 2."""
+"""Exceptions that every command knows: what the user can mend, and a group of processes that came apart."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ class UserError(Exception):
     """A mistake or a bad file, told in one line: what is wrong, where, and what to do.
 
     Libraries raise it for input that comes from outside (files, options); a programming mistake stays a `ValueError`.
+    Commands print it as a line and exit with status 2.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
+
+
+class RanksLost(RuntimeError):
+    """Another rank has ended, or didn't answer in time."""
 
 
 def one_line(message: str) -> str:

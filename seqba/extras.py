@@ -14,15 +14,22 @@ EXTRA_OF = {
     "sacremoses": "wmt",
     "subword_nmt": "wmt",
     "PIL": "vision",
+    "scipy": "imagenet",
     "matplotlib": "plot",
     "safetensors": "export",
     "safetensors.torch": "export",
     "tensorboard": "tensorboard",
     "torch.utils.tensorboard": "tensorboard",
+    "pyarrow": "parquet",
+    "tokenizers": "tokenizers",
     "transformers": "transformers",
     "accelerate": "transformers",
     "lightning": "lightning",
     "timm": "timm",
+    "yaml": "yaml",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
 }
 """Module → the extra of seqba that brings it."""
 

@@ -59,6 +59,7 @@ def option(
     aliases: Sequence[str] = (),
     metavar: str | None = None,
     bare: str | None = None,
+    read: Callable[[str], Any] | None = None,
 ) -> Any:
     """A dataclass field that is also an option: `label_smoothing` becomes `--label-smoothing`.
 
@@ -73,6 +74,7 @@ def option(
         aliases: other spellings of the flag: `max-sentences` becomes `--max-sentences`, `-s` stays a short flag.
         metavar: the placeholder shown by `--help`.
         bare: the value of the flag without a value; None if it must have one.
+        read: text on a command line → value, or a ValueError that says what is wrong; None for the field's type.
     """
     metadata = {
         "help": help,
@@ -84,6 +86,7 @@ def option(
         "aliases": tuple(aliases),
         "metavar": metavar,
         "bare": bare,
+        "read": read,
     }
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -70,7 +71,7 @@ MAY_IMPORT = {
     },
     "integrations": {"core", *LEAVES},
     # The package's own face: what `import seqba` gives.
-    "__init__": {"checking", "core", "distributed", "nn"},
+    "__init__": {"checking", "core", "distributed", "errors", "nn"},
 }
 
 
@@ -204,3 +205,16 @@ def test_every_command_refuses_an_unknown_flag_in_one_line(command: str, capsys:
     assert output.out == ""
     assert output.err.startswith("error: ")
     assert output.err.count("\n") == 1
+
+
+def test_help_of_training_and_a_mistake_on_its_command_line_do_not_wait_for_torch() -> None:
+    asked = "import sys; from seqba.cli.train import main; sys.argv = ['seqba-train', '--help']"
+    ended = "except SystemExit: assert not {'torch', 'numpy'} & set(sys.modules), 'imported'"
+    process = subprocess.run(
+        [sys.executable, "-c", f"{asked}\ntry: main()\n{ended}\nelse: raise AssertionError"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "--copies" in process.stdout

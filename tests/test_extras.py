@@ -68,6 +68,18 @@ def test_every_command_explains_itself_without_any_of_them(command: str) -> None
             "sentencepiece",
             "text",
         ),
+        (
+            "preprocess",
+            ["--only-source", "--source-column", "a", "--trainpref", "text.parquet", "--destdir", "out"],
+            "pyarrow",
+            "parquet",
+        ),
+        (
+            "preprocess",
+            ["-s", "en", "-t", "de", "--tokenizer-json", "text.en", "--trainpref", "text", "--destdir", "out"],
+            "tokenizers",
+            "tokenizers",
+        ),
     ],
 )
 def test_a_missing_package_is_one_line_with_the_extra_that_brings_it(

@@ -9,7 +9,7 @@ import pytest
 from seqba.errors import UserError
 from seqba.models.options import TransformerLMOptions, TransformerOptions
 from seqba.options import option, options
-from seqba.tasks.image_classification import ImageOptions
+from seqba.tasks.image_options import ImageOptions
 from seqba.tasks.options import CriterionOptions
 from seqba.training.options import GridOptions, OptimisationOptions
 

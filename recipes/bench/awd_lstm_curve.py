@@ -28,7 +28,8 @@ from tqdm import tqdm
 from seqba.data.stream import StreamBatch
 from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.token_streams import StreamLanguageModeling, StreamOptions
+from seqba.tasks.text_options import StreamOptions
+from seqba.tasks.token_streams import StreamLanguageModeling
 
 SEED, STREAMS, BPTT = 141, 20, 70
 

@@ -1,30 +1,23 @@
-"""Draws the first page's two pictures: the curves of the three arms, and the grid of an update.
+"""Draws the first page's picture of the grid of an update.
 
-    python recipes/bench/first_page.py        # writes docs/img/curves.svg and docs/img/grid.svg
+    python recipes/bench/first_page.py        # writes docs/img/grid.svg
 
-The curves' figures are read from the table of docs/results.md, so that each stands in one place. Both pictures have a
-background of their own and follow the reader's colour scheme, light or dark.
+It has a background of its own and follows the reader's colour scheme, light or dark.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WIDTH = 760
-UPDATES_PER_EPOCH = 686
 LIGHT = {
     "ground": "#ffffff",
     "frame": "#d0d7de",
     "ink": "#1f2328",
     "soft": "#59636e",
     "line": "#e4e8ec",
-    "baseline": "#59636e",
-    "ba": "#0969da",
-    "fixed-samples": "#bc4c00",
     "rank0": "#b6d6fb",
     "rank1": "#ffd8b5",
     "rank2": "#bfe8c8",
@@ -36,15 +29,11 @@ DARK = {
     "ink": "#f0f6fc",
     "soft": "#9198a1",
     "line": "#262c36",
-    "baseline": "#9198a1",
-    "ba": "#58a6ff",
-    "fixed-samples": "#f0883e",
     "rank0": "#1f4b87",
     "rank1": "#7d4510",
     "rank2": "#1c5c33",
     "rank3": "#553590",
 }
-LABELS = {"baseline": "baseline", "ba": "ba: 4 copies", "fixed-samples": "fixed-samples: 4 × the words"}
 
 
 def text(x: float, y: float, words: str, *, fill: str = "soft", anchor: str = "start", more: str = "") -> str:
@@ -65,7 +54,7 @@ def picture(height: int, title: str, shapes: list[str]) -> str:
             f"<title>{escape(title)}</title>",
             "<style>",
             "text{font:13px system-ui,-apple-system,'Segoe UI',Helvetica,Arial,sans-serif}",
-            ".bold{font-weight:600} .curve{fill:none;stroke-width:2.5;stroke-linejoin:round}",
+            ".bold{font-weight:600}",
             rules(LIGHT),
             f"@media (prefers-color-scheme: dark){{ {rules(DARK)} }}",
             "</style>",
@@ -74,43 +63,6 @@ def picture(height: int, title: str, shapes: list[str]) -> str:
             "</svg>\n",
         ]
     )
-
-
-def curves_in(results: str) -> dict[str, list[float]]:
-    """Arm → validation perplexity after each epoch, from the table of Penn Treebank."""
-    table = results.split("| arm | processed words |", 1)[1].split("\n\n", 1)[0]
-    rows = re.findall(r"^\| (baseline|ba|fixed-samples) \| [^|]+\|(.+)\|$", table, flags=re.MULTILINE)
-    return {arm: [float(cell) for cell in cells.split("|")[:10]] for arm, cells in rows}
-
-
-def draw_curves(curves: dict[str, list[float]]) -> str:
-    """Validation perplexity by update, on a logarithmic axis, each curve with its name and last value beside it."""
-    left, right, top, bottom = 56, 452, 64, 300
-    lowest, highest = math.log(95), math.log(360)
-    epochs = max(map(len, curves.values()))
-
-    def x(epoch: float) -> float:
-        return left + (right - left) * (epoch - 1) / (epochs - 1)
-
-    def y(perplexity: float) -> float:
-        return bottom - (bottom - top) * (math.log(perplexity) - lowest) / (highest - lowest)
-
-    shapes = [
-        text(20, 28, "The same number of updates, three arms", fill="ink", more="bold"),
-        text(20, 47, "Penn Treebank, AWD-LSTM of 3 × 300 units, one seed: validation perplexity, lower is better"),
-    ]
-    for tick in (100, 150, 200, 300):
-        shapes.append(f'<line x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" class="s-line"/>')
-        shapes.append(text(left - 8, y(tick) + 4, str(tick), anchor="end"))
-    for epoch in (1, 4, 7, 10):
-        shapes.append(text(x(epoch), bottom + 20, f"{epoch * UPDATES_PER_EPOCH:,}", anchor="middle"))
-    shapes.append(text((left + right) / 2, bottom + 40, "updates", anchor="middle"))
-    for arm, values in curves.items():
-        points = " ".join(f"{x(epoch):.1f},{y(value):.1f}" for epoch, value in enumerate(values, start=1))
-        shapes.append(f'<polyline points="{points}" class="curve s-{arm}"/>')
-        shapes.append(f'<circle cx="{right}" cy="{y(values[-1]):.1f}" r="4" class="{arm}"/>')
-        shapes.append(text(right + 12, y(values[-1]) + 4, f"{values[-1]:.1f} {LABELS[arm]}", fill=arm, more="bold"))
-    return picture(356, "Validation perplexity by update for the arms baseline, ba and fixed-samples", shapes)
 
 
 def draw_grid() -> str:
@@ -146,11 +98,9 @@ def draw_grid() -> str:
 
 
 def main() -> None:
-    """Writes both pictures."""
+    """Writes the picture."""
     folder = DOCS / "img"
     folder.mkdir(exist_ok=True)
-    curves = curves_in((DOCS / "results.md").read_text(encoding="utf-8"))
-    (folder / "curves.svg").write_text(draw_curves(curves), encoding="utf-8")
     (folder / "grid.svg").write_text(draw_grid(), encoding="utf-8")
 
 

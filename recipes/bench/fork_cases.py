@@ -14,8 +14,9 @@ import seqba
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch
 from seqba.models.awd_lstm import AWDLSTM
+from seqba.models.builders import build_image_classifier
 from seqba.models.config import AWDLSTMConfig
-from seqba.models.families import build_image_classifier, resolve_image_classifier
+from seqba.models.families import resolve_image_classifier
 from seqba.models.options import ImageClassifierOptions
 from seqba.nn import label_smoothed_cross_entropy
 

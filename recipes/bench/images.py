@@ -51,13 +51,14 @@ from seqba.data.cifar import CIFAR10
 from seqba.data.image_batch import ImageBatch
 from seqba.data.images import open_images
 from seqba.errors import UserError
+from seqba.models.builders import build_network
 from seqba.models.families import resolve_image_classifier
-from seqba.models.image_networks import build_network
 from seqba.models.options import ImageClassifierOptions
 from seqba.nn.auxiliary import AuxiliaryLogits
 from seqba.plotting.picture import COLOURS, Frame, Series, check_output, draw
 from seqba.runtime.devices import to_device
-from seqba.tasks.image_views import View, ViewOptions, training_view
+from seqba.tasks.image_options import ViewOptions
+from seqba.tasks.image_views import View, training_view
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from seqba.data.batching import plan_epoch
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch
-from seqba.models.families import build_transformer, resolve_transformer
+from seqba.models.builders import build_transformer
+from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.nn import label_smoothed_cross_entropy

@@ -33,7 +33,9 @@ LossFunction = Callable[[nn.Module, Batch], Loss]
 _UPDATE = -1  # no update of a run has this number, so that none repeats its masks
 
 
-def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copies: int = 2) -> Report:
+def check(
+    model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copies: int = 2, forked: bool = False
+) -> Report:
     """Tells whether the gradient of a model depends on where its copies run, and why; once, before a run.
 
         print(seqba.check(model, batch, loss_fn))
@@ -48,6 +50,11 @@ def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copie
         batch: as for `merged_gradient`. A small one will do, of two rows at least.
         loss_fn: as for `merged_gradient`.
         copies: M, at least 2.
+        forked: whether copies begin inside the model, as for `merged_gradient`. Recomputed layers aren't looked at
+            then: what is below the fork and what is above it are recomputed apart.
+
+    In half precision, under autocast too, gradients are compared to its rounding: faults of a few per cent show in
+    float32 alone.
 
     Returns:
         The report: `is_fine`, `findings` with advice, and what each comparison came to.
@@ -67,19 +74,21 @@ def check(model: nn.Module, batch: Batch, loss_fn: LossFunction[Batch], *, copie
         warnings.filterwarnings("ignore", "the weights have changed")  # an earlier check's masks, on purpose
         if not model.training:
             model.train()
-        return _Check(model, batch, loss_fn, count).report()
+        return _Check(model, batch, loss_fn, count, forked=forked).report()
 
 
 class _Check:
     """Computes the gradients of one model, batch and loss function in several ways."""
 
-    def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFunction[Any], copies: int) -> None:
+    def __init__(self, model: nn.Module, batch: Any, loss_fn: LossFunction[Any], copies: int, *, forked: bool) -> None:
+        self.forked = forked
         self.model = model
         self.batch = batch
         self.loss_fn = loss_fn
         self.copies = copies
         self.buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         self.losses: list[float] = []  # of the latest gradient's passes
+        self.half: torch.dtype | None = None  # whose rounding is in the gradients
         self.batch_problem: str | None = None
         try:
             count_rows(batch)
@@ -88,12 +97,13 @@ class _Check:
 
     def report(self) -> Report:
         """Computes the gradients and judges them."""
+        unkeyed = self.unkeyed_draws()
         looped = self.gradients(self.loss_fn, "looped", seed=0)
         losses = self.losses
         changed = [name for name, buffer in self.model.named_buffers() if not torch.equal(buffer, self.buffers[name])]
         repeated = self.compared(looped, self.loss_fn, "looped", seed=1)
         copies_differ = len(set(losses)) > 1 or len(set(self.losses)) > 1
-        recomputed = self.compared(looped, self.recomputing, "looped", seed=0)
+        recomputed = None if self.forked else self.compared(looped, self.recomputing, "looped", seed=0)
         stacked, grows = None, False
         if self.batch_problem is None:
             stacked = self.compared(looped, self.loss_fn, "stacked", seed=0)
@@ -106,7 +116,7 @@ class _Check:
             repeated=repeated,
             copies_differ=copies_differ,
             loss_grows=grows and self.returns_mean,
-            unkeyed=self.unkeyed_draws(),
+            unkeyed=unkeyed,
             batch_norms=norms,
             counting=tuple(name for name in changed if name.rpartition(".")[0] not in norms),
             batch_problem=self.batch_problem,
@@ -130,8 +140,17 @@ class _Check:
             return loss
 
         if self.batch_problem is None:
-            given = {"copies": self.copies, "keyed": True, "end_update": False, "update": _UPDATE}
-            merged_gradient(self.model, self.batch, watched, plan=plan, **given)  # type: ignore[arg-type]
+            merged_gradient(
+                self.model,
+                self.batch,
+                watched,
+                copies=self.copies,
+                plan=plan,
+                update=_UPDATE,
+                end_update=False,
+                keyed=True,
+                forked=self.forked,
+            )
         else:
             self.one_copy_after_the_other(watched)
         return {
@@ -142,7 +161,7 @@ class _Check:
 
     def one_copy_after_the_other(self, loss_fn: LossFunction[Any]) -> None:
         """The looped gradient of a batch whose rows aren't known."""
-        for pass_ in passes_of(self.model, self.copies, update=_UPDATE, end_update=False):
+        for pass_ in passes_of(self.model, self.copies, update=_UPDATE, end_update=False, forked=self.forked):
             with pass_:
                 loss = loss_fn(self.model, self.batch)
                 mean = loss if isinstance(loss, Tensor) else loss[0] / loss[1]
@@ -166,10 +185,10 @@ class _Check:
             found = self.gradients(loss_fn, plan, seed=seed)
         except Exception as error:  # whatever a model raises there is what there is to tell
             return Comparison(math.nan, error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
-        return compare(found, expected)
+        return compare(found, expected, self.half)
 
     def unkeyed_draws(self) -> tuple[UnkeyedDraw, ...]:
-        """What the forward of one copy draws without a key."""
+        """What the forward of one copy draws without a key; notes the half precision that it computes in."""
         doctor = UnkeyedDraws(module_names(self.model))
 
         def watched(model: nn.Module, rows: Any) -> Loss:
@@ -177,6 +196,7 @@ class _Check:
                 return self.loss_fn(model, rows)
 
         self.gradients(watched, "looped", seed=0)
+        self.half = doctor.half
         return doctor.found()
 
 

@@ -45,8 +45,15 @@ class Comparison:
         )
 
 
-def compare(found: Gradients, expected: Gradients) -> Comparison:
-    """The difference of two gradients, and the first parameter that has more than rounding explains."""
+def compare(found: Gradients, expected: Gradients, half: torch.dtype | None = None) -> Comparison:
+    """The difference of two gradients, and the first parameter that has more than rounding explains.
+
+    Args:
+        found: the one.
+        expected: the other.
+        half: precision that a part of them was computed in, whatever the parameters' own is; None for none.
+    """
+    rounding = _ROUNDING[half] if half is not None else 0.0
     total = math.hypot(*(float(gradient.norm()) for gradient in expected.values()))
     apart: list[float] = []
     first: str | None = None
@@ -54,6 +61,6 @@ def compare(found: Gradients, expected: Gradients) -> Comparison:
         one, other = (gradients.get(name, torch.zeros_like(known)) for gradients in (found, expected))
         apart.append(float((one - other).norm()))
         scale = max(float(other.norm()), _NOTHING * total)
-        if first is None and not apart[-1] <= _ROUNDING.get(known.dtype, 1e-5) * scale:
+        if first is None and not apart[-1] <= max(rounding, _ROUNDING.get(known.dtype, 1e-5)) * scale:
             first = name
     return Comparison(math.hypot(*apart) / total if total else math.nan, first)

@@ -23,7 +23,7 @@ def judge(report: Report) -> Iterator[Finding]:
         )
     yield from _of_what_forwards_leave_behind(report)
     yield from _of_the_loss(report)
-    if not report.recomputed.agrees and report.repeated.agrees:
+    if report.recomputed is not None and not report.recomputed.agrees and report.repeated.agrees:
         yield Finding(
             f"recomputed layers differ: {report.recomputed}",
             "leave activation checkpointing off, or have the layer compute the same when it is run again",

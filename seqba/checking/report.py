@@ -33,7 +33,8 @@ class Report:
         copies: how many copies were tried.
         stacked_looped: the gradient of all copies in one pass, compared with that of a pass each; None where the batch
             can't be stacked.
-        recomputed: the looped gradient with the whole forward recomputed in the backward, compared with it.
+        recomputed: the looped gradient with the whole forward recomputed in the backward, compared with it; None for a
+            model that forks.
         repeated: the looped gradient under other states of the generators of torch, Python and NumPy, compared with it.
         copies_differ: whether the copies' losses differ at all.
         loss_grows: whether a loss without a weight grows with the copies of a pass, as a sum does.
@@ -46,7 +47,7 @@ class Report:
 
     copies: int
     stacked_looped: Comparison | None
-    recomputed: Comparison
+    recomputed: Comparison | None
     repeated: Comparison
     copies_differ: bool
     loss_grows: bool
@@ -67,7 +68,7 @@ class Report:
         lines = [
             f"seqba.check with {self.copies} copies: {'fine in every plan' if self.is_fine else 'look at this first'}",
             f"  stacked = looped        {stacked}",
-            f"  recomputed = not        {self.recomputed}",
+            f"  recomputed = not        {'not looked at' if self.recomputed is None else self.recomputed}",
             f"  repeated = not          {self.repeated}",
             f"  copies differ           {'yes' if self.copies_differ else 'NO'}",
             *(f"{number}. {finding}" for number, finding in enumerate(self.findings, 1)),

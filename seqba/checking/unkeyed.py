@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqba.core.owner import find_owner
+
+HALF_PRECISIONS = (torch.bfloat16, torch.float16)
 
 # Arguments by which an operation that may draw says that it doesn't.
 _OFF: dict[str, tuple[object, ...]] = {
@@ -45,11 +48,15 @@ class UnkeyedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         names: `id` of a module → its name.
+
+    Attributes:
+        half: the half precision that something was computed in, by the weights or by autocast; None for none.
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._names = names
+        self.half: torch.dtype | None = None
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def __torch_dispatch__(
@@ -62,7 +69,11 @@ class UnkeyedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name = self._names.get(id(owner))
             kind = "" if name is None else type(owner).__name__
             self._counts[name or "", kind, str(func).rpartition(".")[0]] += 1
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        for part in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(part, Tensor) and part.dtype in HALF_PRECISIONS:
+                self.half = part.dtype
+        return result
 
     def found(self) -> tuple[UnkeyedDraw, ...]:
         """What has been noted, in the order of first draws."""

@@ -19,7 +19,8 @@ def average_weights(states: Iterable[tuple[str, Mapping[str, Tensor]]]) -> dict[
         states: (name for messages, state_dict), read one after the other: only one of them and the sum are in memory.
 
     Returns:
-        The mean in the dtypes of the first; what is not floating point (a counter, say) is the first's.
+        The mean in the dtypes of the first, or in float32 where that is a half precision, which would round the mean;
+        what is not floating point (a counter, say) is the first's.
 
     Raises:
         UserError: if there is nothing to average, or the weights have other names or shapes.
@@ -44,7 +45,10 @@ def average_weights(states: Iterable[tuple[str, Mapping[str, Tensor]]]) -> dict[
         count += 1
     if not count:
         raise UserError("there is no checkpoint to average")
-    return {key: (sums[key] / count).to(tensor.dtype) if key in sums else tensor for key, tensor in first.items()}
+    return {
+        key: (sums[key] / count).to(torch.promote_types(tensor.dtype, torch.float32)) if key in sums else tensor
+        for key, tensor in first.items()
+    }
 
 
 def _check_alike(first_name: str, first: Mapping[str, Tensor], name: str, weights: Mapping[str, Tensor]) -> None:

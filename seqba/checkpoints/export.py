@@ -22,11 +22,12 @@ from seqba.checkpoints.marian import (
 )
 from seqba.checkpoints.model import LoadedModel
 from seqba.data.dictionary import Dictionary, is_described_by
-from seqba.data.files import atomic_write
+from seqba.data.files import atomic_write, write_json
 from seqba.data.marian import is_marian_folder
 from seqba.data.pairs import choose_languages
 from seqba.data.sides import Side, marian_sides, open_side
-from seqba.data.subwords import MODEL_NAME
+from seqba.data.subwords import MODEL_NAME, Subwords
+from seqba.data.tokenizer_json import TOKENIZER_NAME
 from seqba.errors import UserError
 from seqba.extras import needed
 from seqba.models.embedding import sinusoids
@@ -148,11 +149,11 @@ def write_marian(loaded: LoadedModel, data: Path, folder: Path) -> None:
     weights = _marian_weights(model, config, orders, options)
     folder.mkdir(parents=True, exist_ok=True)
     _write_tokenizer(folder, sides, orders, models)
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     ids = {name: config[name] for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
     specials = [[config[name]] for name in ("pad_token_id", "bos_token_id") if config[name] is not None]
     search = {"num_beams": 4, "max_length": config["max_position_embeddings"], "bad_words_ids": specials}
-    _write_json(folder / "generation_config.json", {**ids, **search})
+    write_json(folder / "generation_config.json", {**ids, **search})
     with atomic_write(folder / "model.safetensors") as file:
         file.write(safetensors.save(weights, {"format": "pt"}))
 
@@ -175,6 +176,8 @@ def _open_sides(loaded: LoadedModel, data: Path) -> tuple[Side, Side]:
 def _model_of(side: Side, data: Path) -> bytes:
     if side.subwords is None:
         raise UserError(f"data-bin {data} has no {MODEL_NAME}, which Marian's tokenizer needs")
+    if not isinstance(side.subwords, Subwords):
+        raise UserError(f"data-bin {data} has a {TOKENIZER_NAME}, and Marian's tokenizer needs a {MODEL_NAME}")
     return side.subwords.model
 
 
@@ -277,13 +280,8 @@ def _write_tokenizer(
     for name, side, order in zip(("vocab.json", "target_vocab.json"), sides, orders, strict=True):
         if separate or side is source:
             symbols = side.dictionary.symbols
-            _write_json(folder / name, {symbols[own]: number for number, own in enumerate(order)})
-    _write_json(folder / "tokenizer_config.json", settings)
+            write_json(folder / name, {symbols[own]: number for number, own in enumerate(order)})
+    write_json(folder / "tokenizer_config.json", settings)
     for name, model in zip(("source.spm", "target.spm"), models, strict=True):
         with atomic_write(folder / name) as file:
             file.write(model)
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(content, ensure_ascii=False, indent=2).encode() + b"\n")

@@ -56,6 +56,11 @@ def convert_fairseq(state: Mapping[str, Any], path: str | Path) -> dict[str, Any
         UserError: for a model that there is none of here, naming what is different, and for a damaged file.
     """
     try:
+        if "shard_metadata" in state or any("flat_param" in name for name in state["model"]):
+            raise UserError(
+                f"checkpoint {path} has one process's part of a model (fairseq's --use-sharded-state): give one of a "
+                "run without it, whose weights are whole"
+            )
         weights = current_names(plain(state["model"]))
         options = _options(state)
         is_lm = not any(name.startswith("encoder.") for name in weights)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.models.layers import Activation
+from seqba.models.sizes import Activation
 
 PAD = 1
 """fairseq's id of padding, after which its positions begin."""

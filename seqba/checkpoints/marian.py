@@ -26,8 +26,8 @@ from seqba.data.marian import ABSENT, CONFIG, REMEDY, MarianText, Vocabulary, re
 from seqba.errors import UserError
 from seqba.extras import needed
 from seqba.models.config import TransformerConfig
-from seqba.models.embedding import Sinusoids, sinusoids
-from seqba.models.layers import Activation
+from seqba.models.embedding import sinusoids
+from seqba.models.sizes import Activation, Sinusoids
 from seqba.models.transformer import Transformer
 
 ABSENT_BIAS = -100.0

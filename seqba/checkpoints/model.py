@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seqba.checkpoints.file import count_updates, read_checkpoint
 from seqba.distributed import cut_like
 from seqba.errors import UserError
+from seqba.models.builders import fresh_model
 from seqba.models.families import family_of
 from seqba.tasks.registry import TASKS
 
@@ -41,7 +42,7 @@ def build_model(model_cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> 
     sizes = {name: task_state[name] for name in family.data_sizes}
     if any(type(size) is not int or not 0 < size < 1 << 31 for size in sizes.values()):
         raise ValueError(f"sizes of the data are {sizes}")
-    return family.build(model_cfg["arch"], family.read(model_cfg["options"]), sizes)
+    return fresh_model(model_cfg["arch"], family.read(model_cfg["options"]), sizes)
 
 
 def load_model(

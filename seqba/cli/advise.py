@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -21,9 +21,10 @@ from seqba.cli.output import check_folder, warn_on_stderr
 from seqba.cli.trained_run import TrainedRun
 from seqba.core import grid_gradient
 from seqba.core.plan import PlanLike
-from seqba.data.files import atomic_text, read_lines
+from seqba.data.files import read_lines, write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
+from seqba.models.forks import Forking
 from seqba.options import is_given, option, options
 from seqba.runtime.devices import choose_device, to_device
 from seqba.runtime.memory import keep_freed_memory
@@ -43,6 +44,22 @@ DESCRIPTION = (
 PLANS: tuple[PlanLike, ...] = ("stacked", "looped")
 
 
+class Way(NamedTuple):
+    """A way to run the copies of an update.
+
+    Attributes:
+        plan: where they run.
+        fork: where in the model they begin; None for the input.
+    """
+
+    plan: PlanLike
+    fork: str | None = None
+
+    def __str__(self) -> str:
+        """`looped`, or `looped, encoder` with a fork there."""
+        return str(self.plan) if self.fork is None else f"{self.plan}, {self.fork}"
+
+
 @options
 class AdviseOptions:
     """Numbers of copies to compare, and the updates that are timed."""
@@ -58,6 +75,19 @@ class AdviseOptions:
     )
     update_freq: int | None = option(None, "S, micro-batches of an update (default: as in training)", minimum=1)
     timed_updates: int = option(3, "updates that are timed of each M and plan, after one to warm up", minimum=1)
+    fork: str | None = option(
+        None,
+        "time updates whose copies begin inside the model as well (encoder, decoder-layer-N, layer-N or head, as "
+        "seqba-train has it), beside whole copies; needs --noise-above",
+        metavar="PLACE",
+    )
+    noise_above: float | None = option(
+        None,
+        "of --fork: the share of the noise that is above it, and that copies average (recipes/bench/fork_noise.py "
+        "measures it: 0.9 to 0.8 behind a Transformer's encoder)",
+        minimum=0,
+        maximum=1,
+    )
     times: str | None = option(
         None,
         "take these seconds of an update instead of timing (of another machine, or under torchrun): M:SECONDS, "
@@ -74,11 +104,15 @@ class AdviseOptions:
 
     def __post_init__(self) -> None:
         """Checks what no single option can."""
+        if (self.fork is None) != (self.noise_above is None):
+            raise UserError(
+                "--fork and --noise-above belong together: what a fork costs, and what it leaves of the noise"
+            )
         if self.times is None:
             return
         if self.batch_examples is None:
             raise UserError("--times needs --batch-examples: how many examples has an update? No batch is read then")
-        for name in ("path", "data", "max_tokens", "batch_size", "update_freq", "timed_updates"):
+        for name in ("path", "data", "max_tokens", "batch_size", "update_freq", "timed_updates", "fork"):
             if is_given(self, name):
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} is for timing, which --times does without: leave one of them out")
@@ -112,30 +146,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"{namespace.measured}: {error}") from None
     print("\n".join(table(advice)))
     if options.json is not None:
-        with atomic_text(options.json) as file:
-            json.dump({"measured": namespace.measured, **advice.plain()}, file, indent=2, allow_nan=False)
-            file.write("\n")
+        write_json(options.json, {"measured": namespace.measured, **advice.plain()})
     return 0
 
 
 def table(advice: Advice) -> list[str]:
     """Printed lines: one for each M, and the sentences."""
     fewer = advice.noise_scale
+    width = max(20, *(len(costs.plan) + 2 for costs in advice.costs))
     lines = [
         f"An update of {advice.batch_examples:.4g} examples; S_w/S_b = {advice.split.ratio.value:.3g}; noise scale "
         f"(S_b + S_w)/|G|² = " + (f"{fewer:.3g} examples" if math.isfinite(fewer) else "more than could be measured"),
         "",
-        f"{'':>8}{'worth in':<18}{'updates to':<20}" + "".join(f"{costs.plan:<20}" for costs in advice.costs),
-        f"{'M':>6}  {'examples':<18}{'the same loss':<20}" + f"{'s/update':<10}{'time':<10}" * len(advice.costs),
+        f"{'':>8}{'worth in':<18}{'updates to':<20}" + "".join(f"{costs.plan:<{width}}" for costs in advice.costs),
+        f"{'M':>6}  {'examples':<18}{'the same loss':<20}"
+        + f"{'s/update':<10}{'time':<{width - 10}}" * len(advice.costs),
     ]
     for row in advice.rows:
         low, high = row.updates_range
         error = "" if math.isnan(row.examples.error) else f" ± {row.examples.error:.2f}"
         bounds = f" ({low:.2f}–{high:.2f})" if high - low >= 0.005 else ""
-        times = "".join(f"{costs.at(row.copies):<10.3g}{row.time[costs.plan]:<10.2f}" for costs in advice.costs)
+        times = "".join(
+            f"{costs.at(row.copies):<10.3g}{row.time[costs.plan]:<{width - 10}.2f}" for costs in advice.costs
+        )
         worth, updates = f"{row.examples.value:.2f}{error}", f"{row.updates:.2f}{bounds}"
         lines.append(f"{row.copies:>6}  {worth:<18}{updates:<20}{times}".rstrip())
     lines += ["", "Updates and times are shares of those of M = 1.", ""]
+    if any(costs.noise_above < 1 for costs in advice.costs):
+        share = min(costs.noise_above for costs in advice.costs)
+        lines.insert(-1, f"Copies that begin at the fork average {share:.0%} of the noise, which their times count in.")
     return [*lines, *advice.sentences()]
 
 
@@ -211,6 +250,9 @@ class _Timing:
         self.options = options
         optimisation = trained.options(OptimisationOptions, "training", "optimisation")
         self.bf16 = optimisation.bf16
+        self.ways = [Way(plan, fork) for fork in dict.fromkeys((None, options.fork)) for plan in PLANS]
+        if options.fork is not None:
+            trained.check_fork(options.fork)
         self.optimizer = build_optimizer(self.model.parameters(), optimisation)  # at learning rate 0
         batches = task.epoch(1, size)
         if len(batches) < size:
@@ -227,8 +269,8 @@ class _Timing:
         One copy is the same under every plan. A number of copies that memory is too small for is left out, and named.
         """
         several = sorted({copies for copies in self.options.copies if copies > 1})
-        cases = [(PLANS[0], 1), *((plan, copies) for plan in PLANS for copies in several)]
-        taken: dict[tuple[PlanLike, int], list[float]] = {case: [] for case in cases}
+        cases = [(self.ways[0], 1), *((way, copies) for way in self.ways for copies in several)]
+        taken: dict[tuple[Way, int], list[float]] = {case: [] for case in cases}
         with progress_bar()(
             total=len(cases) * (len(self.updates) + 1),
             desc="Time updates",
@@ -250,18 +292,21 @@ class _Timing:
             raise UserError("not even one copy of a micro-batch fits into memory: give --max-tokens or --batch-size")
         return [
             PassCosts(
-                str(plan),
-                {copies: value for (other, copies), value in seconds.items() if copies == 1 or other == plan},
+                str(way),
+                {copies: value for (other, copies), value in seconds.items() if copies == 1 or other == way},
+                1.0 if way.fork is None or self.options.noise_above is None else self.options.noise_above,
             )
-            for plan in PLANS
+            for way in self.ways
         ]
 
-    def _seconds(self, batches: Sequence[Any], plan: PlanLike, copies: int, number: int) -> float:
+    def _seconds(self, batches: Sequence[Any], way: Way, copies: int, number: int) -> float:
+        if way.fork is not None or self.options.fork is not None:
+            cast(Forking, self.model).fork_at(way.fork)
         started = time.perf_counter()
-        self._update(batches, plan, copies, number)
+        self._update(batches, way, copies, number)
         return time.perf_counter() - started
 
-    def _update(self, batches: Sequence[Any], plan: PlanLike, copies: int, number: int) -> None:
+    def _update(self, batches: Sequence[Any], way: Way, copies: int, number: int) -> None:
         """An update as in training, from the batches on the CPU to the optimizer's step, at learning rate 0."""
         step = grid_gradient(
             self.model,
@@ -269,9 +314,10 @@ class _Timing:
             self._loss,
             copies=copies,
             weight=copies * sum(self.task.weight(batch) for batch in batches),
-            plan=plan,
+            plan=way.plan,
             seed=self.options.seed,
             update=number,
+            forked=way.fork is not None,
         )
         if not math.isfinite(step.loss):
             raise UserError("the loss is not finite, as the weights aren't: take an earlier checkpoint")

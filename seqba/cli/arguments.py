@@ -3,55 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import difflib
-import functools
 import re
 import sys
-import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
+from seqba.cli.config_file import Setting, config_paths, read_settings, words_of
+from seqba.cli.flags import (
+    Accepted,
+    Given,
+    NoteOnly,
+    Off,
+    add_accepted,
+    add_flag,
+    add_off,
+    check_same_flag,
+    default_of,
+    plain_type,
+)
 from seqba.errors import UserError, quoted
-from seqba.options import OutOfRange, flag_of
+from seqba.options import OutOfRange
+
+__all__ = ["Accepted", "Given", "Parser", "plain_type", "read_options"]
 
 Options = TypeVar("Options")
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-
-
-@dataclasses.dataclass(frozen=True)
-class Accepted:
-    """An option of another program that is taken and changes nothing here.
-
-    Attributes:
-        reason: why it changes nothing.
-        kind: type of its value; None for a switch, bool for one that may have a value (`True`, `False`).
-        choices: the values that change nothing; None for all.
-    """
-
-    reason: str
-    kind: type | None = None
-    choices: tuple[str, ...] | None = None
-
-
-class Given(argparse.Namespace):
-    """A parsed command line; its `vars` are the options that were given.
-
-    Attributes:
-        typed: option → its text on the command line, of those that aren't taken as text.
-        without_effect: flags that were given and change nothing, in the order of the command line.
-    """
-
-    __slots__ = ("typed", "without_effect")
-    typed: dict[str, str]
-    without_effect: list[str]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.typed = {}
-        self.without_effect = []
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,8 +64,16 @@ class Parser(argparse.ArgumentParser):
         self._declared: dict[str, tuple[argparse.Action, dataclasses.Field[Any], Any]] = {}
         self._typed: dict[str, str] = {}
         self._arguments: list[str] = []
+        self.add_argument(
+            "--config",
+            metavar="FILE",
+            action=NoteOnly,
+            default=argparse.SUPPRESS,
+            help="take options from this file, TOML or YAML, under their names here; flags go before it, and --no-NAME "
+            "switches off what it switches on (docs/config.md)",
+        )
         for flag, option in self.accepted.items():
-            _add_accepted(self, flag, option)
+            add_accepted(self, flag, option)
 
     def error(self, message: str) -> NoReturn:
         """Raises the message as a `UserError`; what argparse quotes of the command line is shown as it was given."""
@@ -108,11 +96,18 @@ class Parser(argparse.ArgumentParser):
             kind = types_of[field.name]
             if field.name in self._declared:
                 action, first, first_kind = self._declared[field.name]
-                _check_same_flag(first, first_kind, field, kind)
+                check_same_flag(first, first_kind, field, kind)
                 if field.default != first.default:
-                    action.help = f"{action.help}; of {title}{_default_of(field) or ' (no default)'}"
+                    action.help = f"{action.help}; of {title}{default_of(field) or ' (no default)'}"
             else:
-                self._declared[field.name] = (_add_flag(group, field, kind, self._typed), field, kind)
+                action = add_flag(group, field, kind, self._typed)
+                self._declared[field.name] = (action, field, kind)
+                if kind is bool:
+                    add_off(self, action)
+
+    @property
+    def _shown_flags(self) -> list[str]:
+        return [flag for action in self._actions if not isinstance(action, Off) for flag in action.option_strings]
 
     def help_of(self, concerns: Callable[[str], bool]) -> str:
         """Help on the options whose names `concerns` is true of, and on arguments that are no options."""
@@ -126,19 +121,94 @@ class Parser(argparse.ArgumentParser):
         return shown
 
     def parse(self, arguments: Sequence[str] | None = None) -> Given:
-        """Parses a command line; unknown flags are errors that name the nearest known one.
+        """Parses a command line and the files of --config; unknown flags are errors that name the nearest known one.
+
+        Flags go before files, and later files before earlier ones.
 
         Raises:
-            UserError: for a mistake on the command line.
+            UserError: for a mistake on the command line or in a file.
         """
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        settings = [read_settings(path) for path in config_paths(given)]
+        filed = Given()
+        for file in settings:
+            self._set_all(file, filed)
         self._typed.clear()
-        given = sys.argv[1:] if arguments is None else arguments
         self._arguments = [part for text in given for part in (text, text.partition("=")[2])]
-        namespace, unknown = self.parse_known_args(arguments, Given())
+        with self._not_required(filed):
+            namespace, unknown = self.parse_known_args(given, Given())
         namespace.typed = dict(self._typed)
         if unknown:
             self._refuse(unknown[0])
-        return namespace
+        namespace.without_effect = [flag for flag in namespace.without_effect if flag != "--config"]
+        return _filled(namespace, filed)
+
+    def _set_all(self, settings: Sequence[Setting], filed: Given) -> None:
+        """Sets the options of a file, each as if its flag had been given.
+
+        Raises:
+            UserError: naming the file and the line.
+        """
+        before: dict[str, Setting] = {}
+        for setting in settings:
+            action, flag = self._action_of(setting)
+            if action.dest in before:
+                first = before[action.dest]
+                raise UserError(
+                    f"{setting.place}: {setting.key} is set twice, before as {first.key} ({first.place}): leave one out"
+                )
+            before[action.dest] = setting
+            self._typed.clear()
+            try:
+                if setting.value is False and action.nargs == 0:
+                    if action.const is True:
+                        setattr(filed, action.dest, False)
+                else:
+                    words = words_of(action, setting.value)
+                    self._arguments = words
+                    action(self, filed, self._get_values(action, words), flag)
+            except TypeError as error:
+                raise UserError(f"{setting.place}: {setting.key} {error}") from None
+            except argparse.ArgumentError as error:
+                raise UserError(f"{setting.place}: {setting.key}: {error.message}") from None
+            except UserError as error:
+                raise UserError(f"{setting.place}: {error}") from None
+            filed.places[action.dest] = setting.place
+            filed.typed |= self._typed
+
+    def _action_of(self, setting: Setting) -> tuple[argparse.Action, str]:
+        """The option that a key names, and its flag; the name of an argument stands for itself.
+
+        Raises:
+            UserError: for a key that is neither.
+        """
+        name = setting.key.replace("_", "-")
+        for action in self._actions:
+            if action.dest in ("help", "config") or isinstance(action, Off):
+                continue
+            flags = [flag for flag in action.option_strings if flag.replace("_", "-") == f"--{name}"]
+            own_names = [] if action.option_strings else [action.dest, str(action.metavar).lower()]
+            if flags or setting.key in own_names:
+                return action, next(iter(flags), setting.key)
+        try:
+            self._refuse(f"--{name}")
+        except UserError as error:
+            raise UserError(f"{setting.place}: {error}") from None
+
+    @contextmanager
+    def _not_required(self, filed: Given) -> Iterator[None]:
+        """Inside, the arguments that files give needn't be on the command line, and have no defaults."""
+        actions = [action for action in self._actions if hasattr(filed, action.dest)]
+        kept = [(action.required, action.nargs, action.default) for action in actions]
+        for action in actions:
+            action.required, action.default = False, argparse.SUPPRESS
+            if not action.option_strings:
+                action.nargs = "*" if action.nargs in ("+", "*") else "?"
+        try:
+            yield
+        finally:
+            for action, (required, nargs, default) in zip(actions, kept, strict=True):
+                action.required, action.nargs, action.default = required, nargs, default
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """The check of argparse, after that for a value of fairseq's which has another one here."""
@@ -152,8 +222,7 @@ class Parser(argparse.ArgumentParser):
         flag = argument.split("=", 1)[0]
         if flag in self.unsupported:
             raise UserError(f"{self.prog}: {flag} is not an option here: {self.unsupported[flag]}")
-        known = [string for action in self._actions for string in action.option_strings]
-        near = difflib.get_close_matches(flag, known, n=1)
+        near = difflib.get_close_matches(flag, self._shown_flags, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UserError(f"{self.prog}: unknown argument {quoted(argument)}{hint} (see {self.prog} --help)")
 
@@ -169,126 +238,20 @@ def read_options(namespace: argparse.Namespace, options: type[Options]) -> Optio
     try:
         return options(**{name: getattr(namespace, name) for name in names if hasattr(namespace, name)})
     except OutOfRange as error:
-        if error.name not in typed:
-            raise
-        # As it was given: 1e-3, not 0.001.
-        raise OutOfRange(error.name, typed[error.name], error.reason) from None
+        if error.name in typed:  # as it was given: 1e-3, not 0.001
+            error = OutOfRange(error.name, typed[error.name], error.reason)
+        if isinstance(namespace, Given) and error.name in namespace.places:
+            raise UserError(f"{namespace.places[error.name]}: {error}") from None
+        raise error from None
 
 
-def _check_same_flag(first: dataclasses.Field[Any], first_kind: Any, other: dataclasses.Field[Any], kind: Any) -> None:
-    """Refuses two fields of one flag unless it means the same for both; ranges are each field's own."""
-    for key in ("choices", "aliases", "bare"):
-        if first.metadata[key] != other.metadata[key]:
-            raise ValueError(f"{flag_of(other.name)} is declared twice, with different {key}")
-    if plain_type(first_kind) != plain_type(kind):
-        raise ValueError(f"{flag_of(other.name)} is declared twice, as {first_kind} and as {kind}")
-
-
-def _default_of(field: dataclasses.Field[Any]) -> str:
-    """Text ` (default: 3)`, written as it would be given; empty for a flag that is off or an option without default."""
-    default = field.default
-    if isinstance(default, tuple):
-        default = ",".join(map(str, default)) or None
-    return "" if default is None or default is False else f" (default: {default})".replace("%", "%%")
-
-
-def _add_flag(
-    group: argparse._ArgumentGroup, field: dataclasses.Field[Any], annotation: Any, typed: dict[str, str]
-) -> argparse.Action:
-    metadata = field.metadata
-    aliases = [alias if alias.startswith("-") else "--" + alias for alias in metadata["aliases"]]
-    flags = [*(alias for alias in aliases if len(alias) == 2), flag_of(field.name), *(a for a in aliases if len(a) > 2)]
-    text = metadata["help"].replace("%", "%%") + _default_of(field)
-    if annotation is bool:
-        return group.add_argument(*flags, dest=field.name, action="store_true", default=argparse.SUPPRESS, help=text)
-    kind = plain_type(annotation)
-    return group.add_argument(
-        *flags,
-        dest=field.name,
-        type=_list_of(typing.get_args(kind)[0])
-        if typing.get_origin(kind) is tuple
-        else _noting(kind, field.name, typed),
-        default=argparse.SUPPRESS,
-        choices=metadata["choices"],
-        nargs=None if metadata["bare"] is None else "?",
-        const=metadata["bare"],
-        metavar=metadata["metavar"] or (None if metadata["choices"] else _metavar(kind)),
-        help=text,
-    )
-
-
-class _NoteOnly(argparse.Action):
-    """Notes that a flag was given; its value, checked by then, is forgotten."""
-
-    def __call__(
-        self,
-        _parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        _values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        if isinstance(namespace, Given) and option_string not in namespace.without_effect:
-            namespace.without_effect.append(str(option_string))
-
-
-def _add_accepted(parser: argparse.ArgumentParser, flag: str, option: Accepted) -> None:
-    kind: Any = _truth if option.kind is bool else option.kind
-    parser.add_argument(
-        flag,
-        action=_NoteOnly,
-        nargs=0 if kind is None else "?" if kind is _truth else None,
-        type=kind,
-        choices=option.choices,
-        default=argparse.SUPPRESS,
-        help=argparse.SUPPRESS,
-    )
-
-
-def _truth(text: str) -> bool:
-    """Python's and a shell's words for a truth value."""
-    words = {"true": True, "1": True, "false": False, "0": False}
-    if text.lower() not in words:
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is neither True nor False")
-    return words[text.lower()]
-
-
-def _noting(kind: Any, name: str, typed: dict[str, str]) -> Any:
-    """Type of a number that records its text as well."""
-    if kind is str:
-        return kind
-
-    @functools.wraps(kind, updated=())
-    def convert(text: str) -> Any:
-        value = kind(text)
-        typed[name] = text
-        return value
-
-    return convert
-
-
-def plain_type(annotation: Any) -> Any:
-    """`int | None` → `int`."""
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
-    return annotation
-
-
-def _metavar(kind: Any) -> str:
-    return {int: "N", float: "X", str: "TEXT"}.get(kind, "X,Y")
-
-
-def _list_of(kind: type) -> Callable[[str], tuple[Any, ...]]:
-    """Parser of `0.9,0.98`, `(0.9, 0.98)` and `[0.9, 0.98]`, the same pair, as in fairseq's command lines."""
-
-    def parse(text: str) -> tuple[Any, ...]:
-        try:
-            value = ast.literal_eval(text if text.strip()[:1] in "([" else f"({text},)")
-            numbers = tuple(kind(number) for number in value)
-            if not numbers or any(number != given for number, given in zip(numbers, value, strict=True)):
-                raise ValueError
-            return numbers
-        except (ValueError, SyntaxError, TypeError, OverflowError):
-            words = "whole numbers like 4 or 1,2" if kind is int else "numbers like 0.9,0.98"
-            raise argparse.ArgumentTypeError(f"{quoted(text)} is not a list of {words}") from None
-
-    return parse
+def _filled(namespace: Given, filed: Given) -> Given:
+    """A command line, and what files say beside it."""
+    for name, value in vars(filed).items():
+        if not hasattr(namespace, name):
+            setattr(namespace, name, value)
+            namespace.places[name] = filed.places[name]
+            if name in filed.typed:
+                namespace.typed[name] = filed.typed[name]
+    namespace.without_effect += [flag for flag in filed.without_effect if flag not in namespace.without_effect]
+    return namespace

@@ -12,11 +12,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-import torch
-
 from seqba.data.names import AS_GIVEN
-from seqba.distributed import RanksLost
-from seqba.errors import UserError, one_line
+from seqba.errors import RanksLost, UserError, one_line
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -48,11 +45,19 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         return _complain(_describe(error))
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         reason = str(error).partition("\n")[0]
         return _complain(f"out of memory{f' ({reason})' if reason else ''}: take smaller batches or a smaller model")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, a device's included; where torch hasn't been imported it was no device's."""
+    torch = sys.modules.get("torch")
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:

@@ -23,7 +23,8 @@ from seqba.models.families import ARCHITECTURES
 from seqba.options import flag_of, is_given, option, options, options_from
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
-from seqba.tasks.image_classification import ImageOptions, classes_digest, open_split, random_view
+from seqba.tasks.image_classification import classes_digest, open_split, random_view
+from seqba.tasks.image_options import ImageOptions
 from seqba.tasks.image_views import evaluation_decode_size, evaluation_view
 
 

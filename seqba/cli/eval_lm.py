@@ -39,8 +39,7 @@ from seqba.models.transformer_lm import TransformerLM
 from seqba.options import flag_of, option, options, options_from
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
-from seqba.tasks.language_modeling import BlockOptions
-from seqba.tasks.token_streams import StreamOptions
+from seqba.tasks.text_options import BlockOptions, StreamOptions
 
 TaskOptions = TypeVar("TaskOptions", BlockOptions, StreamOptions)
 

@@ -32,8 +32,7 @@ _PIECES = (
     "a data-bin's text is in subwords already, so leave it out: seqba-preprocess --sentencepiece makes them, and "
     "--eval-bleu-remove-bpe joins them for BLEU in validation"
 )
-_LOGS = "logs are JSON lines (--log-file) or TensorBoard events (--tensorboard-logdir)"
-_AVERAGES = "average checkpoints afterwards with seqba-average-checkpoints"
+_LOGS = "logs are JSON lines (--log-file), TensorBoard events (--tensorboard-logdir), or go to --report-to"
 _ADAPTIVE_INPUT = "the vocabulary is small enough for one table; leave it out"
 _ADAPTIVE_LOSS = "the loss is exact and never holds all logits; leave it out"
 _CHARACTERS = "embeddings are of whole tokens; leave it out"
@@ -49,7 +48,7 @@ _RESUMING = "without it a run could not be resumed; leave it out"
 _ONE_FILE = "a checkpoint is one file, whatever the number of processes"
 _MAPPED = "a data-bin is always memory-mapped (mmap)"
 _IN_SUBWORDS = "the text of a data-bin is in tokens and subwords already"
-_COMMAND_LINE = "options are given on the command line"
+_ONE_CONFIG = "options in a file are --config FILE, under the flags' names (docs/config.md)"
 
 ACCEPTED: dict[str, Accepted] = {
     **{flag: option for flag, option in WITHOUT_EFFECT.items() if flag != "--num-workers"},  # pictures have that one
@@ -62,6 +61,7 @@ ACCEPTED: dict[str, Accepted] = {
     **taken(
         "every process reads a checkpoint, and one writes it at once", "save-async write-checkpoints-asynchronously"
     ),
+    **taken("weights and their averages are float32", "ema-fp32"),
     **taken(UNUSED, "seed-provided debug-param-names"),
 }
 """fairseq's options that seqba-train takes and that change nothing."""
@@ -125,18 +125,23 @@ UNSUPPORTED = {
     "--device-id": "choose the GPU with CUDA_VISIBLE_DEVICES",
     **hints(_HALF, f"fp16-adam-stats {HALF_PRECISION}"),
     "--tpu": "it runs on CPUs and GPUs",
-    **hints(_MEMORY, f"checkpoint-activations offload-activations {MEMORY}"),
+    "--offload-activations": "--checkpoint-activations keeps one input of each layer, where it is; leave it out",
+    **hints(_MEMORY, MEMORY),
     **hints(_MAPPED, "raw-text lazy-load"),
-    **hints(_LOGS, SERVICES),
+    **hints(_LOGS, SERVICES.replace("wandb-project ", "")),
     "--user-dir": _NO_PLUGINS,
-    **hints(_COMMAND_LINE, "config-dir config-name"),
+    **hints(_ONE_CONFIG, "config-dir config-name"),
     "--profile": "use torch.profiler around seqba.training in a script of your own",
     # The text.
     **hints(_PIECES, OTHER_SUBWORD_TOOLS),
+    **hints(
+        "--subword-sampling 0.1 cuts words anew in each copy, by the merges of the data-bin",
+        "sentencepiece-enable-sampling sentencepiece-alpha bpe-dropout",
+    ),
     **hints(_TARGETS, "output-dictionary-size self-target future-target past-target"),
     **hints(_SHORTEN, "shorten-method shorten-data-split-list truncate-source"),
     "--load-alignments": "alignments are not used",
-    "--upsample-primary": "repeat the text when preprocessing it",
+    "--upsample-primary": "its name is --weights: N,1 for train and train1",
     "--train-set-name": "its name is --train-subset",
     **hints(_ORDER, "curriculum grouped-shuffling update-epoch-batch-itr update-ordered-indices-seed"),
     "--batch-size-cap": "use --max-tokens",
@@ -179,7 +184,7 @@ UNSUPPORTED = {
     **hints(_RESUMING, "no-save-optimizer-state no-save-optimizer-state-on-training-finished"),
     "--checkpoint-suffix": "use another --save-dir",
     "--keep-interval-updates-pattern": "use --keep-interval-updates",
-    **hints(_AVERAGES, "store-ema ema-decay ema-start-update ema-seed-model ema-update-freq ema-fp32"),
+    "--ema-seed-model": "the average begins with the weights of the run, or of --finetune-from-model; leave it out",
     # Of generation, which fairseq's dataset options bring along.
     **hints("seqba-generate and seqba-eval-lm read a split; leave it out", "gen-subset num-shards shard-id"),
     # Of the released awd-lstm code; its dropouts, alpha, beta, bptt and nonmono keep their names.

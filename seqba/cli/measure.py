@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import sys
@@ -21,7 +20,7 @@ from seqba.cli.command import run
 from seqba.cli.output import check_folder, warn_on_stderr
 from seqba.cli.single_examples import SingleExamples, stateless_loss
 from seqba.cli.trained_run import TrainedRun
-from seqba.data.files import atomic_text
+from seqba.data.files import write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.options import is_given, option, options
@@ -133,9 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = _measure(trained, device, options)
     print("\n".join(table(measured)))
     if options.json is not None:
-        with atomic_text(options.json) as file:
-            json.dump(measured.plain(), file, indent=2, allow_nan=False)
-            file.write("\n")
+        write_json(options.json, measured.plain())
     if options.plot is not None:
         _draw(measured.split, options.plot, options.theme)
     return 0
@@ -148,6 +145,7 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
         max_tokens=None,
         required_batch_size_multiple=1,
         train_subset=options.gen_subset,
+        weights=(),  # every example of the split counts alike
     )
     task = trained.open_task(batches, seed=options.seed, cutout=options.cutout)
     examples = SingleExamples(task, device, options.seed)

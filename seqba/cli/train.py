@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from seqba.cli.arguments import Given, Parser, read_options
 from seqba.cli.command import run
@@ -17,7 +18,7 @@ from seqba.models.families import ARCHITECTURES, FAMILIES, family_of
 from seqba.options import flag_of
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.registry import TASKS, VARIANTS
-from seqba.tasks.translation import BleuOptions
+from seqba.tasks.text_options import BleuOptions
 from seqba.training.config import RunConfig
 from seqba.training.options import (
     OWN_OPTIONS,
@@ -30,7 +31,6 @@ from seqba.training.options import (
     TrainingOptions,
     ValidationOptions,
 )
-from seqba.training.run import train
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def help_asked_for(arguments: Sequence[str], parser: Parser) -> str | None:
         return parser.format_help()
     arch = named.arch or TASKS[named.task].default_arch
     _check_arch(named.task, arch)
-    own = {"help", "task", "arch"}
+    own = {"help", "config", "task", "arch"}
     return parser.help_of(lambda name: name in own or _has(named.task, ARCHITECTURES[arch], name))
 
 
@@ -124,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit()
     given = parser.parse(arguments)
     config = read_config(given)
+    from seqba.training.run import train  # brings torch, for which --help and a mistake need not wait
+
     if given.without_effect:
         logger.info("%s", without_effect_line(given.without_effect))
     return train(config)
@@ -140,6 +142,8 @@ def read_config(given: Given) -> RunConfig:
     arch = given.arch or TASKS[given.task].default_arch
     _check_arch(given.task, arch)
     _refuse_foreign(given, arch)
+    model = read_options(given, family_of(arch).options)
+    _refuse_switched_off(given, arch, model)
     return RunConfig(
         task=given.task,
         data=given.data,
@@ -147,7 +151,7 @@ def read_config(given: Given) -> RunConfig:
         task_options=read_options(given, VARIANTS[given.task, ARCHITECTURES[arch]].options),
         batches=read_options(given, BatchOptions),
         criterion=read_options(given, CriterionOptions),
-        model=read_options(given, family_of(arch).options),
+        model=model,
         bleu=read_options(given, BleuOptions),
         training=TrainingOptions(
             grid=_read_grid(given),
@@ -187,13 +191,27 @@ def _refuse_foreign(given: Given, arch: str) -> None:
                 given.without_effect.append(flag_of(name))
                 continue
             raise UserError(
-                f"{PROGRAM}: {flag_of(name)} belongs to {_homes(name)}; this is --task {given.task} --arch {arch}"
+                f"{PROGRAM}: {flag_of(name)}{given.where(name)} belongs to {_homes(name)}; this is --task {given.task} "
+                f"--arch {arch}"
             )
     optimizer = getattr(given, "optimizer", OptimisationOptions().optimizer)
     for owner, names in OWN_OPTIONS.items():
         for name in names:
             if owner != optimizer and hasattr(given, name):
-                raise UserError(f"{PROGRAM}: {flag_of(name)} belongs to --optimizer {owner}, not {optimizer}")
+                raise UserError(
+                    f"{PROGRAM}: {flag_of(name)}{given.where(name)} belongs to --optimizer {owner}, not {optimizer}"
+                )
+
+
+def _refuse_switched_off(given: Given, arch: str, model: Any) -> None:
+    """Refuses to switch off what an architecture has by its name."""
+    resolved = family_of(arch).resolve(arch, model)
+    for field in dataclasses.fields(model):
+        if getattr(given, field.name, None) is False and getattr(resolved, field.name):
+            raise UserError(
+                f"{PROGRAM}: {flag_of(field.name)} can't be switched off{given.where(field.name)}: --arch {arch} has "
+                "it; choose another architecture"
+            )
 
 
 def _has(task: str, family: str, name: str) -> bool:

@@ -11,13 +11,16 @@ import torch
 from torch import nn
 
 from seqba.checkpoints.model import LoadedModel, build_model, load_model
+from seqba.cli.output import warn_on_stderr
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, family_of
 from seqba.options import options_from
 from seqba.tasks import Task
-from seqba.tasks.image_classification import ImageOptions
+from seqba.tasks.image_options import ImageOptions
+from seqba.tasks.opening import open_task
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.registry import VARIANTS
+from seqba.tasks.text_options import TranslationOptions
 
 Options = TypeVar("Options")
 
@@ -80,6 +83,19 @@ class TrainedRun:
         except (TypeError, AttributeError) as error:
             raise UserError(f"checkpoint {self.path} doesn't say how it was trained: {error}") from None
 
+    def check_fork(self, place: str) -> None:
+        """Refuses a place that the model doesn't have.
+
+        Raises:
+            UserError: naming those that it has.
+        """
+        arch = str(self._cfg("model", "arch"))
+        family = family_of(arch)
+        places = family.fork_places(arch, family.read(self._cfg("model", "options")))
+        if place not in places:
+            known = f"choose one of {', '.join(places)}" if places else "it has none"
+            raise UserError(f"--fork {place} has no place in {self.path}, a {arch}: {known}")
+
     def open_task(self, batches: BatchOptions, *, seed: int, cutout: int | None = None) -> Task[Any]:
         """Opens the task on the data.
 
@@ -94,8 +110,8 @@ class TrainedRun:
         criterion = self.options(CriterionOptions, "task", "criterion")
         if criterion.compares_copies:
             raise UserError(
-                f"checkpoint {self.path} was trained with R-Drop (--rdrop-alpha), whose loss compares an example's "
-                "copies: it has no gradient of a single copy to measure"
+                f"checkpoint {self.path} was trained with {criterion.comparing_option}, whose loss compares the "
+                "copies of an example: it has no gradient of a single copy to measure"
             )
         task = self._open(batches, criterion, seed, cutout)
         state = task.state()
@@ -116,8 +132,14 @@ class TrainedRun:
             chosen = replace(chosen, num_workers=0, cutout=chosen.cutout if cutout is None else cutout)
         elif cutout is not None:
             raise UserError(f"--cutout is for pictures; {self.path} is of a {self.task_name} run")
+        if isinstance(chosen, TranslationOptions) and chosen.subword_sampling:
+            chosen = replace(chosen, subword_sampling=0.0)
+            warn_on_stderr(
+                f"{self.path} was trained with --subword-sampling: examples have the subwords of {self.data} here, and "
+                "the noise is that of the model alone"
+            )
         config = family_of(arch).read(self._cfg("model", "options"))
-        return variant.open(self.data, chosen, batches, criterion, seed, config)
+        return open_task(variant, self.data, chosen, batches, criterion, seed, config)
 
     def _cfg(self, *names: str) -> Any:
         found: Any = self.loaded.cfg

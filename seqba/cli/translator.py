@@ -23,23 +23,20 @@ from seqba.cli.fairseq_options import (
     without_effect_line,
 )
 from seqba.cli.output import warn_on_stderr
+from seqba.cli.translated_text import TextOptions, open_sides, text_folder, text_forms
 from seqba.data.dictionary import is_described_by
-from seqba.data.marian import is_marian_folder
-from seqba.data.moses import BytePairs, Moses
-from seqba.data.pairs import choose_languages
-from seqba.data.sides import Side, marian_sides, open_side
-from seqba.data.subwords import Subwords, read_subwords
+from seqba.data.sides import Side
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
 from seqba.errors import UserError, quoted
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
-from seqba.options import flag_of, is_given, option, options
+from seqba.options import option, options
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
 
-OTHER_TOOLS = "text is made with --bpe sentencepiece or subword_nmt, and --tokenizer moses; leave it out"
+OTHER_TOOLS = "text is made with --bpe sentencepiece, subword_nmt or tokenizers, and --tokenizer moses; leave it out"
 CODES = "give the codes of subword-nmt (--bpe subword_nmt), or apply it to the text beforehand and use --remove-bpe"
 VALIDATION = "it belongs to seqba-train, for BLEU in validation; leave it out"
 NO_REFINING = "there is no iterative decoder here; leave it out"
@@ -55,7 +52,7 @@ UNSUPPORTED_VALUES = {
     "--bpe": {
         "fastbpe": CODES,
         "gpt2": CODES,
-        "hf_byte_bpe": CODES,
+        "hf_byte_bpe": "take tokenizers, with the tokenizer.json of it",
         "bert": CODES,
         "bytes": CODES,
         "characters": CODES,
@@ -98,52 +95,17 @@ UNSUPPORTED = {
 
 @options
 class TranslatorOptions:
-    """Options of the models, the languages and the device."""
+    """Options of the models and the device."""
 
     path: str | None = option(
         None,
         "the checkpoint, or a Marian folder; several with colons between them vote (probabilities are averaged)",
         metavar="A.pt[:B.pt]",
     )
-    source_lang: str | None = option(
-        None, "source language (default: the checkpoint's)", aliases=("-s",), metavar="SRC"
-    )
-    target_lang: str | None = option(
-        None, "target language (default: the checkpoint's)", aliases=("-t",), metavar="TRG"
-    )
     task: str = option("translation", "the only task that translates", choices=("translation",))
     model_overrides: str = option(
         "{}", "fields of the model to change, as a Python dict: \"{'max_target_positions': 512}\"", metavar="DICT"
     )
-    post_process: str | None = option(
-        None,
-        "join subwords: subword_nmt (if the option stands alone: '@@ '), sentencepiece, or any symbol to remove; a "
-        "data-bin with its own SentencePiece model needs no such option",
-        aliases=("remove-bpe",),
-        bare="subword_nmt",
-        metavar="SYMBOL",
-    )
-    tokenizer: str = option(
-        "space",
-        "moses: source lines are tokenised, and D- lines detokenised, as Moses does (extra wmt); space: words are what "
-        "spaces separate",
-        choices=("space", "moses"),
-    )
-    moses_source_lang: str | None = option(None, "whose rules hold for the source (default: its own)", metavar="SRC")
-    moses_target_lang: str | None = option(None, "whose rules hold for the target (default: its own)", metavar="TRG")
-    moses_no_dash_splits: bool = option(False, "leave words with hyphens whole")
-    moses_no_escape: bool = option(False, "write apostrophes and quotes as they are, not as &apos; and &quot;")
-    bpe: str | None = option(
-        None,
-        "how source lines are split into subwords, and those of D- lines joined: sentencepiece, or subword_nmt (extra "
-        "wmt); default: by the data-bin's own SentencePiece model, if it has one",
-        choices=("sentencepiece", "subword_nmt"),
-    )
-    sentencepiece_model: str | None = option(
-        None, "model of --bpe sentencepiece (default: the data-bin's own)", metavar="FILE"
-    )
-    bpe_codes: str | None = option(None, "merges of --bpe subword_nmt", metavar="FILE")
-    bpe_separator: str = option("@@", "what subwords that go on end in, with --bpe subword_nmt")
     retain_dropout: bool = option(
         False, "keep dropout on: noisy models; unlike everything else its results depend on the batches"
     )
@@ -152,19 +114,9 @@ class TranslatorOptions:
     bf16: bool = option(False, "bfloat16")
 
     def __post_init__(self) -> None:
-        """Refuses options that contradict each other, or have no effect."""
+        """Refuses options that contradict each other."""
         if self.fp16 and self.bf16:
             raise UserError("give --fp16 or --bf16, not both")
-        for name in ("moses_source_lang", "moses_target_lang", "moses_no_dash_splits", "moses_no_escape"):
-            if is_given(self, name) and self.tokenizer != "moses":
-                raise UserError(f"{flag_of(name)} belongs to --tokenizer moses, which isn't given")
-        if self.sentencepiece_model is not None and self.bpe != "sentencepiece":
-            raise UserError("--sentencepiece-model belongs to --bpe sentencepiece, which isn't given")
-        for name in ("bpe_codes", "bpe_separator"):
-            if is_given(self, name) and self.bpe != "subword_nmt":
-                raise UserError(f"{flag_of(name)} belongs to --bpe subword_nmt, which isn't given")
-        if self.bpe == "subword_nmt" and self.bpe_codes is None:
-            raise UserError("--bpe subword_nmt needs --bpe-codes: the file of merges that the text was made with")
 
 
 @dataclass(frozen=True)
@@ -203,6 +155,7 @@ def add_translator_flags(parser: Parser, *, needs_data: bool) -> None:
         help=f"data-bin that seqba-preprocess or fairseq-preprocess wrote{of_text}",
     )
     parser.add_options(TranslatorOptions, "models")
+    parser.add_options(TextOptions, "text")
     parser.add_options(SearchOptions, "search")
 
 
@@ -212,7 +165,8 @@ def read_translator(namespace: Given) -> tuple[Translator, SearchOptions]:
     Raises:
         UserError: for a wrong option, an unreadable file, or files that do not belong together.
     """
-    options, search = read_options(namespace, TranslatorOptions), read_options(namespace, SearchOptions)
+    options, text = read_options(namespace, TranslatorOptions), read_options(namespace, TextOptions)
+    search = read_options(namespace, SearchOptions)
     if namespace.without_effect:
         warn_on_stderr(without_effect_line(namespace.without_effect))
     overrides = _read_overrides(options.model_overrides)
@@ -228,60 +182,15 @@ def read_translator(namespace: Given) -> tuple[Translator, SearchOptions]:
     loaded = [load_model(path, device, overrides=overrides, task="translation") for path in paths]
     for path, model in zip(paths, loaded, strict=True):
         _check_is_translation(path, model.task_state)
-    folder = _text_folder(namespace.data, paths)
-    sides = _open_sides(options, loaded[0].task_state, folder)
+    folder = text_folder(namespace.data, paths)
+    sides = open_sides(text, paths[0], loaded[0].task_state, folder)
     languages = (sides[0].language, sides[1].language)
     for path, model in zip(paths, loaded, strict=True):
         _check_belongs(path, model.task_state, sides, folder)
     models = tuple(_prepared(each, options) for each in loaded)
-    source, target = (
-        TextForm(side.dictionary, _subwords(options, side, folder), options.post_process, words)
-        for side, words in zip(sides, _words(options, languages), strict=True)
-    )
+    source, target = text_forms(text, sides, folder)
     ensemble = Ensemble(models, temperature=search.temperature)
     return Translator(models, ensemble, source, target, languages, device), search
-
-
-def _subwords(options: TranslatorOptions, side: Side, folder: Path) -> Subwords | BytePairs | None:
-    """What splits and joins a side's subwords, by the options or the data-bin."""
-    if options.bpe == "subword_nmt":
-        return BytePairs(str(options.bpe_codes), options.bpe_separator)
-    if options.sentencepiece_model is not None:
-        return read_subwords(options.sentencepiece_model)
-    if side.subwords is None and options.bpe == "sentencepiece":
-        raise UserError(f"--bpe sentencepiece: {folder} has no model of its own, so give it as --sentencepiece-model")
-    return side.subwords
-
-
-def _words(options: TranslatorOptions, languages: tuple[str, str]) -> tuple[Moses | None, Moses | None]:
-    """Tokenizers of source and target; none where words are what spaces separate."""
-    if options.tokenizer != "moses":
-        return None, None
-    chosen = (options.moses_source_lang or languages[0], options.moses_target_lang or languages[1])
-    source, target = (
-        Moses(language, dash_splits=not options.moses_no_dash_splits, escape=not options.moses_no_escape)
-        for language in chosen
-    )
-    return source, target
-
-
-def _text_folder(data: str | None, paths: list[str]) -> Path:
-    """The folder with dictionaries: the given one, or a model's own."""
-    if data is None and not is_marian_folder(paths[0]):
-        raise UserError(f"DATA is missing, the data-bin that {paths[0]} was trained on: its dictionaries are needed")
-    folder = Path(paths[0] if data is None else data)
-    if not folder.is_dir():
-        raise UserError(f"there is no data-bin {data}: give the folder that the model was trained on")
-    return folder
-
-
-def _open_sides(options: TranslatorOptions, task_state: Mapping[str, Any], folder: Path) -> tuple[Side, Side]:
-    own = marian_sides(folder) if is_marian_folder(folder) else None
-    between = None if own is None else (own[0].language, own[1].language)
-    source, target = _languages(options, task_state, folder, between)
-    if own is None:
-        return open_side(folder, source), open_side(folder, target)
-    return replace(own[0], language=source), replace(own[1], language=target)
 
 
 def _prepared(loaded: LoadedModel, options: TranslatorOptions) -> Transformer:
@@ -319,27 +228,6 @@ def _check_is_translation(path: str, task_state: Mapping[str, Any]) -> None:
     for key in ("source_lang", "target_lang", "source_dictionary_sha256", "target_dictionary_sha256"):
         if not isinstance(task_state.get(key, 0), str | None):  # None in one of fairseq, which doesn't say
             raise UserError(f"checkpoint {path} is not of a translation run: its task_state has no {key!r}")
-
-
-def _languages(
-    options: TranslatorOptions, task_state: Mapping[str, Any], folder: Path, between: tuple[str, str] | None
-) -> tuple[str, str]:
-    """What was asked for, if it is what the model does; a checkpoint that doesn't say leaves it to the folder.
-
-    `between` are the languages of a Marian folder, None where it is a data-bin.
-    """
-    own = (task_state["source_lang"], task_state["target_lang"])
-    if own == (None, None):
-        if between is not None:
-            return options.source_lang or between[0], options.target_lang or between[1]
-        return choose_languages(folder, options.source_lang, options.target_lang)
-    source, target = options.source_lang or own[0], options.target_lang or own[1]
-    if own != (source, target):
-        raise UserError(
-            f"the model of {options.path} translates {own[0]} to {own[1]}, not {source} to {target}: "
-            "leave out --source-lang and --target-lang, or take another checkpoint"
-        )
-    return source, target
 
 
 def _check_belongs(

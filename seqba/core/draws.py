@@ -49,8 +49,8 @@ def keep_mask(noise: Noise, shape: Sequence[int], p: float, device: torch.device
     owner, dim = find_owner(noise.names), copies_dimension(noise, shape, of_rows=True)
     if dim is None:
         return noise.keep_mask(owner, (1, *shape), p, device, shared=True).view(tuple(shape))
-    front = (shape[dim], *shape[:dim], *shape[dim + 1 :])
-    return noise.keep_mask(owner, front, p, device).movedim(0, dim)
+    parts = parts_shape(noise, shape, dim)
+    return joined(noise.keep_mask(owner, (parts[0] * parts[1], *parts[2:]), p, device).view(parts), dim)
 
 
 def fill(
@@ -58,18 +58,37 @@ def fill(
 ) -> Tensor:
     """Fills a tensor in place, copy by copy: `draw(part, generator)` draws into a part from a copy's own generator."""
     dim = copies_dimension(noise, tensor.shape, of_rows=of_rows)
-    target = tensor.unsqueeze(0) if dim is None else tensor.movedim(dim, 0)
-    copies = 1 if dim is None else len(noise.copies)
-    numbers_per_copy(target.shape, copies)  # raises where they don't divide
     # Drawn in memory of their own: what a kernel draws may depend on how its output lies.
     parts = torch.empty(
-        (copies, target.shape[0] // copies, *target.shape[1:]), dtype=tensor.dtype, device=tensor.device
+        (1, *tensor.shape) if dim is None else parts_shape(noise, tensor.shape, dim),
+        dtype=tensor.dtype,
+        device=tensor.device,
     )
     generators = noise.generators(find_owner(noise.names), tensor.device, shared=dim is None)
     for part, generator in zip(parts, generators, strict=True):
         draw(part, generator)
-    target.copy_(parts.flatten(0, 1))
+    tensor.copy_(parts[0] if dim is None else joined(parts, dim))
     return tensor
+
+
+def parts_shape(noise: Noise, shape: Sequence[int], dim: int) -> tuple[int, ...]:
+    """(k, ...): the copies' parts of a draw, each in the order of the draw itself.
+
+    So a copy that is alone in its pass draws the same along whichever dimension its rows lie, where both would fit
+    (8 places of 4 rows, time first).
+
+    Raises:
+        ValueError: if dimension 0 is to hold the copies and isn't a multiple of them.
+    """
+    copies = len(noise.copies)
+    if dim == 0:
+        numbers_per_copy(shape, copies)
+    return (copies, *shape[:dim], shape[dim] // copies, *shape[dim + 1 :])
+
+
+def joined(parts: Tensor, dim: int) -> Tensor:
+    """Parts (k, ...) one after the other along a dimension of theirs."""
+    return parts.movedim(0, dim).flatten(dim, dim + 1)
 
 
 def in_place(name: str) -> KeyedForm:

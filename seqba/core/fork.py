@@ -63,8 +63,8 @@ def fork(below: Any, *inputs: Any) -> Any:
         return compute()
     if noise.trunk is None:
         raise RuntimeError(
-            "seqba.fork was called in an update whose rows are copies from the beginning: pass forked=True to the "
-            "function that makes the update"
+            "seqba.fork was called in an update whose rows are copies from the beginning: pass forked=True to what "
+            "makes the update (merged_gradient, copies, batch_augmented, BatchAugmentation)"
         )
     return noise.trunk.fork(noise, compute)
 

@@ -121,6 +121,7 @@ def grid_gradient(
     ranks: Group | None = None,
     also_sum: Sequence[float] = (),
     end_update: bool = True,
+    replicated: bool = False,
     keyed: bool = False,
     forked: bool = False,
     backward: Backward | None = None,
@@ -135,9 +136,9 @@ def grid_gradient(
             `ranks` only those that have a cell here are asked for.
         loss_fn: as in `merged_gradient`, returning (sum, weight) or (sum, weight, further sums).
         copies: M.
-        weight: of the whole grid, M × Σ_s weight of micro-batch s, known beforehand: dividing by it is the only
-            division. With `ranks`, of the cells of this rank alone (0 where it has none): weights are added up in the
-            same all-reduce as the gradients, and divided by then.
+        weight: of the whole grid, M × Σ_s weight of micro-batch s (of replicated batches Σ_s of all their rows), known
+            beforehand: dividing by it is the only division. With `ranks`, of the cells of this rank alone (0 where it
+            has none): weights are added up in the same all-reduce as the gradients, and divided by then.
         plan: as in `merged_gradient`.
         seed: of the run.
         update: number of the update.
@@ -146,6 +147,7 @@ def grid_gradient(
             be that small.
         also_sum: numbers of this process that shall be added up over the ranks in the same message.
         end_update: as in `merged_gradient`.
+        replicated: as in `merged_gradient`; copies may have different weights here.
         keyed: as in `merged_gradient`.
         forked: as in `merged_gradient`.
         backward: as in `merged_gradient`.
@@ -165,7 +167,7 @@ def grid_gradient(
     passes = Update(
         model, seed=seed, update=update, micro_batch=0, keyed=keyed, forked=forked, seeded=group is not ALONE
     )
-    cells = Cells(micro_batches, whole_number("copies", copies), forked=forked)
+    cells = Cells(micro_batches, whole_number("copies", copies), replicated=replicated, forked=forked)
     grid = Grid(passes, cells, loss_fn, plan, group, backward)
     step = grid.run(weight=weight, end_update=end_update, also_sum=also_sum)
     if grid.drew_noise:

@@ -33,7 +33,7 @@ class Cells(Generic[Batch]):
     Args:
         micro_batches: S batches of distinct examples.
         copies: M.
-        replicated: whether the batches hold M·B rows already, copy-major.
+        replicated: whether the batches hold M·B rows already, copy-major, which may differ from copy to copy.
         forked: whether passes see the B rows, and copies begin inside the model.
 
     Raises:
@@ -51,14 +51,14 @@ class Cells(Generic[Batch]):
             )
         self.micro_batches = micro_batches
         self.copies = copies
-        self._replicated = replicated
+        self.replicated = replicated
         self._forked = forked
 
     def rows(self, batch: Batch, copies: range) -> Batch:
         """The rows of some copies of a micro-batch, copy-major; looped copies are checked as stacked ones."""
         if self._forked:
             return batch
-        if self._replicated:
+        if self.replicated:
             return select_copies(batch, copies, self.copies)
         return batch if self.copies == 1 else replicate(batch, len(copies))
 
@@ -222,7 +222,8 @@ class Grid:
         """What a pass of some copies of a batch sees, and what it draws from."""
         rows = self.cells.rows(batch, pass_.copies)
         counted = count_rows(rows) if self.update.keys_draws and self.cells.copies > 1 else None
-        return rows, self.update.noise(pass_.micro_batch, pass_.copies, counted, trunk)
+        noise = self.update.noise(pass_.micro_batch, pass_.copies, counted, trunk, copies_differ=self.cells.replicated)
+        return rows, noise
 
 
 def checked_group(ranks: Group | None) -> Group:

@@ -53,6 +53,8 @@ class Noise:
             each row from those that rows share (`seqba.core.keying`).
         trunk: of a pass that forks inside the model (`seqba.core.fork`), what the passes of its micro-batch have in
             common; None for one that sees its copies' rows from the beginning.
+        copies_differ: whether the copies came with rows of their own, so that a model that leaves padding out may have
+            different numbers of tokens for them (`part_rows`).
 
     Attributes:
         pass_copies: the copies of the pass.
@@ -74,6 +76,8 @@ class Noise:
         names: Mapping[int, str] | None = None,
         rows: int | None = None,
         trunk: Trunk | None = None,
+        *,
+        copies_differ: bool = False,
     ) -> None:
         self.seed = seed
         self.update = update
@@ -81,6 +85,7 @@ class Noise:
         self.pass_copies = copies
         self.names: Mapping[int, str] = {} if names is None else names
         self.trunk = trunk
+        self.copies_differ = copies_differ
         self.draws = 0
         self.drew_ordinary = False
         self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
@@ -127,6 +132,7 @@ class Noise:
         device: torch.device,
         *,
         shared: bool = False,
+        rows: Sequence[int] | None = None,
     ) -> Tensor:
         """Draws which elements are kept: each is dropped with `probability`, rounded to 1/65,536, independently.
 
@@ -137,6 +143,7 @@ class Noise:
             device: where the mask is needed.
             shared: one draw for all copies of the micro-batch, whatever plan they run in: `shape` is then that of one
                 copy, and the key holds `ALL_COPIES` in the copy's place.
+            rows: how many rows each copy has, where they don't all have R (`part_rows`).
 
         Returns:
             An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update,
@@ -144,19 +151,45 @@ class Noise:
             masks from the same key.
 
         Raises:
-            ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
+            ValueError: if dimension 0 isn't a multiple of the number of copies in the pass, or the sum of `rows`.
         """
+        if rows is not None:
+            return self._keep_mask_of_parts(owner, shape, probability, device, rows)
         keyed = (ALL_COPIES,) if shared else self.copies
         per_copy = numbers_per_copy(shape, len(keyed))
         # Four 16-bit numbers come out of each 64-bit draw; the surplus of the last word is thrown away.
         words = torch.empty((len(keyed), -(-per_copy // 4)), dtype=torch.int64, device=device)
         for row, generator in zip(words, self.generators(owner, device, shared=shared), strict=True):
             row.random_(-(1 << 63), None, generator=generator)
-        numbers = words.view(torch.int16)[:, :per_copy]  # uniform on [-32768, 32767]
-        # Written as bytes rather than bools: on a CPU, torch vectorises this comparison and the mask's use only so.
-        kept = torch.empty_like(numbers, dtype=torch.int8)
-        torch.ge(numbers, drop_level(probability) - LEVELS // 2, out=kept)
-        return kept.view(tuple(shape))
+        return _kept(words.view(torch.int16)[:, :per_copy], probability).view(tuple(shape))
+
+    def _keep_mask_of_parts(
+        self, owner: object, shape: Sequence[int], probability: float, device: torch.device, rows: Sequence[int]
+    ) -> Tensor:
+        """`keep_mask` of copies with different numbers of rows: each part is what its copy draws in a pass alone."""
+        if sum(rows) != shape[0] or len(rows) != len(self.copies):
+            raise ValueError(f"keyed noise of shape {tuple(shape)}: {tuple(rows)} aren't the rows of its copies")
+        width = torch.Size(shape[1:]).numel()
+        parts = []
+        for count, generator in zip(rows, self.generators(owner, device), strict=True):
+            words = torch.empty(-(-count * width // 4), dtype=torch.int64, device=device)
+            words.random_(-(1 << 63), None, generator=generator)
+            parts.append(words.view(torch.int16)[: count * width])
+        return _kept(torch.cat(parts), probability).view(tuple(shape))
+
+    def part_rows(self, is_row: Tensor) -> tuple[int, ...] | None:
+        """How many rows each copy of the pass has left where a model leaves some out, padding say.
+
+        Args:
+            is_row: (k·R, ...) bool, copy-major: what is left.
+
+        Returns:
+            A number for each copy, to draw by; None where all have as many, which copies of the same rows have.
+        """
+        copies = len(self.copies)
+        if not self.copies_differ or copies == 1:
+            return None
+        return tuple(is_row.view(copies, -1).sum(1).tolist())
 
     def uniform(self, owner: object, shape: Sequence[int], device: torch.device) -> Tensor:
         """Draws numbers uniform on [0, 1): float32 of `shape` (k·R, ...), keyed like the masks of `keep_mask`.
@@ -256,6 +289,14 @@ def numbers_per_copy(shape: Sequence[int], copies: int) -> int:
 def drop_level(probability: float) -> int:
     """How many of the 65,536 levels are dropped at `probability`: round(65,536·p)."""
     return round(probability * LEVELS)
+
+
+def _kept(numbers: Tensor, probability: float) -> Tensor:
+    """Which of some int16 numbers, uniform on [-32768, 32767], are kept: int8."""
+    # Written as bytes rather than bools: on a CPU, torch vectorises this comparison and the mask's use only so.
+    kept = torch.empty_like(numbers, dtype=torch.int8)
+    torch.ge(numbers, drop_level(probability) - LEVELS // 2, out=kept)
+    return kept
 
 
 _current: Noise | None = None  # A plain global: CUDA's backward threads, which may recompute a layer, must see it too.

@@ -70,7 +70,15 @@ class Update:
         """Whether torch's functions draw keyed noise in the passes."""
         return self.keyed or is_keying()
 
-    def noise(self, micro_batch: int, copies: range, rows: int | None = None, trunk: Trunk | None = None) -> Noise:
+    def noise(
+        self,
+        micro_batch: int,
+        copies: range,
+        rows: int | None = None,
+        trunk: Trunk | None = None,
+        *,
+        copies_differ: bool = False,
+    ) -> Noise:
         """The noise of a pass of the update.
 
         Args:
@@ -78,9 +86,10 @@ class Update:
             copies: which copies of it.
             rows: that the pass begins with, where they are known.
             trunk: of the micro-batch, in an update that forks.
+            copies_differ: whether the copies came with rows of their own.
         """
         number = self.replicas.number(self.micro_batch + micro_batch)
-        return Noise(self.seed, self.update, number, copies, self._names, rows, trunk)
+        return Noise(self.seed, self.update, number, copies, self._names, rows, trunk, copies_differ=copies_differ)
 
     @contextmanager
     def running(self, noise: Noise, *, exchanges: bool) -> Iterator[None]:

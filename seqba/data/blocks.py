@@ -54,6 +54,7 @@ class Blocks:
         longest: context is shortened so that no row of `longest` tokens grows beyond that; None for no limit.
 
     Attributes:
+        text_ends: (K,) int64, the block at which each of K texts (`train`, `train1`, …) ends.
         sizes: (n,) int64, tokens that the model reads of each block, `<s>` and context included.
         predicted: (n,) int64, tokens of each block alone.
 
@@ -82,6 +83,7 @@ class Blocks:
             part.sizes.astype(np.int64) if break_mode == "eos" else _equal_sizes(part.tokens, size)
             for part in corpus.parts
         ]
+        self.text_ends = np.cumsum([len(own) for own in lengths], dtype=np.int64)
         self.predicted = np.concatenate(lengths)
         self._starts = np.cumsum(self.predicted) - self.predicted
         self._context = np.minimum(context, self._starts)

@@ -95,7 +95,12 @@ class Dictionary:
         words.sort(key=lambda pair: (-pair[1], pair[0]))
         if size > 0:
             words = words[: max(0, size - len(cls.specials))]
-        words = [pair for pair in words if pair[1] >= threshold]
+        return cls.padded([pair for pair in words if pair[1] >= threshold], padding_factor)
+
+    @classmethod
+    def padded(cls, words: Iterable[tuple[str, int]], padding_factor: int) -> Dictionary:
+        """Words in their order, then `madeupword0000`, … until the size divides by `padding_factor`; 1 for none."""
+        words = list(words)
         known = {word for word, _ in words}
         number = 0
         while padding_factor > 1 and (len(cls.specials) + len(words)) % padding_factor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from seqba.data.lines import decode_text, split_lines
 from seqba.data.names import ESCAPED
@@ -59,6 +60,17 @@ def atomic_text(path: str | Path) -> Iterator[TextIO]:
         yield text
         text.flush()
         text.detach()  # the binary file is synced and closed by atomic_write
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    r"""Writes an object of JSON as `atomic_write` writes, indented, in ASCII: whatever a name is made of has an escape.
+
+    Raises:
+        ValueError: for a number that isn't finite, which JSON doesn't have.
+    """
+    with atomic_text(path) as file:
+        json.dump(content, file, indent=2, allow_nan=False)
+        file.write("\n")
 
 
 def open_file(path: str | Path, what: str, remedy: str = "check the path") -> BinaryIO:

@@ -85,8 +85,8 @@ class ImageBatches:
         self.source = source
         self.batches = batches
         self.workers = 0 if isinstance(source, Cifar) else workers
-        self._ahead: Iterator[ImageBatch | _Complaint] | None = None
-        self._next = 0
+        self._ahead: Iterator[ImageBatch | _Complaint] = iter(())
+        self._next: int | None = None  # what the workers hand over next; None where there are none
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -102,10 +102,10 @@ class ImageBatches:
             raise IndexError(f"batch {number} of {len(self)}")
         if not self.workers:
             return self.source.read(self.batches[number])
-        if self._ahead is None or number != self._next:
+        if number != self._next:
             self.close()
             self._ahead = self._start(number)
-        batch = self._receive(self._ahead)
+        batch = self._receive()
         self._next = number + 1
         if self._next == len(self):
             self.close()
@@ -113,7 +113,8 @@ class ImageBatches:
 
     def close(self) -> None:
         """Ends the workers; asking for another batch starts them again."""
-        self._ahead = None  # the loader's iterator ends its processes when nobody holds it any more
+        self._next = None
+        self._ahead = iter(())  # the loader's iterator ends its processes when nobody holds it any more
 
     def _start(self, first: int) -> Iterator[ImageBatch | _Complaint]:
         # The loader's handler of SIGCHLD raises wherever this process happens to be when a worker dies, in the middle
@@ -137,9 +138,9 @@ class ImageBatches:
             generator=torch.Generator(),  # without one, the workers' seed is drawn from the global generator
         )
 
-    def _receive(self, ahead: Iterator[ImageBatch | _Complaint]) -> ImageBatch:
+    def _receive(self) -> ImageBatch:
         try:
-            batch = next(ahead)
+            batch = next(self._ahead)  # no name for it here: an error's traceback would keep the processes alive
         except (RuntimeError, EOFError, OSError) as error:
             # Its death itself, or a batch that nobody hands over any more: the worker shares its memory when asked.
             self.close()

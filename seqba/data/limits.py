@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from seqba.errors import UserError
 
+LARGEST_WEIGHT = 1000
+"""Most times that an epoch has a text: an epoch of more would hardly end, and its order not fit into memory."""
+
 
 def longest_sides(positions: tuple[int, int], max_tokens: int | None) -> tuple[int, int]:
     """Longest source and target that the model's positions hold, and that alone don't exceed a batch."""

@@ -8,6 +8,7 @@ empty. A UTF-8 byte order mark at the beginning is no part of the text: it is re
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator
 
 from seqba.errors import UserError
@@ -16,6 +17,7 @@ BYTE_ORDER_MARK = codecs.BOM_UTF8
 HEAD_BYTES = 1 << 13
 """What a file is called by, if it is no text."""
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 CONVERT = "convert it (iconv -f {} -t utf-8)"
 UNPACK = "unpack it first"
 NO_TEXT = {
@@ -90,6 +92,18 @@ def iterate_lines(stream: Iterable[bytes], where: str) -> Iterator[str]:
         yield from lines
         number += len(lines)
         head = data[:HEAD_BYTES] if head is None else head
+
+
+def as_line(value: str) -> str:
+    """A text as one line: line ends inside it count as spaces."""
+    if "\n" not in value and "\r" not in value:
+        return value
+    return value.replace("\r\n", " ").replace("\n", " ").replace("\r", " ")
+
+
+def has_half_characters(text: str) -> bool:
+    """Whether a text has surrogates, which escapes of JSON can name and UTF-8 can't hold."""
+    return not text.isascii() and SURROGATE.search(text) is not None
 
 
 def check_is_text(head: bytes, where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.files import open_file
+from seqba.data.lines import has_half_characters
 from seqba.data.subwords import Subwords, language_codes, read_subwords
 from seqba.errors import UserError, quoted
 
@@ -25,7 +25,6 @@ ABSENT = -1
 """In place of their id: a symbol that they have none of."""
 
 MOST_SYMBOLS = 1 << 24
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 Ids = npt.NDArray[np.int64]
 
@@ -123,7 +122,7 @@ def read_vocabulary(path: Path, config: Mapping[str, Any], size: int) -> Vocabul
         UserError: for a broken file, or ids that are no numbers below `size`, each once.
     """
     vocabulary = read_json(path)
-    if any(not symbol.isascii() and SURROGATE.search(symbol) for symbol in vocabulary):
+    if any(map(has_half_characters, vocabulary)):
         raise UserError(f"{path} has a symbol that is no text (half of a character): fetch the folder anew")
     symbols: list[str | None] = [None] * size
     for symbol, number in vocabulary.items():

@@ -56,6 +56,8 @@ class BytePairs:
         UserError: for a file that isn't one, or where subword-nmt isn't installed.
     """
 
+    is_plain = False
+
     def __init__(self, codes: str | Path, separator: str = "@@") -> None:
         lines = read_lines(codes, "BPE codes")
         for number, line in enumerate(lines, 1):

@@ -99,19 +99,39 @@ class PairCorpus:
         """(N,) int32, tokens of each target, `</s>` included."""
         return self.target.sizes
 
+    @property
+    def text_ends(self) -> npt.NDArray[np.int64]:
+        """(K,) int64, the pair at which each of K texts (`train`, `train1`, …) ends."""
+        return np.cumsum([len(part) for part in self.source.parts], dtype=np.int64)
+
     def batch(self, rows: npt.NDArray[np.int64]) -> PairBatch:
         """The pairs of the given rows (n,), in that order."""
-        target = self.target.padded(rows)  # (B, T)
-        inside = np.arange(target.shape[1]) < self.target_sizes[rows][:, None]
-        previous = np.full_like(target, Dictionary.eos)
-        previous[:, 1:] = target[:, :-1]
-        previous[~inside] = Dictionary.pad
-        return PairBatch(
-            ids=torch.from_numpy(np.array(rows, dtype=np.int64)),
-            source=torch.from_numpy(self.source.padded(rows)),
-            previous=torch.from_numpy(previous),
-            target=torch.from_numpy(target),
-        )
+        return pair_batch(rows, self.source.padded(rows), self.target.padded(rows), self.target_sizes[rows])
+
+
+def pair_batch(
+    rows: npt.NDArray[np.int64],
+    source: npt.NDArray[np.int64],
+    target: npt.NDArray[np.int64],
+    target_sizes: npt.NDArray[np.integer],
+) -> PairBatch:
+    """Pairs as tensors.
+
+    Args:
+        rows: (B,) int64, their numbers in the corpus.
+        source: (B, L) int64, padded on the right.
+        target: (B, T) int64, padded on the right.
+        target_sizes: (B,) tokens of each target, `</s>` included.
+    """
+    previous = np.full_like(target, Dictionary.eos)
+    previous[:, 1:] = target[:, :-1]
+    previous[np.arange(target.shape[1]) >= target_sizes[:, None]] = Dictionary.pad
+    return PairBatch(
+        ids=torch.from_numpy(np.array(rows, dtype=np.int64)),
+        source=torch.from_numpy(source),
+        previous=torch.from_numpy(previous),
+        target=torch.from_numpy(target),
+    )
 
 
 def open_pairs(

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +20,19 @@ from seqba.data.dictionary import Dictionary
 from seqba.data.files import atomic_text, atomic_write
 from seqba.data.indexed import IndexedWriter
 from seqba.data.marian import read_marian_text
+from seqba.data.mixing import weights_path, write_weights
 from seqba.data.preprocess_options import PreprocessOptions, check_consistency
 from seqba.data.splits import with_suffix
 from seqba.data.subwords import MODEL_NAME, Subwords, model_name, read_subwords, train_subwords
-from seqba.data.text import Piece, Workers, count_lines, split_text
+from seqba.data.tables import open_text
+from seqba.data.text import Text, TextPiece, Workers
+from seqba.data.tokenizer_json import TOKENIZER_NAME, JsonTokenizer, read_tokenizer
 from seqba.errors import UserError
 
 LOG_NAME = "preprocess.log"
 MOST_SUBWORD_LINES = 10_000_000  # what SentencePiece holds in memory at once; from larger texts every k-th line
 
-Forms = dict[str | None, tuple[Dictionary, Subwords | None]]
+Forms = dict[str | None, tuple[Dictionary, Subwords | JsonTokenizer | None]]
 """Language → its dictionary, and what segments its text."""
 
 Report = Callable[[str], None]
@@ -72,7 +75,7 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
 
     with _staged(options.destdir) as stage, Workers(options.workers) as workers:
         note(str(options))
-        forms = _take_forms(options) if options.from_model is not None else _make_forms(options, workers, progress)
+        forms = _take_forms(options) if options.takes_dictionaries else _make_forms(options, workers, progress)
         _write_subwords(options, forms, stage)
         for language, (dictionary, _) in forms.items():
             _write_dictionary(dictionary, stage / f"{with_suffix('dict', language)}.txt")
@@ -80,15 +83,17 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
         if not options.dict_only:
             for language in options.languages:
                 dictionary, subwords = forms[language]
-                for split, path in options.texts(language).items():
+                for split, text in _texts(options, language).items():
                     prefix = stage / options.corpus_name(split, language)
                     binarise = functools.partial(encode_piece, dictionary=dictionary, subwords=subwords)
-                    note(f"[{language}] {_binarise(path, prefix, binarise, len(dictionary), workers, progress)}")
+                    note(f"[{language}] {_binarise(text, prefix, binarise, len(dictionary), workers, progress)}")
+        if options.weights:
+            write_weights(weights_path(stage, "train"), options.weights)
         note(f"Wrote preprocessed data to {options.destdir}")
         _extend_log(Path(options.destdir) / LOG_NAME, stage / LOG_NAME, lines)
 
 
-def count_piece(piece: Piece, subwords: Subwords | None) -> Counter[str]:
+def count_piece(piece: TextPiece, subwords: Subwords | JsonTokenizer | None) -> Counter[str]:
     """How often each token occurs in a piece of text."""
     counts: Counter[str] = Counter()
     for tokens in _tokens(piece, subwords):
@@ -96,8 +101,8 @@ def count_piece(piece: Piece, subwords: Subwords | None) -> Counter[str]:
     return counts
 
 
-def encode_piece(piece: Piece, dictionary: Dictionary, subwords: Subwords | None) -> Encoded:
-    """The ids of a piece of text. Tokens are what whitespace of any kind separates, or SentencePiece's pieces."""
+def encode_piece(piece: TextPiece, dictionary: Dictionary, subwords: Subwords | JsonTokenizer | None) -> Encoded:
+    """The ids of a piece of text. Tokens are what whitespace of any kind separates, or those of `subwords`."""
     flat: list[int] = []
     sizes: list[int] = []
     literal = 0
@@ -119,11 +124,21 @@ def _check_destination(options: PreprocessOptions) -> None:
     given = dict(zip(options.languages, (options.srcdict, options.tgtdict), strict=False))
     for language, dictionary in given.items():
         path = destination / f"{with_suffix('dict', language)}.txt"
-        if dictionary is None and options.from_model is None and path.exists():
+        if dictionary is None and path.exists() and not _goes_on_with(options, destination):
             raise UserError(
                 f"{path} exists and is not overwritten: choose another --destdir, remove the folder, or keep the "
                 "dictionary by giving it as --srcdict/--tgtdict"
             )
+    if weights_path(destination, "train").exists() and options.trainpref is not None and not options.weights:
+        raise UserError(
+            f"{weights_path(destination, 'train')} holds the weights of other training texts: give --weights of these, "
+            "or remove it"
+        )
+    if (destination / TOKENIZER_NAME).exists() and options.tokenizer_json is None:
+        raise UserError(
+            f"{options.destdir} holds a tokenizer: give it as --tokenizer-json {destination / TOKENIZER_NAME}, or "
+            "choose another --destdir"
+        )
     if (destination / MODEL_NAME).exists() and not options.has_subwords:
         raise UserError(
             f"{options.destdir} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "
@@ -137,20 +152,30 @@ def _check_destination(options: PreprocessOptions) -> None:
         )
 
 
+def _goes_on_with(options: PreprocessOptions, destination: Path) -> bool:
+    """Whether the dictionaries that a folder may have are those that this command takes."""
+    if options.tokenizer_json is None:
+        return options.from_model is not None
+    own = destination / TOKENIZER_NAME
+    return own.is_file() and own.read_bytes() == read_tokenizer(options.tokenizer_json).model
+
+
 def _check_files(options: PreprocessOptions) -> None:
     """Refuses files that are missing, empty or not what they are given for, and then sides of different length."""
     for path in filter(None, (options.srcdict, options.tgtdict)):
         Dictionary.load(path)
     if options.sentencepiece_model is not None:
         read_subwords(options.sentencepiece_model)
-    counts = {text: count_lines(text) for language in options.languages for text in options.texts(language).values()}
+    if options.tokenizer_json is not None:
+        read_tokenizer(options.tokenizer_json)
+    counts = {text: text.count_lines() for language in options.languages for text in _texts(options, language).values()}
     for text, count in counts.items():
         if not count:
             raise UserError(f"text {text} is empty; check the prefix and the language")
     if options.only_source:
         return
-    for split, text in options.texts(options.source_lang).items():
-        other = options.texts(options.target_lang)[split]
+    for split, text in _texts(options, options.source_lang).items():
+        other = _texts(options, options.target_lang)[split]
         here, there = counts[text], counts[other]
         if here != there:
             raise UserError(
@@ -159,8 +184,23 @@ def _check_files(options: PreprocessOptions) -> None:
             )
 
 
+def _texts(options: PreprocessOptions, language: str | None) -> dict[str, Text]:
+    """Every split's name and text of a language."""
+    column = options.column(language)
+    return {split: open_text(path, column) for split, path in options.texts(language).items()}
+
+
+def _training_texts(options: PreprocessOptions, languages: Iterable[str | None]) -> list[Text]:
+    """The texts that dictionaries and subwords are made from."""
+    named = (item for language in languages for item in _texts(options, language).items())
+    return [text for split, text in named if split.startswith("train")]
+
+
 def _take_forms(options: PreprocessOptions) -> Forms:
-    """Both languages' dictionaries and SentencePiece models of a Marian folder."""
+    """Dictionaries and subwords of a Marian folder or a tokenizer."""
+    if options.tokenizer_json is not None:
+        tokenizer = read_tokenizer(options.tokenizer_json)
+        return dict.fromkeys(options.languages, (tokenizer.dictionary(options.padding_factor), tokenizer))
     text = read_marian_text(str(options.from_model))
     forms = ((text.source.dictionary, text.source_subwords), (text.target.dictionary, text.target_subwords))
     return dict(zip((options.source_lang, options.target_lang), forms, strict=True))
@@ -174,23 +214,24 @@ def _make_forms(options: PreprocessOptions, workers: Workers, progress: Progress
 
 def _make_subwords(options: PreprocessOptions) -> Subwords | None:
     if options.sentencepiece is not None:
-        texts = [path for language in options.languages for path in options.training_texts(language)]
+        texts = _training_texts(options, options.languages)
         return train_subwords(_sample_lines(texts), options.sentencepiece)
     return read_subwords(options.sentencepiece_model) if options.sentencepiece_model is not None else None
 
 
 def _write_subwords(options: PreprocessOptions, forms: Forms, stage: Path) -> None:
-    """Writes the model of both languages, or one for each where they come from a Marian folder."""
+    """Writes the model of both languages, or one for each where they come from a Marian folder; or the tokenizer."""
     own = options.from_model is not None
     models = {model_name(language if own else None): subwords for language, (_, subwords) in forms.items()}
     for name, subwords in models.items():
         if subwords is None:
             continue
-        path = stage / name
+        path = stage / (TOKENIZER_NAME if isinstance(subwords, JsonTokenizer) else name)
         with atomic_write(path) as file:
             file.write(subwords.model)
-        with atomic_text(path.with_suffix(".vocab")) as text:
-            text.write(subwords.vocabulary())
+        if isinstance(subwords, Subwords):
+            with atomic_text(path.with_suffix(".vocab")) as text:
+                text.write(subwords.vocabulary())
 
 
 def _write_dictionary(dictionary: Dictionary, path: Path) -> None:
@@ -202,10 +243,9 @@ def _write_dictionary(dictionary: Dictionary, path: Path) -> None:
     raise UserError(f"a symbol of the vocabulary can't be written to {path.name}, where each is a line")
 
 
-def _sample_lines(paths: Iterable[str]) -> Iterator[str]:
-    paths = list(paths)
-    stride = -(-sum(map(count_lines, paths)) // MOST_SUBWORD_LINES)
-    lines = (line for path in paths for piece in split_text(path) for line in piece.lines())
+def _sample_lines(texts: Sequence[Text]) -> Iterator[str]:
+    stride = -(-sum(text.count_lines() for text in texts) // MOST_SUBWORD_LINES)
+    lines = (line for text in texts for piece in text.pieces() for line in piece.lines())
     return itertools.islice(lines, 0, None, stride)
 
 
@@ -217,8 +257,7 @@ def _make_dictionaries(
     def make(path: str | None, languages: Iterable[str | None], threshold: int, size: int) -> Dictionary:
         if path is not None:
             return Dictionary.load(path)
-        texts = [text for language in languages for text in options.training_texts(language)]
-        counts = _count_tokens(texts, subwords, workers, progress)
+        counts = _count_tokens(_training_texts(options, languages), subwords, workers, progress)
         return Dictionary.build(counts, threshold=threshold, size=size, padding_factor=options.padding_factor)
 
     if options.is_joined:
@@ -234,29 +273,30 @@ def _make_dictionaries(
     return dictionaries
 
 
-def _count_tokens(texts: list[str], subwords: Subwords | None, workers: Workers, progress: Progress) -> Counter[str]:
-    pieces = [piece for path in texts for piece in split_text(path)]
-    advance = progress(
-        "counting " + ", ".join(map(os.path.basename, texts)), sum(piece.end - piece.start for piece in pieces)
-    )
+def _count_tokens(
+    texts: Sequence[Text], subwords: Subwords | None, workers: Workers, progress: Progress
+) -> Counter[str]:
+    pieces = [piece for text in texts for piece in text.pieces()]
+    names = ", ".join(os.path.basename(str(text)) for text in texts)
+    advance = progress(f"counting {names}", sum(piece.size for piece in pieces))
     counts: Counter[str] = Counter()
     for piece, found in workers.map(functools.partial(count_piece, subwords=subwords), pieces):
         counts.update(found)
-        advance(piece.end - piece.start)
+        advance(piece.size)
     return counts
 
 
 def _binarise(
-    path: str,
+    text: Text,
     prefix: Path,
-    encode: Callable[[Piece], Encoded],
+    encode: Callable[[TextPiece], Encoded],
     vocabulary_size: int,
     workers: Workers,
     progress: Progress,
 ) -> str:
     """Writes one side of a split and returns fairseq's line about it."""
-    pieces = split_text(path)
-    advance = progress(f"encoding {os.path.basename(path)}", pieces[-1].end)
+    pieces = text.pieces()
+    advance = progress(f"encoding {os.path.basename(str(text))}", sum(piece.size for piece in pieces))
     sentences = tokens = unknown = 0
     with IndexedWriter(prefix, vocabulary_size) as writer:
         for piece, encoded in workers.map(encode, pieces):
@@ -264,12 +304,12 @@ def _binarise(
             sentences += len(encoded.sizes)
             tokens += len(encoded.ids)
             unknown += encoded.unknown
-            advance(piece.end - piece.start)
+            advance(piece.size)
     share = 100 * unknown / tokens
-    return f"{path}: {sentences} sents, {tokens} tokens, {share:.3}% replaced by {Dictionary.specials[Dictionary.unk]}"
+    return f"{text}: {sentences} sents, {tokens} tokens, {share:.3}% replaced by {Dictionary.specials[Dictionary.unk]}"
 
 
-def _tokens(piece: Piece, subwords: Subwords | None) -> Iterable[list[str]]:
+def _tokens(piece: TextPiece, subwords: Subwords | JsonTokenizer | None) -> Iterable[list[str]]:
     # str.split() without an argument is fairseq's tokenize_line: every run of whitespace separates, Unicode's included.
     return map(str.split, piece.lines()) if subwords is None else subwords.encode_lines(piece.lines())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from seqba.data.limits import LARGEST_WEIGHT
 from seqba.data.splits import with_suffix
 from seqba.errors import UserError, quoted
 from seqba.options import is_given, option, options
@@ -19,8 +20,12 @@ MAKING = (
     "nwordstgt",
     "joined_dictionary",
     "padding_factor",
+    "tokenizer_json",
 )
 """Options that make dictionaries and SentencePiece models, or name them one by one."""
+
+GOING_WITH_A_TOKENIZER = ("joined_dictionary", "padding_factor", "tokenizer_json")
+"""Those of them that mean something beside a tokenizer.json, whose vocabulary is one dictionary."""
 
 
 @options
@@ -30,8 +35,22 @@ class PreprocessOptions:
     source_lang: str | None = option(None, "source language: the text's file suffix", aliases=("-s",), metavar="SRC")
     target_lang: str | None = option(None, "target language: the text's file suffix", aliases=("-t",), metavar="TRG")
     trainpref: str | None = option(None, "training text: prefixes, comma-separated (train, train1, …)", metavar="FP")
+    weights: tuple[float, ...] = option(
+        (),
+        "how often an example of each training text comes in an epoch of seqba-train, 3,1 say (its own --weights goes "
+        "before); 0.5: every second epoch",
+        above=0,
+        maximum=LARGEST_WEIGHT,
+    )
     validpref: str | None = option(None, "validation text: prefixes, comma-separated (valid, valid1, …)", metavar="FP")
     testpref: str | None = option(None, "test text: prefixes, comma-separated (test, test1, …)", metavar="FP")
+    source_column: str | None = option(
+        None,
+        "the texts are tables, .jsonl, .tsv or .parquet, given by their whole names, and this column is the source; "
+        "translation.en is en inside translation, and 1 the first column of a .tsv without a header",
+        metavar="NAME",
+    )
+    target_column: str | None = option(None, "likewise the target's column", metavar="NAME")
     destdir: str = option("data-bin", "data folder to write", metavar="DIR")
     thresholdsrc: int = option(0, "leave out source words seen less often than this", minimum=0)
     thresholdtgt: int = option(0, "leave out target words seen less often than this", minimum=0)
@@ -49,6 +68,11 @@ class PreprocessOptions:
         None, "learn a joint SentencePiece model (BPE) of this many pieces and encode all text with it", minimum=8
     )
     sentencepiece_model: str | None = option(None, "encode all text with this SentencePiece model", metavar="FP")
+    tokenizer_json: str | None = option(
+        None,
+        "encode all text with this tokenizer of Hugging Face's (extra tokenizers); its vocabulary is the dictionary",
+        metavar="FILE",
+    )
     from_model: str | None = option(
         None,
         "take dictionaries and SentencePiece models from this Marian folder, to fine-tune its model",
@@ -72,6 +96,11 @@ class PreprocessOptions:
         return (self.sentencepiece, self.sentencepiece_model, self.from_model) != (None, None, None)
 
     @property
+    def takes_dictionaries(self) -> bool:
+        """Whether dictionaries come from a model or a tokenizer, as they are."""
+        return (self.from_model, self.tokenizer_json) != (None, None)
+
+    @property
     def is_joined(self) -> bool:
         """Whether both languages share a dictionary; the pieces of a joint SentencePiece model do."""
         given = self.srcdict is not None or self.tgtdict is not None
@@ -84,12 +113,13 @@ class PreprocessOptions:
         found = {}
         for split, prefixes in (("train", self.trainpref), ("valid", self.validpref), ("test", self.testpref)):
             for number, prefix in enumerate(prefixes.split(",") if prefixes else ()):
-                found[split + (str(number) if number else "")] = with_suffix(prefix, language)
+                path = prefix if self.source_column is not None else with_suffix(prefix, language)
+                found[split + (str(number) if number else "")] = path
         return found
 
-    def training_texts(self, language: str | None) -> list[str]:
-        """The text files that dictionaries and subwords are made from."""
-        return [path for split, path in self.texts(language).items() if split.startswith("train")]
+    def column(self, language: str | None) -> str | None:
+        """The column of a language in every table; None where texts are files of their own."""
+        return self.source_column if language == self.source_lang else self.target_column
 
     def corpus_name(self, split: str, language: str | None) -> str:
         """`train.en-de.en`, or `train` for text without a language; fairseq's own names."""
@@ -103,6 +133,7 @@ def check_consistency(options: PreprocessOptions) -> None:
         UserError: naming both options.
     """
     source, target = options.source_lang, options.target_lang
+    training_texts = sum(split.startswith("train") for split in options.texts(None))
     rules = {
         f"--dataset-impl {options.dataset_impl} is not written here: mmap is the one format, and the default": (
             options.dataset_impl != "mmap"
@@ -119,6 +150,19 @@ def check_consistency(options: PreprocessOptions) -> None:
             and (options.tgtdict, options.thresholdtgt, options.nwordstgt, options.joined_dictionary)
             != (None, 0, -1, False)
         ),
+        f"--weights are of {len(options.weights)} texts, and --trainpref names {training_texts}: give one for each": (
+            len(options.weights) not in (0, training_texts)
+        ),
+        "--dict-only writes no texts to mix: leave out --weights": bool(options.weights) and options.dict_only,
+        "--only-source has no target side: leave out --target-column": (
+            options.only_source and options.target_column is not None
+        ),
+        "a table has both sides: give --source-column and --target-column": (
+            not options.only_source and (options.source_column is None) != (options.target_column is None)
+        ),
+        f"--source-column and --target-column are both {quoted(str(options.source_column))}": (
+            options.source_column is not None and options.source_column == options.target_column
+        ),
         "--joined-dictionary is one dictionary: give it as --srcdict or as --tgtdict, not both": (
             options.joined_dictionary and options.srcdict is not None and options.tgtdict is not None
         ),
@@ -127,6 +171,9 @@ def check_consistency(options: PreprocessOptions) -> None:
         ),
         "--from-model takes dictionaries and SentencePiece models as they are: leave out the options that make or name "
         "others": options.from_model is not None and any(is_given(options, name) for name in MAKING),
+        "--tokenizer-json brings its own vocabulary: leave out --sentencepiece…, --srcdict, --tgtdict, --threshold… "
+        "and --nwords…": options.tokenizer_json is not None
+        and any(is_given(options, name) for name in MAKING if name not in GOING_WITH_A_TOKENIZER),
         "--sentencepiece makes the dictionary from its own pieces; with --srcdict or --tgtdict, give the model that "
         "belongs to the dictionary as --sentencepiece-model": (
             options.sentencepiece is not None and (options.srcdict or options.tgtdict) is not None
@@ -154,7 +201,7 @@ def check_consistency(options: PreprocessOptions) -> None:
 
 
 def _makes_dictionary(options: PreprocessOptions) -> bool:
-    if options.from_model is not None:
+    if options.takes_dictionaries:
         return False
     if options.sentencepiece is not None:
         return True

@@ -1,4 +1,4 @@
-"""Both sides of a translation's text: language, dictionary and SentencePiece model of each."""
+"""Both sides of a translation's text: language, dictionary and subwords of each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from seqba.data.dictionary import Dictionary
 from seqba.data.marian import read_marian_text
 from seqba.data.subwords import Subwords, load_subwords
+from seqba.data.tokenizer_json import JsonTokenizer
 from seqba.errors import UserError
 
 
@@ -23,7 +24,7 @@ class Side:
 
     language: str
     dictionary: Dictionary
-    subwords: Subwords | None
+    subwords: Subwords | JsonTokenizer | None
 
 
 def open_side(folder: Path, language: str) -> Side:

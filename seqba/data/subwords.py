@@ -7,14 +7,34 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.files import open_file
+from seqba.data.tokenizer_json import TOKENIZER_NAME, JsonTokenizer, read_tokenizer
 from seqba.errors import UserError
 from seqba.extras import needed
 
 MODEL_NAME = "sentencepiece.model"
 """A data folder's model for both languages; where each has its own, as from a Marian folder, see `model_name`."""
+
+
+class Segmenter(Protocol):
+    """Interface of what splits lines into subwords and joins these."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether lines are text as people write it, and not words that a tokenizer has set apart."""
+        ...
+
+    def encode(self, line: str) -> list[str]:
+        """Subwords of a line."""
+        ...
+
+    def decode(self, tokens: Iterable[str]) -> str:
+        """The line of some subwords."""
+        ...
+
 
 WORD_START = "\u2581"  # SentencePiece writes a space as this: "▁"
 LANGUAGE_CODE = re.compile(">>.*?<<")
@@ -33,6 +53,8 @@ class Subwords:
     Raises:
         UserError: if the bytes are not a SentencePiece model.
     """
+
+    is_plain = True
 
     def __init__(self, model: bytes, where: str = MODEL_NAME, codes: Iterable[str] = ()) -> None:
         self.model = model
@@ -85,14 +107,21 @@ class Subwords:
         """The pieces, those that are bytes put together into the characters that they spell."""
         return [piece for piece, _ in _spelt(tokens, self._bytes.__contains__)]
 
+    def scores(self) -> dict[str, float]:
+        """Score of every piece that text is cut into; not of `<unk>`, control symbols and bytes."""
+        processor = self._processor
+        kinds = (processor.IsUnknown, processor.IsControl, processor.IsByte, processor.IsUnused)
+        own = (i for i in range(len(self)) if not any(is_kind(i) for is_kind in kinds))
+        return {processor.IdToPiece(i): processor.GetScore(i) for i in own}
+
     def vocabulary(self) -> str:
         """The pieces and their scores, one `piece<TAB>score` a line, as SentencePiece's own `.vocab` files."""
         processor = self._processor
         return "".join(f"{processor.IdToPiece(i)}\t{processor.GetScore(i):g}\n" for i in range(len(self)))
 
 
-def load_subwords(data_dir: str | Path, language: str, dictionary: Dictionary) -> Subwords | None:
-    """The SentencePiece model of a language in a data folder, or None if its text was not made with one.
+def load_subwords(data_dir: str | Path, language: str, dictionary: Dictionary) -> Subwords | JsonTokenizer | None:
+    """The SentencePiece model or the tokenizer of a language in a data folder, or None if its text was made with none.
 
     Args:
         data_dir: the folder.
@@ -103,8 +132,11 @@ def load_subwords(data_dir: str | Path, language: str, dictionary: Dictionary) -
         UserError: if the model is there, but cannot be used.
     """
     own, joint = Path(data_dir) / model_name(language), Path(data_dir) / MODEL_NAME
+    tokenizer = Path(data_dir) / TOKENIZER_NAME
     if own.exists():
         return read_subwords(own).with_codes(language_codes(dictionary.symbols))
+    if tokenizer.exists():
+        return read_tokenizer(tokenizer)
     return read_subwords(joint) if joint.exists() else None
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from seqba.data.files import open_file
 from seqba.data.lines import (
@@ -32,6 +32,61 @@ REMEDY = "check the prefix and the language"
 Result = TypeVar("Result")
 
 
+class TextPiece(Protocol):
+    """Some lines of a text, one after the other; goes between processes by its description alone."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, as a progress bar counts them."""
+        ...
+
+    def lines(self) -> list[str]:
+        """The lines, without their ends.
+
+        Raises:
+            UserError: for what is no text, or can't be read.
+        """
+        ...
+
+
+class Text(Protocol):
+    """One side of a corpus: lines of a file, or a column of a table (see `seqba.data.tables`).
+
+    Its `str` is what messages call it.
+    """
+
+    def pieces(self) -> Sequence[TextPiece]:
+        """The pieces, which depend on the file alone."""
+        ...
+
+    def count_lines(self) -> int:
+        """Number of lines; everything is read, and must be text.
+
+        Raises:
+            UserError: for what is no text, or can't be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """A file of lines."""
+
+    path: str
+
+    def __str__(self) -> str:
+        """Its path."""
+        return self.path
+
+    def pieces(self) -> Sequence[TextPiece]:
+        """See `split_text`."""
+        return split_text(self.path)
+
+    def count_lines(self) -> int:
+        """See `count_lines`."""
+        return count_lines(self.path)
+
+
 @dataclass(frozen=True)
 class Piece:
     """Whole lines of a text file: its bytes from `start` up to `end`."""
@@ -39,6 +94,15 @@ class Piece:
     path: str | Path
     start: int
     end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    def first_line(self) -> int:
+        """Number of its first line in the file, from 1; reads what is before."""
+        return _count_line_ends(self.path, self.start) + 1
 
     def lines(self) -> list[str]:
         """The lines, without their ends (see `seqba.data.lines`).
@@ -129,6 +193,9 @@ def _leave_ctrl_c_alone() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+PieceT = TypeVar("PieceT", bound=TextPiece)
+
+
 class Workers:
     """Processes that work on pieces of text; a context manager. They start when there is enough work for two.
 
@@ -150,7 +217,7 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def map(self, function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Result]]:
+    def map(self, function: Callable[[PieceT], Result], pieces: Sequence[PieceT]) -> Iterator[tuple[PieceT, Result]]:
         """Applies a function to every piece and yields (piece, result) in order, whatever process finishes first.
 
         At most two pieces a worker are under way, so that results never pile up in memory.
@@ -167,7 +234,7 @@ class Workers:
                 yield piece, function(piece)
             return
         pool = self._start()
-        under_way: deque[tuple[Piece, Future[Result]]] = deque()
+        under_way: deque[tuple[PieceT, Future[Result]]] = deque()
         try:
             for piece in pieces:
                 under_way.append((piece, pool.submit(function, piece)))

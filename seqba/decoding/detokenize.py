@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.moses import BytePairs, Moses
-from seqba.data.subwords import Subwords, remove_bpe
+from seqba.data.moses import Moses
+from seqba.data.subwords import Segmenter, Subwords, remove_bpe
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class TextForm:
     dictionary: Dictionary
     """Symbols of the ids."""
 
-    subwords: Subwords | BytePairs | None = None
-    """The data-bin's own SentencePiece model if its text was made with one, or what --bpe names."""
+    subwords: Segmenter | None = None
+    """The data-bin's own SentencePiece model or tokenizer if its text was made with one, or what --bpe names."""
 
     post_process: str | None = None
     """How to join subwords, as `seqba.data.subwords.remove_bpe` has it; None leaves them apart."""
@@ -32,7 +32,8 @@ class TextForm:
     @property
     def is_plain(self) -> bool:
         """Whether `plain` gives text as people write it, and not tokens separated by spaces."""
-        return self.words is not None or isinstance(self.subwords, Subwords) or self.post_process == "sentencepiece"
+        has_plain_subwords = self.subwords is not None and self.subwords.is_plain
+        return self.words is not None or has_plain_subwords or self.post_process == "sentencepiece"
 
     @property
     def bleu_tokenizer(self) -> str:
@@ -51,10 +52,7 @@ class TextForm:
             ids: word ids; padding, beginning and end are left out.
             reference: write an unknown word as `<<unk>>`, so that no translation can match it.
         """
-        symbols = self.dictionary.decode(ids)
-        if reference:
-            unknown = self.dictionary.symbols[Dictionary.unk]
-            symbols = [f"<{symbol}>" if symbol == unknown else symbol for symbol in symbols]
+        symbols = self._symbols(ids, reference=reference)
         if isinstance(self.subwords, Subwords) and self.post_process == "sentencepiece":
             return self.subwords.decode(symbols)
         return remove_bpe(" ".join(symbols), self.post_process)
@@ -68,7 +66,15 @@ class TextForm:
 
     def plain(self, ids: Iterable[int], *, reference: bool = False) -> str:
         """The same as plain text, where subwords and tokenizer are known (fairseq's D- line)."""
-        text = self.tokens(ids, reference=reference)
         if self.subwords is not None and self.post_process is None:
-            text = self.subwords.decode(text.split(" "))
+            text = self.subwords.decode(self._symbols(ids, reference=reference))
+        else:
+            text = self.tokens(ids, reference=reference)
         return text if self.words is None else self.words.detokenize(text)
+
+    def _symbols(self, ids: Iterable[int], *, reference: bool) -> list[str]:
+        symbols = self.dictionary.decode(ids)
+        if not reference:
+            return symbols
+        unknown = self.dictionary.symbols[Dictionary.unk]
+        return [f"<{symbol}>" if symbol == unknown else symbol for symbol in symbols]

@@ -1,6 +1,6 @@
 """Several processes that compute an update together: who they are, sums over them, parameters in parts on them."""
 
-from seqba.distributed.lost import RanksLost, collective_errors
+from seqba.distributed.lost import collective_errors
 from seqba.distributed.ranks import Ranks
 from seqba.distributed.sharding import (
     cut_like,
@@ -10,6 +10,7 @@ from seqba.distributed.sharding import (
     whole_tensor,
     whole_weights,
 )
+from seqba.errors import RanksLost
 
 __all__ = [
     "Ranks",

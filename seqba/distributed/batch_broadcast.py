@@ -21,27 +21,26 @@ class BatchBroadcast:
 
     Attributes:
         ranks: the processes of the run.
-        copies: M.
         timeout_s: how long a rank waits for the one that reads.
     """
 
     ranks: Ranks
-    copies: int
     timeout_s: float
     _groups: dict[range, dist.ProcessGroup | None] = field(default_factory=dict, init=False)
 
-    def load(self, micro_batches: int, read: Callable[[int], Any]) -> dict[int, Any]:
+    def load(self, micro_batches: int, copies: int, read: Callable[[int], Any]) -> dict[int, Any]:
         """This rank's batches of an update of `micro_batches`; all ranks must call it, in every update.
 
         Args:
             micro_batches: S of this update.
+            copies: M of this update.
             read: number of a micro-batch → its batch; called for those that are this rank's to read.
 
         Raises:
             UserError: that `read` raised, on all ranks with a copy of that batch.
             RanksLost: if one of them is lost.
         """
-        holders = self.ranks.holders(micro_batches, self.copies)
+        holders = self.ranks.holders(micro_batches, copies)
         for sharing in holders:
             if sharing not in self._groups:  # batches lie in the memory of the CPU, whatever trains
                 with collective_errors():

@@ -16,10 +16,9 @@ import torch.distributed as dist
 import torch.distributed.nn
 
 from seqba.core.group import ALONE, Group
-from seqba.distributed.lost import RanksLost
 from seqba.distributed.ranks import Ranks
 from seqba.distributed.rendezvous import meet
-from seqba.errors import UserError
+from seqba.errors import RanksLost, UserError
 
 
 @contextmanager

@@ -1,13 +1,11 @@
-"""Another process of a group that ended, or gave no answer."""
+"""Errors of a collective as what they mean: another process of the group ended, or gave no answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
-class RanksLost(RuntimeError):
-    """Another rank has ended, or didn't answer in time."""
+from seqba.errors import RanksLost
 
 
 @contextmanager

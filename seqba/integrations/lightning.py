@@ -45,6 +45,7 @@ class BatchAugmentation(Callback):
     Args:
         copies: M, noisy views of each example; 1 keeps the gradient and keys the noise.
         seed: of the noise; None takes that of `lightning.seed_everything`, or 0 where it wasn't called.
+        forked: whether copies begin inside the module, where it calls `seqba.fork`: what is below is computed once.
 
     Raises:
         TypeError: for arguments that aren't whole numbers.
@@ -54,9 +55,10 @@ class BatchAugmentation(Callback):
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
 
-    def __init__(self, copies: int = 4, seed: int | None = None) -> None:
+    def __init__(self, copies: int = 4, seed: int | None = None, *, forked: bool = False) -> None:
         self.copies = whole_number("copies", copies)
         check_copies(self.copies)
+        self.forked = forked
         self.seed = None if seed is None else whole_number("seed", seed)
         self._without_copies: _AutomaticOptimization | None = None
 
@@ -81,7 +83,9 @@ class BatchAugmentation(Callback):
         self._take_out(trainer)  # of a fit that was interrupted
         loop = trainer.fit_loop.epoch_loop
         self._without_copies = loop.automatic_optimization
-        loop.automatic_optimization = CopiesOptimization(self._without_copies, self.copies, self._noise_seed())
+        loop.automatic_optimization = CopiesOptimization(
+            self._without_copies, self.copies, self._noise_seed(), forked=self.forked
+        )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes copies out of the trainer's loop again."""
@@ -103,13 +107,15 @@ class CopiesOptimization(_AutomaticOptimization):
         without_copies: the trainer's own, whose progress goes on here.
         copies: M.
         seed: of the noise.
+        forked: whether copies begin inside the module.
     """
 
-    def __init__(self, without_copies: _AutomaticOptimization, copies: int, seed: int) -> None:
+    def __init__(self, without_copies: _AutomaticOptimization, copies: int, seed: int, *, forked: bool) -> None:
         super().__init__(without_copies.trainer)
         self.__dict__.update(without_copies.__dict__)
         self.copies = copies
         self.seed = seed
+        self.forked = forked
 
     def _make_closure(self, kwargs: OrderedDict[str, Any], optimizer: Optimizer, batch_idx: int) -> CopiesClosure:
         trainer = self.trainer
@@ -124,6 +130,7 @@ class CopiesOptimization(_AutomaticOptimization):
                 seed=self.seed,
                 exchange=ends_update,
                 end_update=ends_update,
+                forked=self.forked,
             )
 
         return CopiesClosure(

@@ -24,7 +24,9 @@ from transformers.trainer_callback import ExportableState  # noqa: E402
 from transformers.training_args import OptimizerNames  # noqa: E402
 
 
-def batch_augmented(trainer_class: type[Trainer], copies: int = 4, seed: int | None = None) -> type[Trainer]:
+def batch_augmented(
+    trainer_class: type[Trainer], copies: int = 4, seed: int | None = None, *, forked: bool = False
+) -> type[Trainer]:
     """Makes of a Trainer class one whose every update sees each example `copies` times, each time through other noise.
 
         trainer = batch_augmented(Seq2SeqTrainer, copies=4)(model=model, args=args, train_dataset=dataset)
@@ -46,6 +48,7 @@ def batch_augmented(trainer_class: type[Trainer], copies: int = 4, seed: int | N
             here; one that is derived from the result must call `super().compute_loss`.
         copies: M, noisy views of each example; 1 keeps the gradient and keys the noise.
         seed: of the noise; None takes that of the training arguments.
+        forked: whether copies begin inside the model, where it calls `seqba.fork`: what is below is computed once.
 
     Returns:
         A subclass of `trainer_class`, to be made and used as that is.
@@ -70,6 +73,7 @@ def batch_augmented(trainer_class: type[Trainer], copies: int = 4, seed: int | N
     check_copies(copies)
     settings = {
         "copies": copies,
+        "copies_forked": forked,
         "copies_seed": None if seed is None else whole_number("seed", seed),
         "__doc__": f"{trainer_class.__name__} whose every update sees each example {copies} times.",
         "__module__": __name__,
@@ -83,9 +87,11 @@ class BatchAugmentationMixin(Trainer):
     Attributes:
         copies: M.
         copies_seed: of the noise; None for that of the training arguments.
+        copies_forked: whether copies begin inside the model.
     """
 
     copies: int
+    copies_forked: bool
     copies_seed: int | None
     _losses_of_copy: int | None = None  # how often the copy that is running has made a loss; None between copies
 
@@ -139,6 +145,7 @@ class BatchAugmentationMixin(Trainer):
             seed=self.args.seed if self.copies_seed is None else self.copies_seed,
             exchange=ends_update,
             end_update=ends_update,
+            forked=self.copies_forked,
         )
 
     def _pass(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
+from seqba.nn.kernels.attention import packed_attention, suits_writing_out
 from seqba.nn.kernels.linear import linear
 
 
@@ -60,6 +61,9 @@ class Attention(nn.Module):
 
         `projected` (N, 3D) is what `input_projection` made of the rows.
         """
+        if self._is_written_out(projected, packing):
+            layout = packing.head_layout(self.heads)
+            return linear(packed_attention(projected, None, layout, layout, causal=causal), self.output_projection)
         query, key, value = self._heads(packing.pad(projected), 3)
         # Padding is on the right, so a causal query never reaches it: no mask is needed there.
         mixed = self._attend(query, key, value, None if causal else packing.key_mask(), causal=causal)
@@ -75,6 +79,9 @@ class Attention(nn.Module):
         `query` (N, D) is what `query_projection` made of the packed rows, `projected` (N', 2D) what `project_memory`
         made of the memory.
         """
+        if self._is_written_out(query, memory_packing):
+            layouts = packing.head_layout(self.heads), memory_packing.head_layout(self.heads)
+            return linear(packed_attention(query, projected, *layouts, causal=False), self.output_projection)
         (queries,) = self._heads(packing.pad(query), 1)
         key, value = self._heads(memory_packing.pad(projected), 2)
         mixed = self._attend(queries, key, value, memory_packing.key_mask(), causal=False)
@@ -84,6 +91,11 @@ class Attention(nn.Module):
         """Keys and values of packed memory (N', D'), each (B, H, S, d), for decoding step by step."""
         key, value = self._heads(packing.pad(self.memory_projection(memory)), 2)
         return key.contiguous(), value.contiguous()
+
+    def _is_written_out(self, rows: Tensor, keys: Packing) -> bool:
+        """Whether these packed rows go through `packed_attention` to their keys; dropout has a way of its own."""
+        drops = self.training and self.dropout.p > 0
+        return torch.is_grad_enabled() and not drops and suits_writing_out(rows, keys.length)
 
     def _heads(self, padded: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, T, parts·D) → `parts` views of (B, H, T, d)."""

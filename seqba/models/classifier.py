@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from seqba.core import fork
 from seqba.models.forks import HEAD
-
-Fan = Literal["fan-out", "fan-in"]
-"""What the variance of initial weights goes by."""
+from seqba.models.sizes import Fan
 
 Norm = Callable[[int], nn.Module]
 """Makes the normalization of so many channels: `nn.BatchNorm2d`, or a subclass with other statistics."""

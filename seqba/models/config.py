@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from seqba.models.classifier import Fan
-from seqba.models.embedding import EmbeddingSizes, Sinusoids
-from seqba.models.layers import Activation, LayerSizes
+from seqba.models.sizes import Activation, EmbeddingSizes, Fan, LayerSizes, Sinusoids
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seqba.models.classifier import Fan, ImageClassifier, Norm, average_head, convolution, init_convolutions, sequence
+from seqba.models.classifier import ImageClassifier, Norm, average_head, convolution, init_convolutions, sequence
+from seqba.models.sizes import Fan
 from seqba.nn import Dropout
 
 BOTTLENECK = 4

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from seqba.models.sizes import EmbeddingSizes, Sinusoids
+from seqba.models.unpadding import CopyRows
 from seqba.nn import Dropout
-
-Sinusoids = Literal["tensor2tensor", "paper"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingSizes:
-    """Sizes and choices of an embedding, but for its vocabulary.
-
-    Attributes:
-        embed_dim: D.
-        max_positions: longest row.
-        first_position: t of a row's first token.
-        sinusoids: whose rates, see `sinusoids`.
-        learned_positions: a trained vector for each place; sinusoids otherwise.
-        scaled: token embeddings are multiplied by √D.
-        normalised: layer normalisation of the sum.
-        dropout: on what comes out.
-    """
-
-    embed_dim: int
-    max_positions: int
-    first_position: int
-    sinusoids: Sinusoids
-    learned_positions: bool
-    scaled: bool
-    normalised: bool
-    dropout: float
 
 
 class Embedding(nn.Module):
@@ -71,9 +44,10 @@ class Embedding(nn.Module):
         self.dropout = Dropout(sizes.dropout)
         self.scale = math.sqrt(dim) if sizes.scaled else 1.0
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, copy_rows: CopyRows = None) -> Tensor:
         """Tokens (N,) int64, their places in their rows (N,) int64, from 0 → (N, D)."""
-        embedded: Tensor = self.dropout(self.norm(self.tokens(tokens) * self.scale + self.positions[positions]))
+        sums = self.norm(self.tokens(tokens) * self.scale + self.positions[positions])
+        embedded: Tensor = self.dropout(sums, copy_rows)
         return embedded
 
 

@@ -1,6 +1,7 @@
-"""Families of models: for each its options, its named architectures, and what builds a model from them.
+"""Families of models: for each its options, and its named architectures.
 
-A new family is a model in a file of its own, its options and its configuration, and one record here.
+A new family is a model in a file of its own, its options and its configuration, one record here, and its builder in
+`seqba.models.builders`. Nothing here needs torch: a command line is read, and refused, without waiting for it.
 """
 
 from __future__ import annotations
@@ -10,22 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from torch import nn
-
 from seqba.errors import UserError, quoted
-from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
-from seqba.models.foreign import TIMM, TIMM_OPTIONS, build_timm, check_timm
 from seqba.models.forks import DECODER_LAYER, ENCODER, HEAD, layer_places
-from seqba.models.image_networks import NETWORK_OPTIONS, NETWORKS, build_network
+from seqba.models.image_networks import NETWORK_OPTIONS, NETWORKS
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
-from seqba.models.transformer import Transformer
-from seqba.models.transformer_lm import TransformerLM
+from seqba.models.timm_names import TIMM, TIMM_OPTIONS, check_timm
 from seqba.options import flag_of, options_from, plain_options
 
 Options = TypeVar("Options")
 Config = TypeVar("Config")
-Model = TypeVar("Model")
 
 
 @dataclass(frozen=True)
@@ -39,13 +34,13 @@ class Family(Generic[Options, Config]):
         architectures: the named configurations.
         data_sizes: sizes of the data that a model is made for, by their names in a task's state.
         resolve: (architecture, options) → configuration.
-        build: (architecture, configuration, `data_sizes` by name) → a model with fresh weights.
         width: configuration → D, which a learning rate may go by; None for a model that has no one width.
         rows_share: whether the rows of a batch share something (batch norm, masks on weights).
         forward_methods: methods that losses call in place of `forward`.
         fork_places: (architecture, configuration) → names of the places at which copies may begin, for the `fork_at` of
             a model; empty where there is none.
         prefix: what the names of another program's models begin with, which belong to it too; "" for none.
+        recomputes_layers: whether `seqba.models.layers.recompute_layers` finds layers in it.
     """
 
     title: str
@@ -54,12 +49,12 @@ class Family(Generic[Options, Config]):
     architectures: Mapping[str, Config]
     data_sizes: tuple[str, ...]
     resolve: Callable[[str, Options], Config]
-    build: Callable[[str, Config, Mapping[str, int]], nn.Module]
     width: Callable[[Config], int | None]
     rows_share: bool
     forward_methods: tuple[str, ...] = ()
     fork_places: Callable[[str, Config], tuple[str, ...]] = lambda *_: ()
     prefix: str = ""
+    recomputes_layers: bool = False
 
     def read(self, values: Mapping[str, Any]) -> Config:
         """Configuration that a file holds as plain values, names, types and ranges checked.
@@ -200,53 +195,6 @@ def resolve_image_classifier(arch: str, options: ImageClassifierOptions) -> Imag
     return replace(config, **given_options(options))
 
 
-def build_transformer(config: TransformerConfig, source_vocabulary: int, target_vocabulary: int) -> Transformer:
-    """Builds the model from its configuration and the sizes of both dictionaries.
-
-    Raises:
-        UserError: for sizes that don't fit together.
-    """
-    if config.share_all_embeddings and source_vocabulary != target_vocabulary:
-        raise UserError(
-            f"--share-all-embeddings needs a joined dictionary, but source and target have {source_vocabulary} and "
-            f"{target_vocabulary} words: preprocess with --joined-dictionary"
-        )
-    if config.share_all_embeddings and config.encoder_embed_dim != config.decoder_embed_dim:
-        raise UserError(
-            f"--share-all-embeddings needs one width, but --encoder-embed-dim is {config.encoder_embed_dim} and "
-            f"--decoder-embed-dim {config.decoder_embed_dim}"
-        )
-    return _build(lambda: Transformer(config, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary))
-
-
-def build_transformer_lm(config: DecoderConfig, vocabulary: int) -> TransformerLM:
-    """Builds the model from its configuration and the size of the dictionary.
-
-    Raises:
-        UserError: for sizes that don't fit together.
-    """
-    return _build(lambda: TransformerLM(config, vocabulary=vocabulary))
-
-
-def build_awd_lstm(config: AWDLSTMConfig, vocabulary: int) -> AWDLSTM:
-    """Builds the model from its configuration and the size of the dictionary.
-
-    Raises:
-        UserError: for sizes that can't be.
-    """
-    return _build(lambda: AWDLSTM(config, vocabulary=vocabulary))
-
-
-def build_image_classifier(arch: str, config: ImageClassifierConfig, classes: int, image_size: int) -> nn.Module:
-    """Builds the network of that name from its configuration, the number of classes and the side of the pictures.
-
-    Raises:
-        UserError: for sizes that don't fit together.
-    """
-    build = build_timm if arch.startswith(TIMM) else build_network
-    return _build(lambda: build(arch, config, classes, image_size))
-
-
 FAMILIES: dict[str, Family[Any, Any]] = {
     "transformer": Family(
         title="Transformer",
@@ -255,11 +203,11 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         architectures=TRANSFORMERS,
         data_sizes=("source_vocabulary", "target_vocabulary"),
         resolve=resolve_transformer,
-        build=lambda _, config, data: build_transformer(config, data["source_vocabulary"], data["target_vocabulary"]),
         width=lambda config: config.encoder_embed_dim,
         rows_share=False,
         forward_methods=("features",),
         fork_places=lambda _, config: (ENCODER, *layer_places(config.decoder_layers, DECODER_LAYER)),
+        recomputes_layers=True,
     ),
     "awd_lstm": Family(
         title="AWD-LSTM (language_modeling)",
@@ -268,7 +216,6 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         architectures=AWD_LSTMS,
         data_sizes=("vocabulary",),
         resolve=resolve_awd_lstm,
-        build=lambda _, config, data: build_awd_lstm(config, data["vocabulary"]),
         width=lambda config: config.decoder_embed_dim,
         rows_share=True,
         forward_methods=("window",),
@@ -281,11 +228,11 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         architectures=TRANSFORMER_LMS,
         data_sizes=("vocabulary",),
         resolve=resolve_transformer_lm,
-        build=lambda _, config, data: build_transformer_lm(config, data["vocabulary"]),
         width=lambda config: config.decoder_embed_dim,
         rows_share=False,
         forward_methods=("features",),
         fork_places=lambda _, config: layer_places(config.decoder_layers),
+        recomputes_layers=True,
     ),
     "image_classifier": Family(
         title="image networks (image_classification)",
@@ -294,7 +241,6 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         architectures=IMAGE_CLASSIFIERS,
         data_sizes=("classes", "image_size"),
         resolve=resolve_image_classifier,
-        build=lambda arch, config, data: build_image_classifier(arch, config, data["classes"], data["image_size"]),
         width=lambda _: None,
         rows_share=True,
         fork_places=lambda arch, config: (HEAD,) if arch in FORKING and config.dropout else (),
@@ -348,13 +294,3 @@ def given_options(options: Any) -> dict[str, Any]:
     return {
         name: value for name, value in dataclasses.asdict(options).items() if value is not None and value is not False
     }
-
-
-def _build(make: Callable[[], Model]) -> Model:
-    try:
-        return make()
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    except (RuntimeError, OverflowError, MemoryError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"a model of these sizes can't be made: {reason}; lower its options") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Protocol, cast
 
 import torch
@@ -10,17 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seqba.core import current_noise, keyed
-from seqba.errors import UserError, quoted
-from seqba.extras import needed
 from seqba.models.classifier import Mixes, check_images
 from seqba.models.config import ImageClassifierConfig
+from seqba.models.timm_names import TIMM, check_timm, imported_timm
 from seqba.nn import GhostBatchNorm2d
-
-TIMM = "timm:"
-"""What the names of timm's networks begin with."""
-
-TIMM_OPTIONS = ("dropout", "drop_path")
-"""Options of networks that timm's may have a place for."""
 
 
 class ForeignClassifier(nn.Module):
@@ -143,19 +135,6 @@ def _ghost(norm: _BatchNorm, ghost_batch: int | None, name: str) -> GhostBatchNo
     return ghost.train(norm.training)
 
 
-def check_timm(arch: str) -> None:
-    """Refuses a network that timm doesn't have.
-
-    Raises:
-        UserError: for an unknown name, with the closest ones; without timm.
-    """
-    timm, name = _timm(), arch.removeprefix(TIMM)
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), cutoff=0.5)
-        nearest = f"; the closest are {', '.join(TIMM + each for each in close)}" if close else ""
-        raise UserError(f"--arch {quoted(arch)}: timm {timm.__version__} has no such network{nearest}")
-
-
 def build_timm(arch: str, config: ImageClassifierConfig, classes: int, image_size: int) -> ForeignClassifier:
     """Builds a network of timm with new weights.
 
@@ -172,7 +151,7 @@ def build_timm(arch: str, config: ImageClassifierConfig, classes: int, image_siz
     Source: Wightman, "PyTorch Image Models".
     """
     check_timm(arch)
-    timm, name = _timm(), arch.removeprefix(TIMM)
+    timm, name = imported_timm(), arch.removeprefix(TIMM)
     described = timm.get_pretrained_cfg(name, allow_unregistered=True)
     is_of_one_size = bool(getattr(described, "fixed_input_size", False))
     given: dict[str, Any] = {
@@ -186,7 +165,3 @@ def build_timm(arch: str, config: ImageClassifierConfig, classes: int, image_siz
     except TypeError as error:
         raise ValueError(f"--arch {arch} can't be built so: {error}") from error
     return ForeignClassifier(network, ghost_batch=config.ghost_batch, image_size=image_size if is_of_one_size else None)
-
-
-def _timm() -> Any:
-    return needed("timm", f"--arch {TIMM}NAME")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import cast
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seqba.models.attention import Attention
-from seqba.models.unpadding import Packing
+from seqba.models.sizes import Activation, LayerSizes
+from seqba.models.unpadding import CopyRows, Packing
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
-
-Activation = Literal["relu", "gelu", "silu"]
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     # In place: the product before a ReLU isn't needed again, and N × 4D is the largest tensor of a layer.
@@ -23,31 +24,6 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
 }
 """Functions of the feed-forward sublayer, by the names that options have for them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerSizes:
-    """Sizes and dropouts of a layer, the same for all layers of an encoder or a decoder.
-
-    Attributes:
-        embed_dim: D.
-        ffn_dim: inner width of the feed-forward sublayer.
-        heads: H.
-        pre_norm: normalise what a sublayer reads; otherwise post-norm, the sum that it is added to.
-        activation: of the feed-forward sublayer.
-        dropout: on what a sublayer adds.
-        attention_dropout: on attention weights.
-        activation_dropout: after the activation.
-    """
-
-    embed_dim: int
-    ffn_dim: int
-    heads: int
-    pre_norm: bool
-    activation: Activation
-    dropout: float
-    attention_dropout: float
-    activation_dropout: float
 
 
 class FeedForward(nn.Module):
@@ -63,9 +39,9 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, copy_rows: CopyRows = None) -> Tensor:
         """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
-        return linear(self.dropout(ACTIVATIONS[self.activation](hidden)), self.contract)
+        return linear(self.dropout(ACTIVATIONS[self.activation](hidden), copy_rows), self.contract)
 
 
 @dataclass(frozen=True)
@@ -122,13 +98,19 @@ class Residual(nn.Module):
             return stream.x, linear(stream.x, layer)
         return norm_linear(stream.x, stream.norm, layer)
 
-    def add_to(self, x: Tensor, output: Tensor) -> ResidualStream:
+    def add_to(self, x: Tensor, output: Tensor, copy_rows: CopyRows = None) -> ResidualStream:
         """The stream after the sublayer."""
-        return ResidualStream(x + self.dropout(output), None if self.pre_norm else self.norm)
+        return ResidualStream(x + self.dropout(output, copy_rows), None if self.pre_norm else self.norm)
 
 
 class SelfAttentionLayer(nn.Module):
-    """Self-attention, then feed-forward: an encoder's layer, or a language model's where `causal`."""
+    """Self-attention, then feed-forward: an encoder's layer, or a language model's where `causal`.
+
+    Attributes:
+        recomputes: see `recompute_layers`.
+    """
+
+    recomputes = False
 
     def __init__(self, sizes: LayerSizes, *, causal: bool = False) -> None:
         super().__init__()
@@ -140,15 +122,23 @@ class SelfAttentionLayer(nn.Module):
 
     def forward(self, stream: ResidualStream, packing: Packing) -> ResidualStream:
         """Packed rows (N, D) → (N, D); each token sees its own row, or its past where the layer is causal."""
+        return _run(self, self._compute, stream.x, stream.norm, packing)
+
+    def _compute(self, x: Tensor, norm: nn.LayerNorm | None, packing: Packing) -> ResidualStream:
+        stream = ResidualStream(x, norm)
         x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
-        stream = self.attention_residual.add_to(
-            x, self.attention.attend_to_self(projected, packing, causal=self.causal)
-        )
-        return feed_forward(self, stream)
+        attended = self.attention.attend_to_self(projected, packing, causal=self.causal)
+        return feed_forward(self, self.attention_residual.add_to(x, attended, packing.copy_rows), packing.copy_rows)
 
 
 class DecoderLayer(nn.Module):
-    """Causal self-attention, cross-attention to the encoder's output, then feed-forward."""
+    """Causal self-attention, cross-attention to the encoder's output, then feed-forward.
+
+    Attributes:
+        recomputes: see `recompute_layers`.
+    """
+
+    recomputes = False
 
     def __init__(self, sizes: LayerSizes, *, memory_dim: int) -> None:
         super().__init__()
@@ -162,15 +152,48 @@ class DecoderLayer(nn.Module):
 
     def forward(self, stream: ResidualStream, packing: Packing, memory: Memory) -> ResidualStream:
         """Packed target rows (N, D) and the encoder's output → (N, D)."""
+        return _run(self, self._compute, stream.x, stream.norm, packing, memory.rows, memory)
+
+    def _compute(
+        self, x: Tensor, norm: nn.LayerNorm | None, packing: Packing, rows: Tensor, memory: Memory
+    ) -> ResidualStream:
+        stream = ResidualStream(x, norm)
         x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
-        stream = self.attention_residual.add_to(x, self.attention.attend_to_self(projected, packing, causal=True))
+        attended = self.attention.attend_to_self(projected, packing, causal=True)
+        stream = self.attention_residual.add_to(x, attended, packing.copy_rows)
         x, query = self.cross_attention_residual.project_in(stream, self.cross_attention.query_projection)
-        projected = memory.rows if memory.is_projected else self.cross_attention.project_memory(memory.rows)
+        projected = rows if memory.is_projected else self.cross_attention.project_memory(rows)
         attended = self.cross_attention.attend_to_memory(query, packing, projected, memory.packing)
-        return feed_forward(self, self.cross_attention_residual.add_to(x, attended))
+        return feed_forward(
+            self, self.cross_attention_residual.add_to(x, attended, packing.copy_rows), packing.copy_rows
+        )
 
 
-def feed_forward(layer: SelfAttentionLayer | DecoderLayer, stream: ResidualStream) -> ResidualStream:
+def feed_forward(
+    layer: SelfAttentionLayer | DecoderLayer, stream: ResidualStream, copy_rows: CopyRows = None
+) -> ResidualStream:
     """The last sublayer of either kind of layer."""
     x, hidden = layer.feed_forward_residual.project_in(stream, layer.feed_forward.expand)
-    return layer.feed_forward_residual.add_to(x, layer.feed_forward(hidden))
+    return layer.feed_forward_residual.add_to(x, layer.feed_forward(hidden, copy_rows), copy_rows)
+
+
+def recompute_layers(model: nn.Module) -> None:
+    """Has each Transformer layer of a model keep its input alone, and compute the rest again in the backward.
+
+    Masks are those of the forward, which keyed noise draws again from their keys, so that the gradient stays the same.
+
+    Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+    """
+    for module in model.modules():
+        if isinstance(module, (SelfAttentionLayer, DecoderLayer)):
+            module.recomputes = True
+
+
+def _run(
+    layer: SelfAttentionLayer | DecoderLayer, compute: Callable[..., ResidualStream], *inputs: object
+) -> ResidualStream:
+    """A layer's output; tensors stand by themselves in `inputs`, where `auto` plans see them kept."""
+    if not layer.recomputes or not torch.is_grad_enabled():
+        return compute(*inputs)
+    # The state of torch's generator, which is read here and set again, tells keyed noise what is computed again.
+    return cast(ResidualStream, checkpoint(compute, *inputs, use_reentrant=False))

@@ -111,7 +111,7 @@ class Transformer(nn.Module):
     def encode(self, source: Tensor) -> tuple[Tensor, Packing]:
         """Source (B, L) int64 → the encoder's packed output (N, D) and where its rows belong."""
         packing = self._packing(source, self.max_source_positions, "source")
-        stream = ResidualStream(self.source_embedding(packing.pack(source), packing.positions))
+        stream = ResidualStream(self.source_embedding(packing.pack(source), packing.positions, packing.copy_rows))
         for layer in self.encoder_layers:
             stream = layer(stream, packing)
         return self.encoder_norm(stream.normalized()), packing
@@ -169,7 +169,7 @@ class Transformer(nn.Module):
 
     def _embed_target(self, previous: Tensor, packing: Packing) -> ResidualStream:
         tokens = self._begun(packing.pack(previous), packing.positions)
-        return ResidualStream(self.target_embedding(tokens, packing.positions))
+        return ResidualStream(self.target_embedding(tokens, packing.positions, packing.copy_rows))
 
     def forward(self, source: Tensor, previous: Tensor) -> Tensor:
         """(B, L) and (B, T) int64 → logits (B, T, V), zero where `previous` is padding."""

@@ -93,7 +93,7 @@ class TransformerLM(nn.Module):
         return self._read(self._embed(previous, packing), packing, self.layers[:layers]).normalized()
 
     def _embed(self, previous: Tensor, packing: Packing) -> ResidualStream:
-        return ResidualStream(self.embedding(packing.pack(previous), packing.positions))
+        return ResidualStream(self.embedding(packing.pack(previous), packing.positions, packing.copy_rows))
 
     def _read(self, stream: ResidualStream, packing: Packing, layers: Iterable[nn.Module]) -> ResidualStream:
         for layer in layers:

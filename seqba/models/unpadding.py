@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seqba.core import current_noise
+from seqba.nn.kernels.attention import HeadLayout
 from seqba.nn.kernels.linear import gathered_linear, linear
+
+CopyRows = Sequence[int] | None
+"""How many packed rows each copy in a pass has; None where all have as many."""
 
 
 class Packing:
@@ -24,6 +30,8 @@ class Packing:
         mask: (B, T) bool, True where a token is.
         index: (N,) int64, the tokens' flat positions in the grid; None when nothing is padded.
         positions: (N,) int64, each token's position in its row, from 0.
+        copy_rows: how many of the tokens each copy in the pass has: dropout on packed rows draws by it. None where all
+            have as many.
     """
 
     def __init__(self, tokens: Tensor, pad: int) -> None:
@@ -32,6 +40,9 @@ class Packing:
         flat = self.mask.flatten().nonzero().squeeze(1)
         self.index = flat if flat.numel() < tokens.numel() else None
         self.positions = flat % self.length
+        noise = current_noise()
+        self.copy_rows: CopyRows = None if noise is None else noise.part_rows(self.mask)
+        self._layouts: dict[int, HeadLayout] = {}
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, T, ...) → (N, ...)."""
@@ -53,6 +64,12 @@ class Packing:
         if self.index is None:
             return linear(grid, layer)
         return gathered_linear(grid, self.index, layer)
+
+    def head_layout(self, heads: int) -> HeadLayout:
+        """Where the heads of packed rows stand in a grid of them; all layers share it."""
+        if heads not in self._layouts:
+            self._layouts[heads] = HeadLayout(self.mask, heads, is_padded=self.index is not None)
+        return self._layouts[heads]
 
     def key_mask(self) -> Tensor | None:
         """(B, 1, 1, T) bool for attention over these tokens as keys; None when nothing is padded."""

@@ -7,7 +7,7 @@ from seqba.nn.images.colour_jitter import ColourJitter
 from seqba.nn.images.image_noise import Cutout, HorizontalFlip, Normalize, RandomCrop
 from seqba.nn.images.mixup import Mixup
 from seqba.nn.images.resized_crop import CenterCrop, RandomResizedCrop, RandomWindow
-from seqba.nn.kernels.divergence import copy_divergence
+from seqba.nn.kernels.divergence import copy_distance, copy_divergence
 from seqba.nn.kernels.loss import label_smoothed_cross_entropy
 from seqba.nn.lstm_layer import WeightDroppedLSTM
 from seqba.nn.weight_noise import WeightDropout, WordDropout
@@ -29,6 +29,7 @@ __all__ = [
     "WeightDropout",
     "WeightDroppedLSTM",
     "WordDropout",
+    "copy_distance",
     "copy_divergence",
     "label_smoothed_cross_entropy",
 ]

@@ -54,7 +54,8 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         self._check_input_dim(input)
         noise = current_noise()
         size = self._group_size(input.shape[0], 1 if noise is None else len(noise.copies))
-        groups = torch.split(input, size)
+        # A single group isn't split: the backward of that would copy its gradient.
+        groups = (input,) if size == input.shape[0] else torch.split(input, size)
         statistics = self.weight.new_zeros(len(groups), 2, self.num_features)
         outputs = [
             # With a momentum of 1 the kernel leaves the group's own mean and unbiased variance behind.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from seqba.core.masks import drop
@@ -33,14 +35,19 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout probability is {p}; it must be in [0, 1)")
         self.p = p
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Drops elements of `input` (k·R, ...)."""
+    def forward(self, input: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Drops elements of `input` (k·R, ...).
+
+        Args:
+            input: any floating tensor.
+            rows: how many rows each copy of the pass has, where they have different numbers (`Noise.part_rows`).
+        """
         if not self.training or self.p == 0:
             return input
         noise = current_noise()
         if noise is None:
             return nn.functional.dropout(input, self.p)
-        return drop(input, noise.keep_mask(self, input.shape, self.p, input.device), self.p)
+        return drop(input, noise.keep_mask(self, input.shape, self.p, input.device, rows=rows), self.p)
 
     def extra_repr(self) -> str:
         """`p=0.1`."""
@@ -57,7 +64,7 @@ class LockedDropout(Dropout):
     Source: Gal & Ghahramani 2016; as in AWD-LSTM's released code (there with time on dimension 0).
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """Drops features of `input` (k·B, T, ...)."""
         if not self.training or self.p == 0:
             return input
@@ -67,4 +74,4 @@ class LockedDropout(Dropout):
         noise = current_noise()
         if noise is None:
             return input * nn.functional.dropout(input.new_ones(shape), self.p)
-        return drop(input, noise.keep_mask(self, shape, self.p, input.device), self.p)
+        return drop(input, noise.keep_mask(self, shape, self.p, input.device, rows=rows), self.p)

@@ -72,6 +72,7 @@ def group_runs(runs: Sequence[RunLines], by: str) -> dict[str, list[RunLines]]:
                 raise UserError(f"two runs are called {label}: rename the folder or file of one")
             if other.seed == run.seed:
                 raise UserError(f"{other.name} and {run.name} are both {label} with seed {run.seed}: add --by run")
+            _check_same_settings(f"both {label} but no seeds of one arm", other, run)
         groups[label].append(run)
     return groups
 
@@ -117,11 +118,15 @@ def curve_over_copies(runs: Sequence[RunLines], event: str, y: str, *, subset: s
         subset: the split of validation; None for the first.
 
     Raises:
-        UserError: for a run of another arm, whose updates have other examples.
+        UserError: for a run of another arm, whose updates have other examples, of a schedule of M, or with other
+            options.
     """
     for run in runs:
         if run.arm not in (None, "baseline", "ba"):
             raise UserError(f"{run.name} is of the arm {run.arm}, which differs in more than M: leave it out")
+        if run.schedule is not None:
+            raise UserError(f"{run.name} has --copies {run.schedule}, which is no single M: leave it out")
+        _check_same_settings("different in more than M", runs[0], run, but="--fork")
     found: dict[int, list[float]] = {}
     for run in runs:
         values = [value for line in run.of(event, subset) if (value := _number(line, y)) is not None]
@@ -156,8 +161,18 @@ def quantities(runs: Sequence[RunLines]) -> list[str]:
     return sorted(names)
 
 
+def _check_same_settings(problem: str, one: RunLines, other: RunLines, *, but: str | None = None) -> None:
+    """Refuses runs that differ in another option (than `but`), whose mean would be that of nothing."""
+    both = one.settings.keys() & other.settings.keys()  # older versions had fewer
+    for flag in sorted(flag for flag in both - {but} if one.settings[flag] != other.settings[flag]):
+        raise UserError(
+            f"{one.name} and {other.name} are {problem}: {flag} is {one.settings[flag]} in the one and "
+            f"{other.settings[flag]} in the other; add --by run, or leave one out"
+        )
+
+
 def _arm_label(run: RunLines) -> str:
-    return f"{run.arm}" if run.copies == 1 else f"{run.arm}, M = {run.copies}"
+    return f"{run.arm}" if run.copies == 1 else f"{run.arm}, M = {run.schedule or run.copies}"
 
 
 def _points(

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from seqba.data.files import read_lines
 from seqba.errors import UserError
+from seqba.options import flag_of
 
 LOG, RECORD = "log.jsonl", "run.json"
+NO_SETTINGS = frozenset({"seed", "arm", "copies", "plan", "valid_subset", "max_tokens_valid", "batch_size_valid"})
+"""Options of these groups in which seeds of one arm may differ, or that tell arms apart by themselves."""
+
 Line = Mapping[str, Any]
 
 
@@ -26,9 +30,11 @@ class RunLines:
     Attributes:
         name: the name of its folder or file.
         arm: the arm as `run.json` names it, None where there is no such file beside the log.
-        copies: M, likewise.
+        copies: M, likewise; the largest of a schedule.
         seed: the seed, likewise.
         lines: of training and validation, in order, each update's once.
+        settings: options that say what is learned and how, as `run.json` has them, by their flags; none without it.
+        schedule: of M, as --copies took it, where it changed.
     """
 
     name: str
@@ -36,6 +42,8 @@ class RunLines:
     copies: int
     seed: int | None
     lines: tuple[Line, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str | None = None
 
     def of(self, event: str, subset: str | None = None) -> list[Line]:
         """Lines of `train`, or those of `valid` of a split; None for the first split of the log."""
@@ -69,6 +77,8 @@ def read_run(given: str) -> RunLines:
         copies=record.get("copies", 1),
         seed=record.get("seed"),
         lines=_parse(read_lines(log, "log"), log),
+        settings=_settings(record),
+        schedule=record.get("copy_schedule"),
     )
 
 
@@ -102,6 +112,20 @@ def _read_curves(path: Path) -> RunLines:
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(f"{path} is no record of a run with its curves: give one, a save-dir, or a file of JSON lines")
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the task, the model and its training, from a `run.json`, which may be that of an older version."""
+    task, model, training = (_group(record, name) for name in ("task", "model", "training"))
+    groups: list[Mapping[str, Any]] = [each for each in task.values() if isinstance(each, dict)]
+    groups += [_group(training, name) for name in ("grid", "optimisation", "schedule")]
+    groups += [{"arch": model.get("arch")}, _group(model, "options")]
+    return {flag_of(name): value for group in groups for name, value in group.items() if name not in NO_SETTINGS}
+
+
+def _group(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = record.get(name)
+    return group if isinstance(group, dict) else {}
 
 
 def _parse(texts: list[str], path: Path) -> tuple[Line, ...]:

@@ -25,21 +25,26 @@ class PassCosts:
     Attributes:
         plan: "stacked", "looped", or where the times come from.
         seconds: M → seconds of an update, as measured.
+        noise_above: share of the noise that copies average under this plan: less than 1 where they begin at a fork
+            inside the model, below which each example has one draw.
     """
 
     plan: str
     seconds: Mapping[int, float]
+    noise_above: float = 1.0
 
     def __post_init__(self) -> None:
         """Checks that there is something to compare with.
 
         Raises:
-            ValueError: without the time of M = 1, or for a time that isn't positive.
+            ValueError: without the time of M = 1, for a time that isn't positive, or a share that is none.
         """
         if 1 not in self.seconds:
             raise ValueError(f"there is no time of an update at M = 1 (only at {sorted(self.seconds)})")
         if not all(0 < value < math.inf for value in self.seconds.values()):
             raise ValueError(f"times must be positive numbers of seconds, not {dict(self.seconds)}")
+        if not 0 <= self.noise_above <= 1:
+            raise ValueError(f"noise_above is {self.noise_above}; it must be a share from 0 to 1")
 
     @property
     def line(self) -> tuple[float, float]:
@@ -118,8 +123,14 @@ class Advice:
             noise_left=1 / copies,
             updates=updates,
             updates_range=(self._updates(copies, bounds[0]), self._updates(copies, bounds[1])),
-            time={costs.plan: updates * costs.at(copies) / costs.at(1) for costs in self.costs},
+            time={
+                costs.plan: self.updates_under(costs, copies) * costs.at(copies) / costs.at(1) for costs in self.costs
+            },
         )
+
+    def updates_under(self, costs: PassCosts, copies: int) -> float:
+        """Predicted updates to the same loss with M copies under a plan, M = 1 being 1."""
+        return self._updates(copies, self.split.signal.value, costs.noise_above)
 
     @property
     def useful_copies(self) -> int:
@@ -144,7 +155,7 @@ class Advice:
             return None
         alone_s = min(costs.at(1) for costs in self.costs)
         candidates = [
-            (row.updates * costs.at(row.copies) / alone_s, row, costs)
+            (self.updates_under(costs, row.copies) * costs.at(row.copies) / alone_s, row, costs)
             for row in self.rows
             for costs in self.costs
             if row.copies > 1
@@ -171,6 +182,7 @@ class Advice:
                     "seconds_per_update": {str(copies): value for copies, value in costs.seconds.items()},
                     "fixed_s": costs.line[0],
                     "copy_s": costs.line[1],
+                    "noise_above": costs.noise_above,
                 }
                 for costs in self.costs
             },
@@ -218,11 +230,12 @@ class Advice:
         if found is None or self.split.noise.value < NEGLIGIBLE * (self.split.between.value + self.split.noise.value):
             return []
         row, costs, time = found
-        dearer = time / row.updates
+        updates = self.updates_under(costs, row.copies)
+        dearer = time / updates
         if time < PAYS_BELOW:
             return [
                 f"On this device M = {row.copies} ({costs.plan}) should come to the same loss in {time:.0%} of the "
-                f"time of M = 1: {row.updates:.0%} of the updates, each {dearer:.2f} times as long."
+                f"time of M = 1: {updates:.0%} of the updates, each {dearer:.2f} times as long."
             ]
         ranks = self.row(self.useful_copies)
         reading = ""
@@ -231,15 +244,16 @@ class Advice:
             reading = f" (here {self.read_s / alone_s:.1%} of an update)"
         return [
             f"On this device copies don't pay as optimisation: at best M = {row.copies} ({costs.plan}) needs "
-            f"{row.updates:.0%} of the updates, each {dearer:.2f} times as long. They do through idle ranks (M = "
+            f"{updates:.0%} of the updates, each {dearer:.2f} times as long. They do through idle ranks (M = "
             f"{ranks.copies} on {ranks.copies} of them: {ranks.updates:.0%} of the time, messages not counted), "
             f"costly reading{reading}, or generalisation, which no variance predicts."
         ]
 
-    def _updates(self, copies: int, signal: float) -> float:
+    def _updates(self, copies: int, signal: float, noise_above: float = 1.0) -> float:
         between, noise = max(self.split.between.value, 0.0), max(self.split.noise.value, 0.0)
         rest = self.batch_examples * max(signal, 0.0) + between
-        return (rest + noise / copies) / (rest + noise)
+        left = 1 - noise_above + noise_above / copies
+        return (rest + noise * left) / (rest + noise)
 
 
 def advise(
@@ -255,6 +269,8 @@ def advise(
         B_eq/B = (S_b + S_w)/(S_b + S_w/M)
         updates(M)/updates(1) = (B·|G|² + S_b + S_w/M)/(B·|G|² + S_b + S_w)
         time(M)/time(1) = updates(M)/updates(1) · seconds(M)/seconds(1)
+
+    Where copies begin at a fork that has the share a of the noise above it, S_w/M is S_w·(1 − a + a/M).
 
     The second line takes the learning rate to be the best one for each M, and the split to stay what it is: it is that
     of one moment of training, and S_w/S_b rises during it. An estimate of |G|² below 0 counts as 0.

@@ -7,12 +7,14 @@ only a `seqba.tasks.translation.Translation` can be scored by BLEU.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor, nn
-
-from seqba.core import Carry
 from seqba.tasks.options import BatchOptions
+
+if TYPE_CHECKING:  # options are read without torch
+    from torch import Tensor, nn
+
+    from seqba.core import Carry
 
 Batch = TypeVar("Batch")
 Batch_co = TypeVar("Batch_co", covariant=True)
@@ -31,6 +33,15 @@ class MicroBatches(Protocol[Batch_co]):
 
     def __getitem__(self, number: int, /) -> Batch_co:
         """Batch `number`, counting from 0: a flat dataclass of CPU tensors."""
+        ...
+
+
+@runtime_checkable
+class CopiedMicroBatches(Protocol[Batch_co]):
+    """Planned batches whose copies differ before a model sees them: each has subwords of its own, say."""
+
+    def copied(self, number: int, copies: int, /) -> Batch_co:
+        """Batch `number` as so many copies, copy-major: a copy's rows depend neither on the plan nor on the rank."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""R-Drop's term of a loss: how far what the copies of a token predict diverges."""
+"""Consistency of copies as a term of a loss: R-Drop's divergence, fraternal dropout's distance."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import torch
 from torch import Tensor
 
 from seqba.core import current_noise
-from seqba.nn import copy_divergence
+from seqba.nn import copy_distance, copy_divergence
 
 
 def with_divergence(
     loss: Tensor, nll: Tensor, hidden: Tensor, weight: Tensor, alpha: float, *, bias: Tensor | None = None
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """Adds α/2 · M · J to a loss that is summed over M copies, where there are copies: in an update, not in validation.
+    """Adds α · M · J to a loss that is summed over M copies, where there are copies: in an update, not in validation.
 
-    The mean is then (1/M)·Σ CE_m + (α/2)·J. fairseq divides CE_1 + CE_2 + α·J by the tokens of one copy: the same but
-    for a factor of 2.
+    The mean is then (1/M)·Σ CE_m + α·J, J being the mean divergence of two copies' predictions. fairseq divides
+    CE_1 + CE_2 + α'·J by the tokens of one copy: the same for α' = 2·α, but for a factor of 2.
 
     Args:
         loss: 0-dim, summed over the copies of this pass.
         nll: 0-dim, likewise.
         hidden: (M·N, D), copy after copy.
         weight: (V, D), the output embedding.
-        alpha: α; 0 for none.
+        alpha: α, beside the mean of the losses; 0 for none.
         bias: (V,), of the output; None for none.
 
     Returns:
@@ -40,4 +40,32 @@ def with_divergence(
         hidden = torch.cat([hidden, hidden.new_ones(hidden.shape[0], 1)], dim=1)
         weight = torch.cat([weight, bias.to(weight.dtype).unsqueeze(1)], dim=1)
     divergence = copies * copy_divergence(hidden, weight, copies=copies)
-    return loss + alpha / 2 * divergence, {"nll": nll, "divergence": divergence.detach()}
+    return loss + alpha * divergence, {"nll": nll, "divergence": divergence.detach()}
+
+
+def with_distance(
+    loss: Tensor, nll: Tensor, hidden: Tensor, weight: Tensor, kappa: float
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Adds κ · M · D to a loss that is summed over M copies, as `with_divergence` adds a divergence.
+
+    The mean is then (1/M)·Σ CE_m + κ·D, where D is the mean over pairs of copies, and over the V logits, of the squared
+    difference of their logits.
+
+    Args:
+        loss: 0-dim, summed over the copies of this pass.
+        nll: 0-dim, likewise.
+        hidden: (M·N, D), copy after copy.
+        weight: (V, D), the output embedding; a bias is the same for all copies.
+        kappa: κ; 0 for none.
+
+    Returns:
+        The loss, and further sums: "nll", and in an update "distance", M · D.
+
+    Source: Zołna et al. 2018, "Fraternal Dropout", equation 3, for two copies.
+    """
+    noise = current_noise()
+    if not kappa or noise is None:
+        return loss, {"nll": nll}
+    copies = len(noise.pass_copies)
+    distance = copies * copy_distance(hidden, weight, copies=copies)
+    return loss + kappa * distance, {"nll": nll, "distance": distance.detach()}

@@ -23,13 +23,11 @@ from seqba.nn import Mixup
 from seqba.nn.accuracy import count_right
 from seqba.nn.auxiliary import AuxiliaryLogits
 from seqba.nn.images.mixup import Mixing
-from seqba.options import is_given, number_text, option, options
+from seqba.options import number_text
 from seqba.tasks import Unit
-from seqba.tasks.image_views import View, ViewOptions, evaluation_decode_size, evaluation_view, training_view
+from seqba.tasks.image_options import HELD_OUT, ImageOptions, ViewOptions
+from seqba.tasks.image_views import View, evaluation_decode_size, evaluation_view, training_view
 from seqba.tasks.options import BatchOptions, CriterionOptions
-
-HELD_OUT = "held-out"
-"""The split that `--hold-out` takes from the training pictures."""
 
 HOLD_OUT_SEED = 0
 
@@ -38,37 +36,6 @@ FOLDER_IMAGE_SIZE = 224
 
 PLACES = 3
 """Where manifold mixup may mix: at the input, and before the second and the third stage of a model."""
-
-
-@options
-class ImageOptions(ViewOptions):
-    """Options of the pictures to learn from, and of the view that a copy sees of them."""
-
-    mixup: float = option(
-        0.0, "α of mixup: each copy mixes its pictures in pairs, in shares drawn from Beta(α, α); 0 = not", minimum=0
-    )
-    manifold_mixup: float = option(0.0, "the same at the input or at one of two places in the model", minimum=0)
-    mixup_lambda: str = option(
-        "per-copy",
-        "per-copy: each copy draws its own share λ (and place), of which an update with M copies averages M; shared: "
-        "one for all copies of a micro-batch, as in the released code of Batch Augmentation. Partners are drawn by "
-        "each copy in itself",
-        choices=("per-copy", "shared"),
-    )
-    hold_out: int = option(
-        0, f"take so many training pictures, the same for all seeds, as a split of its own: {HELD_OUT}", minimum=0
-    )
-    num_workers: int = option(
-        2, "processes that decode pictures ahead of time (CIFAR is memory-mapped and needs none)", minimum=0
-    )
-
-    def __post_init__(self) -> None:
-        """Refuses options that exclude each other."""
-        super().__post_init__()
-        if self.mixup and self.manifold_mixup:
-            raise UserError("--mixup and --manifold-mixup exclude each other: the latter mixes at the input too")
-        if is_given(self, "mixup_lambda") and not self.mixup and not self.manifold_mixup:
-            raise UserError(f"--mixup-lambda {self.mixup_lambda} needs --mixup or --manifold-mixup: nothing is mixed")
 
 
 class ImageClassification:

@@ -20,35 +20,14 @@ from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
-from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.text_options import BlockOptions
 from seqba.tasks.token_batches import Packer, Planned
 
 logger = logging.getLogger(__name__)
-
-
-@options
-class BlockOptions:
-    """Options of cutting a text into the rows of a Transformer."""
-
-    tokens_per_sample: int = option(
-        1024,
-        "tokens of a block; with sample-break-mode eos, of the longest line that the model shall take",
-        minimum=1,
-        maximum=1 << 20,
-    )
-    sample_break_mode: str = option(
-        "none", "none: blocks of tokens-per-sample, across lines; eos: one line each", choices=("none", "eos")
-    )
-    add_bos_token: bool = option(False, "put <s> before each block; it is read, not predicted")
-
-    @property
-    def longest_row(self) -> int:
-        """Tokens of the longest row, `<s>` included, that a model for these blocks must take."""
-        return self.tokens_per_sample + self.add_bos_token
 
 
 class LanguageModel(Protocol):
@@ -97,7 +76,7 @@ class LanguageModeling:
         self.options = options
         self.batches = batches
         self.smoothing = criterion.label_smoothing
-        self.rdrop_alpha = criterion.rdrop_alpha
+        self.consistency = criterion.difference_weight
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
         self._packer = Packer(batches, (max_positions, max_positions), "line", _too_long)
@@ -149,7 +128,7 @@ class LanguageModeling:
             hidden = hidden[scored[previous != Dictionary.pad]]
         target = targets[scored]
         loss, nll = label_smoothed_cross_entropy(hidden, reader.output_weight, target, smoothing=self.smoothing)
-        loss, sums = with_divergence(loss, nll, hidden, reader.output_weight, self.rdrop_alpha)
+        loss, sums = with_divergence(loss, nll, hidden, reader.output_weight, self.consistency)
         weight = targets.shape[0] if self.sentence_avg else target.shape[0]
         return loss, float(weight), sums
 

@@ -1,6 +1,7 @@
-"""Tasks by name: the options of each, the function that opens it, and its properties before it is opened.
+"""Tasks by name: the options of each, and its properties before it is opened.
 
-A new task is a file of its own and one record here.
+A new task is a file of its own, one record here, and its opener in `seqba.tasks.opening`. Nothing here needs torch: a
+command line is read, and refused, without waiting for it.
 """
 
 from __future__ import annotations
@@ -8,15 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from seqba.errors import UserError
-from seqba.tasks import RunnableTask
-from seqba.tasks.image_classification import ImageClassification, ImageOptions
-from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
-from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.token_streams import StreamLanguageModeling, StreamOptions
-from seqba.tasks.translation import BleuOptions, Translation, TranslationOptions
+from seqba.tasks.image_options import ImageOptions
+from seqba.tasks.text_options import BleuOptions, BlockOptions, StreamOptions, TranslationOptions
 
 Options = TypeVar("Options")
 
@@ -26,26 +22,26 @@ class TaskVariant(Generic[Options]):
     """A task as a certain family of models does it.
 
     Attributes:
-        group: name of the options in a checkpoint's cfg["task"].
+        group: name of the options in a checkpoint's cfg["task"], and of what opens it in `seqba.tasks.opening`.
         title: of the options on a command line.
         options: the task's own.
-        open: (data, options, batches, criterion, seed, configuration of the model) → the task.
         more_options: further groups of options, by their titles.
         excluded_options: options of every run that would have no effect here.
         fit_model: (options, options of a model) → the latter, for this data where it is left open.
         update_defining: options that say what update u is made of: with others it would be another run.
         weight_moving: options that may change on the way, but then the weights are no longer those of one command.
+        carries: whether copies carry a state from update to update.
     """
 
     group: str
     title: str
     options: type[Options]
-    open: Callable[[str, Options, BatchOptions, CriterionOptions, int, Any], RunnableTask]
     more_options: Mapping[str, type] = field(default_factory=dict)
     excluded_options: tuple[str, ...] = ()
     fit_model: Callable[[Options, Any], Any] = lambda _, model: model
     update_defining: tuple[str, ...] = ()
     weight_moving: tuple[str, ...] = ()
+    carries: bool = False
 
     @property
     def groups(self) -> dict[str, type]:
@@ -70,42 +66,6 @@ class TaskSpec:
     variants: Mapping[str, TaskVariant[Any]]
 
 
-class _PairModel(Protocol):
-    """Interface of a model's configuration to translation."""
-
-    @property
-    def max_source_positions(self) -> int: ...
-    @property
-    def max_target_positions(self) -> int: ...
-    @property
-    def share_all_embeddings(self) -> bool: ...
-
-
-def _open_translation(
-    data: str,
-    options: TranslationOptions,
-    batches: BatchOptions,
-    criterion: CriterionOptions,
-    seed: int,
-    model: _PairModel,
-) -> Translation:
-    task = Translation(
-        data,
-        options,
-        batches,
-        criterion,
-        seed=seed,
-        max_source_positions=model.max_source_positions,
-        max_target_positions=model.max_target_positions,
-    )
-    if model.share_all_embeddings and task.source_dictionary != task.target_dictionary:
-        raise UserError(
-            "--share-all-embeddings needs a joined dictionary, but those of source and target differ: preprocess with "
-            "--joined-dictionary"
-        )
-    return task
-
-
 def _with_room_for_blocks(options: BlockOptions, model: Any) -> Any:
     """A Transformer's options, with positions for the longest row where none are given."""
     return dataclasses.replace(model, max_target_positions=model.max_target_positions or options.longest_row)
@@ -118,9 +78,10 @@ NOTHING_PACKED = (
     "skip_invalid_size_inputs_valid_test",
     "sentence_avg",
     "rdrop_alpha",
+    "weights",
 )
 """Options of packing. Running text is cut into --batch-size equal streams, and images are all of a size: no batch is
-packed, no row too long, and none is a sentence."""
+packed, no row too long, none is a sentence, and none comes twice in an epoch."""
 
 TASKS: dict[str, TaskSpec] = {
     "translation": TaskSpec(
@@ -132,8 +93,8 @@ TASKS: dict[str, TaskSpec] = {
                 group="translation",
                 title="translation",
                 options=TranslationOptions,
-                open=_open_translation,
                 more_options={"BLEU in validation (translation)": BleuOptions},
+                update_defining=("subword_sampling",),
             ),
         },
     ),
@@ -146,9 +107,6 @@ TASKS: dict[str, TaskSpec] = {
                 group="blocks",
                 title="blocks of text (language_modeling)",
                 options=BlockOptions,
-                open=lambda data, options, batches, criterion, seed, model: LanguageModeling(
-                    data, options, batches, criterion, seed=seed, max_positions=model.max_target_positions
-                ),
                 fit_model=_with_room_for_blocks,
                 update_defining=("tokens_per_sample", "sample_break_mode", "add_bos_token"),
             ),
@@ -156,12 +114,10 @@ TASKS: dict[str, TaskSpec] = {
                 group="streams",
                 title="running text (language_modeling)",
                 options=StreamOptions,
-                open=lambda data, options, batches, criterion, seed, _: StreamLanguageModeling(
-                    data, options, batches, criterion, seed=seed
-                ),
                 excluded_options=NOTHING_PACKED,
                 update_defining=("bptt",),
                 weight_moving=("activation_regularization", "temporal_activation_regularization"),
+                carries=True,
             ),
         },
     ),
@@ -174,10 +130,7 @@ TASKS: dict[str, TaskSpec] = {
                 group="images",
                 title="pictures and their views (image_classification)",
                 options=ImageOptions,
-                open=lambda data, options, batches, criterion, seed, _: ImageClassification(
-                    data, options, batches, criterion, seed=seed
-                ),
-                excluded_options=NOTHING_PACKED,
+                excluded_options=(*NOTHING_PACKED, "consistency"),
                 update_defining=("hold_out",),
                 weight_moving=(
                     "augmentation",

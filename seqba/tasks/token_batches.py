@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
 from seqba.data.limits import longest_sides, refuse_or_leave_out
+from seqba.data.mixing import mixed_count, mixed_rows
 from seqba.errors import UserError
+from seqba.options import number_text
 from seqba.tasks.options import BatchOptions
 
 ExamplesT = TypeVar("ExamplesT", bound="Examples")
@@ -34,6 +36,11 @@ class Examples(Protocol):
         """(N,) tokens of each target."""
         ...
 
+    @property
+    def text_ends(self) -> Rows:
+        """(K,) int64, number of the example at which each of K texts (`train`, `train1`, …) ends."""
+        ...
+
     def batch(self, rows: Rows) -> Any:
         """The examples of the given numbers (n,), in that order."""
         ...
@@ -53,6 +60,21 @@ class Planned(Generic[ExamplesT]):
     def __getitem__(self, number: int) -> Any:
         """Batch `number`, counting from 0."""
         return self.examples.batch(self.batches[number])
+
+
+@dataclass(frozen=True)
+class Copied(Planned[ExamplesT]):
+    """Planned batches of an epoch, of which copies are cut into subwords anew.
+
+    Attributes:
+        cut: rows (n,) and a number of copies → the batch of their copies.
+    """
+
+    cut: Callable[[Rows, int], Any]
+
+    def copied(self, number: int, copies: int) -> Any:
+        """Batch `number` as so many copies, copy-major."""
+        return self.cut(self.batches[number], copies)
 
 
 @dataclass(frozen=True)
@@ -82,10 +104,16 @@ class Packer:
             logger.warning(f"{self.too_long(dropped, self._limits(self.options.max_tokens))} in {where}: skipped")
         if not len(rows):
             raise UserError(f"{where} has no training {self.what} that fits the model and --max-tokens")
+        if self.options.weights:
+            self._announce_weights(examples, rows, where)
         return rows
 
     def epoch(self, examples: ExamplesT, rows: Rows, *, seed: int, epoch: int) -> Planned[ExamplesT]:
         """The batches of the 1-based `epoch`, a function of (seed, epoch)."""
+        if self.options.weights:
+            rows = mixed_rows(rows, examples.text_ends, self.options.weights, seed=seed, epoch=epoch)
+        if not len(rows):
+            raise UserError(f"epoch {epoch} has no {self.what}: raise --weights")
         batches = plan_epoch(
             examples.source_sizes,
             examples.target_sizes,
@@ -122,6 +150,22 @@ class Packer:
             multiple=self.options.required_batch_size_multiple,
         )
         return Planned(examples, batches)
+
+    def _announce_weights(self, examples: Examples, rows: Rows, where: str) -> None:
+        """Says what an epoch has of each text; refuses weights of another number of texts."""
+        weights, ends, split = self.options.weights, examples.text_ends, self.options.train_subset
+        names = [f"{split}{number or ''}" for number in range(len(ends))]
+        if len(weights) != len(names):
+            raise UserError(
+                f"--weights {','.join(map(number_text, weights))} are of {len(weights)} texts, and {where} has "
+                f"{len(names)}: {', '.join(names)}; give a weight for each"
+            )
+        counts = np.diff(np.searchsorted(rows, ends), prepend=0).tolist()
+        told = (
+            f"{number_text(mixed_count(count, weight))} of {name} ({count} × {number_text(weight)})"
+            for name, count, weight in zip(names, counts, weights, strict=True)
+        )
+        logger.info("an epoch's %ss from %s: %s", self.what, where, ", ".join(told))
 
     def _limits(self, max_tokens: int | None) -> tuple[int, int]:
         return longest_sides(self.max_positions, max_tokens)

@@ -16,27 +16,11 @@ from seqba.data.splits import data_folders
 from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_windows, random_windows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
-from seqba.options import option, options
 from seqba.tasks import Unit
+from seqba.tasks.consistency import with_distance
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
-
-
-@options
-class StreamOptions:
-    """Options of reading running text with a recurrent model, and of the regularisers of its activations."""
-
-    bptt: int = option(
-        70,
-        "mean length of a window; half of it in 1 window of 20, ± 5 throughout; lr is scaled by length / bptt",
-        minimum=1,
-    )
-    activation_regularization: float = option(
-        2.0, "AR: this × the mean square of the last layer's output after dropout", minimum=0, aliases=("alpha",)
-    )
-    temporal_activation_regularization: float = option(
-        1.0, "TAR: this × the mean square of the output's change from word to word", minimum=0, aliases=("beta",)
-    )
+from seqba.tasks.text_options import StreamOptions
 
 
 class ReadWindow(Protocol):
@@ -66,6 +50,8 @@ class StreamLanguageModeling:
 
         loss = Σ −log p(word) + α/D · Σ hidden² + β·T/((T−1)·D) · Σ_t (raw_{t+1} − raw_t)²
 
+    and with --consistency κ the distance between copies (`seqba.tasks.consistency.with_distance`),
+
     over R rows of T words, so that loss / (R·T) is the mean negative log-likelihood plus α and β times means over all
     elements, whatever copies are stacked. Evaluation has no regularisers.
 
@@ -73,7 +59,7 @@ class StreamLanguageModeling:
         data: the data-bin; several, separated by colons, take turns by epoch.
         options: the windows and the regularisers.
         batches: --batch-size is B.
-        criterion: label smoothing.
+        criterion: label smoothing, and the weight of the distance between copies.
         seed: of the windows' lengths.
 
     Attributes:
@@ -99,6 +85,7 @@ class StreamLanguageModeling:
         self.batches = batches
         self.rows: int = batches.batch_size
         self.smoothing = criterion.label_smoothing
+        self.consistency = criterion.difference_weight
         self.seed = seed
         self.carried = Carry()
         self._training: dict[Path, TokenSource] = {}
@@ -144,23 +131,24 @@ class StreamLanguageModeling:
         return self._validation[subset]
 
     def loss(self, model: nn.Module, batch: StreamBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
-        """Summed loss, its weight, and {"nll": summed negative log-likelihood}; reads and writes the carried state."""
+        """Summed loss, its weight, and the sums nll and, with --consistency, distance.
+
+        Reads and writes the carried state.
+        """
         reader: RecurrentModel = model  # type: ignore[assignment]
         if batch.is_first:
             self.carried.forget()
         window = reader.window(batch.tokens, self.carried.read())
         self.carried.write(window.state)
         target = per_copy(batch.target).flatten()
+        hidden = window.hidden.flatten(0, 1)  # (R·T, D)
         loss, nll = label_smoothed_cross_entropy(
-            window.hidden.flatten(0, 1),
-            reader.output_weight,
-            target,
-            bias=reader.output_bias,
-            smoothing=self.smoothing,
+            hidden, reader.output_weight, target, bias=reader.output_bias, smoothing=self.smoothing
         )
         if model.training:
             loss = loss + self._regularisers(window)
-        return loss, float(len(target)), {"nll": nll}
+        loss, sums = with_distance(loss, nll, hidden, reader.output_weight, self.consistency)
+        return loss, float(len(target)), sums
 
     def weight(self, batch: StreamBatch) -> float:
         """Predicted tokens."""

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,62 +16,20 @@ from torch import Tensor, nn
 
 from seqba.core import Carry, per_copy
 from seqba.data.dictionary import Dictionary, dictionary_digest
+from seqba.data.limits import longest_sides
+from seqba.data.merges import load_merges
 from seqba.data.pairs import PairBatch, PairCorpus, choose_languages, open_pairs
+from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
-from seqba.options import option, options
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.token_batches import Packer, Planned
+from seqba.tasks.text_options import TranslationOptions
+from seqba.tasks.token_batches import Copied, Packer, Planned
 
 logger = logging.getLogger(__name__)
-
-
-@options
-class TranslationOptions:
-    """Options of the languages."""
-
-    source_lang: str | None = option(
-        None, "source language (default: from the data-bin's file names)", aliases=("-s",), metavar="SRC"
-    )
-    target_lang: str | None = option(
-        None, "target language (default: from the data-bin's file names)", aliases=("-t",), metavar="TRG"
-    )
-
-
-@options
-class BleuOptions:
-    """Options of translating the validation splits."""
-
-    eval_bleu: bool = option(False, "translate the validation splits and measure BLEU as well")
-    eval_bleu_args: str = option(
-        "{}", 'options of the search as JSON, \'{"beam": 4, "max_len_a": 1.2, "max_len_b": 10}\' say', metavar="JSON"
-    )
-    eval_bleu_remove_bpe: str | None = option(
-        None,
-        "join subwords: subword_nmt (when nothing is given: '@@ '), sentencepiece, or any symbol to remove; a data-bin "
-        "with its own SentencePiece model needs no such option",
-        bare="subword_nmt",
-        metavar="SYMBOL",
-    )
-    eval_bleu_detok: str = option(
-        "space",
-        "moses: Moses' tokens are made plain text first (extra wmt), which sacreBLEU tokenises itself; space: words "
-        "stay as they are",
-        choices=("space", "moses"),
-    )
-    eval_bleu_detok_args: str = option(
-        "{}", 'the language whose rules hold, \'{"target_lang": "de"}\' say (default: the target\'s)', metavar="JSON"
-    )
-    eval_tokenized_bleu: bool = option(False, "compare tokens as spaces separate them, plain text as well")
-    eval_bleu_print_samples: bool = option(False, "show the first translation of a split and its reference")
-
-    def __post_init__(self) -> None:
-        """Refuses options without effect."""
-        if not self.eval_bleu and any(getattr(self, field.name) != field.default for field in dataclasses.fields(self)):
-            raise UserError("--eval-bleu-… options and --eval-tokenized-bleu need --eval-bleu")
 
 
 class TranslationModel(Protocol):
@@ -129,12 +88,14 @@ class Translation:
         self.target_dictionary = Dictionary.load(self.folders[0] / f"dict.{self.target_lang}.txt")
         self.batches = batches
         self.smoothing = criterion.label_smoothing
-        self.rdrop_alpha = criterion.rdrop_alpha
+        self.consistency = criterion.difference_weight
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
         self._packer = Packer(batches, (max_source_positions, max_target_positions), "pair", _too_long)
         self.carried: Carry | None = None
         self._training: dict[Path, tuple[PairCorpus, npt.NDArray[np.int64]]] = {}
+        longest = longest_sides((max_source_positions, max_target_positions), batches.max_tokens)
+        self._sampler = self._open_sampler(options.subword_sampling, longest) if options.subword_sampling else None
         self._validation: dict[str, Planned[PairCorpus]] = {}
 
     def resized(self, batches: BatchOptions) -> Translation:
@@ -160,12 +121,17 @@ class Translation:
 
         Overlong lines are named once and skipped.
 
-        Pairs stand for themselves, so that the micro-batches are the same however many make an update.
+        Pairs stand for themselves, so that the micro-batches are the same however many make an update. With
+        --subword-sampling they have the subwords of the corpus, and `copied` cuts them anew.
         """
         folder = self.folders[(epoch - 1) % len(self.folders)]
         if folder not in self._training:
             self._training = {folder: self._open_training(folder)}
-        return self._packer.epoch(*self._training[folder], seed=self.seed, epoch=epoch)
+        pairs, rows = self._training[folder]
+        planned = self._packer.epoch(pairs, rows, seed=self.seed, epoch=epoch)
+        if self._sampler is None:
+            return planned
+        return Copied(pairs, planned.batches, partial(self._sampler.batch, pairs, epoch))
 
     def validation(self, subset: str) -> Planned[PairCorpus]:
         """The batches of a validation split, shortest lines first.
@@ -181,8 +147,8 @@ class Translation:
     def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Summed loss in nats, its weight, and the summed negative log-likelihood.
 
-        Label smoothing as in fairseq: 1 - ε on the target, ε / (V - 1) on each other word. R-Drop's term is
-        `seqba.tasks.consistency`'s.
+        Label smoothing as in fairseq: 1 - ε on the target, ε / (V - 1) on each other word. The term of
+        --consistency is `seqba.tasks.consistency`'s.
         """
         translator: TranslationModel = model  # type: ignore[assignment]
         hidden = translator.features(batch.source, batch.previous)  # (N, D)
@@ -192,7 +158,7 @@ class Translation:
         loss, nll = label_smoothed_cross_entropy(
             hidden, translator.output_weight, target, bias=bias, smoothing=self.smoothing
         )
-        loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.rdrop_alpha, bias=bias)
+        loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.consistency, bias=bias)
         weight = targets.shape[0] if self.sentence_avg else target.shape[0]
         return loss, float(weight), sums
 
@@ -220,7 +186,18 @@ class Translation:
                     "with the same dictionaries (--srcdict, --tgtdict)"
                 )
         corpus = self._open(folder, self.batches.train_subset, combine=True)
+        if self._sampler is not None:
+            self._sampler.check(corpus, str(folder))
         return corpus, self._packer.training_rows(corpus, str(folder))
+
+    def _open_sampler(self, probability: float, longest: tuple[int, int]) -> PairSampler:
+        """What cuts the pairs of an epoch anew, by the merges in the first folder."""
+        languages = (self.source_lang, self.source_dictionary), (self.target_lang, self.target_dictionary)
+        source, target = (
+            SampledSide(language, load_merges(self.folders[0], language, dictionary), dictionary, most)
+            for (language, dictionary), most in zip(languages, longest, strict=True)
+        )
+        return PairSampler(source, target, probability, seed=self.seed)
 
 
 def _too_long(rows: npt.NDArray[np.int64], limits: tuple[int, int]) -> str:

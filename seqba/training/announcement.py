@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
+from seqba.nn.kernels.attention import suits_writing_out
+from seqba.nn.kernels.products import describe_products
 from seqba.tasks.options import BatchOptions
+from seqba.training.copies import CopySchedule
 from seqba.training.options import TrainingOptions
 
 
@@ -17,7 +20,7 @@ def announce(
     device: torch.device,
     ranks: int,
     micro_batches: Sequence[int],
-    copies: int,
+    copies: CopySchedule,
     batches: BatchOptions,
     options: TrainingOptions,
 ) -> list[str]:
@@ -29,7 +32,7 @@ def announce(
         device: that this process computes on.
         ranks: how many processes there are.
         micro_batches: S for epoch 1, 2, …; the last one stays.
-        copies: M.
+        copies: M of each update.
         batches: the size of a micro-batch in this arm.
         options: the plan, the limits, and where files go.
     """
@@ -42,8 +45,21 @@ def announce(
         f"an update: {_micro_batches(micro_batches)} of at most {size} × {_copies(copies)} (--arm {options.grid.arm}, "
         f"--plan {options.grid.plan})",
         f"{_until(options)}; {_where(options)}",
-        *_measured(options.log.measure_every, is_single=copies == 1 and max(micro_batches) == 1),
+        *_averaged(options),
+        *_measured(options.log.measure_every, is_single=copies.most == 1 and max(micro_batches) == 1),
     ]
+
+
+def describe_arithmetic(precision: torch.dtype | None) -> str:
+    """How a CPU computes, which the processor's vendor and features decide: a line of the log, and of `run.json`.
+
+    Args:
+        precision: dtype of the passes under autocast; None for float32.
+    """
+    dtype = precision or torch.float32
+    name = str(dtype).removeprefix("torch.")
+    attention = "written out" if suits_writing_out(torch.empty(0, dtype=dtype), keys=1) else "torch's fused one"
+    return f"products in {name} by {describe_products(dtype)}; attention is {attention}"
 
 
 def _counted(count: int, noun: str) -> str:
@@ -56,8 +72,10 @@ def _micro_batches(per_epoch: Sequence[int]) -> str:
     return f"{', '.join(map(str, per_epoch))} (by epoch) micro-batches"
 
 
-def _copies(copies: int) -> str:
-    return "1 copy" if copies == 1 else f"{copies:,} copies"
+def _copies(schedule: CopySchedule) -> str:
+    first, *later = ("1 copy" if copies == 1 else f"{copies:,} copies" for copies in schedule.copies)
+    changes = (f", {copies} from update {start:,} on" for copies, start in zip(later, schedule.starts[1:], strict=True))
+    return first + "".join(changes)
 
 
 def _until(options: TrainingOptions) -> str:
@@ -68,6 +86,16 @@ def _until(options: TrainingOptions) -> str:
     }
     shown = [f"{noun} {limit:,g}" for noun, limit in limits.items() if limit > 0]
     return f"until {' or '.join(shown)}" if shown else "until it is stopped"
+
+
+def _averaged(options: TrainingOptions) -> list[str]:
+    optimisation = options.optimisation
+    if not optimisation.store_ema:
+        return []
+    return [
+        f"the average of the weights (--ema-decay {optimisation.ema_decay:g}) is validated, kept and read by other "
+        "commands"
+    ]
 
 
 def _measured(every: int, *, is_single: bool) -> list[str]:
@@ -81,4 +109,4 @@ def _measured(every: int, *, is_single: bool) -> list[str]:
 def _where(options: TrainingOptions) -> str:
     if options.checkpoints.no_save:
         return "nothing is kept (--no-save)"
-    return f"checkpoints, run.json and log.jsonl in {options.checkpoints.save_dir}"
+    return f"checkpoints, config.toml and log.jsonl in {options.checkpoints.save_dir}"

@@ -11,6 +11,7 @@ from seqba.core import ALONE, Group
 from seqba.errors import UserError
 from seqba.options import flag_of
 from seqba.tasks.options import BatchOptions
+from seqba.training.copies import CopySchedule
 from seqba.training.options import GridOptions, RunOptions
 
 
@@ -20,19 +21,30 @@ class Grid:
 
     Attributes:
         micro_batches_per_epoch: S for epoch 1, 2, …; the last one stays.
-        copies: M.
+        copies: M, the largest of a schedule.
         batch_scale: what the size of a micro-batch is multiplied by.
         fork: where in the model the copies begin; None for the input.
+        schedule: M of each update, where it changes.
     """
 
     micro_batches_per_epoch: tuple[int, ...]
     copies: int
     batch_scale: Fraction = Fraction(1)
     fork: str | None = None
+    schedule: CopySchedule | None = None
 
     def micro_batches(self, epoch: int) -> int:
         """S in the 1-based `epoch`."""
         return self.micro_batches_per_epoch[min(epoch, len(self.micro_batches_per_epoch)) - 1]
+
+    def copies_at(self, update: int) -> int:
+        """M of the 1-based `update`, updates that were skipped included."""
+        return self.copies if self.schedule is None else self.schedule.at(update)
+
+    @property
+    def fewest_copies(self) -> int:
+        """The smallest M of any update."""
+        return self.copies if self.schedule is None else self.schedule.least
 
     def has_epochs_of(self, options: GridOptions) -> bool:
         """Whether an epoch of this arm has as many updates as one of the arm baseline."""
@@ -82,25 +94,32 @@ def derive_grid(options: GridOptions) -> Grid:
         fixed-rows       S/M micro-batches of B,    M copies: 1/M of the examples, an update at the baseline's cost;
                                                     S micro-batches of B/M where M doesn't divide S
 
-    Where there are copies, `--fork` says where they begin.
+    Where there are copies, `--fork` says where they begin. A schedule of M is for ba, and for baseline, which has none.
 
     The first three are the paper's columns. Batch norm sees B different rows in fixed-rows as in the baseline, unless
     the micro-batches themselves are made smaller.
 
     Source: Hoffer et al. 2020, table 2 and section 4.3; fixed-rows: Fort et al. 2021 (arXiv 2105.13343).
     """
-    micro_batches, copies = options.update_freq, options.copies
+    micro_batches, schedule = options.update_freq, options.copy_schedule
     if options.arm == "baseline":
         return Grid(micro_batches, 1)
+    if options.arm == "ba":
+        changing = None if schedule.is_constant else schedule
+        return Grid(micro_batches, schedule.most, fork=options.fork, schedule=changing)
+    if not schedule.is_constant:
+        raise UserError(
+            f"--copies {schedule} changes M on the way, and --arm {options.arm} would change its examples with it: "
+            "schedules are for the arms ba and baseline"
+        )
+    copies = schedule.most
     if options.arm == "fixed-samples":
         return Grid(tuple(number * copies for number in micro_batches), 1)
     if options.arm == "large-batch":
         return Grid(micro_batches, 1, Fraction(copies))
-    if options.arm == "fixed-rows":
-        if all(number % copies == 0 for number in micro_batches):
-            return Grid(tuple(number // copies for number in micro_batches), copies, fork=options.fork)
-        return Grid(micro_batches, copies, Fraction(1, copies), options.fork)
-    return Grid(micro_batches, copies, fork=options.fork)
+    if all(number % copies == 0 for number in micro_batches):
+        return Grid(tuple(number // copies for number in micro_batches), copies, fork=options.fork)
+    return Grid(micro_batches, copies, Fraction(1, copies), options.fork)
 
 
 @dataclass
@@ -126,7 +145,7 @@ class BaselineEpochs:
 
 
 def check_ranks(
-    ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0, compares_copies: bool = False
+    ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0, comparing_option: str | None = None
 ) -> None:
     """Refuses more ranks than an update has cells, in any epoch, and options that the number of processes excludes.
 
@@ -139,11 +158,13 @@ def check_ranks(
         if options.shard_params:
             raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
     else:
-        if compares_copies:
-            raise UserError("--rdrop-alpha needs all copies of an example in one process: leave it out under torchrun")
+        if comparing_option is not None:
+            raise UserError(
+                f"{comparing_option} needs all copies of an example in one process: leave it out under torchrun"
+            )
         if measure_every:
             raise UserError("--measure-every needs all cells of an update in one process: leave it out under torchrun")
         try:
-            ranks.check(min(grid.micro_batches_per_epoch), grid.copies)
+            ranks.check(min(grid.micro_batches_per_epoch), grid.fewest_copies)
         except ValueError as error:
             raise UserError(f"{error} (--update-freq, --copies)") from None

@@ -13,8 +13,10 @@ from seqba.core import ALONE, Group
 from seqba.distributed import Ranks
 from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.models.forks import Forking
+from seqba.models.layers import recompute_layers
 from seqba.tasks import MicroBatches
 from seqba.training.arms import BaselineEpochs, Grid, derive_grid
+from seqba.training.averages import build_average
 from seqba.training.batches import check_epochs, count_updates
 from seqba.training.folder import CheckpointFolder
 from seqba.training.log import TrainingLog, log_options_of_rank
@@ -23,6 +25,7 @@ from seqba.training.loop import TrainingLoop
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.progress import Progress
+from seqba.training.reports import open_reports
 from seqba.training.resume import restore
 from seqba.training.schedules import build_schedule, count_decay_updates, schedule_drop_path
 from seqba.training.sharding import shard_model
@@ -58,10 +61,13 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
     extra_metrics = None if workload.extra_metrics is None else workload.extra_metrics(ranks)
     run_log = open_run_log(options.checkpoints, ranks, trainer.updates, progress)
     log_options = log_options_of_rank(options.log, ranks)
-    log = TrainingLog(log_options, device, max_update=options.run.max_update, unit=task.unit, run_log=run_log)
+    reports = open_reports(workload.record, ranks, resumed=trainer.updates > 0)
+    log = TrainingLog(
+        log_options, device, max_update=options.run.max_update, unit=task.unit, run_log=run_log, reports=reports
+    )
     broadcast = None
     if options.run.broadcast_batches and isinstance(ranks, Ranks):
-        broadcast = BatchBroadcast(ranks, grid.copies, options.run.distributed_timeout)
+        broadcast = BatchBroadcast(ranks, options.run.distributed_timeout)
     return TrainingLoop(
         trainer=trainer,
         grid=grid,
@@ -95,12 +101,17 @@ def _build_trainer(
         model,
         build_optimizer(model.parameters(), options.optimisation),
         build_schedule(
-            options.schedule, width=workload.width, epoch_updates=epoch_updates, max_update=options.run.max_update
+            options.schedule,
+            width=workload.width,
+            epoch_updates=epoch_updates,
+            max_update=options.run.max_update,
+            copies=options.grid.copy_schedule.most,
         ),
         UpdateRules.of(options, grid, count_decay_updates(options.optimisation, epoch_updates), precision),
         build_trigger(options.optimisation),
         ranks,
         build_scaler(options.optimisation, precision, device),
+        build_average(model, options.optimisation),
     )
 
 
@@ -111,6 +122,8 @@ def _build_model(workload: Workload, grid: Grid, device: torch.device, ranks: Gr
     model = workload.build_model()
     if grid.fork is not None:
         cast(Forking, model).fork_at(grid.fork)
+    if options.run.checkpoint_activations:
+        recompute_layers(model)
     if not options.run.shard_params or not isinstance(ranks, Ranks):
         return model.to(device)
     shard_model(model, ranks, device)

@@ -9,10 +9,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 
 from seqba.core import ALONE, Group
+from seqba.core.replicate import select_copies
 from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.errors import UserError
 from seqba.runtime.devices import to_device
-from seqba.tasks import MicroBatches, Task
+from seqba.tasks import CopiedMicroBatches, MicroBatches, Task
 
 Batch = TypeVar("Batch")
 
@@ -37,15 +38,20 @@ class UpdateBatch(Sequence[Batch]):
 
     Attributes:
         size: S, the number of micro-batches on all ranks.
+        copies: M.
         cells: of this process: for each of its micro-batches, in order, which copies.
         loaded: number of a micro-batch → its batch, on the CPU.
         device: where a micro-batch goes when it is asked for; None to leave it.
+        copied: whether batches hold the rows of all M copies, copy-major, each copy its own; otherwise they hold rows
+            that all copies see.
     """
 
     size: int
+    copies: int
     cells: Sequence[tuple[int, range]]
     loaded: Mapping[int, Batch]
     device: torch.device | None = None
+    copied: bool = False
 
     @classmethod
     def of(
@@ -53,7 +59,7 @@ class UpdateBatch(Sequence[Batch]):
     ) -> UpdateBatch[Batch]:
         """Batch of an update whose micro-batches are all at hand."""
         cells = ranks.cells(len(micro_batches), copies)
-        return cls(len(micro_batches), cells, {number: micro_batches[number] for number, _ in cells}, device)
+        return cls(len(micro_batches), copies, cells, {number: micro_batches[number] for number, _ in cells}, device)
 
     def __len__(self) -> int:
         """Number of micro-batches on all ranks."""
@@ -73,12 +79,18 @@ class UpdateBatch(Sequence[Batch]):
         """Weight, target tokens or images of this process's cells."""
         weight, unique, processed = 0.0, 0, 0
         for number, copies in self.cells:
-            count = task.count(self.loaded[number])
-            weight += len(copies) * task.weight(self.loaded[number])
-            processed += len(copies) * count
-            if 0 in copies:
-                unique += count
+            for copy in copies:
+                rows = self._rows(number, copy)
+                weight += task.weight(rows)
+                processed += task.count(rows)
+                if copy == 0:
+                    unique += task.count(rows)
         return OwnSums(weight, unique, processed)
+
+    def _rows(self, number: int, copy: int) -> Batch:
+        """Rows of one copy of a micro-batch."""
+        batch = self.loaded[number]
+        return select_copies(batch, range(copy, copy + 1), self.copies) if self.copied else batch
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,6 @@ class EpochUpdates(Generic[Batch]):
     Attributes:
         micro_batches: those of the epoch.
         size: S.
-        copies: M.
         ranks: the processes among which the cells of an update are dealt.
         broadcast: reads for several ranks that have copies of one micro-batch; None where each reads for itself.
         device: where a micro-batch goes when it is asked for; None to leave it.
@@ -96,7 +107,6 @@ class EpochUpdates(Generic[Batch]):
 
     micro_batches: MicroBatches[Batch]
     size: int
-    copies: int
     ranks: Group = ALONE
     broadcast: BatchBroadcast | None = None
     device: torch.device | None = None
@@ -105,8 +115,10 @@ class EpochUpdates(Generic[Batch]):
         """Number of updates."""
         return -(-len(self.micro_batches) // self.size)
 
-    def read(self, number: int) -> UpdateBatch[Batch] | UserError | None:
+    def read(self, number: int, copies: int) -> UpdateBatch[Batch] | UserError | None:
         """Batch of update `number`, from 0, or the error that says why it can't be read; None after the last one.
+
+        `copies` is M of that update.
 
         It is read before the update that precedes it, whose message takes along whether it could be: so all ranks know
         in time that one can't go on, and it costs no message.
@@ -115,18 +127,22 @@ class EpochUpdates(Generic[Batch]):
             return None
         first = number * self.size
         size = min(self.size, len(self.micro_batches) - first)
-        cells = self.ranks.cells(size, self.copies)
+        cells = self.ranks.cells(size, copies)
+        is_copied = isinstance(self.micro_batches, CopiedMicroBatches)
         try:
-            return UpdateBatch(size, cells, self._load(first, size, cells), self.device)
+            return UpdateBatch(size, copies, cells, self._load(first, size, cells, copies), self.device, is_copied)
         except UserError as error:
             return error
 
-    def _load(self, first: int, size: int, cells: Sequence[tuple[int, range]]) -> Mapping[int, Batch]:
+    def _load(self, first: int, size: int, cells: Sequence[tuple[int, range]], copies: int) -> Mapping[int, Batch]:
         if self.broadcast is not None:
-            return self.broadcast.load(size, lambda number: self._read(first + number))
-        return {number: self._read(first + number) for number, _ in cells}
+            return self.broadcast.load(size, copies, lambda number: self._read(first + number, copies))
+        return {number: self._read(first + number, copies) for number, _ in cells}
 
-    def _read(self, number: int) -> Batch:
+    def _read(self, number: int, copies: int) -> Batch:
+        if isinstance(self.micro_batches, CopiedMicroBatches):
+            copied: Batch = self.micro_batches.copied(number, copies)
+            return copied
         return self.micro_batches[number]
 
 

@@ -23,7 +23,8 @@ from seqba.decoding.translation import SEARCH_MAX_TOKENS, translate_corpus
 from seqba.distributed import whole_weights
 from seqba.errors import UserError, quoted
 from seqba.evaluation.bleu import tokenised_bleu
-from seqba.tasks.translation import BleuOptions, Translation
+from seqba.tasks.text_options import BleuOptions
+from seqba.tasks.translation import Translation
 from seqba.training.agreement import Interrupted, Status
 
 logger = logging.getLogger(__name__)

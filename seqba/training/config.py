@@ -8,7 +8,7 @@ from typing import Any
 from seqba.models.families import ARCHITECTURES, Family, family_of
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.registry import VARIANTS, TaskVariant
-from seqba.tasks.translation import BleuOptions
+from seqba.tasks.text_options import BleuOptions
 from seqba.training.options import TrainingOptions
 
 

@@ -4,18 +4,96 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from seqba.checkpoints.file import copy_checkpoint, write_checkpoint
 from seqba.checkpoints.names import EPOCH_NAME, INTERVAL_NAME
+from seqba.core import Group
 from seqba.errors import UserError
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 LAST = "checkpoint_last.pt"
 BEST = "checkpoint_best.pt"
+
+
+@contextmanager
+def held_folder(options: CheckpointOptions, ranks: Group) -> Iterator[None]:
+    """Context of a run that has its save-dir for itself: two would write their checkpoints and lines over each other's.
+
+    The lock is on the folder, and ends with the process, however that ends. Where a file system has no such locks (NFS)
+    nothing is held.
+
+    Args:
+        options: the folder, which is made; with `no_save` there is none.
+        ranks: the processes of the run; the first one holds it, and all are told if it can't.
+
+    Raises:
+        UserError: if another run holds it, or it can't be made.
+    """
+    folder = Path(options.save_dir)
+    is_new = not folder.exists()
+    held, refusal = None, None
+    if ranks.is_first and not options.no_save:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held = _lock(folder)
+        except BlockingIOError:
+            refusal = f"--save-dir {folder} is that of a run that is still going: choose another one, or wait for it"
+        except OSError as error:
+            refusal = f"--save-dir {folder} can't be written to: {error.strerror}"
+    try:
+        for told in ranks.gather(refusal):
+            if told is not None:
+                raise UserError(told)
+        yield
+    finally:
+        if held is not None:
+            _held.discard(held)
+            os.close(held)
+            if is_new:
+                with suppress(OSError):  # it isn't empty
+                    folder.rmdir()
+
+
+def _lock(folder: Path) -> int | None:
+    """Descriptor of a folder whose lock it has; None where there are no locks.
+
+    Raises:
+        BlockingIOError: if another process has it.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        os.close(descriptor)
+        return None
+    _held.add(descriptor)
+    return descriptor
+
+
+def _let_go() -> None:
+    """Closes what a forked worker has got from its run, which it may outlive."""
+    while _held:
+        os.close(_held.pop())
+
+
+_held: set[int] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 class CheckpointFolder:

@@ -24,6 +24,7 @@ from seqba.training.log_file import RunLog
 from seqba.training.metrics import display_metrics
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
+from seqba.training.reports import Reports
 from seqba.training.totals import Totals
 from seqba.training.update_report import UpdateReport
 
@@ -94,6 +95,7 @@ class TrainingLog:
         max_update: for the bar and the remaining time; 0 if unknown.
         unit: what is predicted and counted.
         run_log: the log that the run keeps in its save-dir, whatever the format; None for none.
+        reports: trackers that get the numbers of every line.
 
     Raises:
         UserError: for a log file that can't be opened, or TensorBoard without its package.
@@ -107,6 +109,7 @@ class TrainingLog:
         max_update: int = 0,
         unit: Unit = "tokens",
         run_log: RunLog | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self.format = _format(options)
         self.interval = options.log_interval
@@ -119,6 +122,7 @@ class TrainingLog:
         self._above_the_bar = ExitStack()
         self._board = _open_board(options.tensorboard_logdir)
         self._run_log = run_log
+        self._reports = reports or Reports()
         self._file = None if run_log is not None and run_log.is_at(options.log_file) else _open_log(options.log_file)
 
     def update(self, report: UpdateReport, progress: Progress, skipped: int, seconds: float) -> None:
@@ -145,6 +149,7 @@ class TrainingLog:
             self._bar.close()
         if self._board is not None:
             self._board.close()
+        self._reports.close()
         if self._run_log is not None:
             self._run_log.close()
         if self._file is not None:
@@ -163,6 +168,7 @@ class TrainingLog:
                 "lr": report.lr,
                 **means,
                 "unit": "nats",
+                "copies": report.copies,
                 f"unique_{self.unit}": progress.unique,
                 f"processed_{self.unit}": progress.processed,
                 f"unique_{self.unit}_per_s": window.unique / window.seconds if window.seconds else None,
@@ -184,6 +190,7 @@ class TrainingLog:
         if self._file is not None:
             self._file.write(as_json + "\n")
             self._file.flush()
+        self._reports.log(rounded)
         if self.format == "json":
             sys.stdout.write(as_json + "\n")
         elif self.format == "simple":

@@ -5,14 +5,11 @@ Training goes on with the raw weights throughout; validation, checkpoints and th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from seqba.core.group import local_part
 
 
 class NonMonotonicTrigger:
@@ -73,37 +70,8 @@ def begin_averaging(optimizer: torch.optim.Optimizer) -> torch.optim.ASGD:
     return torch.optim.ASGD(groups, lambd=0.0, t0=0, foreach=True)
 
 
-@contextmanager
-def swapped_weights(optimizer: torch.optim.Optimizer) -> Iterator[bool]:
-    """Exchanges parameters for their averages inside, where the optimizer has any, and back afterwards.
-
-    Tensors taken inside (a state_dict, say) go on holding the averages; but sharded parameters change places with their
-    averages in the memory of both, and what ranks have gathered of them must be put away before and after.
-
-    Yields:
-        Whether there are averages.
-    """
-    averages = {}
-    if isinstance(optimizer, torch.optim.ASGD):
-        averages = {parameter: state["ax"] for parameter, state in optimizer.state.items()}
-    raw = {parameter: parameter.data for parameter in averages if local_part(parameter) is parameter}
-    parts = [
-        (local_part(parameter), local_part(average)) for parameter, average in averages.items() if parameter not in raw
-    ]
-    for parameter in raw:
-        parameter.data = averages[parameter]
-    _exchange(parts)
-    try:
-        yield bool(averages)
-    finally:
-        for parameter, values in raw.items():
-            parameter.data = values
-        _exchange(parts)
-
-
-def _exchange(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    with torch.no_grad():
-        for one, other in pairs:
-            kept = one.clone()
-            one.copy_(other)
-            other.copy_(kept)
+def averages_of(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
+    """Each weight and its average, where the optimizer has any."""
+    if not isinstance(optimizer, torch.optim.ASGD):
+        return []
+    return [(parameter, state["ax"]) for parameter, state in optimizer.state.items()]

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqba.core import parse_plan
-from seqba.errors import UserError
+from seqba.errors import UserError, quoted
 from seqba.options import option, options
+from seqba.training.copies import CopySchedule, copies_option, factor_option, power_of_copies, read_copies
+
+PLANS = ("auto", "stacked", "looped")
+"""Plans that have a name; `seqba.core.parse_plan` reads them."""
 
 
 @options
@@ -18,7 +21,14 @@ class GridOptions:
     """Grid of an update, S micro-batches × M copies, and the seed of everything random."""
 
     seed: int = option(1, "seed of the weights, the order of the data and the noise", minimum=0, maximum=2**63 - 1)
-    copies: int = option(1, "M, noisy views of each example per update (Batch Augmentation; not in fairseq)", minimum=1)
+    copies: int | str = option(
+        1,
+        "M, noisy views of each example per update (Batch Augmentation; not in fairseq); or a schedule: 1:0,4:2000 is "
+        "1 copy from the beginning and 4 from update 2000 on",
+        minimum=1,
+        metavar="N or N:UPDATE,…",
+        read=copies_option,
+    )
     update_freq: tuple[int, ...] = option(
         (1,),
         "S, micro-batches (batches of distinct examples) per update for the whole job, whatever the hardware; "
@@ -50,16 +60,23 @@ class GridOptions:
     )
 
     def __post_init__(self) -> None:
-        """Refuses a plan that isn't one."""
+        """Refuses copies and a plan that are none."""
         try:
-            parse_plan(self.plan)
+            read_copies(self.copies)
         except ValueError as error:
-            raise UserError(f"--{error}") from None
+            raise UserError(f"--copies: {error}") from None
+        if self.plan not in PLANS and not (self.plan.isdecimal() and int(self.plan) >= 1):
+            raise UserError(f"--plan is {self.plan!r}; choose {', '.join(PLANS)}, or a number of copies per pass")
+
+    @property
+    def copy_schedule(self) -> CopySchedule:
+        """M of each update."""
+        return read_copies(self.copies)
 
 
 @options
 class OptimisationOptions:
-    """Optimizer, and what happens between gradient and step."""
+    """Optimizer, what happens between gradient and step, and averages of the weights."""
 
     optimizer: str = option(
         "adam",
@@ -117,6 +134,16 @@ class OptimisationOptions:
         minimum=1,
         aliases=("amp-scale-window",),
     )
+    store_ema: bool = option(
+        False,
+        "keep an exponential moving average of the weights: validation and every command that reads a checkpoint see "
+        "it, and training goes on with the weights themselves, which are kept beside it",
+    )
+    ema_decay: float = option(
+        0.9999, "store-ema: its share of the average before, from update to update", minimum=0, below=1
+    )
+    ema_start_update: int = option(0, "store-ema: until this update it is the weights themselves", minimum=0)
+    ema_update_freq: int = option(1, "store-ema: average after every so many updates", minimum=1)
 
     def __post_init__(self) -> None:
         """Refuses betas that aren't two, and two precisions."""
@@ -142,11 +169,19 @@ class ScheduleOptions:
         choices=("fixed", "step", "inverse_sqrt", "cosine", "polynomial_decay", "vaswani"),
     )
     lr: float | None = option(None, "learning rate, the peak where there is a warm-up", above=0)
+    lr_factor: float | str = option(
+        1.0,
+        "all learning rates of the schedule × this: a number, or a power of --copies like M^0.5, which is the same for "
+        "all arms (the paper tried M^0.25, M^0.5, M and M^2 on fixed-samples; not in fairseq)",
+        above=0,
+        metavar="X or M^P",
+        read=factor_option,
+    )
     warmup_updates: int | None = option(
         None, "updates of linear warm-up (default: 4000 for inverse_sqrt and vaswani, 0 for the others)", minimum=0
     )
     warmup_init_lr: float = option(
-        -1, "where the warm-up of inverse_sqrt (-1 = 0) or cosine (-1 = --min-lr) starts", minimum=-1
+        -1, "where the warm-up of inverse_sqrt or step (-1 = 0) or cosine (-1 = --min-lr) starts", minimum=-1
     )
     lr_drops: tuple[int, ...] = option(
         (),
@@ -189,6 +224,18 @@ class ScheduleOptions:
     )
     stop_min_lr: float = option(-1, "stop once the learning rate has fallen to this after its warm-up", minimum=-1)
 
+    def __post_init__(self) -> None:
+        """Refuses a factor that is none."""
+        try:
+            self.factor(1)
+        except ValueError as error:
+            raise UserError(f"--lr-factor: {error}") from None
+
+    def factor(self, copies: int) -> float:
+        """--lr-factor for so many copies."""
+        factor = self.lr_factor
+        return power_of_copies(factor, copies) if isinstance(factor, str) else factor
+
     @property
     def stops_below(self) -> float:
         """Learning rate at which the run ends; -1 for none."""
@@ -219,6 +266,11 @@ class RunOptions:
         "under torchrun: each process keeps a part of the weights, gradients and optimizer state, and gathers a layer "
         "only while it computes (FSDP): for models beyond one device; --plan auto is looped then, and --eval-bleu "
         "gathers all weights while it translates (not in fairseq)",
+    )
+    checkpoint_activations: bool = option(
+        False,
+        "of each Transformer layer keep only its input, and compute the rest again in the backward: the same gradient "
+        "in much less memory and about a third more time",
     )
 
 
@@ -277,6 +329,10 @@ class CheckpointOptions:
     no_save: bool = option(False, "write nothing at all")
 
 
+TRACKERS = ("wandb", "mlflow", "trackio")
+"""What a run may report to; also the names of their packages."""
+
+
 @options
 class LogOptions:
     """Format and places of the log."""
@@ -301,6 +357,29 @@ class LogOptions:
     tensorboard_logdir: str | None = option(
         None, "write TensorBoard events there (needs the tensorboard package)", metavar="DIR"
     )
+    report_to: str | None = option(
+        None,
+        "report the numbers of the log to wandb, mlflow or trackio, by their packages; several separated by commas "
+        "(not in fairseq)",
+        metavar="NAME[,NAME]",
+    )
+    report_project: str = option("seqba", "report-to: the project, or experiment, there (not in fairseq)")
+    wandb_project: str | None = option(None, "report to wandb, as a run of this project", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        """Refuses a tracker that there is none of."""
+        for name in self.trackers:
+            if name not in TRACKERS:
+                hint = "; TensorBoard's is --tensorboard-logdir" if name == "tensorboard" else ""
+                raise UserError(f"--report-to is {quoted(name)}; choose among: {', '.join(TRACKERS)}{hint}")
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of what a run reports to, each once."""
+        named = [] if self.report_to is None else self.report_to.split(",")
+        if self.wandb_project is not None:
+            named.append("wandb")
+        return tuple(dict.fromkeys(named))
 
 
 @dataclass(frozen=True)

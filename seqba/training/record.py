@@ -40,6 +40,14 @@ class RunRecord:
         name: str = self.task["criterion"]["criterion"]
         return name
 
+    def options(self) -> dict[str, Any]:
+        """All options by name, as plain values."""
+        own = [group for group in self.task.values() if isinstance(group, Mapping)]
+        named: dict[str, Any] = {"task": self.task.get("name"), "data": self.task.get("data"), "arch": self.arch}
+        for group in (*own, *plain_options(self.training).values(), self.model):
+            named |= group
+        return named
+
     def cfg(self) -> dict[str, Any]:
         """Form in a checkpoint's `cfg`, plain values throughout."""
         return {

@@ -67,13 +67,10 @@ def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
         before, after = Identity.of_file(start.state["cfg"], start.state["task_state"]), Identity.of(record)
         check_same_run(start, before, after)
         _check_has_position(start)
-        load_weights(trainer.model, start.state, start.path)
         keeps_optimizer = not resets.optimizer and has_same_optimizer(start, before, after)
         if keeps_optimizer:
             _check_has_optimizer(start)
-        if keeps_optimizer and start.state.get("raw_model") is not None:
-            # The averages are in the optimizer's state.
-            load_weights(trainer.model, {"model": start.state["raw_model"]}, start.path)
+        _load_all_weights(start, trainer, raw=keeps_optimizer)
         if resets.position:
             progress = Progress()
         else:
@@ -99,6 +96,15 @@ def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
     if resets.dataloader:
         progress.reset_position()
     return progress
+
+
+def _load_all_weights(start: Start, trainer: Trainer[Any], *, raw: bool) -> None:
+    """Loads a checkpoint's weights, which are averages where it has any, and then the raw ones, where `raw`."""
+    load_weights(trainer.model, start.state, start.path)
+    if trainer.average is not None:
+        trainer.average.begin()
+    if raw and start.state.get("raw_model") is not None:
+        load_weights(trainer.model, {"model": start.state["raw_model"]}, start.path)
 
 
 def _check_has_position(start: Start) -> None:

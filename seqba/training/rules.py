@@ -8,10 +8,11 @@ from seqba.checkpoints.names import RISING_METRICS
 from seqba.errors import UserError
 from seqba.extras import needed
 from seqba.models.families import ARCHITECTURES
-from seqba.models.foreign import TIMM
 from seqba.models.options import ImageClassifierOptions
+from seqba.models.timm_names import TIMM
 from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS, VARIANTS
+from seqba.tasks.text_options import TranslationOptions
 from seqba.training.arms import derive_grid
 from seqba.training.bleu_validation import detokenizer, search_options
 from seqba.training.config import RunConfig
@@ -33,7 +34,10 @@ def validate_config(config: RunConfig) -> None:
     _check_arm(config)
     _check_compared_copies(config)
     _check_fork(config)
+    _check_recomputing(config)
+    _check_subword_sampling(config)
     _check_epochs_that_options_count(config)
+    _check_lr_factor(config)
     _check_schedule(config.training.schedule)
     _check_optimisation(config)
     _check_validation(config)
@@ -73,23 +77,29 @@ def _check_arm(config: RunConfig) -> None:
             "--arm large-batch is for what the rows of a batch share (batch norm, weight masks), and a Transformer's "
             "share nothing: take --arm fixed-samples, which is the same there"
         )
-    derive_grid(grid).resized(config.batches)
+    derived = derive_grid(grid)
+    derived.resized(config.batches)
+    if derived.schedule is not None and config.variant.carries:
+        raise UserError(
+            f"--copies {grid.copies} changes their number on the way, and those of --arch {config.arch} carry a state "
+            "from update to update, which new ones don't have: give one number"
+        )
 
 
 def _check_compared_copies(config: RunConfig) -> None:
-    """Refuses R-Drop where an example has one copy, or its copies aren't in one pass."""
+    """Refuses a comparison of copies where an example has one, or they aren't in one pass."""
     if not config.criterion.compares_copies:
         return
-    grid = config.training.grid
-    if derive_grid(grid).copies < 2:
+    grid, flag = config.training.grid, config.criterion.comparing_option
+    if derive_grid(grid).fewest_copies < 2:
         raise UserError(
-            f"--rdrop-alpha compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
+            f"{flag} compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
             "one: give --copies 2"
         )
     if grid.plan != "stacked":
-        raise UserError(f"--rdrop-alpha needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
+        raise UserError(f"{flag} needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
     if config.training.log.measure_every:
-        raise UserError("--measure-every needs copies one by one, and --rdrop-alpha compares them: leave one out")
+        raise UserError(f"--measure-every needs copies one by one, and {flag} compares them: leave one out")
 
 
 def _check_fork(config: RunConfig) -> None:
@@ -98,7 +108,7 @@ def _check_fork(config: RunConfig) -> None:
     place = training.grid.fork
     if place is None:
         return
-    if training.grid.copies == 1:
+    if training.grid.copy_schedule.most == 1:
         raise UserError(f"--fork {place} is where copies begin, and there is one: give --copies of at least 2")
     places = config.family.fork_places(config.arch, config.family.resolve(config.arch, config.model))
     if not places:
@@ -118,6 +128,39 @@ def _check_fork(config: RunConfig) -> None:
         )
 
 
+def _check_recomputing(config: RunConfig) -> None:
+    """Refuses to compute layers again in a model that has none which can be."""
+    if config.training.run.checkpoint_activations and not config.family.recomputes_layers:
+        raise UserError(
+            f"--checkpoint-activations is for the layers of a Transformer, and --arch {config.arch} has none: leave it "
+            "out; --plan looped takes the least memory"
+        )
+
+
+def _check_subword_sampling(config: RunConfig) -> None:
+    """Refuses what needs copies of the same tokens, where each has its own."""
+    options = config.task_options
+    if not isinstance(options, TranslationOptions) or not options.subword_sampling:
+        return
+    if config.criterion.compares_copies:
+        raise UserError(
+            "--subword-sampling gives the copies of a sentence different tokens, and "
+            f"{config.criterion.comparing_option} compares them token by token: leave one out"
+        )
+    if config.training.grid.fork is not None:
+        raise UserError(
+            "--subword-sampling gives the copies of a sentence different tokens, so that they begin at the input, and "
+            "--fork has them begin inside the model: leave one out"
+        )
+
+
+def _check_lr_factor(config: RunConfig) -> None:
+    """Refuses a power of M where M changes."""
+    factor, schedule = config.training.schedule.lr_factor, config.training.grid.copy_schedule
+    if isinstance(factor, str) and not schedule.is_constant:
+        raise UserError(f"--lr-factor {factor} is a power of M, and --copies {schedule} has several: give a number")
+
+
 def _check_epochs_that_options_count(config: RunConfig) -> None:
     """Refuses options in epochs where epochs have different numbers of updates."""
     training = config.training
@@ -134,7 +177,7 @@ OF_SCHEDULES = {
     "lr_drops": ("step",),
     "lr_drop_unit": ("step",),
     "lr_shrink": ("step", "cosine"),
-    "warmup_init_lr": ("inverse_sqrt", "cosine"),
+    "warmup_init_lr": ("step", "inverse_sqrt", "cosine"),
     "lr_period_updates": ("cosine",),
     "t_mult": ("cosine",),
     "total_num_update": ("polynomial_decay",),
@@ -186,19 +229,30 @@ def _check_drops(schedule: ScheduleOptions) -> None:
         )
 
 
+SWITCHED = {
+    "fp16": ("fp16_init_scale", "fp16_scale_window"),
+    "store_ema": ("ema_decay", "ema_start_update", "ema_update_freq"),
+    "weight_decay_until": ("weight_decay_unit",),
+}
+"""Options of the optimisation that do nothing without another one."""
+
+
 def _check_optimisation(config: RunConfig) -> None:
+    """Refuses options without the one that they belong to, and pairs that exclude each other."""
     optimisation = config.training.optimisation
-    for name in ("fp16_init_scale", "fp16_scale_window"):
-        if is_given(optimisation, name) and not optimisation.fp16:
-            raise UserError(f"{flag_of(name)} belongs to --fp16, which isn't given")
+    for owner, names in SWITCHED.items():
+        for name in names:
+            if is_given(optimisation, name) and not is_given(optimisation, owner):
+                raise UserError(f"{flag_of(name)} belongs to {flag_of(owner)}, which isn't given")
     if optimisation.fp16 and config.training.run.shard_params:
         raise UserError("--fp16 scales losses, which --shard-params excludes: take --bf16")
     if optimisation.fp16 and config.training.log.measure_every:
         raise UserError("--fp16 scales gradients, which --measure-every would measure: take --bf16")
-    if optimisation.weight_decay_until is None and is_given(optimisation, "weight_decay_unit"):
-        raise UserError("--weight-decay-unit belongs to --weight-decay-until, which isn't given")
-    if optimisation.weight_decay_until is not None and not optimisation.weight_decay:
-        raise UserError("--weight-decay-until ends a decay that there isn't: give --weight-decay")
+    if optimisation.store_ema and optimisation.optimizer == "nt_asgd":
+        raise UserError("--store-ema averages the weights, and so does --optimizer nt_asgd: leave one out")
+    for name in ("weight_decay_until", "weight_decay_on"):
+        if is_given(optimisation, name) and not optimisation.weight_decay:
+            raise UserError(f"{flag_of(name)} is of a decay that there isn't: give --weight-decay")
 
 
 def _check_validation(config: RunConfig) -> None:
@@ -232,6 +286,8 @@ def _check_unvalidated(config: RunConfig) -> None:
     needing = {
         "--patience": training.validation.patience > 0,
         "--best-checkpoint-metric": is_given(training.validation, "best_checkpoint_metric"),
+        "--validate-interval": is_given(training.validation, "validate_interval"),
+        "--validate-interval-updates": training.validation.validate_interval_updates > 0,
         "--keep-best-checkpoints": training.checkpoints.keep_best_checkpoints > 0,
         "--optimizer nt_asgd": training.optimisation.optimizer == "nt_asgd",
         "--eval-bleu": config.bleu.eval_bleu,
@@ -242,6 +298,9 @@ def _check_unvalidated(config: RunConfig) -> None:
 
 
 def _check_checkpoints(checkpoints: CheckpointOptions) -> None:
+    for name in ("keep_interval_updates", "keep_last_epochs", "keep_best_checkpoints"):
+        if checkpoints.no_save and is_given(checkpoints, name):
+            raise UserError(f"{flag_of(name)} and --no-save, which writes nothing, exclude each other")
     if checkpoints.keep_interval_updates > 0 and not checkpoints.save_interval_updates:
         raise UserError("--keep-interval-updates needs --save-interval-updates")
     if checkpoints.keep_last_epochs > 0 and checkpoints.no_epoch_checkpoints:
@@ -261,8 +320,10 @@ def _check_log(config: RunConfig) -> None:
     log = config.training.log
     if log.no_progress_bar and log.log_format == "tqdm":
         raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
+    if is_given(log, "report_project") and log.report_to is None:
+        raise UserError("--report-project belongs to --report-to, which isn't given")
     grid = config.training.grid
-    if log.measure_every and grid.copies == 1 and max(grid.update_freq) == 1:
+    if log.measure_every and grid.copy_schedule.most == 1 and max(grid.update_freq) == 1:
         raise UserError(
             "--measure-every sees no variance in a single pass: give --copies or --update-freq of at least 2"
         )

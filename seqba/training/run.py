@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 from contextlib import closing
@@ -10,15 +9,17 @@ from contextlib import closing
 import torch
 
 from seqba.core import ALONE
-from seqba.data.files import atomic_text
+from seqba.data.files import atomic_text, write_json
 from seqba.distributed.launch import joined_ranks
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
-from seqba.training.announcement import announce
+from seqba.training.announcement import announce, describe_arithmetic
 from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
 from seqba.training.config import RunConfig
-from seqba.training.folder import LAST
+from seqba.training.config_record import CONFIG_FILE, config_text
+from seqba.training.copies import CopySchedule
+from seqba.training.folder import LAST, held_folder
 from seqba.training.loop import STOPPED, TrainingLoop
 from seqba.training.rules import validate_config
 from seqba.training.signals import StopSignal
@@ -51,20 +52,21 @@ def train(config: RunConfig) -> int:
             derive_grid(options.grid),
             options.run,
             measure_every=options.log.measure_every,
-            compares_copies=config.criterion.compares_copies,
+            comparing_option=config.criterion.comparing_option,
         )
-        start = find_start(options.checkpoints)
-        workload = open_workload(config, start)
-        loop = assemble(workload, start, device, ranks)
-        with closing(loop.log), StopSignal() as stop:
-            if ranks.is_first:
-                describe_run(workload, loop)
-            ending = loop.run(stop)
-            return log_exit(ending, stop, loop)
+        with held_folder(options.checkpoints, ranks):
+            start = find_start(options.checkpoints)
+            workload = open_workload(config, start)
+            loop = assemble(workload, start, device, ranks)
+            with closing(loop.log), StopSignal() as stop:
+                if ranks.is_first:
+                    describe_run(config, workload, loop)
+                ending = loop.run(stop)
+                return log_exit(ending, stop, loop)
 
 
-def describe_run(workload: Workload, loop: TrainingLoop) -> None:
-    """Logs the first lines of a run, and writes `run.json`: what was resolved, so that the run can be repeated."""
+def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> None:
+    """Logs the first lines of a run, and writes what was resolved: `config.toml`, which repeats it, and `run.json`."""
     record, trainer, batches, grid = workload.record, loop.trainer, workload.batches, loop.grid
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     lines = announce(
@@ -73,11 +75,12 @@ def describe_run(workload: Workload, loop: TrainingLoop) -> None:
         device=trainer.device,
         ranks=trainer.ranks.size,
         micro_batches=grid.micro_batches_per_epoch,
-        copies=grid.copies,
+        copies=grid.schedule or CopySchedule((grid.copies,)),
         batches=batches,
         options=record.training,
     )
-    for line in lines:
+    arithmetic = describe_arithmetic(trainer.rules.autocast) if trainer.device.type == "cpu" else None
+    for line in (*lines, *([arithmetic] if arithmetic else [])):
         logger.info("%s", line)
     if loop.folder.options.no_save:
         return
@@ -85,17 +88,19 @@ def describe_run(workload: Workload, loop: TrainingLoop) -> None:
         **record.cfg(),
         "torch_version": str(torch.__version__),
         "device": str(trainer.device),
+        "arithmetic": arithmetic,
         "seed": trainer.rules.seed,
         "arm": record.training.grid.arm,
         "micro_batches_per_update": list(grid.micro_batches_per_epoch),
         "micro_batch": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
         "copies": grid.copies,
+        "copy_schedule": None if grid.schedule is None else str(grid.schedule),
         "parameters": parameters,
         "task_state": record.task_state,
     }
-    with atomic_text(loop.folder.path / "run.json") as file:
-        json.dump(resolved, file, indent=2)
-        file.write("\n")
+    write_json(loop.folder.path / "run.json", resolved)
+    with atomic_text(loop.folder.path / CONFIG_FILE) as file:
+        file.write(config_text(config, record.arch, record.model))
 
 
 def log_exit(ending: str, stop: StopSignal, loop: TrainingLoop) -> int:

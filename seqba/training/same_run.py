@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from seqba.errors import UserError
 from seqba.models.options import is_noise
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 UPDATE_DEFINING = {
     "grid": ("arm", "seed", "copies", "update_freq", "fork"),
-    "batches": ("train_subset", "max_tokens", "batch_size", "required_batch_size_multiple"),
+    "batches": ("train_subset", "weights", "max_tokens", "batch_size", "required_batch_size_multiple"),
     **{variant.group: variant.update_defining for variant in VARIANTS.values()},
 }
 """Options that say what update u is made of: going on with others would be another run under the same name.
@@ -26,7 +27,7 @@ By the names that groups have in a checkpoint's cfg; a run has only the groups o
 
 WEIGHT_MOVING = {
     "grid": ("plan",),
-    "criterion": ("criterion", "label_smoothing", "sentence_avg", "rdrop_alpha"),
+    "criterion": ("criterion", "label_smoothing", "sentence_avg", "consistency", "rdrop_alpha"),
     "optimisation": (
         "optimizer",
         "adam_betas",
@@ -42,12 +43,17 @@ WEIGHT_MOVING = {
         "fp16",
         "fp16_init_scale",
         "fp16_scale_window",
+        "store_ema",
+        "ema_decay",
+        "ema_start_update",
+        "ema_update_freq",
     ),
     "log": ("measure_every",),  # such updates are looped
     **{variant.group: variant.weight_moving for variant in VARIANTS.values()},
     "schedule": (
         "lr_scheduler",
         "lr",
+        "lr_factor",
         "warmup_updates",
         "warmup_init_lr",
         "lr_drops",
@@ -65,7 +71,13 @@ WEIGHT_MOVING = {
 """Options that may change on the way, but then the weights are no longer those of one command."""
 
 
-BEFORE_THE_OPTION = {"grid": {"fork": None}}
+BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {
+    "criterion": {"consistency": 0.0, "rdrop_alpha": 0.0},
+    "grid": {"fork": None},
+    "batches": {"weights": []},
+    "schedule": {"lr_factor": 1.0},
+    "translation": {"subword_sampling": 0.0},
+}
 """Values of options that versions without them had, where a run that goes on with another value is another run."""
 
 
@@ -105,9 +117,17 @@ def check_same_run(start: Start, before: Identity, after: Identity) -> None:
     if start.resets.optimizer and start.resets.dataloader:
         return  # only the weights are taken over: what trained them doesn't matter
     noise = {"model": [name for name in options if is_noise(name)]}
-    changes += _changes(before, after, {**WEIGHT_MOVING, **noise})
+    changes += _changes(before, after, {**WEIGHT_MOVING, "run": _moving_limits(after), **noise})
     if changes:
         logger.warning("going on from %s with %s", start.path, ", ".join(changes))
+
+
+def _moving_limits(identity: Identity) -> list[str]:
+    """Limits of a run that its schedules end at, where no other option says where they end."""
+    schedule, model = identity.groups["schedule"], identity.groups["model"]
+    ends = {"cosine": "lr_period_updates", "polynomial_decay": "total_num_update"}.get(schedule["lr_scheduler"])
+    limits = ["max_update"] if ends is not None and schedule[ends] is None else []
+    return [*limits, "max_epoch"] if model.get("drop_path") and schedule["drop_path_epochs"] is None else limits
 
 
 def _check_key_version(start: Start, before: Identity, after: Identity) -> None:
@@ -149,5 +169,5 @@ def _changes(before: Identity, after: Identity, names: Mapping[str, Sequence[str
         if (now := after.groups.get(group)) is not None and (given := before.groups.get(group)) is not None
         for was in [{**BEFORE_THE_OPTION.get(group, {}), **given}]
         for name in names[group]
-        if name in was and now[name] != was[name]  # older versions had fewer options
+        if name in was and name in now and now[name] != was[name]  # older versions had fewer options
     ]

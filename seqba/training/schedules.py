@@ -31,10 +31,18 @@ def fixed(update: int, *, lr: float, warmup_updates: int = 0) -> float:
     return lr * min(1.0, update / warmup_updates) if warmup_updates else lr
 
 
-def step(update: int, *, lr: float, drops: Sequence[int], factors: Sequence[float], warmup_updates: int = 0) -> float:
-    """Learning rate that falls by a factor after each of the updates `drops`, after an optional linear warm-up from 0.
+def step(
+    update: int,
+    *,
+    lr: float,
+    drops: Sequence[int],
+    factors: Sequence[float],
+    warmup_updates: int = 0,
+    warmup_init_lr: float = 0.0,
+) -> float:
+    """Learning rate that falls by a factor after each of the updates `drops`, after an optional linear warm-up.
 
-        lr · min(1, update / warmup_updates) · Π factors[j]   over the drops j with drops[j] < update
+        (init + (lr − init) · min(1, update / warmup_updates)) · Π factors[j]   over the drops j with drops[j] < update
 
     Args:
         update: 1-based.
@@ -42,14 +50,17 @@ def step(update: int, *, lr: float, drops: Sequence[int], factors: Sequence[floa
         drops: updates made before each drop, rising.
         factors: one for each drop.
         warmup_updates: of linear warm-up.
+        warmup_init_lr: where that begins.
 
     Raises:
         ValueError: if `update` < 1.
 
-    Source: the regimes of Hoffer et al. 2020's released code ("at epoch 81": after 81 whole ones).
+    Source: the regimes of Hoffer et al. 2020's released code ("at epoch 81": after 81 whole ones); its warm-up from the
+    rate of a small batch, Goyal et al. 2017, section 2.2.
     """
     fallen = sum(drop < update for drop in drops)
-    return fixed(update, lr=lr, warmup_updates=warmup_updates) * math.prod(factors[:fallen])
+    rising = warmup_init_lr + fixed(update, lr=lr - warmup_init_lr, warmup_updates=warmup_updates)
+    return (rising if update < warmup_updates else lr) * math.prod(factors[:fallen])
 
 
 def inverse_sqrt(update: int, *, peak_lr: float, warmup_updates: int, warmup_init_lr: float = 0.0) -> float:
@@ -145,19 +156,33 @@ def polynomial_decay(
 
 
 def build_schedule(
-    options: ScheduleOptions, *, width: int | None, epoch_updates: Callable[[], int], max_update: int = 0
+    options: ScheduleOptions,
+    *,
+    width: int | None,
+    epoch_updates: Callable[[], int],
+    max_update: int = 0,
+    copies: int = 1,
 ) -> Schedule:
-    """Schedule that the options name.
+    """Schedule that the options name, all its rates times --lr-factor.
 
     Args:
         options: which, and its numbers.
         width: of the model's embedding; None for a model without one.
         epoch_updates: how many updates an epoch of the arm baseline has; asked where drops are counted in epochs.
         max_update: the last update of the run, where a schedule ends by default; 0 if there is none.
+        copies: M, of whose powers the factor may be.
 
     Raises:
         UserError: for `vaswani` where there is no width, or a schedule whose end nothing says.
     """
+    schedule = _build_unscaled(options, width=width, epoch_updates=epoch_updates, max_update=max_update)
+    factor = options.factor(copies)
+    return schedule if factor == 1 else lambda update: factor * schedule(update)
+
+
+def _build_unscaled(
+    options: ScheduleOptions, *, width: int | None, epoch_updates: Callable[[], int], max_update: int
+) -> Schedule:
     warmup = options.warmup_updates
     if options.lr_scheduler == "vaswani":
         if width is None:
@@ -171,7 +196,14 @@ def build_schedule(
         unit = epoch_updates() if options.lr_drop_unit == "epoch" else 1
         drops = [unit * drop for drop in options.lr_drops]
         factors = options.lr_shrink if len(options.lr_shrink) == len(drops) else options.lr_shrink * len(drops)
-        return partial(step, lr=options.lr, drops=drops, factors=factors, warmup_updates=warmup or 0)
+        return partial(
+            step,
+            lr=options.lr,
+            drops=drops,
+            factors=factors,
+            warmup_updates=warmup or 0,
+            warmup_init_lr=max(0.0, options.warmup_init_lr),
+        )
     if options.lr_scheduler == "cosine":
         return _build_cosine(options, options.lr, max_update)
     if options.lr_scheduler == "polynomial_decay":

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
 from seqba.distributed import collective_errors, is_sharded, reshard, whole_tensor
 from seqba.errors import UserError
+from seqba.nn.kernels.casts import shared_casts
 from seqba.statistics import CellWatch
 from seqba.tasks import Task
 from seqba.training.agreement import GOING_ON, Status
 from seqba.training.arms import Grid
+from seqba.training.averages import MovingAverage, exchanged
 from seqba.training.batches import UpdateBatch
-from seqba.training.nt_asgd import NonMonotonicTrigger, begin_averaging, swapped_weights
+from seqba.training.nt_asgd import NonMonotonicTrigger, averages_of, begin_averaging
 from seqba.training.optimizers import check_optimizer_state
 from seqba.training.options import TrainingOptions
 from seqba.training.schedules import Schedule
@@ -39,7 +41,7 @@ class UpdateRules:
     """Rules that stay the same from update to update.
 
     Attributes:
-        copies: M.
+        copies: M, the largest of a schedule; carried states are of so many.
         plan: where the copies run.
         seed: of the noise, whose key is (seed, update, micro-batch, copy).
         clip_norm: largest gradient norm; 0 for no limit.
@@ -94,6 +96,7 @@ class Trainer(Generic[Batch]):
         trigger: says when the optimizer begins to average the weights (NT-ASGD); None for never.
         ranks: the processes that make the updates together, each running its cells.
         scaler: scales losses up for passes in float16, and gradients down again; None for no scaling.
+        average: exponential moving average of the weights; None for none.
 
     Attributes:
         updates: steps made so far. Skipped updates don't count.
@@ -111,6 +114,7 @@ class Trainer(Generic[Batch]):
         trigger: NonMonotonicTrigger | None = None,
         ranks: Group = ALONE,
         scaler: torch.amp.GradScaler | None = None,
+        average: MovingAverage | None = None,
     ) -> None:
         self.task = task
         self.model = model
@@ -120,6 +124,7 @@ class Trainer(Generic[Batch]):
         self.trigger = trigger
         self.ranks = ranks
         self.scaler = scaler
+        self.average = average
         self.updates = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
@@ -140,22 +145,24 @@ class Trainer(Generic[Batch]):
         number, own = self.updates + 1, batch.sums(self.task)
         lift = _power_of_two_at(own.weight) if self.ranks is ALONE else 1.0  # what the group divides by comes later
         self.model.train()
-        watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * self.rules.copies) else None
-        step = grid_gradient(
-            self.model,
-            batch,
-            self.loss if watch is None else watch.watching(self.loss),
-            copies=self.rules.copies,
-            weight=own.weight,
-            plan=self._plan if watch is None else "looped",
-            seed=self.rules.seed,
-            update=number,
-            ranks=self.ranks,
-            also_sum=(own.unique, own.processed, *status.as_sums()),
-            end_update=False,
-            backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
-            forked=self.rules.forked,
-        )
+        watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * batch.copies) else None
+        with shared_casts(enabled=not self.is_sharded):
+            step = grid_gradient(
+                self.model,
+                batch,
+                self.loss if watch is None else watch.watching(self.loss),
+                copies=batch.copies,
+                weight=own.weight,
+                plan=self._plan if watch is None else "looped",
+                seed=self.rules.seed,
+                update=number,
+                ranks=self.ranks,
+                also_sum=(own.unique, own.processed, *status.as_sums()),
+                end_update=False,
+                backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
+                replicated=batch.copied,
+                forked=self.rules.forked,
+            )
         unique, processed, *statuses = step.also
         split = None if watch is None else watch.split()
         if self.scaler is not None:
@@ -169,12 +176,15 @@ class Trainer(Generic[Batch]):
             self.scaler.update()
         self.optimizer.zero_grad()
         self._end_update(skipped=skipped)
+        if self.average is not None and not skipped:
+            self.average.update(number)
         report = UpdateReport(
             update=number,
             lr=lr,
             totals=_totals(step, processed),
             unique=round(unique),
             processed=round(processed),
+            copies=batch.copies,
             grad_norm=grad_norm,
             clipped=not skipped and 0 < self.rules.clip_norm < grad_norm,
             skipped=skipped,
@@ -197,10 +207,11 @@ class Trainer(Generic[Batch]):
 
     @contextmanager
     def averaged_weights(self) -> Iterator[bool]:
-        """Exchanges the weights for their averages inside, where there are any (`swapped_weights`)."""
+        """Exchanges the weights for their averages inside, where there are any; yields whether there are."""
+        pairs = averages_of(self.optimizer) if self.average is None else self.average.pairs()
         try:
-            with swapped_weights(self.optimizer) as averaged:
-                yield averaged
+            with exchanged(pairs):
+                yield bool(pairs)
         finally:
             reshard(self.model)
 

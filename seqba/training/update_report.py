@@ -19,7 +19,8 @@ class UpdateReport:
         totals: sums over the grid: the loss, its weight (target tokens, sentences or images), and the task's further
             sums ("nll" in nats, and what else there is) over the processed tokens or images.
         unique: distinct target tokens or images seen (each once, however many copies).
-        processed: target tokens or images that passed through the model: copies × unique.
+        processed: target tokens or images that passed through the model, those of all copies.
+        copies: M of this update.
         grad_norm: L2 norm of the merged gradient before clipping.
         clipped: whether it was scaled down.
         skipped: whether the loss or gradient was not finite, so that no step was made.
@@ -32,6 +33,7 @@ class UpdateReport:
     totals: Totals
     unique: int
     processed: int
+    copies: int
     grad_norm: float
     clipped: bool
     skipped: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -12,11 +13,13 @@ from torch import nn
 from seqba.checkpoints.file import model_options
 from seqba.checkpoints.model import build_model
 from seqba.core import Group
+from seqba.data.mixing import read_weights, weights_path
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, given_options
 from seqba.models.options import DecoderOptions
 from seqba.options import plain_options
 from seqba.tasks import Task
+from seqba.tasks.opening import open_task
 from seqba.tasks.options import BatchOptions
 from seqba.tasks.translation import Translation
 from seqba.training.arms import derive_grid
@@ -60,12 +63,13 @@ def open_workload(config: RunConfig, start: Start | None) -> Workload:
     Raises:
         UserError: for data, sizes or options that don't fit together.
     """
+    config = _with_weights_of_data(config)
     if start is not None:
         config = _with_positions_of(start.state, config)
     variant, family, training = config.variant, config.family, config.training
     arch, model = _resolve_model(config, start)
-    baseline = variant.open(
-        config.data, config.task_options, config.batches, config.criterion, training.grid.seed, model
+    baseline = open_task(
+        variant, config.data, config.task_options, config.batches, config.criterion, training.grid.seed, model
     )
     grid = derive_grid(training.grid)
     task = baseline if grid.batch_scale == 1 else baseline.resized(grid.resized(config.batches))
@@ -88,6 +92,20 @@ def open_workload(config: RunConfig, start: Start | None) -> Workload:
         width=family.width(model),
         extra_metrics=extra_metrics,
     )
+
+
+def _with_weights_of_data(config: RunConfig) -> RunConfig:
+    """The configuration with the weights that seqba-preprocess wrote beside the texts, unless it names others."""
+    if config.batches.weights:
+        return config
+    path = weights_path(Path(config.data.partition(":")[0]), config.batches.train_subset)
+    weights = read_weights(path)
+    if weights and "weights" in config.variant.excluded_options:
+        raise UserError(
+            f"{path} mixes texts by weights, which --arch {config.arch} can't: it runs through all of them, one after "
+            "the other; preprocess them without --weights"
+        )
+    return replace(config, batches=replace(config.batches, weights=weights))
 
 
 def _with_positions_of(state: Mapping[str, Any], config: RunConfig) -> RunConfig:

@@ -145,6 +145,23 @@ def test_the_report_is_an_object() -> None:
     assert len(report.findings) == 1
 
 
+def test_the_rounding_of_autocast_is_no_fault() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.Dropout(0.3), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 8))
+    rows = torch.randn(24, 16)
+
+    def loss(model: nn.Module, rows: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(rows).float().square().mean()
+
+    report = seqba.check(model, rows, loss)
+    assert report.stacked_looped is not None
+    assert report.stacked_looped.difference > 1e-4  # beyond the rounding of float32
+    assert report.is_fine
+    not_row_by_row = seqba.check(model, rows, lambda model, rows: loss(model, rows - rows.mean(0)) * len(rows))
+    assert not not_row_by_row.is_fine
+
+
 def test_a_batch_with_leaves_that_are_not_of_rows_is_looked_at_copy_by_copy() -> None:
     batch = {"x": make_rows(), "positions": torch.arange(5)[None]}
 
@@ -228,3 +245,26 @@ def test_buffers_that_a_forward_makes_anew_are_put_back() -> None:
 def test_impossible_arguments_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         checked(noisy(), **options)
+
+
+class Forked(nn.Module):
+    """Noise below and above the place where copies begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.below = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5))
+        self.above = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.above(seqba.fork(self.below, x))
+
+
+def test_a_model_that_forks_is_looked_at_as_it_runs() -> None:
+    torch.manual_seed(1)
+    report = checked(Forked(), forked=True)
+    assert report.is_fine, str(report)
+    assert "recomputed = not        not looked at" in str(report)
+    with pytest.raises(RuntimeError, match="pass forked=True"):
+        checked(Forked())
+    with pytest.raises(RuntimeError, match=r"called seqba\.fork"):
+        checked(noisy(), forked=True)

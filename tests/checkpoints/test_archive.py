@@ -19,7 +19,8 @@ from torch import Tensor
 from seqba.checkpoints.file import read_checkpoint, write_checkpoint
 from seqba.checkpoints.model import load_model
 from seqba.errors import UserError
-from seqba.models.families import build_transformer, resolve_transformer
+from seqba.models.builders import build_transformer
+from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
 from seqba.options import plain_options
 

@@ -123,6 +123,12 @@ def test_surplus_and_missing_weights_are_told(tmp_path: Path) -> None:
         load_model(put(tmp_path, fairseq.file_of("args", fairseq.OPTIONS, weights)))
 
 
+def test_a_part_of_a_sharded_model_is_told(tmp_path: Path) -> None:
+    part = {"encoder.flat_param_0": torch.ones(8), "decoder.flat_param_0": torch.ones(8)}
+    with pytest.raises(UserError, match=r"one process's part of a model \(fairseq's --use-sharded-state\)"):
+        load_model(put(tmp_path, fairseq.file_of("cfg", fairseq.OPTIONS, part)))
+
+
 class Evil:
     def __reduce__(self) -> Any:
         return os.mkdir, ("ran",)

@@ -13,8 +13,9 @@ import torch
 from seqba.checkpoints.file import copy_checkpoint, read_checkpoint, write_checkpoint
 from seqba.checkpoints.model import build_model, load_model, load_weights
 from seqba.errors import UserError
+from seqba.models.builders import build_transformer
 from seqba.models.embedding import sinusoids
-from seqba.models.families import build_transformer, resolve_transformer, resolve_transformer_lm
+from seqba.models.families import resolve_transformer, resolve_transformer_lm
 from seqba.models.options import TransformerLMOptions, TransformerOptions
 from seqba.models.transformer_lm import TransformerLM
 from seqba.options import plain_options

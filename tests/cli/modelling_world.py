@@ -10,10 +10,11 @@ import torch
 
 from seqba.checkpoints.file import write_checkpoint
 from seqba.data.monolingual import open_dictionary
-from seqba.models.families import build_transformer_lm, resolve_transformer_lm
+from seqba.models.builders import build_transformer_lm
+from seqba.models.families import resolve_transformer_lm
 from seqba.models.options import TransformerLMOptions
-from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.monolingual import vocabulary_state
+from seqba.tasks.text_options import BlockOptions
 
 SIZES = TransformerLMOptions(
     decoder_layers=1, decoder_embed_dim=16, decoder_ffn_embed_dim=24, decoder_attention_heads=2

@@ -46,6 +46,16 @@ def test_files_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert torch.equal(read_checkpoint(files[0])["model"]["weight"], torch.full((2, 3), 1.0))
 
 
+def test_moving_averages_are_averaged_and_the_raw_weights_beside_them_left_behind(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{value}.pt", value) for value in (1, 3)]
+    for path in files:
+        state = read_checkpoint(path)
+        write_checkpoint(path, {**state, "raw_model": {name: 7 * value for name, value in state["model"].items()}})
+    state = average(tmp_path, "--inputs", *files)
+    assert torch.equal(state["model"]["weight"], torch.full((2, 3), 2.0))  # type: ignore[index]
+    assert "raw_model" not in state
+
+
 def test_runs_on_other_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = write(tmp_path / "1.pt", 1), write(tmp_path / "2.pt", 2)
     state = read_checkpoint(other)

@@ -22,7 +22,7 @@ from seqba.cli.eval_lm import UNSUPPORTED, main
 from seqba.cli.generate import main as generate
 from seqba.cli.interactive import main as interact
 from seqba.data.monolingual import open_dictionary, open_monolingual
-from seqba.tasks.language_modeling import BlockOptions
+from seqba.tasks.text_options import BlockOptions
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,8 @@ from seqba.cli.train import main as train
 from seqba.data.marian import read_marian_text
 from seqba.models.transformer import Transformer
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.tasks.text_options import TranslationOptions
+from seqba.tasks.translation import Translation
 from seqba.training.folder import LAST
 
 SEARCH = ("--cpu", "--beam", "4", "--max-len-b", "50")

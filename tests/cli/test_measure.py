@@ -125,7 +125,7 @@ def test_a_loss_that_compares_copies_has_no_gradient_of_one(
     sizes = ["--tokens-per-sample", "12", "--max-tokens", "60", "--lr", "0.01"]
     path = trained(alphabet, tmp_path, "--task", "language_modeling", *TINY, *sizes, *rdrop)
     told = last_complaint(capsys, run(measure, [str(alphabet), "--path", str(path), *FEW]))
-    assert "was trained with R-Drop (--rdrop-alpha), whose loss compares an example's copies" in told
+    assert "was trained with --rdrop-alpha, whose loss compares the copies of an example" in told
 
 
 @pytest.mark.parametrize(
@@ -218,6 +218,22 @@ def test_updates_are_timed_and_advised_on(measured: Path, tmp_path: Path, capsys
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_updates_that_fork_are_timed_beside_whole_copies(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "advice.json"
+    arguments = ["--copies", "2", "--timed-updates", "1", "--fork", "layer-1", "--noise-above", "0.75"]
+    assert run(advise, [str(measured), "--cpu", *arguments, "--json", str(file)]) == 0
+    assert "average 75% of the noise" in capsys.readouterr().out
+    costs = json.loads(file.read_text())["costs"]
+    assert {name: costs[name]["noise_above"] for name in costs} == {
+        "stacked": 1.0,
+        "looped": 1.0,
+        "stacked, layer-1": 0.75,
+        "looped, layer-1": 0.75,
+    }
+
+
 def test_times_may_be_given_instead(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     times = ["--times", "1:1.0,2:1.01,4:1.02", "--batch-examples", "1"]
     assert run(advise, [str(measured), *times, "--copies", "2,4"]) == 0
@@ -286,6 +302,12 @@ def test_weights_that_are_not_finite_are_told(
         (["--times", "2:1", "--batch-examples", "3"], "no time of an update at M = 1"),
         (["--times", "1:-1", "--batch-examples", "3"], "times must be positive"),
         (["--copies", "0"], "--copies is 0"),
+        (["--fork", "layer-1"], "--fork and --noise-above belong together"),
+        (["--fork", "encoder", "--noise-above", "0.5"], "--fork encoder has no place in"),
+        (
+            ["--times", "1:2", "--batch-examples", "3", "--fork", "layer-1", "--noise-above", "0.5"],
+            "--fork is for timing",
+        ),
         (["--json", "no/such/folder/advice.json"], "can't be written: there is no folder no/such/folder"),
         (["--update-freq", "1000"], "micro-batches, not the 1000 of an update"),
     ],

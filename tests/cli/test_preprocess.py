@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import gzip
+import importlib.util
+import json
 import os
 import resource
 import subprocess
@@ -82,6 +84,18 @@ def test_comma_lists_are_numbered_splits(tmp_path: Path) -> None:
     assert len(open_pairs(folder, "train", "en", "de", english, german, combine=True)) == 4
 
 
+def test_weights_are_written_beside_the_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = f"{put(tmp_path, 'one')},{put(tmp_path, 'two')}"
+    folder = preprocess(tmp_path / "bin", "--trainpref", pair, "--weights", "3,0.5")
+    assert (folder / "train.weights").read_text() == "3\n0.5\n"
+    again = ("--srcdict", folder / "dict.en.txt", "--tgtdict", folder / "dict.de.txt", "--trainpref", pair)
+    with untouched(folder):
+        line = complaint(capsys, "-s", "en", "-t", "de", "--destdir", folder, *again)
+    assert "train.weights holds the weights of other training texts: give --weights of these" in line
+    preprocess(folder, *again, "--weights", "1,2")
+    assert (folder / "train.weights").read_text() == "1\n2\n"
+
+
 def test_a_joined_dictionary_counts_both_sides(tmp_path: Path) -> None:
     train = put(tmp_path, "train", english="a a both\n", german="both both x\n")
     folder = preprocess(tmp_path / "bin", "--trainpref", train, "--joined-dictionary", "--nwordssrc", 6)
@@ -137,6 +151,55 @@ def test_sentencepiece_takes_plain_text_and_gives_it_back(tmp_path: Path) -> Non
     assert shared == {name: files[name] for name in shared}
 
 
+def write_tables(folder: Path, english: list[str], german: list[str]) -> dict[str, tuple[str, str]]:
+    """The same text in every kind of table that can be read here: name → its two columns."""
+    pairs = list(zip(english, german, strict=True))
+    rows = [{"id": 1, "translation": {"en": a, "de": b}} for a, b in pairs]
+    (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "t.tsv").write_text("en\tde\n" + "".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
+    tables = {"t.jsonl": ("translation.en", "translation.de"), "t.tsv": ("en", "de")}
+    if importlib.util.find_spec("pyarrow") is not None:
+        pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+        parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "t.parquet", row_group_size=7)
+        tables["t.parquet"] = ("translation.en", "translation.de")
+    return tables
+
+
+@pytest.mark.parametrize("subwords", [(), ("--sentencepiece", 40)])
+def test_tables_give_the_bytes_of_two_files_of_lines(tmp_path: Path, subwords: tuple[object, ...]) -> None:
+    english = ["a b\u2028 a", "", "größe  c", "der dog"] * 5
+    german = ["x", "y x", "", "ß z"] * 5
+    plain = put(tmp_path, "plain", *("".join(f"{line}\n" for line in side) for side in (english, german)))
+    expected = contents(preprocess(tmp_path / "plain-bin", "--trainpref", plain, "--testpref", plain, *subwords))
+    for name, (source, target) in write_tables(tmp_path, english, german).items():
+        columns = ("--source-column", source, "--target-column", target)
+        table = ("--trainpref", tmp_path / name, "--testpref", tmp_path / name)
+        assert contents(preprocess(tmp_path / f"{name}-bin", *table, *columns, *subwords)) == expected
+
+
+def test_a_column_alone_is_the_text_of_a_language_model(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a b a\n\nb\n")
+    (tmp_path / "train.jsonl").write_text('{"text": "a b a\\n"}\n{"text": ""}\n{"text": "b"}\n')
+    for name, flags in (("train.txt", []), ("train.jsonl", ["--source-column", "text"])):
+        arguments = ["--only-source", "--trainpref", str(tmp_path / name), "--destdir", str(tmp_path / f"{name}-bin")]
+        assert main([*arguments, *flags]) == 0
+    assert contents(tmp_path / "train.txt-bin") == contents(tmp_path / "train.jsonl-bin")
+
+
+def test_bad_tables_leave_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.jsonl").write_text('{"en": "a", "de": "x"}\n{"en": "b"}\n')
+    (tmp_path / "empty.tsv").write_text("en\tde\n")
+    columns = ("--source-column", "en", "--target-column", "de")
+    common = ("-s", "en", "-t", "de", "--destdir", tmp_path / "bin")
+    with untouched(tmp_path / "bin"):
+        line = complaint(capsys, *common, "--trainpref", tmp_path / "t.jsonl", *columns)
+        assert f"{tmp_path}/t.jsonl, line 2 has no 'de'; it has: en" in line
+        line = complaint(capsys, *common, "--trainpref", tmp_path / "empty.tsv", *columns)
+        assert f"text {tmp_path}/empty.tsv (en) is empty" in line
+        line = complaint(capsys, *common, "--trainpref", tmp_path / "t.jsonl")
+        assert f"{tmp_path}/t.jsonl is a table by its name: give the column" in line
+
+
 @pytest.mark.slow
 def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seqba.data.text.split_text.__defaults__", (200,))
@@ -146,6 +209,9 @@ def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path, mon
     one = preprocess(tmp_path / "one", "--trainpref", train)
     two = preprocess(tmp_path / "two", "--trainpref", train, "--workers", 2)
     assert contents(one) == contents(two)
+    name, (source, target) = write_tables(tmp_path, lines, lines[::-1]).popitem()
+    columns = ("--source-column", source, "--target-column", target, "--workers", 2)
+    assert contents(preprocess(tmp_path / "table", "--trainpref", tmp_path / name, *columns)) == contents(one)
 
 
 def test_a_line_of_a_million_characters_is_a_line_like_others(tmp_path: Path) -> None:
@@ -258,6 +324,13 @@ CONTRADICTIONS = {
     "-s en -t de --trainpref T --sentencepiece 50 --srcdict D": "give the model that belongs to the dictionary",
     "-s en -t de --trainpref T --sentencepiece 50 --sentencepiece-model M": "give one of them",
     "-s en --only-source --trainpref T --tgtdict D": "--only-source has no target side",
+    "-s en --only-source --trainpref T --target-column de": "--only-source has no target side: leave out",
+    "-s en -t de --trainpref T --weights 3,1": "--weights are of 2 texts, and --trainpref names 1: give one for each",
+    "-s en -t de --trainpref T --weights 3 --dict-only": "--dict-only writes no texts to mix",
+    "-s en -t de --trainpref T --weights 0": "--weights is 0; it must be greater than 0",
+    "-s en -t de --trainpref T --source-column en": "give --source-column and --target-column",
+    "-s en -t de --trainpref T --source-column x --target-column x": "--target-column are both 'x'",
+    "-s en -t de --trainpref T --source-column x --target-column y": "train is not a table by its name",
     "-s en -t de --trainpref T --dataset-impl raw": "mmap is the one format",
     "-s en -t de --trainpref T --workers 0": "--workers is 0; it must be at least 1",
     "-s en -t de --trainpref T --thresholdsrc -1": "--thresholdsrc is -1; it must be at least 0",

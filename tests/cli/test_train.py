@@ -20,14 +20,14 @@ from seqba.checkpoints.model import load_model
 from seqba.cli.average_checkpoints import main as average
 from seqba.cli.command import run
 from seqba.cli.fairseq_train import UNSUPPORTED
+from seqba.cli.flags import Off
 from seqba.cli.train import COMMON, SOME, build_parser, main, read_config
 from seqba.core.noise import KEY_VERSION
 from seqba.models.embedding import sinusoids
 from seqba.models.families import FAMILIES
 from seqba.models.options import TransformerLMOptions, TransformerOptions
-from seqba.tasks.language_modeling import BlockOptions
 from seqba.tasks.registry import VARIANTS
-from seqba.tasks.translation import TranslationOptions
+from seqba.tasks.text_options import BlockOptions, TranslationOptions
 from seqba.training.folder import LAST
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -81,6 +81,7 @@ def test_a_run_leaves_checkpoints_and_what_was_resolved(
         "checkpoint_1_6.pt",
         "checkpoint1.pt",
         "checkpoint_2_12.pt",
+        "config.toml",
         "log.jsonl",
         "run.json",
     }
@@ -197,6 +198,15 @@ def test_rdrop_takes_two_copies_in_one_pass_unless_told_otherwise(reversal: Path
     assert line["processed_tokens"] == 2 * line["unique_tokens"]
 
 
+def test_rdrops_option_is_twice_the_general_one(reversal: Path, tmp_path: Path) -> None:
+    smoothed = ["--criterion", "label_smoothed_cross_entropy", "--consistency", "2.5"]
+    for name, loss in {"rdrop": RDROP, "consistency": smoothed}.items():
+        arguments = [*train_arguments(reversal, tmp_path / name), "--copies", "3", "--label-smoothing", "0.1"]
+        assert main([*arguments, *loss, "--max-update", "2"]) == 0
+    one, other = (read_checkpoint(tmp_path / name / LAST)["model"] for name in ("rdrop", "consistency"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.parametrize("place", ["encoder", "decoder-layer-1"])
 def test_rdrop_compares_copies_that_begin_inside_the_network(place: str, reversal: Path, tmp_path: Path) -> None:
     arguments = [*train_arguments(reversal, tmp_path), *RDROP, "--copies", "3", "--fork", place]
@@ -295,6 +305,70 @@ def test_going_on_equals_never_having_stopped(plan: str, first: int, reversal: P
     for updates in (first, 15):
         main([*train_arguments(reversal, tmp_path / "twice", "--max-update", str(updates)), *common])
     assert same(tmp_path / "straight" / LAST, tmp_path / "twice" / LAST)
+
+
+def test_layers_that_are_computed_again_give_the_same_weights(reversal: Path, tmp_path: Path) -> None:
+    """With the noise on, under R-Drop, where copies begin inside, and in updates that are measured."""
+    rdrop = ["--criterion", "label_smoothed_cross_entropy_with_rdrop", "--rdrop-alpha", "5"]
+    for number, more in enumerate([rdrop, ["--fork", "encoder"], ["--measure-every", "2", "--bf16"]]):
+        one, other = tmp_path / f"{number}", tmp_path / f"{number} again"
+        assert main(train_arguments(reversal, one, *more, "--max-update", "3")) == 0
+        assert main(train_arguments(reversal, other, *more, "--max-update", "3", "--checkpoint-activations")) == 0
+        assert same(one / LAST, other / LAST)
+
+
+@pytest.fixture(scope="module")
+def two_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data-bin of the toy pair with 30 pairs in train and 40 in train1; read only."""
+    return write_reversal(tmp_path_factory.mktemp("mixed") / "bin", splits={"train": 30, "train1": 40, "valid": 9})
+
+
+@pytest.mark.parametrize("plan", ["stacked", "looped"])
+def test_a_mixed_run_that_goes_on_within_an_epoch_equals_one_that_never_stopped(
+    plan: str, two_texts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    mixed = ["--plan", plan, "--weights", "3,0.3"]
+    main([*train_arguments(two_texts, tmp_path / "straight", "--max-update", "14"), *mixed])
+    assert "90 of train (30 × 3), 12 of train1 (40 × 0.3)" in caplog.text
+    for updates in (5, 14):
+        main([*train_arguments(two_texts, tmp_path / "twice", "--max-update", str(updates)), *mixed])
+    assert same(tmp_path / "straight" / LAST, tmp_path / "twice" / LAST)
+    main(train_arguments(two_texts, tmp_path / "unmixed", "--max-update", "14"))
+    assert not same(tmp_path / "straight" / LAST, tmp_path / "unmixed" / LAST)
+
+
+def test_weights_of_a_data_bin_are_the_runs_unless_it_has_others(
+    two_texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(two_texts, tmp_path / "bin"))
+    (data / "train.weights").write_text("3\n0.3\n")
+    for name, folder, more in (("own", data, []), ("given", two_texts, ["--weights", "3,0.3"])):
+        main([*train_arguments(folder, tmp_path / name, "--max-update", "6"), *more])
+    assert same(tmp_path / "own" / LAST, tmp_path / "given" / LAST)
+    resolved = json.loads((tmp_path / "own" / "run.json").read_text())
+    assert resolved["task"]["batches"]["weights"] == [3.0, 0.3]
+    (data / "train.weights").write_text("1\n1\n")  # other epochs: another run
+    capsys.readouterr()
+    line = complaint(train_arguments(data, tmp_path / "own", "--max-update", "9"), capsys)
+    assert "can't go on with --weights [1.0, 1.0] (it had [3.0, 0.3])" in line
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--weights", "3"], "--weights 3 are of 1 texts, and {data} has 2: train, train1; give a weight for each"),
+        (["--weights", "3,0"], "--weights is 0; it must be greater than 0"),
+        (["--weights", "3,1001"], "--weights is 1001; it must be at most 1000"),
+        (["--weights", "three"], "is not a list of numbers"),
+        (["--upsample-primary", "3"], "--upsample-primary is not an option here: its name is --weights"),
+    ],
+)
+def test_mistaken_weights_are_one_line(
+    more: list[str], message: str, two_texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = train_arguments(two_texts, tmp_path / "run", "--max-update", "1")
+    assert message.format(data=two_texts) in complaint([*arguments, *more], capsys)
 
 
 @pytest.mark.slow
@@ -397,7 +471,7 @@ def test_a_diverging_run_stops_with_a_clear_line(
         (["--update-freq", "1e999"], "is not a list of whole numbers"),
         (["--seed", "9" * 30], "it must be at most"),
         (["--copies", "9" * 20], "it must be at most 2147483647"),
-        (["--copies", "two"], "invalid int value: 'two'"),
+        (["--copies", "two"], "argument --copies: 'two' is neither a number nor a schedule like 1:0,4:2000"),
         (["--update-freq", "1.5"], "not a list of whole numbers"),
         (["--adam-betas", "a,b"], "not a list of numbers"),
         (["--plan", "sideways"], "--plan is 'sideways'"),
@@ -591,7 +665,8 @@ def test_help_is_of_the_task_and_architecture_that_are_given(capsys: pytest.Capt
     assert not streams & {"--source-lang", "--tokens-per-sample", "--max-tokens", "--encoder-layers"}
     assert flags_shown(capsys, "--help", "all") > translation | streams
     parser = build_parser()
-    every = {flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
+    actions = [action for action in parser._actions if not isinstance(action, Off)]
+    every = {flag for action in actions for flag in action.option_strings if flag.startswith("--")}
     assert flags_shown(capsys, "--help", "all") >= every - set(parser.accepted)
 
 

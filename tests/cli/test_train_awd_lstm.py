@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,33 @@ def test_a_run_goes_on_under_another_plan_with_the_same_gradient(alphabet: Path,
         torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6)
 
 
+def test_fraternal_dropout_draws_copies_together(alphabet: Path, tmp_path: Path) -> None:
+    for kappa in ("0", "5"):
+        more = ["--consistency", kappa, "--copies", "3", "--dropout", "0.3", "--optimizer", "sgd"]
+        assert train(alphabet, tmp_path / kappa, "--max-update", "20", "--plan", "stacked", *more) == 0
+    logs = ((tmp_path / kappa / "log.jsonl").read_text().splitlines() for kappa in ("0", "5"))
+    plain, together = ([json.loads(line) for line in log] for log in logs)
+    assert "distance" not in plain[0]
+    updates = [line for line in together if line["event"] == "train"]
+    assert updates[-1]["distance"] > 0
+    assert updates[0]["loss"] > updates[0]["nll"]
+    assert "distance" not in next(line for line in together if line["event"] == "valid")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--plan", "looped"], "--consistency needs --plan stacked, all copies of an example in one pass, not looped"),
+        (["--copies", "1"], "--consistency compares the copies of an example, and --arm ba with --copies 1 has one"),
+        (["--rdrop-alpha", "1"], "--rdrop-alpha belongs to"),
+    ],
+)
+def test_copies_can_be_drawn_together_in_one_pass_alone(
+    more: list[str], message: str, alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in last_complaint(capsys, train(alphabet, tmp_path, "--consistency", "0.15", *more))
+
+
 def test_averages_are_the_model_and_the_raw_weights_are_beside_them(
     alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,6 +155,7 @@ def test_the_transformer_trains_with_sgd(optimizer: str, alphabet: Path, tmp_pat
         (["--tokens-per-sample", "20"], "--tokens-per-sample belongs to"),
         (["--encoder-layers", "2"], "--encoder-layers belongs to"),
         (["--max-tokens", "100"], "--max-tokens belongs to --task translation, or --task language_modeling --arch tr"),
+        (["--weights", "1"], "--weights belongs to --task translation"),
         (["--sentence-avg"], "--sentence-avg belongs to --task translation"),
         (["--required-batch-size-multiple", "8"], "--required-batch-size-multiple belongs to --task translation"),
         (["--skip-invalid-size-inputs-valid-test"], "belongs to --task translation"),
@@ -145,6 +174,15 @@ def test_mistakes_are_one_line(
     more: list[str], message: str, alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in last_complaint(capsys, train(alphabet, tmp_path, "--max-update", "1", *more))
+
+
+def test_running_text_of_a_data_bin_with_weights_is_refused(
+    alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(alphabet, tmp_path / "bin"))
+    (data / "train.weights").write_text("2\n")
+    complaint = last_complaint(capsys, train(data, tmp_path / "run", "--max-update", "1"))
+    assert f"{data}/train.weights mixes texts by weights, which --arch awd_lstm can't" in complaint
 
 
 def test_streams_belong_to_recurrent_models(alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

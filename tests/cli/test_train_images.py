@@ -190,7 +190,7 @@ def test_a_checkpoint_says_what_it_is(trained: Path) -> None:
         (["--arch", "darts"], "say with --drop-path-epochs, or --max-epoch, how many"),
         (["--conv-init", "fan-in"], "--conv-init has no place in --arch resnet8: densenet_bc100_12 has one"),
         (["--weight-decay-on", "weights-not-depthwise"], "for networks with depthwise convolutions (mobilenet_v1)"),
-        (["--weight-decay", "0", "--weight-decay-until", "3"], "--weight-decay-until ends a decay that there isn't"),
+        (["--weight-decay", "0", "--weight-decay-until", "3"], "--weight-decay-until is of a decay that there isn't"),
         (["--weight-decay-unit", "update"], "--weight-decay-unit belongs to --weight-decay-until"),
         (
             ["--weight-decay-until", "3", "--update-freq", "1,2", "--lr-drop-unit", "update"],

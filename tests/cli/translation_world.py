@@ -14,7 +14,8 @@ import torch
 from seqba.checkpoints.file import write_checkpoint
 from seqba.cli.preprocess import main as preprocess
 from seqba.data.dictionary import Dictionary, dictionary_digest
-from seqba.models.families import build_transformer, resolve_transformer
+from seqba.models.builders import build_transformer
+from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_models import MODELS, Around, Checkpointed, LayerDrop, gradient, make_model, make_rows, square_loss
+from foreign_models import LENGTH, MODELS, Around, Checkpointed, LayerDrop, gradient, make_model, make_rows, square_loss
 from keyed_world import NAMES, on_processes
 from rank_groups import Results, run_groups
 from small_network import relative_error
@@ -40,6 +40,13 @@ def test_the_gradient_of_any_model_does_not_depend_on_the_plan(name: str) -> Non
         assert relative_error(keyed_gradient(model, plan=plan), stacked) < 1e-12
     other = gradient_at(model, update=4)
     assert relative_error(other, stacked) > 1e-3
+
+
+@pytest.mark.parametrize("rows", [LENGTH, 1])
+def test_a_copy_by_itself_draws_the_same_whichever_dimension_its_rows_may_lie_along(rows: int) -> None:
+    model, batch = make_model("Transformer, time first"), make_rows(rows)  # a length that is a multiple of the rows
+    stacked = keyed_gradient(model, batch=batch, plan="stacked")
+    assert relative_error(keyed_gradient(model, batch=batch, plan="looped"), stacked) < 1e-12
 
 
 def gradient_at(model: nn.Module, update: int) -> Tensor:

@@ -70,6 +70,24 @@ def test_certainty_of_keeping() -> None:
     assert Noise(0, 0, 0, (0,)).keep_mask(object(), (4, 5), 0.0, CPU).all()
 
 
+def test_copies_with_different_numbers_of_rows_draw_what_each_draws_alone() -> None:
+    noise = Noise(0, 0, 0, (0, 1, 2), copies_differ=True)
+    left = torch.arange(3 * 8).view(3 * 2, 4) % 7 > 0  # (k·B, T): 2 rows of each copy, a few of whose places are left
+    rows = noise.part_rows(left)
+    assert rows == tuple(left.view(3, -1).sum(1).tolist())
+    assert len(set(rows)) > 1
+    parts = noise.keep_mask(object(), (sum(rows), 33), 0.5, CPU, rows=rows).split(rows)
+    for copy, (part, count) in enumerate(zip(parts, rows, strict=True)):
+        assert torch.equal(part, draw(copies=(copy,), rows=count))
+    with pytest.raises(ValueError, match="aren't the rows of its copies"):
+        noise.keep_mask(object(), (sum(rows) + 1, 33), 0.5, CPU, rows=rows)
+
+
+@pytest.mark.parametrize(("copies", "differ"), [((0, 1), False), ((1,), True)])
+def test_copies_of_the_same_rows_and_one_alone_have_no_parts(copies: tuple[int, ...], differ: bool) -> None:
+    assert Noise(0, 0, 0, copies, copies_differ=differ).part_rows(torch.ones(4, 3, dtype=torch.bool)) is None
+
+
 def test_rows_that_no_copies_can_share_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(5, 2\) in a pass of 3 copies.*a multiple of 3"):
         Noise(0, 0, 0, (0, 1, 2)).keep_mask(object(), (5, 2), 0.5, CPU)

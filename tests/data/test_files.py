@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from seqba.data.files import atomic_text, atomic_write, open_file, read_lines
+from seqba.data.files import atomic_text, atomic_write, open_file, read_lines, write_json
 from seqba.errors import UserError
 
 
@@ -94,3 +95,15 @@ def test_messages_name_a_path_as_it_was_given(tmp_path: Path, monkeypatch: pytes
         pass
     with pytest.raises(UserError, match=r"^text \./in// is a folder"):
         read_lines("./in//", "text")
+
+
+def test_json_holds_names_that_are_not_utf8_and_no_nan(tmp_path: Path) -> None:
+    content = {"path": "caf\udce9", "text": "größe", "sizes": [1, 2.5]}
+    write_json(tmp_path / "a.json", content)
+    written = (tmp_path / "a.json").read_bytes()
+    assert json.loads(written) == content
+    assert written.isascii()
+    assert written.endswith(b"\n}\n")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert (tmp_path / "a.json").read_bytes() == written

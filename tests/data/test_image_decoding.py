@@ -166,6 +166,15 @@ def by_hand(mode: str, image: Image.Image) -> np.ndarray:
     return values[..., :3]
 
 
+def reads_back(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     ("mode", "suffix"),
     [
@@ -182,6 +191,8 @@ def test_every_mode_by_hand(mode: str, suffix: str, tmp_path: Path) -> None:
     image = image.convert(mode)
     path = tmp_path / f"a.{suffix}"
     image.save(path)
+    if (mode, suffix) == ("YCbCr", "tif") and not reads_back(path):
+        pytest.skip("this version of Pillow doesn't read the YCbCr TIFF files that it writes")
     assert abs(decode(str(path), 20) - by_hand(mode, image).clip(0, 255)).max() <= 1.5
 
 

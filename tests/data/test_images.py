@@ -231,7 +231,7 @@ def test_every_trace_of_a_dead_worker_is_the_same_line(error: Exception, source:
         raise error
 
     batches = ImageBatches(source, ROWS, workers=1)
-    batches._ahead = fail()
+    batches._ahead, batches._next = fail(), 0
     batches[0]
     with pytest.raises(UserError, match=r"pictures of train of .* died \(.+\): often memory has run out") as refused:
         batches[1]

@@ -3,15 +3,18 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import sys
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import imagenet
 import pytest
-from matlab_file import mat_file, numbers, text
+from matlab_file import HEADER, array, element, mat_file, numbers, text
 
 from seqba.cli.command import run
+
+pytest.importorskip("scipy", reason="the extra imagenet isn't installed")
 
 # Numbers 1, 2, 3 on purpose not in the order of the names; 4 is an inner node.
 SYNSETS = {1: ("n02119789", 0), 2: ("n02100735", 0), 3: ("n01751748", 0), 4: ("n00001740", 3)}
@@ -33,8 +36,8 @@ def tar(files: Mapping[str, bytes], mode: str = "w") -> bytes:
     return packed.getvalue()
 
 
-def devkit(synsets: Mapping[int, tuple[str, int]] = SYNSETS, truth: list[int] = TRUTH) -> bytes:
-    meta = mat_file(
+def meta_mat(synsets: Mapping[int, tuple[str, int]]) -> bytes:
+    return mat_file(
         "synsets",
         ["ILSVRC2012_ID", "WNID", "num_children"],
         *(
@@ -43,8 +46,14 @@ def devkit(synsets: Mapping[int, tuple[str, int]] = SYNSETS, truth: list[int] = 
             for part in (numbers(number), text(wnid), numbers(children))
         ),
     )
+
+
+META = meta_mat(SYNSETS)
+
+
+def devkit(synsets: Mapping[int, tuple[str, int]] = SYNSETS, truth: list[int] = TRUTH) -> bytes:
     lines = "".join(f"{number}\n" for number in truth).encode()
-    return tar({imagenet.META: meta, imagenet.TRUTH: lines}, "w:gz")
+    return tar({imagenet.META: meta_mat(synsets), imagenet.TRUTH: lines}, "w:gz")
 
 
 def training(classes: Mapping[str, Mapping[str, bytes]] = TRAINING) -> bytes:
@@ -187,7 +196,16 @@ def change(name: str, content: bytes, folder: Path, monkeypatch: pytest.MonkeyPa
         (devkit(truth=[*TRUTH, 1]), "the labels of 6 validation pictures"),
         (devkit(truth=[0, *TRUTH[1:]]), "(KeyError: 0)"),
         (devkit(truth=[4, *TRUTH[1:]]), "(KeyError: 4)"),
-        (tar({imagenet.META: b"", imagenet.TRUTH: b""}, "w:gz"), "is not a MAT-file of version 5"),
+        (tar({imagenet.META: b"", imagenet.TRUTH: b""}, "w:gz"), "meta.mat) can't be read ("),
+        (tar({imagenet.META: META[:-40], imagenet.TRUTH: b""}, "w:gz"), "meta.mat) can't be read ("),
+        (tar({imagenet.META: b"\x89HDF\r\n\x1a\n" + bytes(1000), imagenet.TRUTH: b""}, "w:gz"), "can't be read ("),
+        (tar({imagenet.META: mat_file("classes", ["id"], numbers(1)), imagenet.TRUTH: b""}, "w:gz"), "'synsets'"),
+        (
+            tar(
+                {imagenet.META: HEADER + array(6, (1, 1), "synsets", element(9, bytes(8))), imagenet.TRUTH: b""}, "w:gz"
+            ),
+            "no array of",
+        ),
         (tar({"readme.txt": b""}, "w:gz"), f"there is no {imagenet.META} in it"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",  # a gzip file has the time in it
@@ -256,6 +274,25 @@ def test_other_training_pictures_are_refused(
     assert reason in complaint(folder, tmp_path / "to", capsys)
     assert not (tmp_path / "to" / "train").exists()
     assert (tmp_path / "to" / "val").exists()  # which is whole
+
+
+def test_text_and_numbers_of_any_width_are_read() -> None:
+    fields = ["ILSVRC2012_ID", "WNID", "words", "children"]
+    byte = array(6, (1, 1), "", element(2, b"\x07"))
+    whole = mat_file(
+        "synsets", fields, byte, text("n1"), text("nine"), numbers(1, 2), byte, text("n2"), text(""), numbers()
+    )
+    (first, second) = imagenet.read_synsets(whole, "meta.mat")
+    assert (first["ILSVRC2012_ID"], first["WNID"], first["words"]) == (7, "n1", "nine")
+    assert first["children"].tolist() == [1, 2]
+    assert second["WNID"] == "n2"
+
+
+def test_without_scipy_it_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    assert "pip install 'seqba[imagenet]'" in complaint(folder, tmp_path / "to", capsys)
 
 
 def test_a_link_in_an_archive_is_passed_over(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

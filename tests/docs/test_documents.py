@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from reversal import write_reversal
 
 from seqba.cli.arguments import Parser
 from seqba.cli.fairseq_options import INFERENCE
+from seqba.cli.train import main as seqba_train
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = re.findall(r"^seqba-([\w-]+) = ", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -177,7 +179,7 @@ def faults(program: str, arguments: list[str], whole: bool) -> list[str]:
 
 def faults_of_command(program: str, arguments: list[str], whole: bool) -> list[str]:
     unknown = [word for word in arguments if re.match(r"--?[a-z]", word) and word not in flags_of(program)]
-    if unknown or not whole:
+    if unknown or not whole or "--config" in arguments:  # the file isn't there
         return [f"{program} has no {flag}" for flag in unknown]
     parser_of(program).parse(arguments)  # values and choices as well
     return []
@@ -300,6 +302,19 @@ def test_the_program_of_the_page_on_forks_runs(capsys: pytest.CaptureFixture[str
     assert 1 < float(capsys.readouterr().out) < 2
 
 
+def test_the_file_of_the_page_on_config_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = blocks((ROOT / "docs" / "config.md").read_text(encoding="utf-8"), "toml")
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_text(text, encoding="utf-8")
+    write_reversal(Path("data-bin"))
+    small = ["--arch", "transformer_tiny", "--max-update", "2", "--cpu", "--log-format", "none"]
+    assert seqba_train(["--config", "run.toml", *small]) == 0
+    assert sorted(path.name for path in Path("checkpoints/base").iterdir()) == [
+        *("checkpoint_best.pt", "checkpoint_last.pt", "config.toml", "log.jsonl", "run.json")
+    ]
+    assert "copies = 4\n" in Path("checkpoints/base/config.toml").read_text(encoding="utf-8")
+
+
 def test_the_first_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
@@ -315,11 +330,8 @@ def test_every_page_can_be_reached_from_the_first() -> None:
     assert {str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")} == set(linked)
 
 
-def test_the_pictures_are_those_of_the_figures() -> None:
+def test_the_picture_of_the_grid_is_the_one_that_its_script_draws() -> None:
     drawing = load("recipes/bench/first_page.py")
-    curves = drawing.curves_in((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))
-    assert {arm: len(values) for arm, values in curves.items()} == {"baseline": 10, "ba": 10, "fixed-samples": 10}
-    assert (ROOT / "docs/img/curves.svg").read_text(encoding="utf-8") == drawing.draw_curves(curves)
     assert (ROOT / "docs/img/grid.svg").read_text(encoding="utf-8") == drawing.draw_grid()
 
 

@@ -62,6 +62,24 @@ def test_passes_written_in_training_step_are_those_of_the_callback() -> None:
     assert distance(module, by_hand) < 1e-7
 
 
+class Forked(Toy):
+    """Copies begin behind the first layer and its dropout."""
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        hidden = seqba.fork(self.net[:2], batch[0])
+        return nn.functional.cross_entropy(self.net[2:](nn.functional.dropout(hidden, 0.2)), seqba.per_copy(batch[1]))
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_copies_may_begin_inside_the_module(accumulated: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Forked()
+    trained(module, accumulate_grad_batches=accumulated, forked=True)
+    monkeypatch.setitem(KEY, "forked", True)
+    assert distance(module, by_hand(Forked(), module.batches[::COPIES], accumulated)) < 1e-6
+    with pytest.raises(RuntimeError, match=r"pass forked=True to what makes the update .*BatchAugmentation"):
+        trained(Forked())
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_mixed_precision_and_its_scaler_stay_lightnings(precision: str) -> None:
     def trained_with(**options: Any) -> Toy:

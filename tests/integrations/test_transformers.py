@@ -84,6 +84,32 @@ def test_updates_are_those_of_merged_gradient(make_model: Any, loss: Any, option
     assert distance(model, make_model()) > 1e-2
 
 
+class ForkedEmbedding(nn.Module):
+    """Copies begin behind it; it has no noise of its own."""
+
+    def __init__(self, embedding: nn.Module) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    @property
+    def weight(self) -> Tensor:
+        return self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return seqba.fork(self.embedding, tokens)
+
+
+def test_copies_may_begin_inside_a_model_of_others(tmp_path: Path) -> None:
+    """Behind layers without noise they are whole copies; where a fork isn't asked for, it is refused."""
+    whole, forked = make_gpt2(), make_gpt2()
+    trained(whole, tmp_path)
+    forked.transformer.wte = ForkedEmbedding(forked.transformer.wte)
+    trained(forked, tmp_path, forked=True)
+    assert distance(whole, forked) < 2e-6
+    with pytest.raises(RuntimeError, match=r"pass forked=True to what makes the update .*batch_augmented"):
+        trained(forked, tmp_path)
+
+
 def test_accumulated_batches_are_the_micro_batches_of_a_grid(tmp_path: Path) -> None:
     model = make_gpt2()
     trainer = trained(model, tmp_path, rows=20, gradient_accumulation_steps=2)

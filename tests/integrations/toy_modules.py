@@ -67,7 +67,7 @@ def make_rows() -> TensorDataset:
     return TensorDataset(torch.randn(20, 8, generator=generator), torch.randint(4, (20,), generator=generator))
 
 
-def make_trainer(copies: int = COPIES, **options: Any) -> lightning.Trainer:
+def make_trainer(copies: int = COPIES, *, forked: bool = False, **options: Any) -> lightning.Trainer:
     """`copies=0` is the plain one."""
     given: dict[str, Any] = {
         "max_epochs": 2,
@@ -76,7 +76,7 @@ def make_trainer(copies: int = COPIES, **options: Any) -> lightning.Trainer:
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
-        "callbacks": [BatchAugmentation(copies=copies, seed=5)] if copies else [],
+        "callbacks": [BatchAugmentation(copies=copies, seed=5, forked=forked)] if copies else [],
     }
     return lightning.Trainer(**{**given, **options})
 

@@ -99,11 +99,12 @@ def make_trainer(
     copies: int = COPIES,
     base: type[Seq2SeqTrainer] = Watched,
     rows: int = 24,
+    forked: bool = False,
     loss: Callable[..., Tensor] | None = None,
     **options: Any,
 ) -> Any:
     """A Trainer that hasn't trained yet; `copies=0` is the plain one."""
-    kind = batch_augmented(base, copies=copies) if copies else base
+    kind = batch_augmented(base, copies=copies, forked=forked) if copies else base
     dataset = make_rows(rows)
     return kind(
         model=model,

@@ -7,15 +7,8 @@ import dataclasses
 import pytest
 
 from seqba.errors import UserError
-from seqba.models.families import (
-    ARCHITECTURES,
-    FAMILIES,
-    TRANSFORMER_LMS,
-    build_transformer,
-    build_transformer_lm,
-    resolve_transformer,
-    resolve_transformer_lm,
-)
+from seqba.models.builders import build_transformer, build_transformer_lm
+from seqba.models.families import ARCHITECTURES, FAMILIES, TRANSFORMER_LMS, resolve_transformer, resolve_transformer_lm
 from seqba.models.options import TransformerLMOptions, TransformerOptions
 
 

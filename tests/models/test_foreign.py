@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 import seqba
 from seqba.errors import UserError
+from seqba.models.builders import fresh_model
 from seqba.models.families import ARCHITECTURES, family_of
 from seqba.models.foreign import ForeignClassifier, GhostBatchNormAct2d, replace_batch_norms
 from seqba.models.options import ImageClassifierOptions
@@ -124,7 +125,7 @@ def timm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(arch: str, **options: float) -> nn.Module:
     family = family_of(arch)
-    return family.build(arch, family.resolve(arch, ImageClassifierOptions(**options)), {"classes": 7, "image_size": 8})
+    return fresh_model(arch, family.resolve(arch, ImageClassifierOptions(**options)), {"classes": 7, "image_size": 8})
 
 
 @pytest.mark.usefixtures("timm")
@@ -180,6 +181,6 @@ def test_timms_own_networks_keep_the_promise(name: str) -> None:
     torch.manual_seed(1)
     family = family_of(f"timm:{name}")
     config = family.resolve(f"timm:{name}", ImageClassifierOptions(dropout=0.2, drop_path=0.2))
-    model = family.build(f"timm:{name}", config, {"classes": 10, "image_size": 64}).double()
+    model = fresh_model(f"timm:{name}", config, {"classes": 10, "image_size": 64}).double()
     report = seqba.check(model, pictures(rows=6, side=64), loss_fn, copies=2)
     assert report.is_fine, str(report)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from seqba.errors import UserError
-from seqba.models.families import ARCHITECTURES, build_image_classifier, resolve_image_classifier
+from seqba.models.builders import build_image_classifier
+from seqba.models.families import ARCHITECTURES, resolve_image_classifier
 from seqba.models.image_networks import NETWORKS
 from seqba.models.options import ImageClassifierOptions
 from seqba.nn import Dropout, DropPath, GhostBatchNorm2d

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from seqba.errors import UserError
-from seqba.plotting.curves import group_runs, label_of, make_curve, quantities
+from seqba.plotting.curves import curve_over_copies, group_runs, label_of, make_curve, quantities
 from seqba.plotting.logs import RunLines
 
 
@@ -19,8 +19,10 @@ def valid(update: int, nll: float, subset: str = "valid") -> dict[str, Any]:
     return {"event": "valid", "subset": subset, "update": update, "epoch": 1, "nll": nll}
 
 
-def run(name: str, *lines: dict[str, Any], arm: str | None = "ba", copies: int = 1, seed: int = 1) -> RunLines:
-    return RunLines(name, arm, copies, seed, lines)
+def run(
+    name: str, *lines: dict[str, Any], arm: str | None = "ba", copies: int = 1, seed: int = 1, **settings: Any
+) -> RunLines:
+    return RunLines(name, arm, copies, seed, lines, {f"--{name}": value for name, value in settings.items()})
 
 
 def test_a_curve_is_the_mean_over_seeds_with_its_deviation() -> None:
@@ -102,6 +104,18 @@ def test_runs_that_are_no_seeds_of_each_other_are_told() -> None:
         group_runs([run("a"), run("b")], "arm")
     with pytest.raises(UserError, match="two runs are called a"):
         group_runs([run("a"), run("a", seed=2)], "run")
+
+
+def test_runs_with_other_options_are_no_seeds_of_one_arm() -> None:
+    runs = [run("a", lr=0.1), run("b", seed=2, lr=0.2), run("c", seed=3, lr=0.1, clip=1.0)]  # an older run had no clip
+    with pytest.raises(UserError, match=r"a and b are both ba but no seeds of one arm: --lr is 0.1 in the one and 0.2"):
+        group_runs(runs, "arm")
+    assert list(group_runs(runs, "run")) == ["a", "b", "c"]
+    assert list(group_runs([runs[0], runs[2]], "arm")) == ["ba"]
+    with pytest.raises(UserError, match=r"different in more than M: --lr is 0\.1"):
+        curve_over_copies(
+            [run("a", train(10, 3.0), lr=0.1), run("b", train(10, 3.0), copies=4, lr=0.2)], "train", "nll"
+        )
 
 
 def test_labels_have_units() -> None:

@@ -110,3 +110,26 @@ def test_a_folder_without_a_log_is_told(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"run\.json is not JSON"):
         read_run(str(tmp_path))
+
+
+def test_options_of_a_run_but_those_in_which_seeds_differ(tmp_path: Path) -> None:
+    record = {
+        "task": {"name": "translation", "data": "bin", "batches": {"max_tokens": 9, "valid_subset": "valid"}},
+        "model": {"arch": "transformer", "options": {"dropout": 0.1}},
+        "training": {
+            "grid": {"seed": 3, "copies": 4, "arm": "ba", "plan": "auto", "update_freq": [2]},
+            "optimisation": {"clip_norm": 0.5},
+            "schedule": {"lr": 0.1},
+            "checkpoints": {"save_dir": "here"},
+        },
+    }
+    (tmp_path / "log.jsonl").write_text(json.dumps({"event": "train", "update": 1}) + "\n", encoding="utf-8")
+    (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert read_run(str(tmp_path)).settings == {
+        "--max-tokens": 9,
+        "--update-freq": [2],
+        "--clip-norm": 0.5,
+        "--lr": 0.1,
+        "--arch": "transformer",
+        "--dropout": 0.1,
+    }

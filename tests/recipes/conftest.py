@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "recipes" / "evidence"))
 Recipe = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -14,6 +14,8 @@ import torch
 from alphabet import write_alphabet
 from torch.utils.flop_counter import FlopCounterMode
 
+from seqba.cli.preprocess import main as preprocess
+
 BENCH = Path(__file__).resolve().parents[2] / "recipes" / "bench"
 NEEDS_TRANSFORMERS = "compares with Hugging Face's MarianMTModel; pip install -e .[bench]"
 
@@ -111,6 +113,12 @@ def test_decoding_finds_the_same_translations_as_generate(tmp_path: Path) -> Non
 def test_loss_memory_measures_both_losses(tmp_path: Path) -> None:
     rows = run_quick("loss_memory", tmp_path)["rows"]
     assert [row["loss"] for row in rows] == ["logits", "fused"]
+
+
+@pytest.mark.slow
+def test_recomputing_measures_both_sides_of_one_gradient(tmp_path: Path) -> None:
+    rows = run_quick("recomputing", tmp_path)["rows"]
+    assert [(row["side"], row["gradient"]) for row in rows] == [("kept", 0), ("recomputed", 0)]
 
 
 @pytest.mark.slow
@@ -242,3 +250,19 @@ def test_the_operations_counted_are_those_that_marian_makes(monkeypatch: pytest.
     thrown_away = rows * (target**2 - target * (target + 1) / 2)
     counted = workload.training_flops(size, batch, vocabulary=vocabulary)
     assert counter.get_total_flops() == counted + 12 * size.layers * size.embed_dim * thrown_away
+
+
+@pytest.mark.slow
+def test_subword_sampling_is_timed_against_sentencepieces_own(tmp_path: Path) -> None:
+    text = ["one two three four", "five six seven", "twenty one", "the hundred and first"] * 20
+    for language in ("en", "de"):
+        (tmp_path / f"train.{language}").write_text("\n".join(text) + "\n", encoding="utf-8")
+    prefix = str(tmp_path / "train")
+    arguments = ["-s", "en", "-t", "de", "--trainpref", prefix, "--sentencepiece", "30", "--joined-dictionary"]
+    assert preprocess([*arguments, "--destdir", str(tmp_path / "bin")]) == 0
+    figures = tmp_path / "figures.json"
+    options = ["--max-tokens", "100", "--copies", "2", "--batches", "2", "--json", str(figures)]
+    subprocess.run([sys.executable, BENCH / "subword_sampling.py", tmp_path / "bin", *options], check=True)
+    rows = {row["way"]: row for row in json.loads(figures.read_text(encoding="utf-8"))["rows"]}
+    assert set(rows) == {"plain", "sampled", "sentencepiece"}
+    assert rows["sampled"]["tokens"] > 1

@@ -30,6 +30,7 @@ ROWS = {
     "densenet100-cifar100": ("densenet_bc100_12", "4", "64", 300, "0.1", "150,225", "0.1", "1e-4", "weights"),
     "alexnet-imagenet": ("alexnet", "8", "256", 30, "0.01", "10,15,20,25", "0.5,0.2,0.5,0.2", "5e-4", "all"),
     "mobilenet-imagenet": ("mobilenet_v1", "4", "256", 90, "0.1", "30,60,80", "0.1", "1e-4", "weights"),
+    "resnet50-large-imagenet": ("resnet50", "4", "8192", 90, "3.2", "30,60,80", "0.1", "1e-4", "weights"),
 }
 """Network, M, batch, epochs, learning rate, its drops and factors (None: a cosine), weight decay, and what decays."""
 
@@ -380,7 +381,13 @@ def test_rows(recipe, stubs: Path, tmp_path: Path, row: str) -> None:
     assert trained["--lr-scheduler"] == ("cosine" if cosine else "step")
     assert trained["--weight-decay"] == decay
     assert trained["--max-update"] == str(2 * epochs)
-    released = RELEASED.get(row, {})
+    is_large = row == "resnet50-large-imagenet"
+    boxes = {"--augmentation": "resized-crop", "--decode-size": "400"}
+    released = RELEASED.get(row, boxes if is_large else {})
+    warmup = {"--warmup-updates": "10", "--warmup-init-lr": "0.1", "--ghost-batch": "32"} if is_large else {}
+    assert {
+        name: trained[name] for name in ("--warmup-updates", "--warmup-init-lr", "--ghost-batch") if name in trained
+    } == warmup
     assert {name: trained.get(name) for name in ALL_SETTINGS} == dict.fromkeys(ALL_SETTINGS) | {
         "--weight-decay-on": on,
         **released,
@@ -611,3 +618,60 @@ def test_an_archive_that_is_not_there_is_one_line(recipe, tmp_path: Path) -> Non
     finished = recipe("cifar10_resnet44.sh", "--from", tmp_path, "--out", tmp_path / "out")
     assert finished.returncode == 2
     assert "there is neither cifar-10-binary.tar.gz nor" in finished.stderr.splitlines()[-1]
+
+
+def test_the_rate_of_large_batches_is_scaled_with_the_batch(recipe, stubs: Path, tmp_path: Path) -> None:
+    given = ["--data", "here", "--batch-size", "1024", "--arm", "baseline", "--out", tmp_path / "out"]
+    finished = recipe("table2_images.sh", "resnet50-large-imagenet", *given, SEQBA_VENV=str(stubs), PICTURES="4096")
+    assert finished.returncode == 0, finished.stderr
+    (trained,) = calls(stubs, "seqba-train")
+    assert (trained["--lr"], trained["--warmup-updates"], trained["--arm"]) == ("0.4", "20", "baseline")
+
+
+def test_the_grid_of_learning_rates_trains_ba_once_and_fixed_samples_for_each_factor(
+    recipe, stubs: Path, tmp_path: Path
+) -> None:
+    given = ["--data", "here", "--copies", "3", "--epochs", "2", "--batch-size", "8", "--out", tmp_path / "out"]
+    environment = {"SEQBA_VENV": str(stubs), "PICTURES": "60"}
+    finished = recipe("lr_grid.sh", "cifar10_resnet44", *given, *TINY, **environment)
+    assert finished.returncode == 0, finished.stderr
+    trained = [(call["--arm"], call.get("--lr-factor"), call["--arch"]) for call in calls(stubs, "seqba-train")]
+    powers = ["1", "M^0.25", "M^0.5", "M", "M^2"]
+    assert trained == [("ba", None, "resnet8"), *(("fixed-samples", power, "resnet8") for power in powers)]
+    lines = [line.split() for line in finished.stdout.splitlines()[-6:]]
+    assert lines == [
+        [("fixed-samples-3" if number else "ba-3"), power, "90.50", "90.25"]
+        for number, power in enumerate(["1", *powers])
+    ]
+
+
+@pytest.mark.slow
+def test_the_grid_of_learning_rates_on_toy_pictures(recipe, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ["--data", pictures, "--copies", "2", "--updates", "2", "--batch-size", "8", "--train-pictures", "24"]
+    finished = recipe("lr_grid.sh", "cifar10_resnet44", "--factors", "M^0.5,2", *given, "--out", out, *TINY)
+    assert finished.returncode == 0, finished.stderr
+    assert [line.split()[:2] for line in finished.stdout.splitlines()[-3:]] == [
+        ["ba-2", "1"],
+        ["fixed-samples-2", "M^0.5"],
+        ["fixed-samples-2", "2"],
+    ]
+    state = read_checkpoint(out / "fixed-samples-M0.5" / "fixed-samples-2" / "checkpoint_last.pt")
+    assert state["cfg"]["training"]["schedule"]["lr_factor"] == "M^0.5"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "which recipe? bash"),
+        (["ptb"], "or table2_images ROW, not 'ptb'"),
+        (["table2_images", "--copies"], "which row?"),
+        (["cifar10_resnet44", "--arm", "ba"], "--arm: the arms here are fixed-samples, and ba"),
+        (["cifar10_resnet44", "--factors", "1,x"], "--factors takes numbers and powers of M such as M^0.5, not 'x'"),
+    ],
+)
+def test_a_wrong_grid_is_one_line(recipe, arguments: list[str], complaint: str) -> None:
+    finished = recipe("lr_grid.sh", *arguments)
+    assert finished.returncode == 2
+    assert complaint in finished.stderr
+    assert finished.stderr.count("\n") == 1

@@ -116,3 +116,29 @@ def test_without_times_nothing_is_said_of_time() -> None:
     advice: Advice = advise(split(1, 4, 12), batch_examples=8)
     assert advice.best() is None
     assert len(advice.sentences()) == 1
+
+
+def test_a_fork_averages_the_noise_above_it_alone() -> None:
+    """S_b = 4, S_w = 12, B·|G|² = 8: 24 in all; half of the noise above leaves 12 + 6 + 6/4 = 19.5 of it at M = 4."""
+    costs = [
+        PassCosts("stacked", {1: 1.0, 4: 4.0}),
+        PassCosts("stacked, encoder", {1: 1.0, 4: 1.1}, noise_above=0.5),
+    ]
+    advice = advise(split(1, 4, 12), batch_examples=8, copies=(4,), costs=costs)
+    (row,) = advice.rows
+    assert row.time["stacked"] == pytest.approx(4 * 15 / 24)
+    assert row.time["stacked, encoder"] == pytest.approx(1.1 * 19.5 / 24)
+    best = advice.best()
+    assert best is not None
+    assert best[1].plan == "stacked, encoder"
+    assert (
+        "M = 4 (stacked, encoder) should come to the same loss in 89% of the time of M = 1: 81% of the updates"
+        in str(advice.sentences())
+    )
+    assert advice.plain()["costs"]["stacked, encoder"]["noise_above"] == 0.5
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_of_noise_that_is_none_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="must be a share from 0 to 1"):
+        PassCosts("stacked", {1: 1.0}, noise_above=share)

@@ -1,4 +1,4 @@
-"""R-Drop's term: how copies diverge, in the loss of a task."""
+"""Consistency: how copies diverge, in the loss of a task."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from seqba.core import Noise, grid_gradient, noise_context
-from seqba.models.families import build_transformer, resolve_transformer
+from seqba.errors import UserError
+from seqba.models.builders import build_transformer
+from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
-from seqba.tasks.consistency import with_divergence
+from seqba.tasks.consistency import with_distance, with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.tasks.text_options import TranslationOptions
+from seqba.tasks.translation import Translation
 
 
 def open_task(data: Path, alpha: float) -> Translation:
@@ -62,7 +65,7 @@ def test_a_bias_of_the_output_is_in_the_divergence() -> None:
     hidden, weight, bias = (torch.randn(*size, generator=generator).double() for size in ((6, 3), (5, 3), (5,)))
     given = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias)]
     with noise_context(Noise(0, 0, 0, range(2))):
-        loss, sums = with_divergence(torch.zeros(()), torch.zeros(()), given[0], given[1], 5.0, bias=given[2])
+        loss, sums = with_divergence(torch.zeros(()), torch.zeros(()), given[0], given[1], 2.5, bias=given[2])
     loss.backward()
     plain = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias)]
     one, other = (plain[0] @ plain[1].T + plain[2]).log_softmax(1).chunk(2)
@@ -70,3 +73,24 @@ def test_a_bias_of_the_output_is_in_the_divergence() -> None:
     (2.5 * divergence).backward()
     torch.testing.assert_close(sums["divergence"], divergence.detach())
     torch.testing.assert_close([each.grad for each in given], [each.grad for each in plain])
+
+
+def test_fairseqs_alpha_is_twice_the_consistency() -> None:
+    named = CriterionOptions(criterion="label_smoothed_cross_entropy_with_rdrop", rdrop_alpha=5.0)
+    assert named.difference_weight == CriterionOptions(consistency=2.5).difference_weight == 2.5
+    with pytest.raises(UserError, match=r"one term, and --rdrop-alpha 5 is --consistency 2\.5: give one of them"):
+        CriterionOptions(criterion="label_smoothed_cross_entropy_with_rdrop", rdrop_alpha=5.0, consistency=1.0)
+
+
+def test_the_distance_is_added_in_an_update_alone() -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight, zero = (
+        torch.randn(6, 3, generator=generator),
+        torch.randn(5, 3, generator=generator),
+        torch.zeros(()),
+    )
+    assert with_distance(zero, zero, hidden, weight, 2.0)[0] == 0
+    with noise_context(Noise(0, 0, 0, range(3))):
+        loss, sums = with_distance(zero, zero, hidden, weight, 2.0)
+        assert set(with_distance(zero, zero, hidden, weight, 0.0)[1]) == {"nll"}
+    assert loss == 2 * sums["distance"] > 0

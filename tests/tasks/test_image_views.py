@@ -6,7 +6,8 @@ from torch import Tensor
 
 from seqba.core import Noise, noise_context
 from seqba.nn import ColourJitter, Cutout, HorizontalFlip, Normalize, RandomCrop, RandomWindow
-from seqba.tasks.image_views import ViewOptions, evaluation_decode_size, evaluation_view, training_view
+from seqba.tasks.image_options import ViewOptions
+from seqba.tasks.image_views import evaluation_decode_size, evaluation_view, training_view
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

@@ -15,8 +15,9 @@ import seqba
 from seqba.errors import UserError
 from seqba.models.config import DecoderConfig
 from seqba.models.transformer_lm import TransformerLM
-from seqba.tasks.language_modeling import BlockOptions, LanguageModeling
+from seqba.tasks.language_modeling import LanguageModeling
 from seqba.tasks.options import BatchOptions, CriterionOptions
+from seqba.tasks.text_options import BlockOptions
 
 FIELDS = {kind: set(kind.__dataclass_fields__) for kind in (BlockOptions, BatchOptions, CriterionOptions)}
 
@@ -221,3 +222,13 @@ def test_the_state_tells_dictionaries_apart(alphabet: Path, tmp_path: Path) -> N
     assert (state["task"], state["vocabulary"]) == ("language_modeling", 16)
     changed = open_task(write_alphabet(tmp_path, letters=LETTERS[::-1])).state()
     assert [name for name in state if state[name] != changed[name]] == ["dictionary_sha256"]
+
+
+@pytest.mark.parametrize("mode", ["none", "eos"])
+def test_texts_are_mixed_by_their_weights(mode: str, tmp_path: Path) -> None:
+    data = write_alphabet(tmp_path / "bin", splits={"train": 40, "train1": 60, "valid": 2})
+    plain = open_task(data, sample_break_mode=mode).epoch(1).examples
+    first, everything = int(plain.text_ends[0]), len(plain)
+    assert (first, everything) == ((40, 100) if mode == "eos" else (first, everything))
+    blocks = blocks_of(open_task(data, sample_break_mode=mode, weights=(3.0, 1.0)).epoch(1))
+    assert blocks == [row for row in range(first) for _ in range(3)] + list(range(first, everything))

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from seqba.cli import eval_lm
+from seqba.models.builders import fresh_model
 from seqba.models.families import ARCHITECTURES, FAMILIES
 from seqba.models.options import TransformerLMOptions
-from seqba.tasks.language_modeling import BlockOptions
+from seqba.tasks.opening import open_task
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.registry import TASKS, VARIANTS
+from seqba.tasks.text_options import BlockOptions
 from seqba.training.options import ValidationOptions
 
 SIDE = {"layers": 1, "embed_dim": 16, "ffn_embed_dim": 16, "attention_heads": 2}
@@ -43,12 +45,12 @@ def test_every_variant_opens_on_its_data_and_trains_a_model_of_its_family(
     arch = next(iter(family.architectures))
     config = family.resolve(arch, variant.fit_model(options, family.options(**TOY_SIZES[family_name])))
     data: Path = request.getfixturevalue(TOY_DATA[task_name])
-    task = variant.open(str(data), options, batches, CriterionOptions(), 1, config)
+    task = open_task(variant, str(data), options, batches, CriterionOptions(), 1, config)
     assert task.state()["task"] == task_name
     assert task.resized(batches).batches == batches
 
     state = task.state()
-    model = family.build(arch, config, {name: state[name] for name in family.data_sizes})
+    model = fresh_model(arch, config, {name: state[name] for name in family.data_sizes})
     assert all(hasattr(model, method) for method in family.forward_methods)
     batch = task.epoch(1, 1)[0]
     loss, weight, sums = task.loss(model.train(), batch)

@@ -16,7 +16,8 @@ from seqba.errors import UserError
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.config import AWDLSTMConfig
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.token_streams import StreamLanguageModeling, StreamOptions
+from seqba.tasks.text_options import StreamOptions
+from seqba.tasks.token_streams import StreamLanguageModeling
 from seqba.training.batches import UpdateBatch
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.update_report import UpdateReport

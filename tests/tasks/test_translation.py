@@ -12,11 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from seqba.errors import UserError
-from seqba.models.families import build_transformer, resolve_transformer
+from seqba.models.builders import build_transformer
+from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import Translation, TranslationOptions
+from seqba.tasks.text_options import TranslationOptions
+from seqba.tasks.translation import Translation
 
 
 def open_task(data: Path | str, **options: Any) -> Translation:
@@ -206,3 +208,16 @@ def test_the_state_tells_dictionaries_apart(reversal: Path, tmp_path: Path) -> N
     (other / "dict.yy.txt").write_text("\n".join(lines[::-1]) + "\n", encoding="utf-8")
     changed = open_task(other).state()
     assert [name for name in state if state[name] != changed[name]] == ["target_dictionary_sha256"]
+
+
+def test_texts_are_mixed_by_their_weights(tmp_path: Path) -> None:
+    data = write_reversal(tmp_path / "bin", splits={"train": 20, "train1": 30, "valid": 2})
+    task = open_task(data, weights=(2.0, 0.5))
+    first, second = pairs_of(task.epoch(1)), pairs_of(task.epoch(2))
+    twice = [row for row in range(20) for _ in range(2)]
+    assert first[:40] == second[:40] == twice
+    assert sorted(first[40:] + second[40:]) == list(range(20, 50))  # the fraction takes turns
+    assert rows_of(task.epoch(1)) == rows_of(open_task(data, weights=(2.0, 0.5)).epoch(1))
+    assert rows_of(open_task(data, weights=(1.0, 1.0)).epoch(3)) == rows_of(open_task(data).epoch(3))
+    with pytest.raises(UserError, match=r"epoch 1 has no pair: raise --weights"):
+        open_task(data, weights=(0.001, 0.001)).epoch(1)

@@ -46,12 +46,12 @@ class Reader:
 
 def _process(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=SIZE)
-    broadcast = BatchBroadcast(Ranks.of(), COPIES, 60.0)
+    broadcast = BatchBroadcast(Ranks.of(), 60.0)
     results: list[dict[str, Any]] = []
     for update, micro_batches in enumerate([*UPDATES, 1]):
         reader = Reader(update)
         try:
-            batches = broadcast.load(micro_batches, reader)
+            batches = broadcast.load(micro_batches, COPIES, reader)
             got = {number: (batch.rows.tolist(), batch.name) for number, batch in batches.items()}
             held = max(batch.rows.untyped_storage().nbytes() for batch in batches.values())
             results.append({"read": reader.read, "got": got, "held": held})

@@ -37,6 +37,7 @@ MORE_RUNS = {
     "adam": [
         *RUNS["transformer"],
         *("--optimizer", "adam", "--lr", "0.002", "--adam-eps", "1e-3", "--encoder-normalize-before"),
+        *("--store-ema", "--ema-decay", "0.8", "--checkpoint-activations"),
     ],
     "averaged": [
         *RUNS["awd_lstm"],
@@ -44,11 +45,14 @@ MORE_RUNS = {
     ],
     "short": [
         *RUNS["resnet"],
-        *("--copies", "1", "--update-freq", "19"),
+        *("--copies", "1", "--update-freq", "19", "--store-ema", "--ema-decay", "0.5", "--ema-start-update", "3"),
     ],
 }
-"""Adam's averages (an epsilon above the rounding of gradients that are zero), those of NT-ASGD, and epochs whose last
-update is a single cell."""
+"""Adam's averages (an epsilon above the rounding of gradients that are zero), those of NT-ASGD, epochs whose last
+update is a single cell; and moving averages of the weights, and of what batch normalisation gathers."""
+
+AVERAGED = ("adam", "averaged", "short")
+"""Runs whose checkpoints have averages, and the raw weights beside them."""
 
 CELLS = [
     *RUNS["resnet"],
@@ -68,11 +72,20 @@ ARM_RUNS = {
 }
 """The further arms, and networks whose cells were searched; each run has at least three cells of its grid."""
 
+SAMPLED_RUNS = {
+    "subwords": [
+        *("syllables", *RUNS["transformer"][1:8], "--attention-dropout", "0.1", "--max-tokens", "160"),
+        *("--update-freq", "2", "--copies", "2", "--optimizer", "sgd", "--lr", "0.05", "--disable-validation"),
+        *("--subword-sampling", "0.3"),
+    ],
+}
+"""Copies with tokens of their own."""
+
 
 def train_all(folder: Path, updates: str, more: list[str], *, names: list[str], save: str) -> None:
     """Trains each of `names` on FOLDER/DATA into FOLDER/SAVE/NAME."""
     for name in names:
-        data, *options = {**RUNS, **MORE_RUNS, **ARM_RUNS}[name]
+        data, *options = {**RUNS, **MORE_RUNS, **ARM_RUNS, **SAMPLED_RUNS}[name]
         save_dir = folder / save / name
         log = ["--save-dir", str(save_dir), "--log-file", f"{save_dir}.jsonl", "--max-update", updates]
         status = run(main, [str(folder / data), *options, *COMMON, *log, *more])

@@ -10,10 +10,11 @@ from small_runs import make_options
 
 from seqba.tasks.options import BatchOptions
 from seqba.training.announcement import announce
+from seqba.training.copies import read_copies
 
 
 def lines(
-    tmp_path: Any, *, micro_batches: tuple[int, ...] = (1,), copies: int = 1, ranks: int = 1, **changes: Any
+    tmp_path: Any, *, micro_batches: tuple[int, ...] = (1,), copies: int | str = 1, ranks: int = 1, **changes: Any
 ) -> list[str]:
     return announce(
         arch="transformer_tiny",
@@ -21,7 +22,7 @@ def lines(
         device=torch.device("cpu"),
         ranks=ranks,
         micro_batches=micro_batches,
-        copies=copies,
+        copies=read_copies(copies),
         batches=BatchOptions(max_tokens=4096),
         options=make_options(tmp_path, **changes),
     )
@@ -32,7 +33,7 @@ def test_a_run_is_announced_in_words(tmp_path: Any) -> None:
     assert model.startswith("transformer_tiny: 1,234,567 parameters, on cpu with ")
     assert model.endswith(", 3 ranks")
     assert update == "an update: 2 micro-batches of at most 4,096 tokens × 4 copies (--arm ba, --plan auto)"
-    assert end == f"until update 2,000 or baseline's epoch 7; checkpoints, run.json and log.jsonl in {tmp_path}"
+    assert end == f"until update 2,000 or baseline's epoch 7; checkpoints, config.toml and log.jsonl in {tmp_path}"
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,11 @@ def test_a_run_is_announced_in_words(tmp_path: Any) -> None:
     [
         ({"micro_batches": (1,)}, "an update: 1 micro-batch of at most 4,096 tokens × 1 copy"),
         ({"micro_batches": (2, 3)}, "an update: 2, 3 (by epoch) micro-batches of"),
+        (
+            {"copies": "1:0,4:2000,8:5000"},
+            "an update: 1 micro-batch of at most 4,096 tokens × 1 copy, 4 copies from update 2,000 on, 8 copies from "
+            "update 5,000 on (--arm ba",
+        ),
         ({"no_save": True, "stop_time_hours": 0.5}, "until hour 0.5; nothing is kept (--no-save)"),
         ({}, "until it is stopped; checkpoints"),
         ({"measure_every": 50, "copies": 2}, "every 50 updates the variance of the gradient is measured"),

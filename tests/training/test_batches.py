@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from sums import Rows, SquaresTask
 
@@ -11,8 +12,8 @@ from seqba.training.batches import EpochUpdates, OwnSums, UpdateBatch, count_upd
 
 
 def test_updates_of_micro_batches() -> None:
-    updates = EpochUpdates(list("abcdefg"), 3, copies=1)
-    read = [updates.read(number) for number in range(len(updates) + 1)]
+    updates = EpochUpdates(list("abcdefg"), 3)
+    read = [updates.read(number, 1) for number in range(len(updates) + 1)]
     assert read.pop() is None
     assert [len(batch) for batch in read] == [3, 3, 1]  # type: ignore[arg-type]
     for batch, expected in zip(read, ["abc", "def", "g"], strict=True):
@@ -23,7 +24,7 @@ def test_updates_of_micro_batches() -> None:
 def test_updates_are_counted_as_they_are_made() -> None:
     task = SquaresTask()
     for size in (1, 2, 3, 7, 8):
-        assert count_updates(task, 1, size) == len(EpochUpdates(task.epoch(1, size), size, copies=2))
+        assert count_updates(task, 1, size) == len(EpochUpdates(task.epoch(1, size), size))
 
 
 def test_a_rank_reads_only_the_micro_batches_of_its_cells() -> None:
@@ -35,7 +36,7 @@ def test_a_rank_reads_only_the_micro_batches_of_its_cells() -> None:
             return super().__getitem__(number)
 
     micro_batches = Reader("abcdefg")
-    batch = EpochUpdates(micro_batches, 3, 1, Ranks(2, 3)).read(1)
+    batch = EpochUpdates(micro_batches, 3, Ranks(2, 3)).read(1, 1)
     assert isinstance(batch, UpdateBatch)
     assert (batch[2], len(batch), micro_batches.read) == ("f", 3, [5])
 
@@ -45,7 +46,7 @@ def test_what_cannot_be_read_is_given_back_as_its_error() -> None:
         def __getitem__(self, number: Any) -> Any:
             raise UserError("picture 5.png is broken")
 
-    assert isinstance(EpochUpdates(Broken("ab"), 1, copies=1).read(0), UserError)
+    assert isinstance(EpochUpdates(Broken("ab"), 1).read(0, 1), UserError)
 
 
 def test_each_rank_weighs_and_counts_its_cells_and_all_of_them_the_grid() -> None:
@@ -55,6 +56,31 @@ def test_each_rank_weighs_and_counts_its_cells_and_all_of_them_the_grid() -> Non
     assert whole.sums(task) == OwnSums(weight=15.0, unique=10, processed=30)
     parts = [UpdateBatch.of(micro_batches, 3, Ranks(rank, 4)) for rank in range(4)]
     assert [sum(sums) for sums in zip(*(part.sums(task) for part in parts), strict=True)] == [15.0, 10, 30]
+
+
+def test_copies_with_rows_of_their_own_are_read_together_and_weighed_one_by_one() -> None:
+    task = SquaresTask()
+
+    class Copied(list[Rows]):
+        def copied(self, number: int, copies: int) -> Rows:
+            batch = self[number]
+            values = [batch.values + copy for copy in range(copies)]
+            return Rows(torch.cat(values), torch.cat([batch.target * (copy + 1) for copy in range(copies)]))
+
+    class Weighed(SquaresTask):
+        def weight(self, batch: Rows) -> float:
+            return float(batch.target.sum())
+
+    micro_batches = Copied(task.batches)
+    whole = EpochUpdates(micro_batches, 2).read(0, 3)
+    assert isinstance(whole, UpdateBatch)
+    assert (whole.copied, whole.copies) == (True, 3)
+    assert len(whole[0].values) == 3 * len(task.batches[0].values)
+    plain = sum(float(batch.target.sum()) for batch in task.batches[:2])
+    assert whole.sums(Weighed()).weight == pytest.approx((1 + 2 + 3) * plain)
+    parts = [EpochUpdates(micro_batches, 2, Ranks(rank, 4)).read(0, 3) for rank in range(4)]
+    sums = [part.sums(Weighed()).weight for part in parts if isinstance(part, UpdateBatch)]
+    assert sum(sums) == pytest.approx(6 * plain)
 
 
 def test_a_micro_batch_moves_when_it_is_asked_for() -> None:

@@ -15,7 +15,8 @@ from seqba.data.moses import Moses
 from seqba.distributed import Ranks
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import BleuOptions, Translation, TranslationOptions
+from seqba.tasks.text_options import BleuOptions, TranslationOptions
+from seqba.tasks.translation import Translation
 from seqba.training.agreement import Interrupted, Status
 from seqba.training.bleu_validation import BleuScorer
 

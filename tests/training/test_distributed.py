@@ -20,6 +20,7 @@ from broadcast_world import COPIES, SIZE, UPDATES
 from broadcast_world import run_all as read_all
 from rank_runs import ARM_RUNS, RUNS, train_all
 from reversal import write_reversal
+from syllables import write_syllables
 from toy_images import write_coloured_cifar
 
 from seqba.checkpoints.file import read_checkpoint
@@ -149,6 +150,21 @@ def test_the_further_arms_are_those_of_one_process_too(folder: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     for name in ARM_RUNS:
         assert distance(*(state_of(folder, save, name)["model"] for save in ("arms alone", "arms"))) < 1e-5, name
+
+
+@pytest.mark.slow
+def test_copies_with_tokens_of_their_own_are_the_same_on_three_ranks(tmp_path: Path) -> None:
+    write_syllables(tmp_path / "syllables")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    train_all(tmp_path, "4", [], names=["subwords"], save="1")
+    torch.set_num_threads(threads)
+    finished = torchrun(tmp_path, 3, "3", 4, names="subwords")
+    assert finished.returncode == 0, finished.stderr
+    assert distance(*(state_of(tmp_path, save, "subwords")["model"] for save in ("1", "3"))) < 1e-5
+    one, other = lines_of(tmp_path, "1", "subwords"), lines_of(tmp_path, "3", "subwords")
+    for count in ("unique_tokens", "processed_tokens"):
+        assert [line[count] for line in one] == [line[count] for line in other]
 
 
 @pytest.mark.slow

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from seqba.core import ALONE
 from seqba.errors import UserError
-from seqba.training.folder import LAST, CheckpointFolder
+from seqba.training.folder import LAST, CheckpointFolder, held_folder
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress
 
@@ -105,3 +109,44 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--save-dir .* can't be written to"):
         folder_with(tmp_path / "file" / "checkpoints").prepare()
+
+
+def test_two_runs_have_no_folder_in_common(tmp_path: Path) -> None:
+    options = CheckpointOptions(save_dir=str(tmp_path / "new" / "run"))
+    with held_folder(options, ALONE):
+        with pytest.raises(UserError, match=r"--save-dir .*run is that of a run that is still going"):
+            hold(options)
+        hold(CheckpointOptions(save_dir=str(tmp_path / "new")))
+        hold(CheckpointOptions(save_dir=options.save_dir, no_save=True))
+    hold(options)
+    assert not Path(options.save_dir).exists()  # nothing was written there
+
+
+def hold(options: CheckpointOptions) -> None:
+    with held_folder(options, ALONE):
+        pass
+
+
+HOLDING = """
+import os, sys, time
+from seqba.core import ALONE
+from seqba.training.folder import held_folder
+from seqba.training.options import CheckpointOptions
+
+with held_folder(CheckpointOptions(save_dir=sys.argv[1]), ALONE):
+    worker = os.fork()
+    if worker == 0:
+        os.close(1)
+        time.sleep(60)
+        os._exit(0)
+    print(worker, flush=True)
+    os._exit(1)
+"""
+
+
+def test_a_worker_that_outlives_its_run_holds_no_folder(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE, check=False)
+    try:
+        hold(CheckpointOptions(save_dir=str(tmp_path)))
+    finally:
+        os.kill(int(ended.stdout), signal.SIGKILL)

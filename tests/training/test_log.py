@@ -33,6 +33,7 @@ def report(update: int, loss: float = 2.0, **changes: Any) -> UpdateReport:
         "weight": 10.0,
         "unique": 5,
         "processed": 10,
+        "copies": 2,
         "grad_norm": 3.0,
         "clipped": False,
         "skipped": False,
@@ -70,6 +71,7 @@ def test_json_lines_have_the_promised_fields(capsys: pytest.CaptureFixture[str])
         "grad_norm_sq": 5.0,  # (1 + 9) / 2
         "clip_rate": 0.5,
         "unit": "nats",
+        "copies": 2,
         "unique_tokens": 10,
         "processed_tokens": 20,
         "unique_tokens_per_s": 5.0,

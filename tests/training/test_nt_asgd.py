@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from seqba.training.nt_asgd import NonMonotonicTrigger, begin_averaging, swapped_weights
+from seqba.training.averages import exchanged
+from seqba.training.nt_asgd import NonMonotonicTrigger, averages_of, begin_averaging
 
 
 def released_rule(losses: list[float], nonmono: int) -> list[int]:
@@ -60,8 +61,7 @@ def run_steps(lrs: list[float]) -> tuple[list[float], float]:
         weight.grad = torch.ones(1, dtype=torch.float64)
         optimizer.step()
         values.append(weight.item())
-    with swapped_weights(optimizer) as averaged:
-        assert averaged
+    with exchanged(averages_of(optimizer)):
         average = weight.item()
     assert weight.item() == values[-1]
     return values, average
@@ -84,22 +84,5 @@ def test_weight_decay_goes_on() -> None:
     assert (group["lr"], group["weight_decay"], group["lambd"], group["t0"]) == (3.0, 0.25, 0.0, 0)
 
 
-def test_without_averages_nothing_is_swapped() -> None:
-    weight = nn.Parameter(torch.ones(2))
-    with swapped_weights(torch.optim.SGD([weight], lr=1.0)) as averaged:
-        assert not averaged
-        assert weight.tolist() == [1, 1]
-
-
-def test_raw_weights_come_back_after_an_error_and_tensors_taken_inside_keep_the_average() -> None:
-    weight = nn.Parameter(torch.tensor([1.0]))
-    optimizer = begin_averaging(torch.optim.SGD([weight], lr=1.0))
-    for _ in range(3):
-        weight.grad = torch.ones(1)
-        optimizer.step()
-    with swapped_weights(optimizer):
-        taken = weight.detach()
-    with pytest.raises(KeyError), swapped_weights(optimizer):
-        raise KeyError
-    assert weight.tolist() == [-2]
-    assert taken.tolist() == [-1.5]
+def test_plain_sgd_has_no_averages() -> None:
+    assert averages_of(torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=1.0)) == []

@@ -4,7 +4,7 @@ import pytest
 
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.translation import BleuOptions
+from seqba.tasks.text_options import BleuOptions
 from seqba.training.options import GridOptions, OptimisationOptions
 
 

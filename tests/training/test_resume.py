@@ -215,6 +215,28 @@ def test_options_that_move_the_weights_are_told(trained: Path, caplog: pytest.Lo
     assert loop.trainer.optimizer.param_groups[0]["betas"] == (0.8, 0.9)  # the new ones hold
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial_decay"])
+def test_another_end_of_a_schedule_that_ends_with_the_run_is_told(
+    schedule: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_loop(make_options(tmp_path, max_update=4, lr_scheduler=schedule)).run(StopSignal())
+    with caplog.at_level(logging.WARNING):
+        make_loop(make_options(tmp_path, max_update=9, lr_scheduler=schedule))
+    assert "with --max-update 9 (it had 4)" in caplog.text
+
+
+def test_another_last_epoch_of_drop_path_that_rises_until_then_is_told(
+    trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = make_options(trained, max_epoch=9)
+    record, start = make_record(options, SquaresTask()), find_start(options.checkpoints)
+    assert start is not None
+    start.state["cfg"]["model"]["options"]["drop_path"] = 0.2
+    with caplog.at_level(logging.WARNING):
+        restore(start, make_loop(options).trainer, replace(record, model={**record.model, "drop_path": 0.2}))
+    assert "with --max-epoch 9 (it had 0)" in caplog.text
+
+
 def test_nothing_is_told_when_nothing_has_changed(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         make_loop(make_options(trained, max_update=99, log_interval=3))

@@ -9,11 +9,9 @@ import pytest
 
 from seqba.errors import UserError
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
-from seqba.tasks.image_classification import ImageOptions
-from seqba.tasks.language_modeling import BlockOptions
+from seqba.tasks.image_options import ImageOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
-from seqba.tasks.token_streams import StreamOptions
-from seqba.tasks.translation import BleuOptions, TranslationOptions
+from seqba.tasks.text_options import BleuOptions, BlockOptions, StreamOptions, TranslationOptions
 from seqba.training.config import RunConfig
 from seqba.training.options import (
     CheckpointOptions,
@@ -123,6 +121,11 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
         ),
         ("translation", {"schedule": ScheduleOptions(lr=0.1, lr_drops=(5,))}, "--lr-drops belongs to"),
         ("translation", {"schedule": ScheduleOptions(lr=0.1, lr_shrink=(0.5,))}, "--lr-shrink belongs to"),
+        (
+            "translation",
+            {"schedule": ScheduleOptions(lr=0.1, lr_factor="M^0.5"), "grid": GridOptions(copies="1:0,4:9")},
+            r"--lr-factor M\^0.5 is a power of M, and --copies 1:0,4:9 has several",
+        ),
         ("translation", {"schedule": ScheduleOptions(lr=0.1, warmup_init_lr=0.01)}, "--warmup-init-lr belongs to"),
         (
             "translation",
@@ -182,9 +185,39 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
             {"checkpoints": CheckpointOptions(finetune_from_model="a.pt", restore_file="b.pt")},
             "leave out --restore-file and --reset-",
         ),
+        (
+            "translation",
+            {"validation": ValidationOptions(disable_validation=True, validate_interval_updates=9)},
+            "--validate-interval-updates needs validations",
+        ),
+        (
+            "translation",
+            {"validation": ValidationOptions(disable_validation=True, validate_interval=2)},
+            "--validate-interval needs validations",
+        ),
+        (
+            "translation",
+            {"checkpoints": CheckpointOptions(no_save=True, keep_last_epochs=3)},
+            "--keep-last-epochs and --no-save, which writes nothing, exclude each other",
+        ),
+        (
+            "translation",
+            {"optimisation": OptimisationOptions(weight_decay_on="weights")},
+            "--weight-decay-on is of a decay that there isn't",
+        ),
         ("translation", {"log": LogOptions(no_progress_bar=True, log_format="tqdm")}, "exclude each other"),
         ("translation", {"log": LogOptions(measure_every=50)}, "--measure-every sees no variance in a single pass"),
         ("images", {"optimisation": OptimisationOptions(optimizer="nt_asgd")}, "take sgd"),
+        ("translation", {"log": LogOptions(report_project="x")}, "--report-project belongs to --report-to"),
+        ("streams", {"run": RunOptions(checkpoint_activations=True)}, "--arch awd_lstm has none"),
+        ("images", {"run": RunOptions(checkpoint_activations=True)}, "is for the layers of a Transformer"),
+        ("translation", {"optimisation": OptimisationOptions(ema_decay=0.9)}, "--ema-decay belongs to --store-ema"),
+        ("translation", {"optimisation": OptimisationOptions(ema_update_freq=2)}, "--ema-update-freq belongs to"),
+        (
+            "streams",
+            {"optimisation": OptimisationOptions(optimizer="nt_asgd", store_ema=True)},
+            "averages the weights, and so does --optimizer nt_asgd",
+        ),
         ("images", {"batches": BatchOptions(batch_size=1)}, "^--batch-size 1 leaves batch normalisation one image"),
         (
             "images",

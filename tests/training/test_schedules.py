@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,30 @@ def test_step_falls_after_its_drops() -> None:
 def test_step_warms_up() -> None:
     rates = [step(update, lr=1.0, drops=(6,), factors=(0.1,), warmup_updates=4) for update in (1, 4, 6, 7)]
     assert rates == pytest.approx([0.25, 1.0, 1.0, 0.1], rel=1e-12)
+
+
+def test_step_warms_up_from_the_rate_of_a_small_batch() -> None:
+    """Goyal et al.: from 0.1 to 3.2 by equal steps."""
+    rates = [
+        step(update, lr=3.2, drops=(6,), factors=(0.1,), warmup_updates=4, warmup_init_lr=0.1)
+        for update in (1, 2, 3, 4, 5, 7)
+    ]
+    assert rates == pytest.approx([0.875, 1.65, 2.425, 3.2, 3.2, 0.32], rel=1e-12)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(2.0, 2.0), ("M", 16), ("M^0.25", 2), ("M^0.5", 4), ("M^2", 256)])
+@pytest.mark.parametrize("update", [1, 5, 9])
+def test_all_rates_are_multiplied_by_the_factor(factor: float | str, expected: float, update: int) -> None:
+    options = ScheduleOptions(lr_scheduler="step", lr=0.1, lr_drops=(6,), lr_drop_unit="update", warmup_updates=4)
+    plain = build_schedule(options, width=None, epoch_updates=int, copies=16)
+    scaled = build_schedule(replace(options, lr_factor=factor), width=None, epoch_updates=int, copies=16)
+    assert scaled(update) == pytest.approx(expected * plain(update), rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["M^", "m", "copies", "M^x", "M^nan", "M^5", "M^0.5^2"])
+def test_factors_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--lr-factor: .*M"):
+        ScheduleOptions(lr=0.1, lr_factor=text)
 
 
 def test_drops_in_epochs_come_after_whole_epochs_of_the_baseline() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from alphabet import write_alphabet
-from rank_runs import MORE_RUNS, RUNS, train_all
+from rank_runs import AVERAGED, MORE_RUNS, RUNS, train_all
 from reversal import write_reversal
 from test_distributed import distance, lines_of, lose_a_rank, state_of, torchrun
 from toy_images import write_coloured_cifar
@@ -96,8 +96,8 @@ def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, ranks: s
 def test_a_run_begun_in_parts_goes_on_alone_and_the_other_way_round(resumed: Path, save: str, name: str) -> None:
     alone, went_on = (state_of(resumed, where, name) for where in ("alone", save))
     assert distance(alone["model"], went_on["model"]) < 1e-5
-    assert (alone["raw_model"] is None) == (went_on["raw_model"] is None) == (name != "averaged")
-    if name == "averaged":
+    assert (alone["raw_model"] is None) == (went_on["raw_model"] is None) == (name not in AVERAGED)
+    if name in AVERAGED:
         assert distance(alone["raw_model"], went_on["raw_model"]) < 1e-5
 
 

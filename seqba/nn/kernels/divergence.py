@@ -1,4 +1,4 @@
-"""Divergence between copies, fused with the output projection: R-Drop's term, for any number of copies."""
+"""How far copies differ, without holding their logits: R-Drop's divergence, fraternal dropout's distance, for any M."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.loss import CHUNK_ELEMENTS
 from seqba.nn.kernels.products import product, product_dtype
 
@@ -34,12 +35,48 @@ def copy_divergence(hidden: Tensor, weight: Tensor, *, copies: int) -> Tensor:
 
     Source: Liang et al. 2021 (R-Drop), equation 2, for M = 2.
     """
+    _check(hidden, weight, copies)
+    divergence: Tensor = _CopyDivergence.apply(hidden, weight, copies)  # type: ignore[no-untyped-call]
+    return divergence
+
+
+def copy_distance(hidden: Tensor, weight: Tensor, *, copies: int) -> Tensor:
+    """Mean square of the difference between two copies' logits, summed over tokens.
+
+        z_m = hidden_m · weightᵀ
+        D = Σ_n 1/(M(M−1)) · Σ_{i≠j} ‖z_i − z_j‖² / V  =  Σ_n 2/(M−1) · Σ_i ‖z_i − z̄‖² / V
+
+    The second form's expectation doesn't depend on M. Logits are never made: ‖h·Wᵀ‖² = h·(WᵀW)·hᵀ, of which WᵀW is the
+    same for all rows.
+
+    Args:
+        hidden: (M·N, D), floating, copy after copy.
+        weight: (V, D), the output embedding.
+        copies: M, at least 2.
+
+    Returns:
+        D, 0-dim; float32 or wider, also under autocast.
+
+    Raises:
+        ValueError: for shapes that don't fit, or fewer than two copies.
+
+    Source: Zołna et al. 2018, "Fraternal Dropout", for M = 2.
+    """
+    _check(hidden, weight, copies)
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    with torch.autocast(hidden.device.type, enabled=False):
+        stacked = hidden.to(wide).view(copies, -1, hidden.shape[1])  # (M, N, D)
+        offsets = (stacked - stacked.mean(0)).flatten(0, 1)
+        table = weight.to(wide)
+        squares = (offsets @ (table.t() @ table) * offsets).sum()
+    return squares * (2 / ((copies - 1) * weight.shape[0]))
+
+
+def _check(hidden: Tensor, weight: Tensor, copies: int) -> None:
     if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(f"hidden (M·N, D) and weight (V, D) don't fit: {tuple(hidden.shape)}, {tuple(weight.shape)}")
     if copies < 2 or hidden.shape[0] % copies:
         raise ValueError(f"{hidden.shape[0]} rows aren't those of {copies} copies; there must be at least 2")
-    divergence: Tensor = _CopyDivergence.apply(hidden, weight, copies)  # type: ignore[no-untyped-call]
-    return divergence
 
 
 class _CopyDivergence(torch.autograd.Function):
@@ -47,7 +84,7 @@ class _CopyDivergence(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, copies: int) -> Tensor:
         dtype = product_dtype(hidden)
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        table = weight.to(dtype)
+        table = narrow(weight, dtype)
         stacked = hidden.view(copies, -1, hidden.shape[1])  # (M, N, D)
         grad_hidden = torch.empty_like(stacked)
         grad_weight = torch.zeros_like(weight, dtype=wide)

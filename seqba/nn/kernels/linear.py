@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.kernels.casts import narrow, shared_cast
 from seqba.nn.kernels.products import product, product_dtype
 
 
@@ -75,12 +76,12 @@ def gathered_linear(x: Tensor, index: Tensor, layer: nn.Linear) -> Tensor:
 
 def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
     with torch.autocast(y.device.type, enabled=False):
-        return product(y.to(dtype), weight.to(dtype), bias.to(dtype))
+        return product(y.to(dtype), narrow(weight, dtype), narrow(bias, dtype))
 
 
-def _gradients(grad_z: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of z = x·Wᵀ + b by x, W and b, each in its own dtype."""
-    by_x = product(grad_z, weight.to(grad_z.dtype).t()).to(x.dtype)
+def _gradients(grad_z: Tensor, x: Tensor, weight: Tensor, cast: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of z = x·Wᵀ + b by x, W and b, each in its own dtype; `cast` is W in z's dtype if it is at hand."""
+    by_x = product(grad_z, (weight.to(grad_z.dtype) if cast is None else cast).t()).to(x.dtype)
     by_weight = product(grad_z.t(), x.to(grad_z.dtype).t()).to(weight.dtype)
     return by_x, by_weight, grad_z.sum(0).to(weight.dtype)
 
@@ -88,14 +89,16 @@ def _gradients(grad_z: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tenso
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        dtype = product_dtype(x)
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias, product_dtype(x))
+        ctx.cast = shared_cast(weight, dtype)
+        return _product(x, weight, bias, dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        return _gradients(grads[0], x, weight)
+        return _gradients(grads[0], x, weight, ctx.cast)
 
 
 class _NormLinear(torch.autograd.Function):
@@ -106,7 +109,7 @@ class _NormLinear(torch.autograd.Function):
         dtype = product_dtype(x)
         y, mean, deviation = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
         ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation)
-        ctx.eps = eps
+        ctx.eps, ctx.cast = eps, shared_cast(weight, dtype)
         ctx.set_materialize_grads(False)  # pre-norm layers leave y alone
         return y, _product(y, weight, bias, dtype)
 
@@ -115,7 +118,7 @@ class _NormLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, weight, mean, deviation = ctx.saved_tensors
         y = nn.functional.layer_norm(x, x.shape[1:], norm_weight, norm_bias, ctx.eps)
-        through, grad_weight, grad_bias = _gradients(grad_z, y, weight)
+        through, grad_weight, grad_bias = _gradients(grad_z, y, weight, ctx.cast)
         del y
         grad_y = through if grad_y is None else through.add_(grad_y)
         grad_x, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
@@ -129,6 +132,7 @@ class _GatheredLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         dtype = product_dtype(x)
         ctx.save_for_backward(x, index, weight)
+        ctx.cast = shared_cast(weight, dtype)
         return _product(x.index_select(0, index), weight, bias, dtype)
 
     @staticmethod
@@ -136,6 +140,6 @@ class _GatheredLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_z,) = grads
         x, index, weight = ctx.saved_tensors
-        rows, grad_weight, grad_bias = _gradients(grad_z, x.index_select(0, index), weight)
+        rows, grad_weight, grad_bias = _gradients(grad_z, x.index_select(0, index), weight, ctx.cast)
         grad_x = torch.zeros_like(x).index_copy_(0, index, rows)
         return grad_x, None, grad_weight, grad_bias

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.products import product, product_dtype
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
+NARROW_CHUNK_ELEMENTS = 1 << 23
+"""The same in 16 bits: products are so fast there that adding up each chunk's gradient by the weight counts."""
+BLOCK_ELEMENTS = 1 << 18
+"""16-bit logits whose softmax is taken at a time, in 1 MB of float32."""
 
 
 def label_smoothed_cross_entropy(
@@ -66,24 +72,24 @@ class _FusedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(hidden)
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        table = weight.to(dtype)
+        table = narrow(weight, dtype)
         needs = ctx.needs_input_grad[:3]
         gradients = _Gradients(hidden, weight, bias, needs, wide)
         loss = hidden.new_zeros((), dtype=wide)
         nll = hidden.new_zeros((), dtype=wide)
-        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        rows = max(1, (CHUNK_ELEMENTS if dtype == wide else NARROW_CHUNK_ELEMENTS) // weight.shape[0])
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, hidden.shape[0], rows):
                 part = slice(start, start + rows)
                 chunk = hidden[part].to(dtype)
                 logits = product(chunk, table, None if bias is None else bias.to(dtype))
-                # Overwrites the logits with their gradient, and returns the chunk's sums.
-                logits, chunk_loss, chunk_nll = _loss_and_gradient(
-                    logits.to(wide), target[part], smoothing, wants_gradient=any(needs)
-                )
-                loss += chunk_loss
-                nll += chunk_nll
-                gradients.add(part, chunk, table, logits.to(dtype))
+                for block, block_target in _blocks(logits, target[part], wide):
+                    block_loss, block_nll = _loss_and_gradient(
+                        block, block_target, smoothing, wide, wants_gradient=any(needs)
+                    )
+                    loss += block_loss
+                    nll += block_nll
+                gradients.add(part, chunk, table, logits)  # by now the gradient by them
         ctx.save_for_backward(*gradients.tensors())
         ctx.mark_non_differentiable(nll)
         return loss, nll
@@ -123,14 +129,24 @@ class _Gradients:
         return self.hidden, weight, bias
 
 
+def _blocks(logits: Tensor, target: Tensor, wide: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
+    """A chunk's rows as they are; 16-bit ones in blocks, whose float32 copies stay near the core."""
+    if logits.dtype == wide:
+        yield logits, target
+        return
+    rows = max(1, BLOCK_ELEMENTS // logits.shape[1])
+    yield from zip(torch.split(logits, rows), torch.split(target, rows), strict=True)
+
+
 def _loss_and_gradient(
-    logits: Tensor, target: Tensor, smoothing: float, *, wants_gradient: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over a chunk, and the gradient by its logits, written over them.
+    narrow_logits: Tensor, target: Tensor, smoothing: float, wide: torch.dtype, *, wants_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Sums over some rows, computed in `wide`; writes the gradient by their logits over these.
 
     With lse = log Σ exp z, o = ε/(V−1) and c = 1 − ε − o:  loss = Σ_n lse − c·z_target − o·Σ_v z_v, because the
     coefficients add up to one; ∂loss/∂z = softmax(z) − o − c·[v = target].
     """
+    logits = narrow_logits.to(wide)
     others = smoothing / max(logits.shape[1] - 1, 1)
     on_target = 1 - smoothing - others
     column = target.unsqueeze(1)
@@ -147,4 +163,6 @@ def _loss_and_gradient(
         if smoothing:
             exponentials.sub_(others)
         exponentials.scatter_add_(1, column, torch.full_like(at_target, -on_target))
-    return exponentials, loss, nll
+        if exponentials.dtype != narrow_logits.dtype:
+            narrow_logits.copy_(exponentials)
+    return loss, nll

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.nn.kernels.prepacked import can_prepack, prepacked_sum
+from seqba.nn.kernels.casts import narrow, shared_cast
+from seqba.nn.kernels.prepacked import can_prepack, can_prepack_narrow, prepacked_sum, prepacked_wide_sum
 from seqba.nn.kernels.products import product, product_dtype, transposed
 
 State = tuple[Tensor, Tensor]
@@ -19,6 +20,8 @@ LARGE_WEIGHT = 3_000_000
 """Elements from which W_hh is read from far, 866 units: smaller ones stay near a core, and torch's LSTM is as fast."""
 FEW_ROWS = 100
 """Rows up to which a time step waits for the weights; the products of more rows are bound by arithmetic anyway."""
+LARGE_NARROW_WEIGHT = 500_000
+"""The same in bfloat16 on a processor with AMX, 354 units: products are so fast there that torch's LSTM waits."""
 
 MINUS_ONE = torch.tensor(-1.0)  # no dimensions: a number, of whatever dtype it meets
 
@@ -28,6 +31,8 @@ def suits_prepacking(x: Tensor, weight_hh: Tensor) -> bool:
 
     Decided by types, sizes and the machine, never by timing, so that a resumed run computes as it did before.
     """
+    if can_prepack_narrow(weight_hh) and product_dtype(x) == torch.bfloat16:
+        return weight_hh.numel() >= LARGE_NARROW_WEIGHT
     return can_prepack(weight_hh) and x.shape[0] <= FEW_ROWS and weight_hh.numel() >= LARGE_WEIGHT
 
 
@@ -84,13 +89,14 @@ class _MaskedLSTM(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         length, rows, _ = x.shape
         x = x.contiguous()
-        inputs = product(x.flatten(0, 1).to(dtype), weight_ih.to(dtype), bias.to(dtype))
+        inputs = product(x.flatten(0, 1).to(dtype), narrow(weight_ih, dtype), bias.to(dtype))
         gates = inputs.to(x.dtype).view(length, rows, -1)
         h, c = (part.new_empty(length + 1, *part.shape) for part in (h0, c0))
         h[0], c[0] = h0, c0
-        _run(gates, h, c, _dropped(weight_hh, kept, scale), dtype)
+        _run(gates, h, c, _dropped(weight_hh, kept, scale, dtype), dtype)
         ctx.save_for_backward(x, weight_ih, weight_hh, kept, gates, h, c)
         ctx.scale, ctx.dtype = scale, dtype
+        ctx.casts = shared_cast(weight_ih, dtype), shared_cast(weight_hh, dtype)
         return h[1:], c[-1].clone()
 
     @staticmethod
@@ -99,12 +105,15 @@ class _MaskedLSTM(torch.autograd.Function):
         grad_y, grad_last_c = grads
         x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors
         factors, through = _backward_factors(gates, c[:-1], _as_tanh((c[1:] * 2).sigmoid_()))
-        recurrent = _swapped(_dropped(weight_hh, kept, ctx.scale))
+        cast_ih, cast_hh = (
+            w if cast is None else cast for w, cast in zip((weight_ih, weight_hh), ctx.casts, strict=True)
+        )
+        recurrent = _swapped(_dropped(cast_hh, kept, ctx.scale, ctx.dtype))
         by_h0, by_c0 = _run_back(factors, through, gates, grad_y, grad_last_c, recurrent, ctx.dtype)
         by_gates = factors.flatten(0, 1)
-        narrow = by_gates.to(ctx.dtype)
-        by_x = product(narrow, weight_ih.to(ctx.dtype).t()).to(x.dtype).view_as(x)
-        columns = transposed(narrow)  # once, for both
+        by_gates_narrow = by_gates.to(ctx.dtype)
+        by_x = product(by_gates_narrow, cast_ih.to(ctx.dtype).t()).to(x.dtype).view_as(x)
+        columns = transposed(by_gates_narrow)  # once, for both
         by_weight_ih = product(columns, x.flatten(0, 1).to(ctx.dtype).t()).to(weight_ih.dtype)
         by_weight_hh = _masked_gradient(columns, h[:-1], kept, ctx.scale)
         return by_x, by_h0, by_c0, by_weight_ih, by_weight_hh, by_gates.sum(0), None, None, None
@@ -208,6 +217,8 @@ def _masked_gradient(columns: Tensor, h: Tensor, kept: Tensor, scale: float) -> 
 
 def _recurrent_sum(weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
     """The sum x (k·B, D), other (k·B, E) → x·Wᵀ + other for the weights (k, E, D) of k copies, products in `dtype`."""
+    if len(weight) == 1 and dtype == torch.bfloat16 and can_prepack_narrow(weight):
+        return prepacked_wide_sum(weight[0])
     if len(weight) == 1 and weight.dtype == dtype:
         return prepacked_sum(weight[0])
     columns = weight.to(dtype).transpose(1, 2)
@@ -221,14 +232,16 @@ def _recurrent_sum(weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor, Tens
     return summed
 
 
-def _dropped(weight: Tensor, kept: Tensor, scale: float) -> Tensor:
-    """W·mask·scale, (k, 4H, H) for masks int8 (k, 4H, H), in W's dtype."""
-    return kept.to(weight.dtype).mul_(scale).mul_(weight)
+def _dropped(weight: Tensor, kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """W·mask·scale, (k, 4H, H) for masks int8 (k, 4H, H), in the dtype of products."""
+    return kept.to(dtype).mul_(scale).mul_(narrow(weight, dtype))
 
 
 def _swapped(weight: Tensor) -> Tensor:
-    """(k, E, D) → (k, D, E); contiguous where it is one weight, which is going to be prepacked."""
-    return transposed(weight[0]).unsqueeze(0) if len(weight) == 1 else weight.transpose(1, 2)
+    """(k, E, D) → (k, D, E); contiguous where it is one float32 weight, which is going to be prepacked."""
+    if len(weight) == 1 and weight.dtype != torch.bfloat16:
+        return transposed(weight[0]).unsqueeze(0)
+    return weight.transpose(1, 2)
 
 
 def _as_tanh(sigmoid_of_double: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.kernels.processor import processor
 from seqba.nn.kernels.products import HAS_ONEDNN
 
 
@@ -19,7 +20,7 @@ class PrepackedLinear(nn.Module):
     a kernel for each new number of rows, half a millisecond each. There is no gradient through this layer.
 
     Args:
-        weight: (E, D) float32, on the CPU. What happens to it later does not change this layer.
+        weight: (E, D) float32, or bfloat16 on a processor with AMX. What happens to it later changes nothing here.
         bias: (E,) or None.
     """
 
@@ -29,15 +30,18 @@ class PrepackedLinear(nn.Module):
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D) float32 → (N, E)."""
+        """(N, D) in the weight's dtype → (N, E)."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return product
 
 
 def can_prepack(weight: Tensor) -> bool:
     """Whether `PrepackedLinear` takes this weight on this machine, and no autocast asks for another dtype."""
-    plain = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return HAS_ONEDNN and plain and not torch.is_autocast_enabled("cpu")
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    if weight.dtype == torch.bfloat16:
+        return can_prepack_narrow(weight)
+    return HAS_ONEDNN and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def prepacked_product(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
@@ -54,6 +58,21 @@ def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
     add = torch.ops.mkldnn._linear_pointwise.binary
     return lambda x, other: add(x, other, blocks, None, "add")
+
+
+def can_prepack_narrow(weight: Tensor) -> bool:
+    """Whether bfloat16 products of this weight run from blocks in AMX tiles on this machine."""
+    return HAS_ONEDNN and weight.device.type == "cpu" and processor().has_amx
+
+
+def prepacked_wide_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The sum x (N, D), other (N, E) → x·Wᵀ + other in other's dtype, for a bfloat16 weight (E, D), copied into blocks.
+
+    The product alone is rounded to bfloat16.
+    """
+    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    multiply = torch.ops.mkldnn._linear_pointwise
+    return lambda x, other: multiply(x.to(weight.dtype), blocks, None, "none", [], "").to(other.dtype).add_(other)
 
 
 def prepacked(module: nn.Module) -> nn.Module:

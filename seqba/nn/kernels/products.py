@@ -1,4 +1,4 @@
-"""Matrix products of training: the faster of torch's two float32 libraries on x86."""
+"""Matrix products of training: the faster of torch's two libraries for each kind of product on x86."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import platform
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.kernels.processor import Processor, processor
+
 HAS_ONEDNN = (
     platform.machine().lower() in ("x86_64", "amd64")
     and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
@@ -14,6 +16,8 @@ HAS_ONEDNN = (
 )
 """Whether torch was built with oneDNN and offers its linear layer as an operator."""
 
+HAS_MKL = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+"""Whether torch.mm is MKL's, in float32."""
 
 STRIP = 512
 
@@ -22,22 +26,47 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a·bᵀ + bias, the product of a linear layer.
 
     torch multiplies float32 on a CPU with MKL, which leaves a part of some processors unused (AMD's, for one). oneDNN
-    is built into the same torch and compiles its kernels for the processor at hand; torch reaches it for float32
+    is built into the same torch and compiles its kernels for the processor at hand; torch reaches its linear layer
     only through the operator that its own compiler emits. The choice depends on types and the machine alone, never
     on timing, so that a resumed run multiplies as it did before. `recipes/bench/products.py` measures both.
 
     Args:
-        a: (N, K).
+        a: (N, K), any strides.
         b: (M, K), any strides.
         bias: (M,) or None.
 
     Returns:
         (N, M).
     """
-    if HAS_ONEDNN and a.device.type == "cpu" and a.dtype == torch.float32 and a.numel() > 0:
+    if HAS_ONEDNN and a.device.type == "cpu" and a.numel() > 0 and takes_linear_operator(a, b, bias, processor()):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return result
     return nn.functional.linear(a, b, bias)
+
+
+def takes_linear_operator(a: Tensor, b: Tensor, bias: Tensor | None, processor: Processor) -> bool:
+    """Whether a·bᵀ + bias on a CPU goes through oneDNN's linear layer rather than torch.mm and torch.addmm.
+
+    float32: yes, but for gradients by a weight on Intel's processors, where MKL takes three quarters of the time.
+    bfloat16, with AMX, where torch.mm is oneDNN too: for a bias, which torch.addmm spreads over the result
+    first, and for gradients by a weight with fewer outputs than inputs.
+    """
+    by_weight = a.stride(0) == 1 and a.stride(1) > 1
+    if a.dtype == torch.float32:
+        return not (by_weight and processor.is_intel and HAS_MKL)
+    if a.dtype == torch.bfloat16 and processor.has_amx:
+        return a.shape[0] < b.shape[0] if by_weight else bias is not None
+    return False
+
+
+def describe_products(dtype: torch.dtype) -> str:
+    """Which libraries multiply `dtype` on this machine's processor, for a run's log."""
+    if not HAS_ONEDNN:
+        return "torch.mm"
+    if dtype == torch.bfloat16:
+        return "oneDNN, in AMX tiles" if processor().has_amx else "oneDNN"
+    by_weight = takes_linear_operator(torch.empty(3, 2).t(), torch.empty(2, 3), None, processor())
+    return "oneDNN" if by_weight else "oneDNN, MKL for gradients by weights"
 
 
 def transposed(a: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from seqba.nn.kernels import divergence
-from seqba.nn.kernels.divergence import copy_divergence
+from seqba.nn.kernels.divergence import copy_distance, copy_divergence
 
 
 def by_definition(hidden: Tensor, weight: Tensor, copies: int) -> Tensor:
@@ -71,3 +71,35 @@ def test_rows_that_are_no_copies_are_refused(rows: int, copies: int) -> None:
         copy_divergence(torch.zeros(rows, 3), torch.zeros(7, 3), copies=copies)
     with pytest.raises(ValueError, match="don't fit"):
         copy_divergence(torch.zeros(4, 2), torch.zeros(7, 3), copies=2)
+
+
+def squares_by_definition(hidden: Tensor, weight: Tensor, copies: int) -> Tensor:
+    """Fraternal dropout's term, mean over pairs: logits made, subtracted, squared, meant over the vocabulary."""
+    logits = (hidden @ weight.T).chunk(copies)
+    pairs = itertools.combinations(logits, 2)
+    return torch.stack([(one - other).square().mean(1).sum() for one, other in pairs]).mean()
+
+
+@pytest.mark.parametrize("copies", [2, 3, 5])
+def test_the_distance_is_the_mean_over_pairs_and_so_is_its_gradient(copies: int) -> None:
+    hidden, weight = inputs(copies, torch.float64)
+    found, expected = copy_distance(hidden, weight, copies=copies), squares_by_definition(hidden, weight, copies)
+    assert torch.allclose(found, expected, rtol=1e-12)
+    gradients = torch.autograd.grad(3 * found, (hidden, weight))
+    for own, theirs in zip(gradients, torch.autograd.grad(3 * expected, (hidden, weight)), strict=True):
+        assert torch.allclose(own, theirs, rtol=1e-10, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda *tensors: copy_distance(*tensors, copies=copies), (hidden, weight))
+
+
+def test_the_distance_is_float32_under_autocast() -> None:
+    hidden, weight = inputs(2, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = copy_distance(hidden.bfloat16(), weight, copies=2)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, copy_distance(hidden, weight, copies=2), rtol=0.02)
+
+
+def test_rows_of_a_single_copy_have_no_distance() -> None:
+    hidden, weight = inputs(2, torch.float32)
+    with pytest.raises(ValueError, match="there must be at least 2"):
+        copy_distance(hidden, weight, copies=1)

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The studies behind docs/results.md: baseline, ba, fixed-samples and fixed-rows on real data, three seeds each.
+#
+#     bash recipes/evidence.sh [--from DIR] [--only STUDY] [...]
+#
+#     --from DIR      take the raw corpora from there (ptb.train.txt …, train.en …, cifar-10-batches-bin or its archive);
+#                     else they are downloaded
+#     --only NAMES    these studies alone, or runs by the beginning of their names, separated by commas, in this order:
+#                     images-5000, translation-5000.ba-4
+#     --seeds N,N     seeds (1,2,3)
+#     --jobs N        runs side by side, one thread each (as many as there are processors)
+#     --device DEVICE auto (default), cpu or cuda
+#     --time-limit S  stop all runs after so many seconds; the same command goes on with them
+#     --updates N     shorten runs to so many updates, with their schedules: for a trial, into folders of its own
+#     --vocab N       joint subwords, for a text too small for the study's own number
+#     --out DIR       data, checkpoints and logs (runs/evidence)
+#     --results DIR   a record of each run, in JSON (recipes/results)
+#     --list yes      show the runs and what they cost, and make none
+#     --page yes      write the tables and pictures of docs/results.md from the records, and make no run
+#
+# A run that has a record to its end isn't made again, and one that was stopped goes on from its checkpoint. Runs have
+# the lowest priority.
+#
+# Needs    a GPU for an hour or so, or many hours of a CPU: --list says what is left to make, by the times of the runs
+#          that are recorded.
+# Reaches  docs/results.md.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+source "$root/recipes/environment.sh"
+
+from="" only="" seeds="" jobs="" device="" time_limit="" updates="" vocab="" out="" results="" list="" page=""
+seqba_options from only seeds jobs device time-limit updates vocab out results list page -- "$@"
+seqba_count --jobs "${jobs:-1}"
+seqba_count --updates "${updates:-1}"
+seqba_count --vocab "${vocab:-1}"
+seqba_count --time-limit "${time_limit:-1}"
+for answer in "$list" "$page"; do
+    [[ -z "$answer" || "$answer" == yes ]] || seqba_fail "--list and --page take yes, not '$answer'"
+done
+
+seqba_environment text,plot
+
+if [[ -n "$page" ]]; then
+    exec python "$root/recipes/evidence/page.py" ${results:+--results "$results"}
+fi
+export OMP_NUM_THREADS=1
+exec nice -n 19 python "$root/recipes/evidence/run.py" ${from:+--from "$from"} ${only:+--only "$only"} \
+    ${seeds:+--seeds "$seeds"} ${jobs:+--jobs "$jobs"} ${device:+--device "$device"} \
+    ${time_limit:+--time-limit "$time_limit"} ${updates:+--updates "$updates"} ${vocab:+--vocab "$vocab"} \
+    ${out:+--out "$out"} ${results:+--results "$results"} ${list:+--list}

@@ -1,0 +1,150 @@
+"""Attention written out with batched products, for dtypes in which torch's fused attention is slow on a CPU."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LONGEST_KEYS = 512
+"""Keys of a row up to which attention's weights are kept, T × S a head; those of longer rows would fill the memory."""
+
+
+def suits_writing_out(rows: Tensor, keys: int) -> bool:
+    """Whether `packed_attention` is faster than torch's fused attention on these rows, with `keys` keys to a query.
+
+    torch's fused attention for CPUs makes products of single heads of single rows. In bfloat16 oneDNN prepares each of
+    them anew, and the backward takes four times as long as written out, with products of all heads at once; in float32
+    both take the same time. Decided by types and sizes, never by timing, so that a resumed run computes as before.
+    """
+    return rows.device.type == "cpu" and rows.dtype == torch.bfloat16 and keys <= LONGEST_KEYS
+
+
+class HeadLayout:
+    """Where the heads of packed rows (N, parts·H·d) stand in a padded grid of heads (parts, B·H, T, d).
+
+    Args:
+        mask: (B, T) bool, True where a token is.
+        heads: H.
+        is_padded: whether the mask is False anywhere.
+    """
+
+    def __init__(self, mask: Tensor, heads: int, *, is_padded: bool) -> None:
+        self.mask = mask
+        self.heads = heads
+        self.is_padded = is_padded
+        self._of_grid: dict[int, Tensor] = {}
+        self._of_packed: dict[int, Tensor] = {}
+
+    def spread(self, packed: Tensor, parts: int) -> Tensor:
+        """(N, parts·H·d) → (parts, B·H, T, d), with the head of some token in the place of padding."""
+        batch, length = self.mask.shape
+        if parts not in self._of_grid:
+            token = (self.mask.flatten().cumsum(0) - 1).clamp_(min=0).view(1, batch, 1, length)
+            self._of_grid[parts] = ((token * parts + self._part(parts)) * self.heads + self._head).flatten()
+        width = packed.shape[1] // (parts * self.heads)
+        grid = packed.reshape(-1, width).index_select(0, self._of_grid[parts])
+        return grid.view(parts, batch * self.heads, length, width)
+
+    def gather(self, grid: Tensor) -> Tensor:
+        """(parts, B·H, T, d) → (N, parts·H·d)."""
+        parts, _, length, width = grid.shape
+        if parts not in self._of_packed:
+            batch = self.mask.shape[0]
+            row = torch.arange(batch, device=self.mask.device).view(1, -1, 1, 1)
+            time = torch.arange(length, device=self.mask.device)
+            place = ((self._part(parts) * batch + row) * self.heads + self._head) * length + time  # (parts, B, H, T)
+            self._of_packed[parts] = place.permute(1, 3, 0, 2)[self.mask].flatten()  # (N, parts, H)
+        return grid.view(-1, width).index_select(0, self._of_packed[parts]).view(-1, parts * self.heads * width)
+
+    def of_heads(self, mask: Tensor) -> Tensor:
+        """A mask of places (B, T), for each head (B·H, T)."""
+        return mask.unsqueeze(1).expand(-1, self.heads, -1).flatten(0, 1)
+
+    def _part(self, parts: int) -> Tensor:
+        return torch.arange(parts, device=self.mask.device).view(-1, 1, 1, 1)
+
+    @cached_property
+    def _head(self) -> Tensor:
+        return torch.arange(self.heads, device=self.mask.device).view(1, 1, -1, 1)
+
+
+def packed_attention(
+    query: Tensor, memory: Tensor | None, queries: HeadLayout, keys: HeadLayout, *, causal: bool
+) -> Tensor:
+    """Scaled dot-product attention of packed rows, written out: softmax(Q·Kᵀ/√d)·V per head.
+
+    Heads go from the packed rows to where products want them, and back, in one step. Products have the dtype of the
+    rows; the softmax is float32. The backward keeps Q, K, V and the weights.
+
+    Args:
+        query: (N, 3·H·d), queries, keys and values of self-attention; (N, H·d), queries, where there is a memory.
+        memory: (N', 2·H·d), keys and values; None for self-attention.
+        queries: of the rows of `query`.
+        keys: of the rows of `memory`; for self-attention the same as `queries`.
+        causal: whether a token sees its past alone; rows are padded on the right.
+
+    Returns:
+        (N, H·d), packed.
+    """
+    result: Tensor = _PackedAttention.apply(query, memory, queries, keys, causal)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _PackedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, memory: Tensor | None, queries: HeadLayout, keys: HeadLayout, causal: bool
+    ) -> Tensor:
+        with torch.autocast(query.device.type, enabled=False):
+            if memory is None:
+                q, k, v = queries.spread(query, 3)
+            else:
+                (q,), (k, v) = queries.spread(query, 1), keys.spread(memory, 2)
+            seen = _unseen(queries, keys, q, causal=causal)
+            weights = torch.baddbmm(seen, q, k.transpose(1, 2), alpha=_scale(q)).softmax(-1, dtype=torch.float32)
+            if queries.is_padded:  # what stands there takes no part in any gradient either
+                weights.masked_fill_(~queries.of_heads(queries.mask).unsqueeze(2), 0)
+            weights = weights.to(q.dtype)
+            ctx.save_for_backward(q, k, v, weights)
+            ctx.queries, ctx.keys, ctx.has_memory = queries, keys, memory is not None
+            return queries.gather(torch.bmm(weights, v).unsqueeze(0))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights = ctx.saved_tensors
+        (grad,) = ctx.queries.spread(grads[0], 1)
+        by_weights = torch.bmm(grad, v.transpose(1, 2))
+        by_scores = torch.ops.aten._softmax_backward_data(by_weights.float(), weights.float(), -1, torch.float32)
+        by_scores = by_scores.to(q.dtype)
+        nothing = q.new_zeros(1, 1, 1)
+        by_q = q.new_empty(1, *q.shape)
+        by_kv = k.new_empty(2, *k.shape)
+        if not ctx.has_memory:
+            both = q.new_empty(3, *q.shape)
+            by_q, by_kv = both[:1], both[1:]
+        torch.baddbmm(nothing, by_scores, k, beta=0, alpha=_scale(q), out=by_q[0])
+        torch.baddbmm(nothing, by_scores.transpose(1, 2), q, beta=0, alpha=_scale(q), out=by_kv[0])
+        torch.bmm(weights.transpose(1, 2), grad, out=by_kv[1])
+        if not ctx.has_memory:
+            return ctx.queries.gather(both), None, None, None, None
+        return ctx.queries.gather(by_q), ctx.keys.gather(by_kv), None, None, None
+
+
+def _scale(q: Tensor) -> float:
+    return 1 / math.sqrt(q.shape[-1])
+
+
+def _unseen(queries: HeadLayout, keys: HeadLayout, like: Tensor, *, causal: bool) -> Tensor:
+    """−∞ where a query doesn't see a key, 0 elsewhere: broadcastable to (B·H, T, S)."""
+    if causal:
+        length = queries.mask.shape[1]
+        return like.new_full((length, length), -math.inf).triu_(1).unsqueeze(0)
+    if not keys.is_padded:
+        return like.new_zeros(1, 1, 1)
+    hidden = ~keys.of_heads(keys.mask).unsqueeze(1)  # (B·H, 1, S)
+    return like.new_zeros(hidden.shape).masked_fill_(hidden, -math.inf)

@@ -1,0 +1,49 @@
+"""The processor at hand: its vendor and its instructions, by which kernels choose between torch's libraries."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What a processor says of itself.
+
+    Attributes:
+        vendor: "GenuineIntel", "AuthenticAMD", …; empty where the system doesn't tell.
+        features: names of its instruction sets as Linux has them, "avx512_bf16", "amx_bf16", …; empty likewise.
+    """
+
+    vendor: str = ""
+    features: frozenset[str] = frozenset()
+
+    @property
+    def is_intel(self) -> bool:
+        """Whether Intel made it."""
+        return self.vendor == "GenuineIntel"
+
+    @property
+    def has_amx(self) -> bool:
+        """Whether it multiplies tiles of bfloat16 (AMX)."""
+        return "amx_bf16" in self.features
+
+
+@functools.cache
+def processor() -> Processor:
+    """The processor of this machine, read once."""
+    try:
+        return parse_cpu_info(CPU_INFO.read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        return Processor("GenuineIntel" if "GenuineIntel" in platform.processor() else "")
+
+
+def parse_cpu_info(text: str) -> Processor:
+    """The first processor of /proc/cpuinfo's `text`."""
+    first = text.split("\n\n", 1)[0].splitlines()
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+    return Processor(fields.get("vendor_id", ""), frozenset(fields.get("flags", "").split()))

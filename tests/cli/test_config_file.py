@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from commands import weights
+from reversal import train_arguments
+
+from seqba.cli.arguments import Given, Parser, read_options
+from seqba.cli.command import run
+from seqba.cli.train import build_parser, main, read_config
+from seqba.errors import UserError
+from seqba.models.families import ARCHITECTURES, FAMILIES
+from seqba.options import option, options, plain_options
+from seqba.tasks.registry import TASKS
+from seqba.training.config import RunConfig
+from seqba.training.config_record import config_text, toml_value
+from seqba.training.folder import LAST
+
+
+@options
+class Toys:
+    """One field of each kind."""
+
+    count: int = option(3, "how many", minimum=1)
+    size: float | None = option(None, "how large", above=0)
+    betas: tuple[float, ...] = option((0.9, 0.98), "two numbers", minimum=0, below=1)
+    parts: tuple[int, ...] = option((1,), "whole numbers", minimum=1)
+    loud: bool = option(False, "makes a noise")
+    no_paint: bool = option(False, "leaves it bare")
+    colour: str = option("red", "which colour", choices=("red", "blue"))
+    owner_name: str | None = option(None, "its name", aliases=("called", "-n"))
+    joint: str | None = option(None, "what joins it", bare="glue")
+
+
+def toy_parser(*, needs_data: bool = False) -> Parser:
+    parser = Parser("toys", "Toys.", unsupported={"--wings": "toys don't fly"})
+    parser.add_argument("data", metavar="FOLDER", nargs=None if needs_data else "?")
+    parser.add_argument("--task", default="play")
+    parser.add_argument("--inputs", nargs="+", required=needs_data)
+    parser.add_options(Toys, "toys")
+    return parser
+
+
+def given(tmp_path: Path, text: str, *arguments: str, name: str = "toys.toml", needs_data: bool = False) -> Given:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return toy_parser(needs_data=needs_data).parse(["--config", str(path), *arguments])
+
+
+def toys(tmp_path: Path, text: str, *arguments: str, name: str = "toys.toml") -> Toys:
+    return read_options(given(tmp_path, text, *arguments, name=name), Toys)
+
+
+EVERY_KIND_TOML = """
+# A comment, and names with dashes or underscores.
+count = 5
+size = 2            # a whole number is a number too
+betas = [0.5, 0.25]
+parts = 4
+loud = true
+no-paint = false
+colour = "blue"
+owner-name = "Bo = \\"count = 7\\""
+joint = true
+"""
+EVERY_KIND_YAML = """
+count: 5
+size: 2
+betas: (0.5, 0.25)
+parts: [4]
+loud: yes
+no_paint: false
+colour: blue
+owner_name: 'Bo = "count = 7"'
+joint: true
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("t.toml", EVERY_KIND_TOML), ("t.yaml", EVERY_KIND_YAML), ("t.yml", EVERY_KIND_YAML)]
+)
+def test_every_kind_of_option(name: str, text: str, tmp_path: Path) -> None:
+    if name != "t.toml":
+        pytest.importorskip("yaml")
+    assert toys(tmp_path, text, name=name) == Toys(
+        count=5,
+        size=2,
+        betas=(0.5, 0.25),
+        parts=(4,),
+        loud=True,
+        colour="blue",
+        owner_name='Bo = "count = 7"',
+        joint="glue",
+    )
+
+
+def test_flags_go_before_the_file(tmp_path: Path) -> None:
+    text = 'count = 5\nloud = true\nno_paint = true\ncolour = "blue"\njoint = "nail"\ntask = "work"\ncalled = "Bo"\n'
+    assert toys(tmp_path, text, "--no-loud", "--paint", "--count", "3", "-n", "Al", "--joint") == Toys(
+        colour="blue", joint="glue", owner_name="Al"
+    )
+    assert given(tmp_path, text).task == "work"
+    assert given(tmp_path, text, "--task", "play").task == "play"
+    assert not toys(tmp_path, "loud = true\n", "--no-loud").loud
+
+
+def test_a_file_says_where_arguments_without_flags_come_from(tmp_path: Path) -> None:
+    text = 'folder = "bin"\ninputs = ["a", "b"]\n'
+    assert given(tmp_path, 'data = "bin"\n').data == "bin"
+    from_file = given(tmp_path, text, needs_data=True)
+    assert (from_file.data, from_file.inputs) == ("bin", ["a", "b"])
+    from_both = given(tmp_path, text, "other", "--inputs", "c", needs_data=True)
+    assert (from_both.data, from_both.inputs) == ("other", ["c"])
+    parser = toy_parser(needs_data=True)
+    parser.parse(["--config", str(tmp_path / "toys.toml")])
+    with pytest.raises(UserError, match="required: FOLDER"):  # the next command line has no file
+        parser.parse(["--inputs", "a"])
+
+
+def test_a_later_file_goes_before_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text("count = 5\nsize = 2.5\n", encoding="utf-8")
+    (tmp_path / "more.toml").write_text("count = 6\n", encoding="utf-8")
+    arguments = [f"--config={tmp_path / 'base.toml'}", "--config", str(tmp_path / "more.toml")]
+    assert read_options(toy_parser().parse(arguments), Toys) == Toys(count=6, size=2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("count = 5\ncuont = 5\n", "toys.toml line 2: toys: unknown argument '--cuont'; did you mean --count?"),
+        ("\nwings = 2\n", "toys.toml line 2: toys: --wings is not an option here: toys don't fly"),
+        ("config = 'other.toml'\n", "line 1: toys: unknown argument '--config'"),
+        ("no_loud = true\n", "line 1: toys: unknown argument '--no-loud'"),
+        ("help = true\n", "line 1: toys: unknown argument '--help'"),
+        ("count = 1.5\n", "line 1: count is 1.5; it takes a whole number"),
+        ("count = '5'\n", "line 1: count is '5'; it takes a whole number"),
+        ("count = true\n", "line 1: count is true; it takes a whole number"),
+        ("count = [5]\n", "line 1: count is a list; it takes a whole number"),
+        ("size = '2.5'\n", "line 1: size is '2.5'; it takes a number"),
+        ("size = 2026-11-26\n", "line 1: size is 2026-11-26; it takes a number"),
+        ("size = inf\n", "line 1: --size is inf; it must be a finite number"),
+        ("loud = 1\n", "line 1: loud is 1; it takes true or false"),
+        ("loud = 'yes'\n", "line 1: loud is 'yes'; it takes true or false"),
+        ("colour = 3\n", 'line 1: colour is 3; it takes text: write it in quotes, "3"'),
+        ("colour = false\n", "line 1: colour is false; it takes text"),
+        ("colour = 'green'\n", "line 1: colour: invalid choice: 'green'"),
+        ("betas = [0.5, 'x']\n", "line 1: betas: '0.5,x' is not a list of numbers"),
+        ("betas = [[0.5], 0.2]\n", "line 1: betas is a list; it takes a list of numbers"),
+        ("betas = []\n", "line 1: betas is an empty list; it takes a list of numbers"),
+        ("betas = true\n", "line 1: betas is true; it takes a list of numbers"),
+        ("\n\ncount = 0\n", "line 3: --count is 0; it must be at least 1"),
+        ("betas = [0.5, 2]\n", "line 1: --betas is 2; it must be less than 1"),
+        ("owner-name = 'a'\ncalled = 'b'\n", "line 2: called is set twice, before as owner-name"),
+        ("no-paint = true\nno_paint = true\n", "line 2: no_paint is set twice"),
+        ("[toys]\ncount = 3\n", "line 1: toys: unknown argument '--toys'"),
+        ("[count]\nx = 3\n", "line 1: count is a table; it takes a whole number"),
+        ("inputs = ['a', 3]\n", "line 1: inputs is 3; it takes text"),
+        ("count = \n", "is not TOML: Invalid value (at line 1, column 9)"),
+        ("a = " + "[" * 5000, "nested too deeply"),
+        ("count = 3\nname = 'gr\udcfcn'\n", "line 2"),
+        ("\x00\x01", "toys.toml"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_line(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "toys.toml"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UserError) as caught:
+        read_options(toy_parser().parse(["--config", str(path)]), Toys)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("count: 5\ncuont: 5\n", "toys.yaml line 2: toys: unknown argument '--cuont'"),
+        ("count: 5\ncount: 6\n", "toys.yaml line 2: count is set twice"),
+        ("count: '5'\n", "line 1: count is '5'; it takes a whole number"),
+        ("- count\n", "is not a table of options"),
+        ("count: {a: 1}\n", "line 1: count is a table"),
+        ("size:\n", "line 1: size is nothing; it takes a number"),
+        ("count: [\n", "is not YAML"),
+        ("count: !!python/object/apply:os.getcwd []\n", "is not YAML"),
+        ("a: &a [x]\nb: *c\n", "is not YAML"),
+    ],
+)
+def test_mistakes_in_yaml(text: str, message: str, tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    with pytest.raises(UserError) as caught:
+        toys(tmp_path, text, name="toys.yaml")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["5e-4", "5E-4", "+5.e-4", ".0005", "0.0005"])
+def test_numbers_in_yaml_are_numbers(text: str, tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    assert toys(tmp_path, f"size: {text}\n", name="toys.yaml").size == 5e-4
+    assert toys(tmp_path, "", name="toys.yaml") == Toys()
+
+
+def test_a_file_that_is_not_there_and_one_of_another_kind_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--config .*none\.toml does not exist"):
+        toy_parser().parse(["--config", str(tmp_path / "none.toml")])
+    with pytest.raises(UserError, match=r"must end in \.toml"):
+        toy_parser().parse(["--config", "run.json"])
+    with pytest.raises(UserError, match="expected one argument"):
+        toy_parser().parse(["--config"])
+
+
+@pytest.mark.parametrize("value", [True, False, 3, 2**63 - 1, 1e-05, 0.1, 'a "b" \\ c', "ü\x7f\x01\n\t", [1, 2], [0.5]])
+def test_what_is_written_is_read_again(value: object, tmp_path: Path) -> None:
+    tomllib = pytest.importorskip("tomllib")
+    assert tomllib.loads(f"x = {toml_value(value)}")["x"] == value
+
+
+def resolved(config: RunConfig) -> object:
+    """All that a run is made of, with the sizes of its model."""
+    model = config.family.resolve(config.arch, config.variant.fit_model(config.task_options, config.model))
+    return dataclasses.replace(config, model=plain_options(model))
+
+
+MORE = {
+    "transformer_tiny": ["--eval-bleu", "--eval-bleu-remove-bpe", "--adam-betas", "0.9,0.98", "--update-freq", "2,4"],
+    "transformer": [
+        *("--criterion", "label_smoothed_cross_entropy_with_rdrop", "--rdrop-alpha", "5"),
+        *("--lr-scheduler", "inverse_sqrt", "--no-save", "--cpu"),
+    ],
+    "awd_lstm": ["--optimizer", "nt_asgd", "--weight-noise", "shared"],
+    "resnet44": ["--optimizer", "sgd", "--momentum", "0.9", "--lr-scheduler", "step", "--lr-drops", "81,122"],
+}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_written_file_makes_the_same_run(arch: str, tmp_path: Path) -> None:
+    task = next(name for name, spec in TASKS.items() if ARCHITECTURES[arch] in spec.variants)
+    arguments = ['a "b":c', "--task", task, "--arch", arch, "--lr", "0.001", "--batch-size", "8", *MORE.get(arch, [])]
+    config = read_config(build_parser().parse(arguments))
+    model = config.family.resolve(arch, config.variant.fit_model(config.task_options, config.model))
+    path = tmp_path / "config.toml"
+    path.write_text(config_text(config, arch, plain_options(model)), encoding="utf-8")
+    again = read_config(build_parser().parse(["--config", str(path)]))
+    assert resolved(again) == resolved(config)
+    named = set(re.findall(r"^(\w+) = ", path.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert {"data", "task", "arch", "seed", "copies", "log_interval", "save_dir"} <= named
+    names = {field.name for field in dataclasses.fields(FAMILIES[ARCHITECTURES[arch]].options)}
+    assert {name for name in names if getattr(model, name) is not None} <= named
+
+
+def test_what_toml_cannot_write_is_told_in_the_file(tmp_path: Path) -> None:
+    config = read_config(build_parser().parse(["data-\udce9", "--lr", "1", "--batch-size", "8"]))
+    text = config_text(config, config.arch, {})
+    assert "# data = data-\\xe9 is not UTF-8, which TOML needs: give it as a flag\n" in text
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_run_goes_on_from_the_file_that_it_wrote(reversal: Path, tmp_path: Path) -> None:
+    ours, whole = tmp_path / "parts", tmp_path / "whole"
+    more = ("--update-freq", "2", "--adam-betas", "0.9,0.98", "--warmup-updates", "4", "--lr-scheduler", "inverse_sqrt")
+    assert main(train_arguments(reversal, whole, *more, "--max-update", "9")) == 0
+    assert main(train_arguments(reversal, ours, *more, "--max-update", "5")) == 0
+    assert main(["--config", str(ours / "config.toml"), "--max-update", "9"]) == 0
+    one, other = weights(whole / LAST), weights(ours / LAST)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert "max_update = 9\n" in (ours / "config.toml").read_text(encoding="utf-8")
+    assert main(["--config", str(ours / "config.toml")]) == 0  # nothing is left to do
+
+
+def complaint(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    path = tmp_path / "run.toml"
+    path.write_text(text, encoding="utf-8")
+    assert run(main, ["data-bin", "--config", str(path), *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch_size = 8\nhidden_dropout = 0.1\n", "run.toml line 2) belongs to --task language_modeling"),
+        ("batch_size = 8\nmomentum = 0.9\n", "run.toml line 2) belongs to --optimizer sgd, not adam"),
+        ("task = 'translate'\n", "run.toml line 1: task: invalid choice: 'translate'"),
+        ("optimizer = 'lamb'\n", "run.toml line 1: seqba-train: --optimizer lamb is not one here: take adam"),
+        ("adaptive-input = true\n", "run.toml line 1: seqba-train: --adaptive-input is not an option here"),
+        (
+            "batch_size = 8\narch = 'transformer_wmt_en_de_big_t2t'\nencoder_normalize_before = false\n",
+            "run.toml line 3): --arch transformer_wmt_en_de_big_t2t has it",
+        ),
+    ],
+)
+def test_a_training_names_the_line_too(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in complaint(text, tmp_path, capsys)
+
+
+def test_an_option_of_fairseqs_without_effect_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        "ddp-backend = 'no_c10d'\nleft-pad-source = false\nnum_workers = 4\nlr = 1\nbatch_size = 8\n", encoding="utf-8"
+    )
+    parsed = build_parser().parse(["data-bin", "--config", str(path)])
+    read_config(parsed)
+    assert set(parsed.without_effect) == {"--ddp-backend", "--left-pad-source", "--num-workers"}
+
+
+def test_a_switched_off_architecture_is_refused_by_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--lr", "1", "--arch", "transformer_wmt_en_de_big_t2t", "--no-encoder-normalize-before"]
+    assert run(main, ["data-bin", *flags]) == 2
+    assert "can't be switched off: --arch transformer_wmt_en_de_big_t2t has it" in capsys.readouterr().err

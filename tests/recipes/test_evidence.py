@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import flop
+import page
+import pytest
+import torch
+from record import is_finished, read_records
+from run import chosen_runs
+from studies import SEEDS, STUDIES, Arm, Run, Study
+from summary import Spread, sides_of
+from torch.utils.flop_counter import FlopCounterMode
+
+from seqba.cli.train import build_parser, read_config
+from seqba.models.resnet import resnet_cifar
+from seqba.training.rules import validate_config
+
+ROOT = Path(__file__).resolve().parents[2]
+(LANGUAGE,) = (study for study in STUDIES if study.name == "language-tenth")
+LINES = {"train": 400, "valid": 12, "test": 12}
+
+
+def a_record(study: Study, arm: Arm, seed: int, values: list[float], **others: Any) -> dict[str, Any]:
+    """A record of a finished run with a validation after every ten updates, each of a million operations."""
+    updates = [10 * number for number in range(1, len(values) + 1)]
+    return {
+        "study": study.name,
+        "arm": arm.name,
+        "variant": arm.variant,
+        "copies": arm.copies,
+        "seed": seed,
+        "finished": True,
+        "updates": updates[-1],
+        "of_updates": updates[-1],
+        "unit": "tokens",
+        "unique": 100 * updates[-1],
+        "passes": 3,
+        "processed": 100 * updates[-1] * arm.copies,
+        "flop": 1e6 * updates[-1] * arm.copies,
+        "seconds_of_updates": 60.0,
+        "scores": {"test_ppl": 100.0 + seed, "valid_ppl": 110.0},
+        "machine": {"processor": "a processor"},
+        "versions": {"torch": "2.13.0"},
+        "date": "2026-11-26",
+        "measured": {},
+        "curves": {"valid": {"update": updates, study.metric: values}, "train": {}},
+        **others,
+    }
+
+
+def test_the_page_is_that_of_the_records() -> None:
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    records = read_records(ROOT / "recipes" / "results")
+    assert text == page.page(text, records), "run bash recipes/evidence.sh --page yes"
+    for study in STUDIES:
+        assert (page.BEGIN.format(name=study.name) in text) == bool(sides_of(study, records))
+
+
+def test_pictures_have_a_line_for_each_drawn_arm(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    records = read_records(ROOT / "recipes" / "results")
+    for study in STUDIES:
+        drawn = [side for side in sides_of(study, records) if page.is_drawn(side)]
+        picture = ROOT / "docs" / "img" / f"{study.name}.svg"
+        assert picture.exists() == bool(drawn)
+        if drawn:
+            kept = picture.read_text(encoding="utf-8")
+            assert page.draw(study, records, tmp_path / picture.name)
+            made = (tmp_path / picture.name).read_text(encoding="utf-8")
+            assert made.count('id="line-') == kept.count('id="line-') >= len(drawn)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
+def test_arms_differ_in_nothing_but_the_arm(study: Study) -> None:
+    assert study.arms[0] == Arm("baseline")
+    assert len({arm.label for arm in study.arms}) == len(study.arms)
+    for arm in study.arms:
+        run = Run(study, arm, seed=2)
+        assert run.updates == study.updates * arm.share
+        assert run.updates >= 5 * study.validate_every * arm.share
+    plain = [Run(study, arm, 2).options for arm in study.arms if not arm.options and arm.share == 1]
+    for options in plain:
+        start = options.index("--seed")
+        assert options[start:] == plain[0][plain[0].index("--seed") :]
+
+
+def test_every_command_of_training_passes_the_rules() -> None:
+    for study in STUDIES:
+        for arm in study.arms:
+            given = build_parser().parse(["data", "--save-dir", "x", *Run(study, arm, 1).options])
+            validate_config(read_config(given))
+
+
+def test_a_shorter_run_has_a_shorter_schedule() -> None:
+    (study,) = (study for study in STUDIES if study.name == "images-5000")
+    whole, half = (Run(study, Arm("ba", 4), 1, most).options for most in (None, study.updates // 2))
+    drops = [options[options.index("--lr-drops") + 1] for options in (whole, half)]
+    assert drops == ["2080,2600", "1040,1300"]
+    quarter = Run(study, Arm("ba", 4, "quarter", share=Fraction(1, 4)), 1)
+    assert quarter.options[quarter.options.index("--lr-drops") + 1] == "520,650"
+    assert quarter.updates * 4 == study.updates
+
+
+def test_only_names_runs_in_its_order() -> None:
+    runs = chosen_runs("translation-5000.ba-4.,images-5000.baseline", "3,1", None)
+    assert [run.name for run in runs][:3] == [
+        "translation-5000.ba-4.3",
+        "translation-5000.ba-4.1",
+        "images-5000.baseline.3",
+    ]
+    with pytest.raises(SystemExit):
+        chosen_runs("no-such-study", "1", None)
+
+
+def test_operations_of_a_network_are_those_that_torch_counts() -> None:
+    model, images = resnet_cifar(10, depth=8), torch.randn(2, 3, 32, 32)
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    assert counter.get_total_flops() / 2 * flop.FORWARD_AND_BACKWARD == pytest.approx(
+        flop.ResNet(8).whole(10), rel=0.01
+    )
+
+
+def test_operations_of_an_lstm_by_hand() -> None:
+    # layers: 4·3·(2 + 3) + 4·2·(3 + 2) = 100 weights, output 5·2
+    assert flop.AWDLSTM(layers=2, embedding=2, hidden=3).whole(5) == 6 * 110
+
+
+def test_a_fork_saves_what_is_below_it() -> None:
+    cost = flop.Transformer(layers=2, width=128, inner=512, length=20)
+    assert 0.2 < cost.below_fork(2000) / cost.whole(2000) < 0.5
+
+
+def test_spreads_by_hand() -> None:
+    one, other = Spread((1.0, 2.0, 3.0)), Spread((4.0, 4.0, 7.0))
+    assert one.text(1) == "2.0 ± 1.0"
+    assert other.against(one, 2) == f"+3.00 ± {math.sqrt((1 + 3) / 3):.2f}"
+    assert Spread((5.0,)).text(1) == "5.0"
+
+
+def test_equal_cost_and_equal_updates() -> None:
+    baseline = [a_record(LANGUAGE, LANGUAGE.arms[0], seed, [6.0, 5.0, 4.5, 4.4]) for seed in (1, 2)]
+    ba = [a_record(LANGUAGE, Arm("ba", 4), seed, [5.0, 4.4, 4.3, 4.2]) for seed in (1, 2)]
+    first, second = sides_of(LANGUAGE, [*ba, *baseline])
+    assert first.best().mean == 4.4
+    assert second.best().mean == 4.2
+    assert second.best(flop=first.records[0]["flop"]).mean == 5.0  # ten updates of four copies cost forty of one
+    assert (first.updates_to(4.4), second.updates_to(4.4), first.updates_to(4.2)) == (40, 20, None)
+    rows = page.equal_table([first, second]).splitlines()
+    assert rows[3].split(" | ")[1:] == ["4.200 ± 0.000", "5.000 ± 0.000", "20", "0.50 |"]
+
+
+def test_unfinished_runs_are_named_and_left_out() -> None:
+    records = [a_record(LANGUAGE, LANGUAGE.arms[0], seed, [5.0, 4.0]) for seed in SEEDS]
+    records.append(a_record(LANGUAGE, Arm("ba", 4), 1, [5.0], of_updates=20, finished=False, scores={}))
+    text = page.section(LANGUAGE, records)
+    assert "Stopped before their end, and not in the tables: ba-4 seed 1 (10 of 20 updates)." in text
+    assert "ba, M = 4" not in text
+    assert "| baseline | 20 | 3 | 0.00 M | 2.0·10⁷ | 1.00 | 1.00 | 102.0 ± 1.0 | 110.0 ± 0.0 |  |" in text
+
+
+def test_a_run_without_its_evaluation_is_there_with_a_dash() -> None:
+    records = [a_record(LANGUAGE, LANGUAGE.arms[0], 1, [5.0, 4.0])]
+    records.append(a_record(LANGUAGE, Arm("ba", 4), 1, [5.0, 3.9], finished=False, scores={}))
+    (row,) = (
+        line for line in page.section(LANGUAGE, records).splitlines() if line.startswith("| ba, M = 4 (1 seed) | 20")
+    )
+    assert row.endswith("| 4.00 | 1.00 | – | – | – |")
+
+
+@pytest.fixture
+def toy(toy_text: Path, write_words) -> Path:
+    for split, count in LINES.items():
+        write_words(toy_text / f"ptb.{split}.txt", count)
+    return toy_text
+
+
+def evidence(toy: Path, out: Path, *names: str) -> list[str | Path]:
+    """Arguments of evidence.sh for trial runs of the language model."""
+    folders = ["--from", toy, "--out", out, "--results", out / "results"]
+    return [*folders, "--only", ",".join(names), "--seeds", "2", "--updates", "4", "--jobs", "1", "--device", "cpu"]
+
+
+@pytest.mark.slow
+def test_a_stopped_study_goes_on_to_the_same_records(recipe, toy: Path, tmp_path: Path) -> None:
+    out, name = tmp_path / "out", "language-tenth.fixed-rows-4"
+    process = subprocess.Popen(
+        ["bash", ROOT / "recipes" / "evidence.sh", *evidence(toy, out, name)],
+        env={**os.environ, "SEQBA_VENV": sys.prefix},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    log, until = out / "runs" / f"{name}.2" / "log.jsonl", time.monotonic() + 300
+    while not (log.exists() and '"train"' in log.read_text(encoding="utf-8")) and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=120)
+    record = out / "results" / f"{name}.2.json"
+    stopped = json.loads(record.read_text(encoding="utf-8"))
+    if process.returncode:  # else the run had come to its end before the signal came
+        assert process.returncode == 124
+        assert "stopped, the same command goes on" in told
+        assert not stopped["finished"]
+        assert stopped["scores"] == {}
+
+    again = recipe("evidence.sh", *evidence(toy, out, name, "language-tenth.baseline"))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[-1] == "2 of 2 runs are finished"
+    assert is_finished(Run(LANGUAGE, Arm("baseline"), 2, 4), out / "results")
+    whole = tmp_path / "whole"
+    assert recipe("evidence.sh", *evidence(toy, whole, name)).returncode == 0
+    resumed, never_stopped = (
+        json.loads((folder / "results" / f"{name}.2.json").read_text(encoding="utf-8")) for folder in (out, whole)
+    )
+    assert resumed["updates"] == 4
+    assert resumed["curves"]["valid"] == never_stopped["curves"]["valid"]
+    assert resumed["scores"] == never_stopped["scores"]
+    assert resumed["processed"] == never_stopped["processed"] == 4 * resumed["unique"]
+
+
+def test_list_makes_nothing(recipe, tmp_path: Path) -> None:
+    finished = recipe("evidence.sh", "--list", "yes", "--only", "images-5000", "--results", tmp_path / "none")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.splitlines()[0].startswith("images-5000.baseline ")
+    assert "runs to make" in finished.stdout.splitlines()[-1]
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--jobs", "many"], "--jobs takes a whole number from 1 on, not 'many'"),
+        (["--list", "all"], "--list and --page take yes, not 'all'"),
+        (["--only", "speech"], "--only speech names none of images-2500"),
+    ],
+)
+def test_mistakes_are_one_line(recipe, arguments: list[str], complaint: str) -> None:
+    finished = recipe("evidence.sh", *arguments)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith(f"error: {complaint}")
+    assert finished.stderr.count("\n") == 1
