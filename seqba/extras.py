@@ -25,11 +25,11 @@ EXTRA_OF = {
     "transformers": "transformers",
     "accelerate": "transformers",
     "lightning": "lightning",
+    "timm": "timm",
     "yaml": "yaml",
     "wandb": "wandb",
     "mlflow": "mlflow",
     "trackio": "trackio",
-    "timm": "timm",
 }
 """Module → the extra of seqba that brings it."""
 

@@ -14,12 +14,13 @@ from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.classifier import Norm
 from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
 from seqba.models.densenet import densenet_bc
-from seqba.models.evolved import GENOTYPES, EvolvedNetwork
+from seqba.models.evolved import EvolvedNetwork
 from seqba.models.families import ARCHITECTURES
 from seqba.models.foreign import build_timm
-from seqba.models.image_networks import TIMM
+from seqba.models.genotypes import GENOTYPES
 from seqba.models.mobilenet import mobilenet_v1
 from seqba.models.resnet import resnet_cifar, resnet_imagenet, wide_resnet
+from seqba.models.timm_names import TIMM
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM
 from seqba.models.vgg import vgg16_bn

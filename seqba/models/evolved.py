@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from seqba.models.cell_operations import OPERATIONS, FactorizedReduce, narrow
 from seqba.models.classifier import (
     Mixes,
     Norm,
@@ -18,234 +18,12 @@ from seqba.models.classifier import (
     convolution,
     sequence,
 )
+from seqba.models.genotypes import CellPlan, Genotype
 from seqba.nn import DropPath
 from seqba.nn.auxiliary import AuxiliaryLogits
 
-Edge = tuple[str, int]
-"""An operation of `OPERATIONS`, and the number of the state that it reads."""
-
 AUXILIARY_SIDES = (32, 36, 40)
 """Sides of pictures, in pixels, that the auxiliary head makes one position of."""
-
-
-@dataclass(frozen=True)
-class CellPlan:
-    """What a cell computes.
-
-    States 0 and 1 are the outputs of the cell before the last and of the last one, brought to the cell's width. Each
-    node adds the results of two edges, and is the next state.
-
-    Attributes:
-        nodes: the two edges of states 2, 3, …; an edge reads a state before its own.
-        output: the states whose channels, one after the other, are the cell's output.
-    """
-
-    nodes: tuple[tuple[Edge, Edge], ...]
-    output: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Genotype:
-    """Both kinds of cells of a network.
-
-    Attributes:
-        normal: at one resolution.
-        reduction: halves the resolution: its edges from states 0 and 1 have stride 2.
-    """
-
-    normal: CellPlan
-    reduction: CellPlan
-
-
-GENOTYPES: dict[str, Genotype] = {
-    "darts": Genotype(
-        normal=CellPlan(
-            nodes=(
-                (("sep3", 0), ("sep3", 1)),
-                (("sep3", 0), ("sep3", 1)),
-                (("sep3", 1), ("skip", 0)),
-                (("skip", 0), ("dil3", 2)),
-            ),
-            output=(2, 3, 4, 5),
-        ),
-        reduction=CellPlan(
-            nodes=(
-                (("max", 0), ("max", 1)),
-                (("skip", 2), ("max", 1)),
-                (("max", 0), ("skip", 2)),
-                (("skip", 2), ("max", 1)),
-            ),
-            output=(2, 3, 4, 5),
-        ),
-    ),
-    "darts_v1": Genotype(
-        normal=CellPlan(
-            nodes=(
-                (("sep3", 1), ("sep3", 0)),
-                (("skip", 0), ("sep3", 1)),
-                (("skip", 0), ("sep3", 1)),
-                (("sep3", 0), ("skip", 2)),
-            ),
-            output=(2, 3, 4, 5),
-        ),
-        reduction=CellPlan(
-            nodes=(
-                (("max", 0), ("max", 1)),
-                (("skip", 2), ("max", 0)),
-                (("max", 0), ("skip", 2)),
-                (("skip", 2), ("avg", 0)),
-            ),
-            output=(2, 3, 4, 5),
-        ),
-    ),
-    "amoebanet": Genotype(
-        normal=CellPlan(
-            nodes=(
-                (("avg", 0), ("max", 1)),
-                (("sep3", 0), ("sep5", 2)),
-                (("sep3", 0), ("avg", 3)),
-                (("sep3", 1), ("skip", 1)),
-                (("skip", 0), ("avg", 1)),
-            ),
-            output=(4, 5, 6),
-        ),
-        reduction=CellPlan(
-            nodes=(
-                (("avg", 0), ("sep3", 1)),
-                (("max", 0), ("sep7", 2)),
-                (("sep7", 0), ("avg", 1)),
-                (("max", 0), ("max", 1)),
-                (("c7x1", 0), ("sep3", 5)),
-            ),
-            output=(3, 4, 6),
-        ),
-    ),
-    "nasnet_a": Genotype(
-        normal=CellPlan(
-            nodes=(
-                (("sep5", 1), ("sep3", 0)),
-                (("sep5", 0), ("sep3", 0)),
-                (("avg", 1), ("skip", 0)),
-                (("avg", 0), ("avg", 0)),
-                (("sep3", 1), ("skip", 1)),
-            ),
-            output=(2, 3, 4, 5, 6),
-        ),
-        reduction=CellPlan(
-            nodes=(
-                (("sep5", 1), ("sep7", 0)),
-                (("max", 1), ("sep7", 0)),
-                (("avg", 1), ("sep5", 0)),
-                (("skip", 3), ("avg", 2)),
-                (("sep3", 2), ("max", 1)),
-            ),
-            output=(4, 5, 6),
-        ),
-    ),
-}
-"""Liu et al. 2019 (second order, and first order as `darts_v1`), Real et al. 2019 and Zoph et al. 2018: the cells of
-DARTS's released code, which is where Hoffer et al. 2020 have theirs from."""
-
-
-class SeparableConvolution(nn.Sequential):
-    """Twice: relu, a convolution of each channel by itself (`depthwise`), one over channels (`pointwise`), norm.
-
-    Args:
-        channels: C.
-        kernel: side of both depthwise kernels; odd.
-        stride: of the first depthwise convolution.
-        norm: makes a norm for a number of channels.
-
-    Shape:
-        (R, C, H, W) → (R, C, ⌈H/stride⌉, ⌈W/stride⌉).
-    """
-
-    def __init__(self, channels: int, kernel: int, stride: int, norm: Norm) -> None:
-        super().__init__(
-            _depthwise(channels, kernel, stride, norm),
-            _depthwise(channels, kernel, 1, norm),
-        )
-
-
-class FactorizedReduce(nn.Module):
-    """Halves the resolution: half of the channels from the even rows and columns, half from the odd ones.
-
-        norm([conv1×1(relu(x))[::2, ::2], conv1×1(relu(x))[1::2, 1::2]])
-
-    Args:
-        inputs: channels of x.
-        outputs: channels of the result; even.
-        norm: makes a norm for a number of channels.
-
-    Shape:
-        (R, inputs, H, W) → (R, outputs, H/2, W/2); H and W are even.
-    """
-
-    def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
-        super().__init__()
-        self.even = convolution(inputs, outputs // 2, 1, stride=2)
-        self.odd = convolution(inputs, outputs // 2, 1, stride=2)
-        self.norm = norm(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Halves x (R, inputs, H, W)."""
-        x = nn.functional.relu(x)
-        result: Tensor = self.norm(torch.cat([self.even(x), self.odd(x[:, :, 1:, 1:])], dim=1))
-        return result
-
-
-def _depthwise(channels: int, kernel: int, stride: int, norm: Norm, dilation: int = 1) -> nn.Sequential:
-    padding = dilation * (kernel // 2)
-    depthwise = nn.Conv2d(channels, channels, kernel, stride, padding, dilation=dilation, groups=channels, bias=False)
-    return sequence(
-        {
-            "relu": nn.ReLU(),  # not in place: other operations read the same state
-            "depthwise": depthwise,
-            "pointwise": convolution(channels, channels, 1),
-            "norm": norm(channels),
-        }
-    )
-
-
-def _average_pool(channels: int, stride: int, norm: Norm) -> nn.Module:
-    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
-
-
-def _max_pool(channels: int, stride: int, norm: Norm) -> nn.Module:
-    return nn.MaxPool2d(3, stride, padding=1)
-
-
-def _skip(channels: int, stride: int, norm: Norm) -> nn.Module:
-    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, norm)
-
-
-def _wide_then_high(channels: int, stride: int, norm: Norm) -> nn.Module:
-    return sequence(
-        {
-            "relu": nn.ReLU(),
-            "wide": nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
-            "high": nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
-            "norm": norm(channels),
-        }
-    )
-
-
-OPERATIONS: Mapping[str, Callable[[int, int, Norm], nn.Module]] = {
-    "skip": _skip,
-    "avg": _average_pool,
-    "max": _max_pool,
-    "sep3": lambda channels, stride, norm: SeparableConvolution(channels, 3, stride, norm),
-    "sep5": lambda channels, stride, norm: SeparableConvolution(channels, 5, stride, norm),
-    "sep7": lambda channels, stride, norm: SeparableConvolution(channels, 7, stride, norm),
-    "dil3": lambda channels, stride, norm: _depthwise(channels, 3, stride, norm, dilation=2),
-    "dil5": lambda channels, stride, norm: _depthwise(channels, 5, stride, norm, dilation=2),
-    "c7x1": _wide_then_high,
-}
-"""Name → what makes the operation from its channels C, its stride s and a norm: (R, C, H, W) → (R, C, H/s, W/s).
-
-Skip is the identity, and at stride 2 a `FactorizedReduce`; pools are 3×3, and an average is over the pixels that there
-are; dil3 and dil5 are a depthwise convolution with dilation 2 and a pointwise one; c7x1 is a 1×7 convolution, then a
-7×1. All but skips and pools begin with a relu and end with a norm."""
 
 
 class Cell(nn.Module):
@@ -286,8 +64,8 @@ class Cell(nn.Module):
         super().__init__()
         self.plan = plan
         self.outputs = channels * len(plan.output)
-        before = FactorizedReduce if follows_reduction else _narrow
-        self.entrances = nn.ModuleList([before(inputs[0], channels, norm), _narrow(inputs[1], channels, norm)])
+        before = FactorizedReduce if follows_reduction else narrow
+        self.entrances = nn.ModuleList([before(inputs[0], channels, norm), narrow(inputs[1], channels, norm)])
         self.edges = nn.ModuleList()
         for name, state in (edge for node in plan.nodes for edge in node):
             operation = OPERATIONS[name](channels, 2 if reduces and state < 2 else 1, norm)
@@ -411,10 +189,6 @@ class EvolvedNetwork(nn.Module):
         if self.auxiliary is None or not self.training:
             return logits
         return AuxiliaryLogits(logits, self.auxiliary(opening), self.auxiliary_weight)
-
-
-def _narrow(inputs: int, channels: int, norm: Norm) -> nn.Module:
-    return sequence({"relu": nn.ReLU(), "conv": convolution(inputs, channels, 1), "norm": norm(channels)})
 
 
 def _auxiliary_head(inputs: int, classes: int, norm: Norm) -> nn.Sequential:

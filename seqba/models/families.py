@@ -14,8 +14,9 @@ from typing import Any, Generic, TypeVar
 from seqba.errors import UserError, quoted
 from seqba.models.config import AWDLSTMConfig, DecoderConfig, ImageClassifierConfig, TransformerConfig
 from seqba.models.forks import DECODER_LAYER, ENCODER, HEAD, layer_places
-from seqba.models.image_networks import NETWORK_OPTIONS, NETWORKS, TIMM, TIMM_OPTIONS, check_timm
+from seqba.models.image_networks import NETWORK_OPTIONS, NETWORKS
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
+from seqba.models.timm_names import TIMM, TIMM_OPTIONS, check_timm
 from seqba.options import flag_of, options_from, plain_options
 
 Options = TypeVar("Options")
@@ -38,8 +39,8 @@ class Family(Generic[Options, Config]):
         forward_methods: methods that losses call in place of `forward`.
         fork_places: (architecture, configuration) → names of the places at which copies may begin, for the `fork_at` of
             a model; empty where there is none.
-        recomputes_layers: whether `seqba.models.layers.recompute_layers` finds layers in it.
         prefix: what the names of another program's models begin with, which belong to it too; "" for none.
+        recomputes_layers: whether `seqba.models.layers.recompute_layers` finds layers in it.
     """
 
     title: str
@@ -52,8 +53,8 @@ class Family(Generic[Options, Config]):
     rows_share: bool
     forward_methods: tuple[str, ...] = ()
     fork_places: Callable[[str, Config], tuple[str, ...]] = lambda *_: ()
-    recomputes_layers: bool = False
     prefix: str = ""
+    recomputes_layers: bool = False
 
     def read(self, values: Mapping[str, Any]) -> Config:
         """Configuration that a file holds as plain values, names, types and ranges checked.

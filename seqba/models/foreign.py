@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from seqba.core import current_noise, keyed
 from seqba.models.classifier import Mixes, check_images
 from seqba.models.config import ImageClassifierConfig
-from seqba.models.image_networks import TIMM, check_timm
+from seqba.models.timm_names import TIMM, check_timm, imported_timm
 from seqba.nn import GhostBatchNorm2d
 
 
@@ -150,7 +150,8 @@ def build_timm(arch: str, config: ImageClassifierConfig, classes: int, image_siz
 
     Source: Wightman, "PyTorch Image Models".
     """
-    timm, name = check_timm(arch), arch.removeprefix(TIMM)
+    check_timm(arch)
+    timm, name = imported_timm(), arch.removeprefix(TIMM)
     described = timm.get_pretrained_cfg(name, allow_unregistered=True)
     is_of_one_size = bool(getattr(described, "fixed_input_size", False))
     given: dict[str, Any] = {

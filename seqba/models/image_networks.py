@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
-from typing import Any
 
-from seqba.errors import UserError, quoted
-from seqba.extras import needed
 from seqba.models.sizes import Fan
 
 
@@ -59,26 +55,3 @@ NETWORKS: dict[str, Network] = {
 }
 """The networks of Hoffer et al. 2020, table 2; sizes of He et al. 2016 around ResNet44; resnet8, to try
 things; NASNet-A and the first-order cells of DARTS, whose released code has them beside the others."""
-
-TIMM = "timm:"
-"""What the names of timm's networks begin with."""
-
-TIMM_OPTIONS = ("dropout", "drop_path")
-"""Options of networks that timm's may have a place for."""
-
-
-def check_timm(arch: str) -> Any:
-    """Refuses a network that timm doesn't have.
-
-    Returns:
-        The module timm.
-
-    Raises:
-        UserError: for an unknown name, with the closest ones; without timm.
-    """
-    timm, name = needed("timm", f"--arch {TIMM}NAME"), arch.removeprefix(TIMM)
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), cutoff=0.5)
-        nearest = f"; the closest are {', '.join(TIMM + each for each in close)}" if close else ""
-        raise UserError(f"--arch {quoted(arch)}: timm {timm.__version__} has no such network{nearest}")
-    return timm

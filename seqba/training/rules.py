@@ -8,8 +8,8 @@ from seqba.checkpoints.names import RISING_METRICS
 from seqba.errors import UserError
 from seqba.extras import needed
 from seqba.models.families import ARCHITECTURES
-from seqba.models.image_networks import TIMM
 from seqba.models.options import ImageClassifierOptions
+from seqba.models.timm_names import TIMM
 from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS, VARIANTS
 from seqba.tasks.text_options import TranslationOptions

@@ -159,7 +159,11 @@ def test_every_task_is_measured_and_advised_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path, folder, file = request.getfixturevalue(model), request.getfixturevalue(data), tmp_path / "split.json"
-    assert run(measure, [str(folder), "--path", str(path), *FEW, "--json", str(file)]) == 0
+    arguments = [str(folder), "--path", str(path), *FEW, "--json", str(file)]
+    if model == "cells":  # of one picture the auxiliary head's last norm has a single value, which has no variance
+        assert "try --batch-norm running" in last_complaint(capsys, run(measure, arguments))
+        arguments += ["--batch-norm", "running"]
+    assert run(measure, arguments) == 0
     told = json.loads(file.read_text())
     assert list(told["correlations"]) == kinds
     assert told["split"]["noise"]["value"] > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from seqba.models.image_networks import NETWORKS
 from seqba.models.options import ImageClassifierOptions
 from seqba.options import flag_of
-from seqba.tasks.image_classification import ImageOptions
+from seqba.tasks.image_options import ImageOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")

@@ -10,13 +10,9 @@ from networks import Reading, close, count, images, shake
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqba.models.evolved import (
-    GENOTYPES,
-    OPERATIONS,
-    Cell,
-    EvolvedNetwork,
-    FactorizedReduce,
-)
+from seqba.models.cell_operations import OPERATIONS, FactorizedReduce
+from seqba.models.evolved import Cell, EvolvedNetwork
+from seqba.models.genotypes import GENOTYPES
 from seqba.nn import DropPath
 from seqba.nn.auxiliary import AuxiliaryLogits
 
