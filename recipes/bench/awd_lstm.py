@@ -35,12 +35,14 @@ import torch
 from harness import Row, gemm_rates, median_ratio, parse_options, report, seconds, serve, take_turns
 from plain_awd_lstm import PlainAWDLSTM, State, plain_loss
 from torch import Tensor, nn
+from workload import under_autocast
 
 import seqba
 from seqba.core import parse_plan
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.config import AWDLSTMConfig
 from seqba.nn import label_smoothed_cross_entropy
+from seqba.nn.kernels.casts import shared_casts
 
 STREAMS, LENGTH = 20, 70
 LEARNING_RATE, CLIP_NORM = 30.0, 0.25
@@ -99,8 +101,10 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
     return lambda number: seconds(lambda: timed(number))
 
 
-def our_update(size: Size, spec: Mapping[str, Any], text: Tensor) -> Callable[[int], None]:
-    """An update as seqba's trainer makes it."""
+def our_update(
+    size: Size, spec: Mapping[str, Any], text: Tensor, dtype: torch.dtype | None = None
+) -> Callable[[int], None]:
+    """An update as seqba's trainer makes it; under autocast in `dtype`, where that isn't None."""
     model = build_ours(size, weight_noise="shared" if spec["shared"] else "per-copy").to(text.device)
     step, carry, plan = descend(model), seqba.Carry(), parse_plan(spec["plan"])
 
@@ -118,7 +122,10 @@ def our_update(size: Size, spec: Mapping[str, Any], text: Tensor) -> Callable[[i
         return total, float(len(target))
 
     def update(number: int) -> None:
-        seqba.merged_gradient(model, text, loss, copies=spec["copies"], plan=plan, update=number)
+        with shared_casts():
+            seqba.merged_gradient(
+                model, text, under_autocast(loss, dtype), copies=spec["copies"], plan=plan, update=number
+            )
         carry.commit()
         step()
 

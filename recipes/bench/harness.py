@@ -138,11 +138,13 @@ def seconds(work: Callable[[], object]) -> float:
     return perf_counter() - begin
 
 
-def gemm_rates(products: Iterable[tuple[int, int, int]], repeats: int = 5) -> dict[str, float]:
-    """Best rate of each float32 product (m × k)·(n × k)ᵀ through torch.mm or oneDNN, in operations per second."""
+def gemm_rates(
+    products: Iterable[tuple[int, int, int]], repeats: int = 5, dtype: torch.dtype = torch.float32
+) -> dict[str, float]:
+    """Best rate of each product (m × k)·(n × k)ᵀ through torch.mm or oneDNN, in operations per second."""
     rates = {}
     for m, k, n in products:
-        left, right, result = torch.randn(m, k), torch.randn(n, k), torch.empty(m, n)
+        left, right, result = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype), torch.empty(m, n, dtype=dtype)
         multiply = lambda: torch.mm(left, right.t(), out=result)  # noqa: B023, E731 - used up within the iteration
         through_onednn = lambda: product(left, right)  # noqa: B023, E731
         best = min(seconds(work) for work in (multiply, through_onednn) for _ in range(repeats))

@@ -44,6 +44,7 @@ import torch
 from harness import Row, gemm_rates, median_ratio, parse_options, report, seconds, serve, take_turns
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from workload import under_autocast
 
 import seqba
 from seqba.core import Noise, noise_context, parse_plan, replicate
@@ -118,8 +119,10 @@ def random_batches(spec: Mapping[str, Any]) -> Callable[[int], ImageBatch]:
     return lambda number: batch
 
 
-def build_update(spec: Mapping[str, Any], view: View, device: torch.device) -> Callable[[ImageBatch, int], None]:
-    """An update as seqba's trainer makes it."""
+def build_update(
+    spec: Mapping[str, Any], view: View, device: torch.device, dtype: torch.dtype | None = None
+) -> Callable[[ImageBatch, int], None]:
+    """An update as seqba's trainer makes it; under autocast in `dtype`, where that isn't None."""
     model = network(spec["network"]).to(device).train()
     optimizer = build_optimizer(model.parameters(), SGD)
     for group in optimizer.param_groups:
@@ -135,7 +138,8 @@ def build_update(spec: Mapping[str, Any], view: View, device: torch.device) -> C
         return total + output.weight * auxiliary, float(len(batch.labels))
 
     def update(batch: ImageBatch, number: int) -> None:
-        seqba.merged_gradient(model, batch, loss, copies=spec["copies"], plan=plan, update=number)
+        whole = under_autocast(loss, dtype)
+        seqba.merged_gradient(model, batch, whole, copies=spec["copies"], plan=plan, update=number)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -32,10 +32,21 @@ from typing import Any
 
 import torch
 from harness import Row, gemm_rates, median_ratio, parse_options, report, seconds, serve, take_turns
-from workload import SIZES, VOCABULARY, Size, build_ours, cut, fused_loss, training_batches, training_flops
+from workload import (
+    SIZES,
+    VOCABULARY,
+    Size,
+    build_ours,
+    cut,
+    fused_loss,
+    training_batches,
+    training_flops,
+    under_autocast,
+)
 
 from seqba import grid_gradient
 from seqba.core import parse_plan
+from seqba.nn.kernels.casts import shared_casts
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
 
@@ -65,34 +76,36 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
     return lambda number: seconds(lambda: update(batches[number % BATCHES], number))
 
 
-def our_update(size: Size, copies: int, micro_batches: int) -> Callable[[Any, int], None]:
-    """An update as seqba's trainer makes it."""
+def our_update(
+    size: Size, copies: int, micro_batches: int, *, dtype: torch.dtype | None = None, plan: str = "auto"
+) -> Callable[[Any, int], None]:
+    """An update as seqba's trainer makes it; under autocast in `dtype`, where that isn't None."""
     model = build_ours(size).train()
     optimizer = build_optimizer(model.parameters(), OptimisationOptions())
     optimizer.param_groups[0]["lr"] = LEARNING_RATE
-    plan = parse_plan("auto")
+    measured, loss = parse_plan(plan), under_autocast(fused_loss, dtype)
 
     def update(batch: Any, number: int) -> None:
-        weight = copies * batch.target_tokens
-        grid_gradient(
-            model, cut(batch, micro_batches), fused_loss, copies=copies, weight=weight, plan=plan, update=number
-        )
+        weight, rows = copies * batch.target_tokens, cut(batch, micro_batches)
+        with shared_casts():
+            grid_gradient(model, rows, loss, copies=copies, weight=weight, plan=measured, update=number)
         optimizer.step()
         optimizer.zero_grad()
 
     return update
 
 
-def marian_update(size: Size, copies: int) -> Callable[[Any, int], None]:
-    """An update as a plain loop makes it."""
-    from marian import build_marian, plain_backward  # here: importing transformers costs memory, and only this side's
+def marian_update(size: Size, copies: int, dtype: torch.dtype | None = None) -> Callable[[Any, int], None]:
+    """An update as a plain loop makes it; under autocast in `dtype`, where that isn't None."""
+    from marian import build_marian, mean_loss  # here: importing transformers costs memory, and only this side's
 
     model = build_marian(size).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    loss = under_autocast(mean_loss, dtype)
 
     def update(batch: Any, number: int) -> None:
         for _ in range(copies):
-            plain_backward(model, batch, copies)
+            (loss(model, batch) / copies).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -6,7 +6,9 @@ depends on them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.nn import label_smoothed_cross_entropy
 
+T = TypeVar("T")
 VOCABULARY = 8000
 SMOOTHING = 0.1
 DROPOUT = 0.1
@@ -146,6 +149,11 @@ def fused_loss(model: torch.nn.Module, batch: PairBatch) -> tuple[torch.Tensor, 
     hidden = model.features(batch.source, batch.previous)
     loss, _ = label_smoothed_cross_entropy(hidden, model.output_weight, target, smoothing=SMOOTHING)
     return loss, float(len(target))
+
+
+def under_autocast(loss: Callable[..., T], dtype: torch.dtype | None) -> Callable[..., T]:
+    """A loss whose forward runs under autocast in `dtype`; itself for None."""
+    return loss if dtype is None else torch.autocast("cpu", dtype)(loss)
 
 
 def training_flops(size: Size, batch: PairBatch, *, vocabulary: int = VOCABULARY) -> float:

@@ -18,6 +18,7 @@ from seqba.models.embedding import Embedding, sinusoids
 from seqba.models.layers import SelfAttentionLayer
 from seqba.models.transformer import Transformer
 from seqba.models.unpadding import Packing
+from seqba.nn.kernels.casts import shared_casts
 
 PAD, EOS = 1, 2
 VOCABULARY = 23
@@ -234,6 +235,26 @@ def test_its_gradient_does_not_depend_on_the_plan_with_every_dropout_on(
 
     stacked = gradient("stacked")
     assert ((gradient(plan) - stacked).norm() / stacked.norm()).item() < bound
+
+
+@pytest.mark.parametrize("plan", ["looped", 3])
+def test_its_gradient_does_not_depend_on_the_plan_in_bfloat16(plan: Any) -> None:
+    model = make_model(dropout=0.2, activation_dropout=0.1, share_all_embeddings=True).float()
+    source, previous = make_batch(LENGTHS)
+
+    def loss(model: Transformer, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, int]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return translation_loss(model, batch)
+
+    def gradient(plan: Any, update: int = 9) -> Tensor:
+        model.zero_grad()
+        with shared_casts():
+            seqba.merged_gradient(model, (source, previous, previous), loss, copies=4, plan=plan, update=update)
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    stacked = gradient("stacked")
+    assert ((gradient(plan) - stacked).norm() / stacked.norm()).item() < 0.01  # products are rounded to 2⁻⁹
+    assert ((gradient(plan, update=10) - stacked).norm() / stacked.norm()).item() > 0.1  # other masks
 
 
 def test_every_dropout_draws_for_each_copy_on_its_own() -> None:

@@ -9,7 +9,7 @@ import torch
 from small_runs import make_options
 
 from seqba.tasks.options import BatchOptions
-from seqba.training.announcement import announce
+from seqba.training.announcement import announce, describe_arithmetic
 from seqba.training.copies import read_copies
 
 
@@ -54,3 +54,11 @@ def test_a_run_is_announced_in_words(tmp_path: Any) -> None:
 )
 def test_other_runs_are_told_as_they_are(tmp_path: Any, given: dict[str, Any], told: str) -> None:
     assert any(line.startswith(told) for line in lines(tmp_path, **given))
+
+
+def test_a_cpus_arithmetic_is_told() -> None:
+    assert describe_arithmetic(None).startswith("products in float32 by ")
+    assert describe_arithmetic(None).endswith("; attention is torch's fused one")
+    told = describe_arithmetic(torch.bfloat16)
+    assert told.startswith("products in bfloat16 by ")
+    assert told.endswith("; attention is written out")

@@ -10,6 +10,7 @@ from sums import Line, Rows, SquaresTask, poison
 from torch import Tensor, nn
 
 from seqba.errors import UserError
+from seqba.nn.kernels.casts import shared_cast
 from seqba.training.agreement import Status
 from seqba.training.batches import UpdateBatch
 from seqba.training.optimizers import build_optimizer
@@ -215,6 +216,26 @@ def test_bf16_keeps_float32_weights_and_gradients() -> None:
     assert model.weight.dtype == torch.float32
     assert report.loss != expected.loss
     assert report.loss == pytest.approx(expected.loss, rel=0.05)
+
+
+def test_weights_are_cast_once_for_all_passes_of_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, model = SquaresTask(), Line()
+    seen: list[Tensor | None] = []
+    task_loss = task.loss
+
+    def loss(model: nn.Module, batch: Rows) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+        assert isinstance(model, Line)
+        seen.append(shared_cast(model.weight, torch.bfloat16))
+        return task_loss(model, batch)
+
+    monkeypatch.setattr(task, "loss", loss)
+    trainer = make_trainer(task, model, copies=3, plan="looped", autocast=torch.bfloat16)
+    update(trainer, task.batches[:1])
+    update(trainer, task.batches[:1])
+    assert seen[0] is not None
+    assert seen[0] is seen[1] is seen[2]
+    assert seen[3] is seen[4] is seen[5] is not seen[0]
+    assert shared_cast(model.weight, torch.bfloat16) is None
 
 
 class Overflowing(SquaresTask):

@@ -78,7 +78,7 @@ def packed_attention(
     """Scaled dot-product attention of packed rows, written out: softmax(Q·Kᵀ/√d)·V per head.
 
     Heads go from the packed rows to where products want them, and back, in one step. Products have the dtype of the
-    rows; the softmax is float32. The backward keeps Q, K, V and the weights.
+    rows; the softmax is float32 or wider. The backward keeps Q, K, V and the weights.
 
     Args:
         query: (N, 3·H·d), queries, keys and values of self-attention; (N, H·d), queries, where there is a memory.
@@ -105,7 +105,8 @@ class _PackedAttention(torch.autograd.Function):
             else:
                 (q,), (k, v) = queries.spread(query, 1), keys.spread(memory, 2)
             seen = _unseen(queries, keys, q, causal=causal)
-            weights = torch.baddbmm(seen, q, k.transpose(1, 2), alpha=_scale(q)).softmax(-1, dtype=torch.float32)
+            scores = torch.baddbmm(seen, q, k.transpose(1, 2), alpha=_scale(q))
+            weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32))
             if queries.is_padded:  # what stands there takes no part in any gradient either
                 weights.masked_fill_(~queries.of_heads(queries.mask).unsqueeze(2), 0)
             weights = weights.to(q.dtype)
@@ -119,8 +120,8 @@ class _PackedAttention(torch.autograd.Function):
         q, k, v, weights = ctx.saved_tensors
         (grad,) = ctx.queries.spread(grads[0], 1)
         by_weights = torch.bmm(grad, v.transpose(1, 2))
-        by_scores = torch.ops.aten._softmax_backward_data(by_weights.float(), weights.float(), -1, torch.float32)
-        by_scores = by_scores.to(q.dtype)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        by_scores = torch.ops.aten._softmax_backward_data(by_weights.to(wide), weights.to(wide), -1, wide).to(q.dtype)
         nothing = q.new_zeros(1, 1, 1)
         by_q = q.new_empty(1, *q.shape)
         by_kv = k.new_empty(2, *k.shape)

@@ -219,7 +219,7 @@ def _recurrent_sum(weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor, Tens
     """The sum x (k·B, D), other (k·B, E) → x·Wᵀ + other for the weights (k, E, D) of k copies, products in `dtype`."""
     if len(weight) == 1 and dtype == torch.bfloat16 and can_prepack_narrow(weight):
         return prepacked_wide_sum(weight[0])
-    if len(weight) == 1 and weight.dtype == dtype:
+    if len(weight) == 1 and dtype.itemsize >= 4:  # the other side of the sum has that dtype too
         return prepacked_sum(weight[0])
     columns = weight.to(dtype).transpose(1, 2)
 

@@ -26,6 +26,8 @@ def make_inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Ten
 @pytest.fixture(params=[1 << 21, 100, 1], ids=["one chunk", "chunks of 9 rows", "chunks of a row"])
 def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seqba.nn.kernels.loss.CHUNK_ELEMENTS", request.param)
+    monkeypatch.setattr("seqba.nn.kernels.loss.NARROW_CHUNK_ELEMENTS", 4 * request.param)
+    monkeypatch.setattr("seqba.nn.kernels.loss.BLOCK_ELEMENTS", request.param // 2)
 
 
 @pytest.mark.usefixtures("_chunks")
@@ -91,15 +93,19 @@ def test_extreme_logits_stay_finite() -> None:
     assert torch.isfinite(weight.grad).all()
 
 
+@pytest.mark.usefixtures("_chunks")
 def test_bfloat16_products_with_float32_sums_under_autocast() -> None:
-    hidden, weight, bias, target = make_inputs(torch.float32)
+    inputs, target = (parts := make_inputs(torch.float32))[:3], parts[3]
+    hidden, weight, bias = inputs
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = label_smoothed_cross_entropy(hidden, weight, target, bias=bias, smoothing=0.1)
-    loss.backward()
-    exact, _ = label_smoothed_cross_entropy(hidden, weight, target, bias=bias, smoothing=0.1)
+        loss, nll = label_smoothed_cross_entropy(hidden, weight, target, bias=bias, smoothing=0.1)
+    exact, exact_nll = label_smoothed_cross_entropy(hidden, weight, target, bias=bias, smoothing=0.1)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact.item(), rel=0.02)
-    assert weight.grad.dtype == torch.float32
+    assert nll.item() == pytest.approx(exact_nll.item(), rel=0.02)
+    for got, expected in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(exact, inputs), strict=True):
+        assert got.dtype == torch.float32
+        assert (got - expected).norm() < 0.02 * expected.norm()
 
 
 @pytest.mark.parametrize(

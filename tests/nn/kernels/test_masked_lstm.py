@@ -10,7 +10,10 @@ import seqba
 import seqba.nn.lstm_layer as lstm_layer
 from seqba.core import Noise, noise_context
 from seqba.nn.kernels import masked_lstm as kernel
+from seqba.nn.kernels import prepacked
+from seqba.nn.kernels.casts import shared_casts
 from seqba.nn.kernels.masked_lstm import masked_lstm, suits_prepacking
+from seqba.nn.kernels.processor import Processor
 from seqba.nn.kernels.products import HAS_ONEDNN
 
 ROWS, LENGTH, INPUTS, HIDDEN, SCALE = 3, 5, 4, 6, 1 / 0.6
@@ -117,8 +120,34 @@ def test_it_is_for_large_layers_on_few_rows_in_float32() -> None:
     assert not suits_prepacking(torch.empty(200, 2, 8), weight)
     assert not suits_prepacking(x, torch.empty(4 * 300, 300))
     assert not suits_prepacking(x, weight.double())
+
+
+@needs_onednn
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_it_is_for_medium_layers_too_in_bfloat16_where_tiles_are_multiplied(
+    has_amx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepacked, "processor", lambda: Processor(features=frozenset(["amx_bf16"] * has_amx)))
+    x = torch.empty(200, 2, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not suits_prepacking(x, weight)
+        assert suits_prepacking(x, torch.empty(4 * 400, 400)) is has_amx
+        assert not suits_prepacking(x, torch.empty(4 * 300, 300))
+    assert not suits_prepacking(x, torch.empty(4 * 400, 400))
+
+
+@needs_onednn
+@pytest.mark.parametrize("has_amx", [True, False])
+def test_in_bfloat16_outputs_and_gradients_are_near(has_amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepacked, "processor", lambda: Processor(features=frozenset(["amx_bf16"] * has_amx)))
+    tensors, mask = make_arguments(torch.float32)
+    exact = ours(tensors, mask)
+    with shared_casts(), torch.autocast("cpu", torch.bfloat16):
+        narrow = ours(tensors, mask)
+    upstream = [torch.ones_like(part) for part in exact]
+    gradients = [torch.autograd.grad(parts, tensors, upstream) for parts in (narrow, exact)]
+    for got, expected in zip((*narrow, *gradients[0]), (*exact, *gradients[1]), strict=True):
+        assert got.dtype == torch.float32
+        assert 0 < (got - expected).norm() < 0.1 * expected.norm()
 
 
 @needs_onednn

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from seqba.nn.kernels.prepacked import PrepackedLinear, prepacked, prepacked_product, prepacked_sum
+from seqba.nn.kernels.processor import Processor
 from seqba.nn.kernels.products import HAS_ONEDNN
 
 needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="this torch offers no oneDNN product")
@@ -20,6 +21,19 @@ def test_blocked_products_equal_the_frameworks(rows: int) -> None:
     with torch.no_grad():
         torch.testing.assert_close(PrepackedLinear(layer.weight, layer.bias)(x), layer(x))
         torch.testing.assert_close(prepacked_product(layer.weight)(x), x @ layer.weight.T)
+
+
+@needs_onednn
+def test_bfloat16_products_run_from_blocks_where_tiles_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(24, 40).bfloat16(), torch.randn(5, 24).bfloat16()
+    expected = layer(x).float()
+    for features, kind in ((["amx_bf16"], PrepackedLinear), ([], nn.Linear)):
+        monkeypatch.setattr("seqba.nn.kernels.prepacked.processor", lambda f=features: Processor(features=frozenset(f)))
+        twin = prepacked(layer)
+        assert isinstance(twin, kind)
+        with torch.no_grad():
+            assert (twin(x).float() - expected).norm() < 1e-2 * expected.norm()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

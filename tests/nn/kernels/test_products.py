@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seqba.nn.kernels.products import STRIP, product, transposed
+from seqba.nn.kernels import products
+from seqba.nn.kernels.processor import Processor, parse_cpu_info, processor
+from seqba.nn.kernels.products import STRIP, describe_products, product, takes_linear_operator, transposed
+
+INTEL_WITH_AMX = Processor("GenuineIntel", frozenset(["avx512f", "amx_bf16"]))
+AMD = Processor("AuthenticAMD", frozenset(["avx512f", "avx512_bf16"]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -21,3 +26,62 @@ def test_transposing_in_strips_moves_every_element(rows: int) -> None:
     a = torch.arange(rows * 4, dtype=torch.float32).view(rows, 4)
     assert torch.equal(transposed(a), a.t())
     assert transposed(a).is_contiguous()
+
+
+@pytest.mark.parametrize("machine", [INTEL_WITH_AMX, AMD, Processor()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_choice_is_the_same_product(
+    machine: Processor, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "processor", lambda: machine)
+    torch.manual_seed(0)
+    x, weight, bias = (torch.randn(shape, dtype=dtype) for shape in [(40, 8), (24, 8), (24,)])
+    upstream = torch.randn(40, 24, dtype=dtype)
+    bound = 1e-5 if dtype == torch.float32 else 2e-2
+    for a, b, extra in [(x, weight, bias), (upstream, weight.t(), None), (upstream.t(), x.t(), None)]:
+        expected = a.double() @ b.double().t() + (0 if extra is None else extra.double())
+        assert (product(a, b, extra).double() - expected).norm() < bound * expected.norm()
+
+
+def test_vendor_and_features_choose_the_library_of_each_kind_of_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "HAS_MKL", True)
+    x, wide, bias = torch.empty(40, 8), torch.empty(40, 24), torch.empty(8)
+    for dtype, machine, forward, by_input, to_fewer, to_more in [
+        (torch.float32, INTEL_WITH_AMX, True, True, False, False),
+        (torch.float32, AMD, True, True, True, True),
+        (torch.bfloat16, INTEL_WITH_AMX, True, False, True, False),
+        (torch.bfloat16, AMD, False, False, False, False),
+        (torch.float64, INTEL_WITH_AMX, False, False, False, False),
+    ]:
+        x, wide, bias = x.to(dtype), wide.to(dtype), bias.to(dtype)
+        assert takes_linear_operator(x, x, bias, machine) is forward
+        assert takes_linear_operator(x, x.t(), None, machine) is by_input
+        assert takes_linear_operator(x.t(), wide.t(), None, machine) is to_fewer
+        assert takes_linear_operator(wide.t(), x.t(), None, machine) is to_more
+
+
+@pytest.mark.parametrize(
+    ("machine", "dtype", "told"),
+    [
+        (INTEL_WITH_AMX, torch.float32, "oneDNN, MKL for gradients by weights"),
+        (AMD, torch.float32, "oneDNN"),
+        (INTEL_WITH_AMX, torch.bfloat16, "oneDNN, in AMX tiles"),
+        (AMD, torch.bfloat16, "oneDNN"),
+    ],
+)
+def test_a_log_tells_the_choice(
+    machine: Processor, dtype: torch.dtype, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "processor", lambda: machine)
+    monkeypatch.setattr(products, "HAS_ONEDNN", True)
+    monkeypatch.setattr(products, "HAS_MKL", True)
+    assert describe_products(dtype) == told
+    monkeypatch.setattr(products, "HAS_ONEDNN", False)
+    assert describe_products(dtype) == "torch.mm"
+
+
+def test_a_processor_is_what_the_system_says_of_its_first_one() -> None:
+    text = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu amx_bf16\n\nprocessor\t: 1\nvendor_id\t: Other\n"
+    assert parse_cpu_info(text) == Processor("GenuineIntel", frozenset(["fpu", "amx_bf16"]))
+    assert parse_cpu_info("") == Processor()
+    assert processor() is processor()

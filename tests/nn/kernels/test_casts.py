@@ -1,0 +1,63 @@
+"""Weights that are cast once for all passes of an update."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from seqba.nn.kernels.casts import narrow, shared_cast, shared_casts
+from seqba.nn.kernels.linear import linear
+
+
+def test_passes_share_a_cast_inside_and_nowhere_else() -> None:
+    weight = nn.Parameter(torch.randn(3, 4))
+    assert narrow(weight, torch.float32) is weight
+    assert narrow(weight, torch.bfloat16) is not narrow(weight, torch.bfloat16)
+    assert shared_cast(weight, torch.bfloat16) is None
+    with shared_casts():
+        cast = narrow(weight, torch.bfloat16)
+        assert torch.equal(cast, weight.bfloat16())
+        assert not cast.requires_grad
+        assert narrow(weight, torch.bfloat16) is cast is shared_cast(weight, torch.bfloat16)
+        assert shared_cast(weight, torch.float32) is None
+        assert narrow(weight, torch.float16).dtype == torch.float16
+    assert shared_cast(weight, torch.bfloat16) is None
+    with shared_casts(enabled=False):
+        assert shared_cast(weight, torch.bfloat16) is None
+
+
+def test_a_weight_that_is_written_to_is_cast_again() -> None:
+    weight = nn.Parameter(torch.ones(3, 4))
+    with shared_casts():
+        narrow(weight, torch.bfloat16)
+        with torch.no_grad():
+            weight.fill_(2)
+        assert torch.equal(narrow(weight, torch.bfloat16), weight.bfloat16())
+
+
+def test_a_cast_goes_with_its_weight() -> None:
+    weight = torch.randn(3, 4)
+    with shared_casts():
+        cast = weakref.ref(narrow(weight, torch.bfloat16))
+        del weight
+        gc.collect()
+        assert cast() is None
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_gradients_are_the_same_and_add_up_in_float32(shared: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(6, 4), torch.randn(5, 6, requires_grad=True)
+    with shared_casts(enabled=shared):
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16):
+                z = linear(x, layer)
+            z.float().sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype == torch.float32
+    expected = (torch.ones(4, 5).bfloat16() @ x.detach().bfloat16()).float() * 2
+    torch.testing.assert_close(layer.weight.grad, expected, rtol=0.01, atol=0.05)
