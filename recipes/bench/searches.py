@@ -130,13 +130,14 @@ def our_search(ours: Transformer) -> Search:
     return search
 
 
-def their_search(ours: Transformer) -> Search:
-    """Batch → translations, by generate on a MarianMTModel with our weights."""
+def their_search(ours: Transformer, device: torch.device | str = "cpu") -> Search:
+    """Batch → translations, by generate on a MarianMTModel with our weights, on a device."""
     layer = ours.decoder_layers[0]
     width, inner = ours.output_weight.shape[1], layer.feed_forward.expand.out_features
     size = Size(len(ours.decoder_layers), width, inner, layer.attention.heads)
     marian = build_marian(size, vocabulary=ours.output_weight.shape[0]).eval()
     copy_weights(ours, marian)
+    marian.to(device)
     never = torch.tensor([Dictionary.bos, Dictionary.pad])  # what our search never says either
     specials = {Dictionary.eos, Dictionary.pad}
 

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from seqba.core import per_copy
+from seqba.core.fork import copies_at_fork
 from seqba.data.batching import plan_epoch
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch
@@ -22,6 +24,7 @@ from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.nn import label_smoothed_cross_entropy
+from seqba.nn.kernels.places import TokenCounts, without_padding
 
 T = TypeVar("T")
 VOCABULARY = 8000
@@ -99,7 +102,8 @@ def pair_batch(
     """Random words in rows of these lengths, </s> counted."""
     source = random_rows(source_lengths, vocabulary, generator)
     target = random_rows(target_lengths, vocabulary, generator)
-    return PairBatch(torch.arange(len(source)), source, shifted(target), target)
+    counts = source_lengths.tolist(), target_lengths.tolist()
+    return PairBatch(torch.arange(len(source)), source, shifted(target), target, *counts)
 
 
 def random_rows(row_lengths: NDArray[np.int32], vocabulary: int, generator: torch.Generator) -> torch.Tensor:
@@ -145,8 +149,10 @@ def _trimmed(tokens: torch.Tensor) -> torch.Tensor:
 def fused_loss(model: torch.nn.Module, batch: PairBatch) -> tuple[torch.Tensor, float]:
     """The translation task's loss: a sum and the target tokens that it runs over."""
     assert isinstance(model, Transformer)
-    target = batch.target[batch.target != Dictionary.pad]
-    hidden = model.features(batch.source, batch.previous)
+    tokens = TokenCounts(batch.source_tokens, batch.known_target_tokens)
+    hidden = model.features(batch.source, batch.previous, tokens)
+    targets = per_copy(batch.target)
+    target = without_padding(targets, Dictionary.pad, tokens.times(copies_at_fork()).target)
     loss, _ = label_smoothed_cross_entropy(hidden, model.output_weight, target, smoothing=SMOOTHING)
     return loss, float(len(target))
 

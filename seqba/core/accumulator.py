@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 
@@ -15,6 +15,8 @@ from seqba.core.group import ALONE, Exchange, Group, local_part
 from seqba.core.hooks import gathered
 
 Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
+
+AlsoRead = Callable[[], Sequence[Tensor]]
 
 WEIGHT_TOLERANCE = 1e-6
 
@@ -29,12 +31,14 @@ class Step:
             of cells where the loss function returns means.
         sums: further sums that the loss function returned, over the grid.
         also: the caller's own numbers, added up over the group.
+        read: values of the caller's own tensors, made of the finished gradient.
     """
 
     loss: float
     weight: float
     sums: dict[str, float] = field(default_factory=dict)
     also: tuple[float, ...] = ()
+    read: tuple[float, ...] = ()
 
 
 class Accumulator:
@@ -76,12 +80,16 @@ class Accumulator:
             self.sums.setdefault(name, torch.zeros_like(value))
         return total * 0
 
-    def step(self, model: nn.Module, exchange: Exchange, also: Sequence[float]) -> Step:
+    def step(
+        self, model: nn.Module, exchange: Exchange, also: Sequence[float], also_read: AlsoRead | None = None
+    ) -> Step:
         """Adds up gradients, losses and weights over the group, and divides once: the metrics of the whole grid."""
         weight, loss = self._checked()
+        further = also_read or tuple
         if self.group is ALONE:
-            sums = {name: float(value) for name, value in self.sums.items()}
-            return Step(float(loss) / weight, weight, sums, tuple(map(float, also)))
+            total, *values = read_numbers([loss, *self.sums.values(), *further()])
+            sums = dict(zip(self.sums, values, strict=False))
+            return Step(total / weight, weight, sums, tuple(map(float, also)), tuple(values[len(sums) :]))
         parameters = trained(model)
         reached = [float(parameter.grad is not None) for parameter in parameters]
         own = torch.stack([value.double() for value in (loss, *self.sums.values())])
@@ -97,7 +105,7 @@ class Accumulator:
         for parameter, count in zip(parameters, numbers, strict=True):
             if not count:
                 parameter.grad = None
-        return Step(total / weight, weight, sums, added)
+        return Step(total / weight, weight, sums, added, tuple(read_numbers(further())))
 
     def _checked(self) -> tuple[float, Tensor]:
         weight = self.total_weight
@@ -110,6 +118,14 @@ class Accumulator:
                 "and a grid's is copies × the sum over micro-batches"
             )
         return weight, self.loss
+
+
+def read_numbers(tensors: Sequence[Tensor]) -> list[float]:
+    """Values of 0-dim tensors; of those on a GPU all at once, since the host waits for it each time."""
+    if len({(tensor.device, tensor.dtype) for tensor in tensors}) != 1 or tensors[0].device.type == "cpu":
+        return [float(tensor) for tensor in tensors]
+    values: list[float] = torch.stack([tensor.detach().reshape(()) for tensor in tensors]).cpu().tolist()
+    return values
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from seqba.core.accumulator import Step, whole_number
+from seqba.core.accumulator import AlsoRead, Step, whole_number
 from seqba.core.grid import Backward, Cells, Grid, LossFunction, checked_group
 from seqba.core.group import ALONE, Group
 from seqba.core.passes import Update
@@ -120,6 +120,7 @@ def grid_gradient(
     update: int = 0,
     ranks: Group | None = None,
     also_sum: Sequence[float] = (),
+    also_read: AlsoRead | None = None,
     end_update: bool = True,
     replicated: bool = False,
     keyed: bool = False,
@@ -146,6 +147,8 @@ def grid_gradient(
             for a wrapped model. One without a cell runs a pass whose outcome is thrown away: an epoch's last update may
             be that small.
         also_sum: numbers of this process that shall be added up over the ranks in the same message.
+        also_read: called once the gradient is finished, for 0-dim tensors whose values shall be read together with the
+            loss: a host waits for a GPU each time. It may change the gradient (clip it, say).
         end_update: as in `merged_gradient`.
         replicated: as in `merged_gradient`; copies may have different weights here.
         keyed: as in `merged_gradient`.
@@ -169,7 +172,7 @@ def grid_gradient(
     )
     cells = Cells(micro_batches, whole_number("copies", copies), replicated=replicated, forked=forked)
     grid = Grid(passes, cells, loss_fn, plan, group, backward)
-    step = grid.run(weight=weight, end_update=end_update, also_sum=also_sum)
+    step = grid.run(weight=weight, end_update=end_update, also_sum=also_sum, also_read=also_read)
     if grid.drew_noise:
         passes.warn_of_a_repeated_key(stacklevel=2)
     return step

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from seqba.core.modules import parameters_of
+
 
 class GradientsBefore:
     """The gradients that parameters had before an update: a failed one leaves them as they were.
@@ -15,7 +17,7 @@ class GradientsBefore:
     """
 
     def __init__(self, model: nn.Module, *, set_aside: bool) -> None:
-        self._parameters = list(model.parameters())
+        self._parameters = parameters_of(model)
         self._gradients = [parameter.grad for parameter in self._parameters]
         self._set_aside = set_aside
         self._copies = [None if set_aside or gradient is None else gradient.clone() for gradient in self._gradients]

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core.accumulator import Accumulator, Loss, Step, described
+from seqba.core.accumulator import Accumulator, AlsoRead, Loss, Step, described
 from seqba.core.fork import Trunk, check_forked
 from seqba.core.gradients_before import GradientsBefore
 from seqba.core.group import ALONE, Exchange, Group
@@ -107,14 +107,21 @@ class Grid:
         self.exchange: Exchange = ALONE
         self.drew_noise = False
 
-    def run(self, weight: float | None, *, end_update: bool, also_sum: Sequence[float] = ()) -> Step:
+    def run(
+        self,
+        weight: float | None,
+        *,
+        end_update: bool,
+        also_sum: Sequence[float] = (),
+        also_read: AlsoRead | None = None,
+    ) -> Step:
         """Runs the passes, and adds up and divides what they made."""
         before = GradientsBefore(self.model, set_aside=self.group is not ALONE)
         try:
             self.exchange = self.group.exchange(self.model)
             own_cells = self.group.cells(len(self.cells.micro_batches), self.cells.copies)
             sums = self._run_until_it_fits(own_cells, weight, before)
-            step = sums.step(self.model, self.exchange, also_sum)
+            step = sums.step(self.model, self.exchange, also_sum, also_read)
         except BaseException:
             finish_update(self.model, keep=False)
             before.restore()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from functools import cache
+from typing import Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
+
+from seqba.core.modules import modules_of
 
 
 @runtime_checkable
@@ -56,4 +59,10 @@ def discarding_pending(model: nn.Module) -> Iterator[None]:
 
 
 def _hooks_of(model: nn.Module) -> Iterator[UpdateHook]:
-    return (module for module in model.modules() if isinstance(module, UpdateHook))
+    return (cast(UpdateHook, module) for module in modules_of(model) if _is_hook(type(module)))  # type: ignore[arg-type]
+
+
+@cache
+def _is_hook(kind: type[nn.Module]) -> bool:
+    """Whether modules of a class are `UpdateHook`s; asking each of them takes milliseconds."""
+    return issubclass(kind, UpdateHook)

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from seqba.core.calls import Calls, in_backward, watching_the_generator
+from seqba.core.philox import LEVELS, Draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from seqba.core.fork import Trunk
 
-LEVELS = 1 << 16
-"""Probabilities are resolved to 1/65,536: sixteen random bits per element are drawn, not the 64 of a double."""
+# Probabilities are resolved to 1/65,536 (`LEVELS`): sixteen random bits per element are drawn, not the 64 of a double.
 
 ALL_COPIES = -1
 """Stands for the copy in the key of a draw that all copies of a micro-batch share, as all below a fork."""
@@ -147,8 +147,8 @@ class Noise:
 
         Returns:
             An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update,
-            micro-batch, copies[j], site): the same whatever other copies are in the pass. CPU and GPU draw different
-            masks from the same key.
+            micro-batch, copies[j], site): the same whatever other copies are in the pass. A CPU draws from torch's
+            generators and a GPU from `seqba.core.philox`, hence different masks from the same key.
 
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass, or the sum of `rows`.
@@ -157,6 +157,8 @@ class Noise:
             return self._keep_mask_of_parts(owner, shape, probability, device, rows)
         keyed = (ALL_COPIES,) if shared else self.copies
         per_copy = numbers_per_copy(shape, len(keyed))
+        if draws_by_counter(device):
+            return self.draw(owner, shared=shared).keep_mask(shape, drop_level(probability), device)
         # Four 16-bit numbers come out of each 64-bit draw; the surplus of the last word is thrown away.
         words = torch.empty((len(keyed), -(-per_copy // 4)), dtype=torch.int64, device=device)
         for row, generator in zip(words, self.generators(owner, device, shared=shared), strict=True):
@@ -170,6 +172,10 @@ class Noise:
         if sum(rows) != shape[0] or len(rows) != len(self.copies):
             raise ValueError(f"keyed noise of shape {tuple(shape)}: {tuple(rows)} aren't the rows of its copies")
         width = torch.Size(shape[1:]).numel()
+        if draws_by_counter(device):
+            draw, level = self.draw(owner), drop_level(probability)
+            alone = [draw.of_copy(number).keep_mask((count, width), level, device) for number, count in enumerate(rows)]
+            return torch.cat(alone).view(tuple(shape))
         parts = []
         for count, generator in zip(rows, self.generators(owner, device), strict=True):
             words = torch.empty(-(-count * width // 4), dtype=torch.int64, device=device)
@@ -197,10 +203,25 @@ class Noise:
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
         """
-        numbers = torch.empty((len(self.copies), numbers_per_copy(shape, len(self.copies))), device=device)
+        per_copy = numbers_per_copy(shape, len(self.copies))
+        if draws_by_counter(device):
+            return self.draw(owner).uniform(shape, device)
+        numbers = torch.empty((len(self.copies), per_copy), device=device)
         for row, generator in zip(numbers, self.generators(owner, device), strict=True):
             row.uniform_(generator=generator)
         return numbers.view(tuple(shape))
+
+    def draw(self, owner: object, *, shared: bool = False) -> Draw:
+        """The numbers that a GPU draws at a site, for all copies of the pass at once.
+
+        Args:
+            owner: the object that draws, usually a module; its name and the number of this call make the site.
+            shared: one draw for all copies, keyed by `ALL_COPIES` in the copy's place.
+        """
+        site = self._site(owner)
+        self.draws += 1
+        key = _mixed(self.seed, self.update, self.micro_batch, site)
+        return Draw.of(key, (ALL_COPIES,) if shared else self.copies)
 
     def generators(self, owner: object, device: torch.device, *, shared: bool = False) -> Iterator[torch.Generator]:
         """One generator for each copy of the pass, in order, seeded by (seed, update, micro-batch, copy, site).
@@ -286,6 +307,11 @@ def numbers_per_copy(shape: Sequence[int], copies: int) -> int:
     return torch.Size(shape).numel() // copies
 
 
+def draws_by_counter(device: torch.device) -> bool:
+    """Whether a device draws by `seqba.core.philox`, as all but a CPU do."""
+    return device.type != "cpu"
+
+
 def drop_level(probability: float) -> int:
     """How many of the 65,536 levels are dropped at `probability`: round(65,536·p)."""
     return round(probability * LEVELS)
@@ -347,6 +373,13 @@ def _digest(site: str) -> int:
 
 
 def _mix(*numbers: int) -> int:
+    """Mixes a key into 32 bits, for a generator of torch's."""
+    state = _mixed(*numbers)
+    # A CPU generator keeps the low 32 bits of a seed: fold, so that all 64 count.
+    return (state ^ (state >> 32)) & 0xFFFFFFFF
+
+
+def _mixed(*numbers: int) -> int:
     """Mixes a key into 64 bits: SplitMix64's finaliser (Steele et al. 2014) over the running sum."""
     state = 0
     for number in numbers:
@@ -354,5 +387,4 @@ def _mix(*numbers: int) -> int:
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
         state ^= state >> 31
-    # A CPU generator keeps the low 32 bits of a seed: fold, so that all 64 count.
-    return (state ^ (state >> 32)) & 0xFFFFFFFF
+    return state

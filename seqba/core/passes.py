@@ -14,6 +14,7 @@ from seqba.core.accumulator import whole_number
 from seqba.core.fork import Trunk
 from seqba.core.group import group_of, local_part
 from seqba.core.keying import is_keying, keying
+from seqba.core.modules import modules_of, parameters_of
 from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Plan, PlanLike, parse_plan
 from seqba.core.wrappers import Replicas, check_model, module_names
@@ -63,7 +64,7 @@ class Update:
                 "what is below the fork at different times; keep them whole, or take copies from the beginning"
             )
         self._seeded = seeded or self.replicas.size > 1
-        self._names = module_names(model)
+        self._names = _names(model)
 
     @property
     def keys_draws(self) -> bool:
@@ -120,7 +121,7 @@ class Update:
         key = (self.seed, self.update, self.micro_batch)
         sample = _sample_weights(self.model)
         known = _remembered(self.model)
-        is_repeated = key == known.key and sample != known.sample
+        is_repeated = key == known.key and not (known.sample is not None and torch.equal(sample, known.sample))
         known.key, known.sample = key, sample
         if is_repeated:
             warnings.warn(
@@ -143,8 +144,10 @@ class _Remembered:
     def __init__(self) -> None:
         self.plan = parse_plan("auto")
         self.key: Key | None = None
-        self.sample = 0.0
+        self.sample: torch.Tensor | None = None
         self.has_been_told = False
+        self.modules: list[int] = []
+        self.names: dict[int, str] = {}
 
 
 # By identity: a model may define what it is equal to.
@@ -154,6 +157,14 @@ _models: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def _remembered(model: nn.Module) -> _Remembered:
     known: _Remembered = _models.setdefault(model, _Remembered())  # type: ignore[no-untyped-call]
     return known
+
+
+def _names(model: nn.Module) -> dict[int, str]:
+    """`module_names`, made anew where the model has other modules than at the last update."""
+    known, modules = _remembered(model), list(map(id, modules_of(model)))
+    if known.modules != modules:
+        known.modules, known.names = modules, module_names(model)
+    return known.names
 
 
 def _tell_of_unkeyed_draws(model: nn.Module) -> None:
@@ -167,11 +178,8 @@ def _tell_of_unkeyed_draws(model: nn.Module) -> None:
         )
 
 
-def _sample_weights(model: nn.Module) -> float:
-    """The squares of a few hundred weights of one parameter, added up: tells moved weights from unmoved ones.
-
-    Their plain sum wouldn't: the gradient by the logits' biases adds up to zero.
-    """
-    trained = [parameter for parameter in model.parameters() if parameter.grad is not None]
+def _sample_weights(model: nn.Module) -> torch.Tensor:
+    """A few hundred weights of one parameter, which tell moved weights from unmoved ones; no GPU is asked for them."""
+    trained = [parameter for parameter in parameters_of(model) if parameter.grad is not None]
     flat = local_part(trained[-1]).detach().flatten() if trained else torch.zeros(1)
-    return float(flat[:: max(1, flat.numel() // 256)].abs().double().square().sum())
+    return flat[:: max(1, flat.numel() // 256)].clone()

@@ -6,11 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from seqba.core.modules import modules_of, parameters_of
 
 WRAPPED = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Where DistributedDataParallel, torch.compile, FSDP and checkpoint wrappers keep the module that they wrap."""
@@ -37,7 +40,7 @@ def check_model(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not a {type(model).__name__}")
-    for module in model.modules():
+    for module in _wrappers_in(model):
         if isinstance(module, DataParallel) and len(module.device_ids) > 1:
             raise ValueError("DataParallel deals a copy's rows out over threads: take DistributedDataParallel")
         # Every library that exchanges gradients in the backward has this switch.
@@ -46,7 +49,7 @@ def check_model(model: nn.Module) -> None:
                 f"{type(module).__name__} exchanges gradients in a way that isn't known here: pass the model in it, or "
                 "wrap that in torch's DistributedDataParallel or FSDP"
             )
-    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    devices = sorted(map(str, {parameter.device for parameter in parameters_of(model)}))
     if len(devices) > 1:
         raise ValueError(
             f"the model's parameters are on several devices ({', '.join(devices)}), and a pass on one: move it, "
@@ -76,11 +79,12 @@ class Replicas:
     @classmethod
     def of(cls, model: nn.Module) -> Replicas:
         """The processes that a model is wrapped for: by DistributedDataParallel or by either FSDP."""
-        wrapped = tuple(module for module in model.modules() if isinstance(module, DistributedDataParallel))
+        wrappers = _wrappers_in(model)
+        wrapped = tuple(module for module in wrappers if isinstance(module, DistributedDataParallel))
         if wrapped:
             processes = wrapped[0].process_group
             return cls(dist.get_rank(processes), dist.get_world_size(processes), wrapped)
-        for module in model.modules():
+        for module in wrappers:
             group = _group_of_fsdp(module)
             if group is not None:
                 return cls(dist.get_rank(group), dist.get_world_size(group))
@@ -97,6 +101,21 @@ class Replicas:
             for module in self.synchronised:
                 stack.enter_context(module.no_sync())
             yield
+
+
+def _wrappers_in(model: nn.Module) -> list[nn.Module]:
+    """The modules that may be another library's around a part of the model."""
+    modules = modules_of(model)
+    return [one for one in modules if _may_wrap(type(one)) or "no_sync" in vars(one)]  # type: ignore[arg-type]
+
+
+@cache
+def _may_wrap(kind: type[nn.Module]) -> bool:
+    """Whether modules of a class deal rows out or exchange gradients: they say so by their class, FSDP's by a base."""
+    bases = [base for base in kind.__mro__ if base is not nn.Module]
+    is_sharded = any(base.__module__.startswith("torch.distributed.") for base in bases)
+    passes_on = any("__getattr__" in vars(base) for base in bases)
+    return is_sharded or passes_on or issubclass(kind, DataParallel) or hasattr(kind, "no_sync")
 
 
 def _group_of_fsdp(module: nn.Module) -> dist.ProcessGroup | None:

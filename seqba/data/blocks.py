@@ -11,6 +11,7 @@ import torch
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import Corpus
+from seqba.data.padding import count_tokens
 
 Numbers = npt.NDArray[np.int64]
 
@@ -24,16 +25,31 @@ class BlockBatch:
         previous: (B, T) int64, what the model reads: at each place the token before the one it shall predict.
         target: (B, T) int64, what it shall predict; `<pad>` where nothing is: in the padding, under `<s>`, and in
             context that is only read.
+        lengths: tokens that are read of each row, on the host: so no GPU has to be asked. None where they aren't known.
+        predicted: likewise, tokens that are predicted.
     """
 
     ids: torch.Tensor
     previous: torch.Tensor
     target: torch.Tensor
+    lengths: list[int] | None = None
+    predicted: list[int] | None = None
+
+    @functools.cached_property
+    def tokens(self) -> int | None:
+        """Tokens that are read, where the host knows."""
+        return None if self.lengths is None else sum(self.lengths)
 
     @functools.cached_property
     def target_tokens(self) -> int:
         """Predicted tokens: the weight of the batch."""
-        return int((self.target != Dictionary.pad).sum())
+        known = self.known_target_tokens
+        return int((self.target != Dictionary.pad).sum()) if known is None else known
+
+    @functools.cached_property
+    def known_target_tokens(self) -> int | None:
+        """The same where the host knows without asking; in a pass, of all its rows."""
+        return None if self.predicted is None else sum(self.predicted)
 
 
 class Blocks:
@@ -123,6 +139,8 @@ class Blocks:
             ids=torch.from_numpy(np.array(rows, dtype=np.int64)),
             previous=torch.from_numpy(previous),
             target=torch.from_numpy(target),
+            lengths=count_tokens(previous),
+            predicted=count_tokens(target),
         )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, index_path
+from seqba.data.padding import count_tokens
 from seqba.data.splits import NO_TARGET, check_sentences, language_pairs, missing_split, part_names, text_languages
 from seqba.errors import UserError
 
@@ -47,17 +48,32 @@ class PairBatch:
         source: (B, L) int64, x1 … xn </s>.
         previous: (B, T) int64, what the decoder reads: </s> y1 … yn.
         target: (B, T) int64, what it shall say: y1 … yn </s>; T is 0 where there are no references.
+        source_lengths: tokens of each source, on the host: so no GPU has to be asked. None where they aren't known.
+        target_lengths: likewise, of each target.
     """
 
     ids: torch.Tensor
     source: torch.Tensor
     previous: torch.Tensor
     target: torch.Tensor
+    source_lengths: list[int] | None = None
+    target_lengths: list[int] | None = None
+
+    @functools.cached_property
+    def source_tokens(self) -> int | None:
+        """Source tokens, `</s>` included and padding not, where the host knows."""
+        return None if self.source_lengths is None else sum(self.source_lengths)
 
     @functools.cached_property
     def target_tokens(self) -> int:
         """Target tokens, `</s>` included and padding not: the weight of the batch."""
-        return int((self.target != Dictionary.pad).sum())
+        known = self.known_target_tokens
+        return int((self.target != Dictionary.pad).sum()) if known is None else known
+
+    @functools.cached_property
+    def known_target_tokens(self) -> int | None:
+        """The same where the host knows without asking; in a pass, of all its rows."""
+        return None if self.target_lengths is None else sum(self.target_lengths)
 
 
 class PairCorpus:
@@ -131,6 +147,8 @@ def pair_batch(
         source=torch.from_numpy(source),
         previous=torch.from_numpy(previous),
         target=torch.from_numpy(target),
+        source_lengths=count_tokens(source),
+        target_lengths=count_tokens(target),
     )
 
 

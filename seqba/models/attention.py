@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seqba.models.unpadding import Packing
 from seqba.nn import Dropout
 from seqba.nn.kernels.attention import packed_attention, suits_writing_out
+from seqba.nn.kernels.flash import flash_attention, suits_flash
 from seqba.nn.kernels.linear import linear
 
 
@@ -61,12 +62,15 @@ class Attention(nn.Module):
 
         `projected` (N, 3D) is what `input_projection` made of the rows.
         """
+        if self._stays_packed(projected):
+            query, key, value = projected.view(-1, 3, self.heads, self.head_dim).unbind(1)
+            return self._attend_packed(query, key, value, packing, packing, causal=causal)
         if self._is_written_out(projected, packing):
             layout = packing.head_layout(self.heads)
             return linear(packed_attention(projected, None, layout, layout, causal=causal), self.output_projection)
-        query, key, value = self._heads(packing.pad(projected), 3)
+        query, key, value = self._heads(packing.pad(projected, blank=False), 3)
         # Padding is on the right, so a causal query never reaches it: no mask is needed there.
-        mixed = self._attend(query, key, value, None if causal else packing.key_mask(), causal=causal)
+        mixed = self._attend(query, key, value, None if causal else packing, causal=causal)
         return packing.packed_linear(mixed, self.output_projection)
 
     def project_memory(self, memory: Tensor) -> Tensor:
@@ -79,13 +83,30 @@ class Attention(nn.Module):
         `query` (N, D) is what `query_projection` made of the packed rows, `projected` (N', 2D) what `project_memory`
         made of the memory.
         """
+        if self._stays_packed(query):
+            key, value = projected.view(-1, 2, self.heads, self.head_dim).unbind(1)
+            queries = query.view(-1, self.heads, self.head_dim)
+            return self._attend_packed(queries, key, value, packing, memory_packing, causal=False)
         if self._is_written_out(query, memory_packing):
             layouts = packing.head_layout(self.heads), memory_packing.head_layout(self.heads)
             return linear(packed_attention(query, projected, *layouts, causal=False), self.output_projection)
-        (queries,) = self._heads(packing.pad(query), 1)
-        key, value = self._heads(memory_packing.pad(projected), 2)
-        mixed = self._attend(queries, key, value, memory_packing.key_mask(), causal=False)
+        (queries,) = self._heads(packing.pad(query, blank=False), 1)
+        key, value = self._heads(memory_packing.pad(projected, blank=False), 2)
+        mixed = self._attend(queries, key, value, memory_packing, causal=False)
         return packing.packed_linear(mixed, self.output_projection)
+
+    def _stays_packed(self, projected: Tensor) -> bool:
+        """Whether rows needn't be padded; dropout on the weights is keyed, and no such kernel's."""
+        is_dropping = self.training and self.dropout.p > 0
+        return not is_dropping and suits_flash(projected, self.head_dim)
+
+    def _attend_packed(
+        self, query: Tensor, key: Tensor, value: Tensor, packing: Packing, memory: Packing, *, causal: bool
+    ) -> Tensor:
+        """(N, H, d) queries over (N', H, d) keys and values, each token in its own row → (N, D)."""
+        ends, lengths = (packing.ends, memory.ends), (packing.length, memory.length)
+        mixed = flash_attention(query, key, value, ends, lengths, causal=causal)
+        return linear(mixed.flatten(1), self.output_projection)
 
     def memory_heads(self, memory: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
         """Keys and values of packed memory (N', D'), each (B, H, S, d), for decoding step by step."""
@@ -105,11 +126,13 @@ class Attention(nn.Module):
             part.view(rows, length, self.heads, self.head_dim).transpose(1, 2) for part in padded.chunk(parts, dim=-1)
         )
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
-        """(B, H, T, d) queries over (B, H, S, d) keys and values → (B, T, D)."""
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, keys: Packing | None, *, causal: bool) -> Tensor:
+        """(B, H, T, d) queries over (B, H, S, d) keys and values, all of them or those of `keys` → (B, T, D)."""
         if self.training and self.dropout.p > 0:
+            mask = None if keys is None else keys.key_mask()
             mixed = self._attend_with_dropout(query, key, value, mask, causal=causal)
         else:
+            mask = None if keys is None else keys.key_mask(None if query.device.type == "cpu" else query.dtype)
             mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         return mixed.transpose(1, 2).reshape(query.shape[0], query.shape[2], -1)
 

@@ -100,7 +100,7 @@ class Residual(nn.Module):
 
     def add_to(self, x: Tensor, output: Tensor, copy_rows: CopyRows = None) -> ResidualStream:
         """The stream after the sublayer."""
-        return ResidualStream(x + self.dropout(output, copy_rows), None if self.pre_norm else self.norm)
+        return ResidualStream(self.dropout.add(x, output, copy_rows), None if self.pre_norm else self.norm)
 
 
 class SelfAttentionLayer(nn.Module):

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import fork, per_copy
+from seqba.core.fork import copies_at_fork
 from seqba.models.config import TransformerConfig
 from seqba.models.embedding import Embedding
 from seqba.models.forks import DECODER_LAYER, ENCODER, layer_of
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
 from seqba.models.layers import DecoderLayer, Memory, ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import Packing
+from seqba.nn.kernels.linear import linears
+from seqba.nn.kernels.places import UNKNOWN, TokenCounts
 
 
 @dataclass(frozen=True)
@@ -108,21 +111,22 @@ class Transformer(nn.Module):
         weight = self.output_projection if self.has_own_output else self.target_embedding.tokens.weight
         return cast(nn.Parameter, weight)
 
-    def encode(self, source: Tensor) -> tuple[Tensor, Packing]:
-        """Source (B, L) int64 → the encoder's packed output (N, D) and where its rows belong."""
-        packing = self._packing(source, self.max_source_positions, "source")
+    def encode(self, source: Tensor, tokens: int | None = None) -> tuple[Tensor, Packing]:
+        """Source (B, L) int64 → the encoder's packed output (N, D) and where its rows belong; N where it is known."""
+        packing = self._packing(source, tokens, self.max_source_positions, "source")
         stream = ResidualStream(self.source_embedding(packing.pack(source), packing.positions, packing.copy_rows))
         for layer in self.encoder_layers:
             stream = layer(stream, packing)
         return self.encoder_norm(stream.normalized()), packing
 
-    def features(self, source: Tensor, previous: Tensor) -> Tensor:
+    def features(self, source: Tensor, previous: Tensor, tokens: TokenCounts = UNKNOWN) -> Tensor:
         """The decoder's output at every target token.
 
         Args:
             source: (B, L) int64, padded on the right.
             previous: (B, T) int64, the target shifted right: [eos, y₁, …, yₙ]. A model that starts with padding reads
                 that in the place of eos.
+            tokens: how many of both aren't padding, where the host knows.
 
         Returns:
             (N, D): rows for the positions of `previous` that aren't padding, row after row; in an update that forks
@@ -132,34 +136,45 @@ class Transformer(nn.Module):
             ValueError: for rows longer than the model's positions.
         """
         if self.fork_place is not None:
-            return self._forked_features(source, previous, self.fork_place)
-        memory = Memory(*self.encode(source))
-        packing = self._packing(previous, self.max_target_positions, "target")
+            return self._forked_features(source, previous, tokens, self.fork_place)
+        memories = self._memories(Memory(*self.encode(source, tokens.source)))
+        packing = self._packing(previous, tokens.target, self.max_target_positions, "target")
         stream = self._embed_target(previous, packing)
-        for layer in self.decoder_layers:
+        for layer, memory in zip(self.decoder_layers, memories, strict=True):
             stream = layer(stream, packing, memory)
         hidden: Tensor = self.decoder_norm(stream.normalized())
         return hidden
 
-    def _forked_features(self, source: Tensor, previous: Tensor, place: DecoderFork) -> Tensor:
+    def _memories(self, memory: Memory) -> list[Memory]:
+        """What each decoder layer attends to; on a GPU keys and values of all layers are one product."""
+        layers = cast("list[DecoderLayer]", self.decoder_layers)
+        if memory.rows.device.type == "cpu":
+            return [memory] * len(layers)
+        projected = linears(memory.rows, [layer.cross_attention.memory_projection for layer in layers])
+        return [Memory(rows, memory.packing, is_projected=True) for rows in projected]
+
+    def _forked_features(self, source: Tensor, previous: Tensor, tokens: TokenCounts, place: DecoderFork) -> Tensor:
         """`features` of the rows of copies, (k·N, D), that begin in the decoder."""
         layers = self.decoder_layers[place.layers_below :]
-        x, projected = fork(self._below, source, previous, place)
+        x, projected = fork(self._below, source, previous, tokens, place)
         source, previous = per_copy((source, previous))
-        packing = self._packing(previous, self.max_target_positions, "target")
-        memory_packing = self._packing(source, self.max_source_positions, "source")
+        above = tokens.times(copies_at_fork())
+        packing = self._packing(previous, above.target, self.max_target_positions, "target")
+        memory_packing = self._packing(source, above.source, self.max_source_positions, "source")
         stream = self._embed_target(previous, packing) if x is None else ResidualStream(x)
         for layer, rows in zip(layers, projected, strict=True):
             stream = layer(stream, packing, Memory(rows, memory_packing, is_projected=True))
         hidden: Tensor = self.decoder_norm(stream.normalized())
         return hidden
 
-    def _below(self, source: Tensor, previous: Tensor, place: DecoderFork) -> tuple[Tensor | None, list[Tensor]]:
+    def _below(
+        self, source: Tensor, previous: Tensor, tokens: TokenCounts, place: DecoderFork
+    ) -> tuple[Tensor | None, list[Tensor]]:
         """What copies share: the decoder's rows (N, D) at the fork, and each further layer's keys and values."""
-        memory = Memory(*self.encode(source))
+        memory = Memory(*self.encode(source, tokens.source))
         x = None
         if not place.is_before_decoder:
-            packing = self._packing(previous, self.max_target_positions, "target")
+            packing = self._packing(previous, tokens.target, self.max_target_positions, "target")
             stream = self._embed_target(previous, packing)
             for layer in self.decoder_layers[: place.layers_below]:
                 stream = layer(stream, packing, memory)
@@ -200,7 +215,7 @@ class Transformer(nn.Module):
         """Packed target tokens (N,), those at position 0 replaced by what the model starts with."""
         return tokens.masked_fill(positions == 0, self.pad) if self.starts_with_pad else tokens
 
-    def _packing(self, tokens: Tensor, longest: int, side: str) -> Packing:
+    def _packing(self, tokens: Tensor, count: int | None, longest: int, side: str) -> Packing:
         if tokens.shape[1] > longest:
             raise ValueError(f"a {side} row has {tokens.shape[1]} tokens; the model's positions end at {longest}")
-        return Packing(tokens, self.pad)
+        return Packing(tokens, self.pad, count)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import fork, per_copy
+from seqba.core.fork import copies_at_fork
 from seqba.models.config import DecoderConfig
 from seqba.models.embedding import Embedding
 from seqba.models.forks import layer_of
@@ -62,11 +63,12 @@ class TransformerLM(nn.Module):
         weight = self.output_projection if self.has_own_output else self.embedding.tokens.weight
         return cast(nn.Parameter, weight)
 
-    def features(self, previous: Tensor) -> Tensor:
+    def features(self, previous: Tensor, tokens: int | None = None) -> Tensor:
         """The hidden state from which each next token is predicted.
 
         Args:
             previous: (B, T) int64, padded on the right.
+            tokens: how many aren't padding, where the host knows.
 
         Returns:
             (N, D): rows for the positions that aren't padding, row after row; in an update that forks those of each
@@ -78,12 +80,13 @@ class TransformerLM(nn.Module):
         length = previous.shape[1]
         if length > self.max_target_positions:
             raise ValueError(f"a row has {length} tokens; the model's positions end at {self.max_target_positions}")
-        packing = Packing(previous, self.pad)
+        packing = Packing(previous, self.pad, tokens)
         if self.layers_below is None:
             stream = self._read(self._embed(previous, packing), packing, self.layers)
         else:
             x = fork(self._below, previous, packing, self.layers_below)
-            packing = Packing(per_copy(previous), self.pad)
+            above = None if tokens is None else tokens * copies_at_fork()
+            packing = Packing(per_copy(previous), self.pad, above)
             stream = self._read(ResidualStream(x), packing, self.layers[self.layers_below :])
         hidden: Tensor = self.norm(stream.normalized())
         return hidden

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 from seqba.core import current_noise
 from seqba.nn.kernels.attention import HeadLayout
 from seqba.nn.kernels.linear import gathered_linear, linear
+from seqba.nn.kernels.places import places_of
+
+ALIGNED = 16
+"""Numbers to whose multiples a GPU's attention wants rows of a bias padded."""
 
 CopyRows = Sequence[int] | None
 """How many packed rows each copy in a pass has; None where all have as many."""
@@ -25,6 +30,7 @@ class Packing:
     Args:
         tokens: (B, T) int64, padded on the right.
         pad: the id of padding.
+        count: how many of the tokens aren't padding, N, so that no GPU has to be asked; None where it isn't known.
 
     Attributes:
         mask: (B, T) bool, True where a token is.
@@ -34,12 +40,13 @@ class Packing:
             have as many.
     """
 
-    def __init__(self, tokens: Tensor, pad: int) -> None:
+    def __init__(self, tokens: Tensor, pad: int, count: int | None = None) -> None:
         self.rows, self.length = tokens.shape
         self.mask = tokens != pad
-        flat = self.mask.flatten().nonzero().squeeze(1)
+        flat = places_of(self.mask, count)
         self.index = flat if flat.numel() < tokens.numel() else None
         self.positions = flat % self.length
+        self._biases: dict[torch.dtype, Tensor] = {}
         noise = current_noise()
         self.copy_rows: CopyRows = None if noise is None else noise.part_rows(self.mask)
         self._layouts: dict[int, HeadLayout] = {}
@@ -52,10 +59,11 @@ class Packing:
         packed: Tensor = _Pack.apply(grid, self.index)  # type: ignore[no-untyped-call]
         return packed
 
-    def pad(self, packed: Tensor) -> Tensor:
-        """(N, D) → (B, T, D), zeros in the padding."""
+    def pad(self, packed: Tensor, *, blank: bool = True) -> Tensor:
+        """(N, D) → (B, T, D), zeros in the padding; without `blank` a GPU leaves any finite numbers there."""
         if self.index is not None:
-            packed = _Pad.apply(packed, self.index, self.rows * self.length)  # type: ignore[no-untyped-call]
+            whence = None if blank or packed.device.type == "cpu" else self.whence
+            packed = _Pad.apply(packed, self.index, whence, self.rows * self.length)  # type: ignore[no-untyped-call]
         return packed.view(self.rows, self.length, packed.shape[1])
 
     def packed_linear(self, padded: Tensor, layer: nn.Linear) -> Tensor:
@@ -65,15 +73,37 @@ class Packing:
             return linear(grid, layer)
         return gathered_linear(grid, self.index, layer)
 
+    @functools.cached_property
+    def whence(self) -> Tensor:
+        """Packed row of each place in the grid, (B·T,) int64; in the padding that of the token before it."""
+        return self.mask.flatten().cumsum(0).sub_(1).clamp_(min=0)
+
+    @functools.cached_property
+    def ends(self) -> Tensor:
+        """Where the packed rows begin, and where the last one ends: (B + 1,) int32."""
+        return nn.functional.pad(self.mask.sum(1, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0))
+
     def head_layout(self, heads: int) -> HeadLayout:
         """Where the heads of packed rows stand in a grid of them; all layers share it."""
         if heads not in self._layouts:
             self._layouts[heads] = HeadLayout(self.mask, heads, is_padded=self.index is not None)
         return self._layouts[heads]
 
-    def key_mask(self) -> Tensor | None:
-        """(B, 1, 1, T) bool for attention over these tokens as keys; None when nothing is padded."""
-        return None if self.index is None else self.mask[:, None, None, :]
+    def key_mask(self, dtype: torch.dtype | None = None) -> Tensor | None:
+        """(B, 1, 1, T) for attention over these tokens as keys; None when nothing is padded.
+
+        Booleans; or with the dtype of the scores, 0 and −∞, as a GPU's kernels add it.
+        """
+        if self.index is None:
+            return None
+        return (self.mask if dtype is None else self._bias(dtype))[:, None, None, :]
+
+    def _bias(self, dtype: torch.dtype) -> Tensor:
+        """(B, T), made once for all layers; rows begin at addresses that suit the kernels, or each would copy it."""
+        if dtype not in self._biases:
+            aligned = self.mask.new_zeros((self.rows, -(-self.length // ALIGNED) * ALIGNED), dtype=dtype)
+            self._biases[dtype] = aligned[:, : self.length].masked_fill_(~self.mask, float("-inf"))
+        return self._biases[dtype]
 
 
 class _Pack(torch.autograd.Function):
@@ -93,14 +123,14 @@ class _Pack(torch.autograd.Function):
 
 class _Pad(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, packed: Tensor, index: Tensor, size: int) -> Tensor:
+    def forward(ctx: Any, packed: Tensor, index: Tensor, whence: Tensor | None, size: int) -> Tensor:
         ctx.save_for_backward(index)
-        return _scatter(packed, index, size)
+        return _scatter(packed, index, size) if whence is None else packed.index_select(0, whence)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (index,) = ctx.saved_tensors
-        return grads[0].index_select(0, index), None, None
+        return grads[0].index_select(0, index), None, None, None
 
 
 def _scatter(packed: Tensor, index: Tensor, size: int) -> Tensor:

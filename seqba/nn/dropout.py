@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from seqba.core.masks import drop
+from seqba.core.masks import drop, keyed_drop
 from seqba.core.noise import current_noise
 
 
@@ -47,7 +47,15 @@ class Dropout(nn.Module):
         noise = current_noise()
         if noise is None:
             return nn.functional.dropout(input, self.p)
-        return drop(input, noise.keep_mask(self, input.shape, self.p, input.device, rows=rows), self.p)
+        return keyed_drop(noise, self, input, self.p, rows=rows)
+
+    def add(self, residual: Tensor, input: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Residual + dropout(input), both (k·R, ...): the end of a sublayer, in one kernel on a GPU."""
+        noise = current_noise()
+        if not self.training or self.p == 0 or noise is None:
+            dropped: Tensor = self(input, rows)
+            return residual + dropped
+        return keyed_drop(noise, self, input, self.p, residual, rows=rows)
 
     def extra_repr(self) -> str:
         """`p=0.1`."""
@@ -75,3 +83,8 @@ class LockedDropout(Dropout):
         if noise is None:
             return input * nn.functional.dropout(input.new_ones(shape), self.p)
         return drop(input, noise.keep_mask(self, shape, self.p, input.device, rows=rows), self.p)
+
+    def add(self, residual: Tensor, input: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Residual + dropout(input)."""
+        dropped: Tensor = self(input, rows)
+        return residual + dropped

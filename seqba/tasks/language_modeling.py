@@ -14,12 +14,14 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from seqba.core import Carry, per_copy
+from seqba.core.fork import copies_at_fork
 from seqba.data.blocks import BlockBatch, Blocks
 from seqba.data.dictionary import Dictionary
 from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
+from seqba.nn.kernels.places import TokenCounts, places_of, without_padding
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
@@ -35,7 +37,7 @@ class LanguageModel(Protocol):
 
     output_weight: Tensor
 
-    def features(self, previous: Tensor) -> Tensor:
+    def features(self, previous: Tensor, tokens: int | None = ...) -> Tensor:
         """(N, D) hidden states of the places of `previous` (B, T) that aren't padding, row by row."""
         ...
 
@@ -121,12 +123,14 @@ class LanguageModeling:
     def loss(self, model: nn.Module, batch: BlockBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Summed loss in nats, its weight, and the summed negative log-likelihood; smoothing as for translation."""
         reader: LanguageModel = model  # type: ignore[assignment]
-        hidden = reader.features(batch.previous)  # (N, D)
+        hidden = reader.features(batch.previous, batch.tokens)  # (N, D)
         previous, targets = per_copy((batch.previous, batch.target))
-        scored = targets != Dictionary.pad
+        counts = TokenCounts(batch.tokens, batch.known_target_tokens).times(copies_at_fork())
         if self.options.add_bos_token:  # some places are read but not predicted
-            hidden = hidden[scored[previous != Dictionary.pad]]
-        target = targets[scored]
+            read = places_of(previous != Dictionary.pad, counts.source)
+            scored = (targets != Dictionary.pad).flatten().index_select(0, read)
+            hidden = hidden.index_select(0, places_of(scored, counts.target))
+        target = without_padding(targets, Dictionary.pad, counts.target)
         loss, nll = label_smoothed_cross_entropy(hidden, reader.output_weight, target, smoothing=self.smoothing)
         loss, sums = with_divergence(loss, nll, hidden, reader.output_weight, self.consistency)
         weight = targets.shape[0] if self.sentence_avg else target.shape[0]

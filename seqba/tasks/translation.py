@@ -15,6 +15,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from seqba.core import Carry, per_copy
+from seqba.core.fork import copies_at_fork
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.limits import longest_sides
 from seqba.data.merges import load_merges
@@ -23,6 +24,7 @@ from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
+from seqba.nn.kernels.places import TokenCounts, without_padding
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
@@ -41,8 +43,11 @@ class TranslationModel(Protocol):
     output_weight: Tensor
     output_bias: Tensor | None
 
-    def features(self, source: Tensor, previous: Tensor) -> Tensor:
-        """(N, D) hidden states of the target positions that aren't padding, row by row."""
+    def features(self, source: Tensor, previous: Tensor, tokens: TokenCounts = ...) -> Tensor:
+        """(N, D) hidden states of the target positions that aren't padding, row by row.
+
+        `tokens` are those of both sides that aren't padding, where the host knows.
+        """
         ...
 
 
@@ -151,9 +156,10 @@ class Translation:
         --consistency is `seqba.tasks.consistency`'s.
         """
         translator: TranslationModel = model  # type: ignore[assignment]
-        hidden = translator.features(batch.source, batch.previous)  # (N, D)
+        tokens = TokenCounts(batch.source_tokens, batch.known_target_tokens)
+        hidden = translator.features(batch.source, batch.previous, tokens)  # (N, D)
         targets = per_copy(batch.target)
-        target = targets[targets != Dictionary.pad]  # (N,)
+        target = without_padding(targets, Dictionary.pad, tokens.times(copies_at_fork()).target)  # (N,)
         bias = translator.output_bias
         loss, nll = label_smoothed_cross_entropy(
             hidden, translator.output_weight, target, bias=bias, smoothing=self.smoothing

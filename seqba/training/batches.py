@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -44,6 +44,7 @@ class UpdateBatch(Sequence[Batch]):
         device: where a micro-batch goes when it is asked for; None to leave it.
         copied: whether batches hold the rows of all M copies, copy-major, each copy its own; otherwise they hold rows
             that all copies see.
+        sent: micro-batches that are on their way to a GPU already, an update ahead.
     """
 
     size: int
@@ -52,6 +53,7 @@ class UpdateBatch(Sequence[Batch]):
     loaded: Mapping[int, Batch]
     device: torch.device | None = None
     copied: bool = False
+    sent: Mapping[int, Batch] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -67,6 +69,8 @@ class UpdateBatch(Sequence[Batch]):
 
     def __getitem__(self, number: Any) -> Any:
         """Micro-batch `number` of the update, one of this process's, on the device."""
+        if number in self.sent:
+            return self.sent[number]
         batch = self.loaded[number]
         return batch if self.device is None else to_device(batch, self.device)
 
@@ -130,9 +134,16 @@ class EpochUpdates(Generic[Batch]):
         cells = self.ranks.cells(size, copies)
         is_copied = isinstance(self.micro_batches, CopiedMicroBatches)
         try:
-            return UpdateBatch(size, copies, cells, self._load(first, size, cells, copies), self.device, is_copied)
+            loaded = self._load(first, size, cells, copies)
+            return UpdateBatch(size, copies, cells, loaded, self.device, is_copied, self._sent(loaded))
         except UserError as error:
             return error
+
+    def _sent(self, loaded: Mapping[int, Batch]) -> Mapping[int, Batch]:
+        """The batches on their way to a GPU, which computes the update before meanwhile."""
+        if self.device is None or self.device.type != "cuda":
+            return {}
+        return {number: to_device(batch, self.device) for number, batch in loaded.items()}
 
     def _load(self, first: int, size: int, cells: Sequence[tuple[int, range]], copies: int) -> Mapping[int, Batch]:
         if self.broadcast is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
+from seqba.core.modules import parameters_of
 from seqba.distributed import collective_errors, is_sharded, reshard, whole_tensor
 from seqba.errors import UserError
 from seqba.nn.kernels.casts import shared_casts
@@ -158,6 +159,7 @@ class Trainer(Generic[Batch]):
                 update=number,
                 ranks=self.ranks,
                 also_sum=(own.unique, own.processed, *status.as_sums()),
+                also_read=None if watch is not None else lambda: [self._finish_gradient(lift)],
                 end_update=False,
                 backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
                 replicated=batch.copied,
@@ -165,9 +167,7 @@ class Trainer(Generic[Batch]):
             )
         unique, processed, *statuses = step.also
         split = None if watch is None else watch.split()
-        if self.scaler is not None:
-            self._unscale(self.scaler, lift)
-        grad_norm = self._clip()
+        grad_norm = step.read[0] if watch is None else float(self._finish_gradient(lift))
         lr = self.schedule(number) * self.task.learning_rate_factor(batch.first)
         skipped = not (math.isfinite(grad_norm) and math.isfinite(step.loss))
         if not skipped:
@@ -280,12 +280,18 @@ class Trainer(Generic[Batch]):
 
     def _unscale(self, scaler: torch.amp.GradScaler, lift: float) -> None:
         scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in parameters_of(self.model) if parameter.grad is not None]
         torch._foreach_div_(gradients, lift)
 
-    def _clip(self) -> float:
-        """Scales gradients down where their norm is too large; returns the norm before that."""
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+    def _finish_gradient(self, lift: float) -> Tensor:
+        """Undoes the scaling of losses, and clips; returns the norm before that, 0-dim, which no one has waited for."""
+        if self.scaler is not None:
+            self._unscale(self.scaler, lift)
+        return self._clip()
+
+    def _clip(self) -> Tensor:
+        """Scales gradients down where their norm is too large; returns the norm before that, 0-dim."""
+        gradients = [parameter.grad for parameter in parameters_of(self.model) if parameter.grad is not None]
         if self.is_sharded:
             with collective_errors():
                 norm = whole_tensor(nn.utils.get_total_norm(gradients))
@@ -293,7 +299,7 @@ class Trainer(Generic[Batch]):
             norm = nn.utils.get_total_norm(gradients)
         if self.rules.clip_norm > 0:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.rules.clip_norm, norm)
-        return float(norm)
+        return norm
 
     def _step(self, number: int, lr: float) -> None:
         last = self.rules.decay_updates

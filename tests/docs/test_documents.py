@@ -138,7 +138,8 @@ def recipe_flags(script: Path) -> frozenset[str]:
     flags = {f"--{name}" for names in named for name in names.replace("\\", " ").split()}
     flags |= set(re.findall(r"^\s*(--[\w-]+)\)", text, flags=re.MULTILINE))
     for sourced in re.findall(r'^source .*/([\w.]+)"$', text, flags=re.MULTILINE):
-        flags |= recipe_flags(script.with_name(sourced))
+        beside = script.with_name(sourced)
+        flags |= recipe_flags(beside if beside.exists() else ROOT / "recipes" / sourced)
     return frozenset(flags)
 
 

@@ -22,9 +22,16 @@ NEEDS_TRANSFORMERS = "compares with Hugging Face's MarianMTModel; pip install -e
 
 def run_quick(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
     """What a benchmark writes when it runs at its tiny size, with its settings, from a folder that isn't its own."""
+    content = run_benchmark(name, folder, "--quick", *arguments)
+    assert all(value > 0 for row in content["rows"] for value in row.values() if not isinstance(value, str))
+    return content
+
+
+def run_benchmark(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    """What a benchmark writes."""
     figures = folder / "figures.json"
     finished = subprocess.run(
-        [sys.executable, BENCH / f"{name}.py", "--quick", "--threads", "1", "--json", figures, *arguments],
+        [sys.executable, BENCH / f"{name}.py", "--threads", "1", "--json", figures, *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -36,7 +43,6 @@ def run_quick(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
     table = finished.stdout.splitlines()
     assert table[0] == content["title"]
     assert len(table) == 2 + len(content["rows"]) + len(content["notes"])
-    assert all(value > 0 for row in content["rows"] for value in row.values() if not isinstance(value, str))
     return content
 
 
@@ -48,6 +54,56 @@ def test_training_throughput_compares_both_sides_with_marian(tmp_path: Path) -> 
     assert set(rows) == {"seqba", "seqba, 4 micro-batches", "seqba, malloc", "Marian", "Marian, kept"}
     assert rows["Marian"]["x Marian"] == rows["Marian"]["memory"] == 1
     assert 0 < rows["seqba"]["of GEMM"] < 1
+
+
+@pytest.mark.slow
+def test_an_update_on_a_gpu_is_few_operations_and_waits_once(tmp_path: Path) -> None:
+    content = run_benchmark("launches", tmp_path)  # at base, since nothing is computed
+    found = {(row["dtype"], row["copies"]): row for row in content["rows"]}
+    for dtype in ("float32", "bfloat16"):
+        assert found[dtype, 1]["operations"] <= 600
+        assert found[dtype, 4]["operations"] <= 700
+    assert [row["waits"] for row in found.values()] == [1, 1, 1, 1]  # none in the passes, one after them
+    assert [row["from the CPU"] for row in found.values()] == ["0", "0", "0", "0"]
+
+
+@pytest.mark.slow
+def test_gpu_tries_every_section_on_a_cpu(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
+    figures = tmp_path / "gpu.json"
+    command = [sys.executable, BENCH / "gpu.py", "--device", "cpu", "--toy", "--json", figures]
+    command += ["--sections", "agree", "memory", "lstm"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    content = json.loads(figures.read_text(encoding="utf-8"))
+    assert [table["name"] for table in content["tables"]] == ["agree", "memory", "lstm"]
+    assert content["left out"] == {}
+    agree = {row["what"]: row["found"] for row in content["tables"][0]["rows"]}
+    assert agree["Triton's draws are torch's"].startswith("yes")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- gpu.py: begin -->\nold\n<!-- gpu.py: end -->\nafter\n", encoding="utf-8")
+    assert (
+        subprocess.run([sys.executable, BENCH / "gpu.py", "--page", page, "--json", figures], check=False).returncode
+        == 0
+    )
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n<!-- gpu.py: begin -->")
+    assert text.endswith("<!-- gpu.py: end -->\nafter\n")
+    assert "old" not in text
+    assert "| Triton's draws are torch's | yes" in text
+
+
+def test_the_page_has_the_figures_of_the_gpu() -> None:
+    """`python recipes/bench/gpu.py --page docs/benchmarks.md --json recipes/bench/results/gpu.json` writes them."""
+    sys.path.insert(0, str(BENCH))
+    try:
+        from gpu_page import BEGIN, END, tables_of
+    finally:
+        sys.path.remove(str(BENCH))
+    figures = json.loads((BENCH / "results" / "gpu.json").read_text(encoding="utf-8"))
+    page = (BENCH.parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert page.partition(BEGIN)[2].partition(END)[0].strip() == tables_of(figures)
 
 
 @pytest.mark.slow

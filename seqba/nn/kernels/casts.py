@@ -1,4 +1,7 @@
-"""Weights in the dtype of products: cast once for all passes of an update, where the update says so."""
+"""Weights in the dtype of products: cast once for all passes of an update, where the update says so.
+
+And what a GPU needs no cast for at all: products and sums in the dtype of the weights.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
+
+from seqba.nn.kernels.products import product
+
+HALVES = (torch.bfloat16, torch.float16)
+HAS_WIDE_PRODUCTS = hasattr(torch.ops.aten.mm, "dtype")
+"""Whether torch multiplies 16-bit matrices into float32 on a GPU (2.8 and later)."""
 
 # A plain global: CUDA's backward threads, which may recompute a layer, must see it too.
 _shared: MutableMapping[Tensor, tuple[int, Tensor]] | None = None
@@ -20,16 +29,43 @@ def shared_casts(*, enabled: bool = True) -> Iterator[None]:
     Autocast casts weights anew in each forward. The gradients stay those of the wide weights, and add up there. Costs
     the narrow weights' memory until the end. A weight that is written to inside is cast again.
 
+    A GPU, where a launch costs more than the cast, keeps them from one update to the next, and casts all weights that
+    the update before has cast in one kernel.
+
     Args:
         enabled: False for weights whose memory comes and goes with the layer (sharded ones).
     """
-    global _shared
+    global _shared, _of_last_update
     outer = _shared
-    _shared = WeakIdKeyDictionary() if enabled else None
+    _shared = _renewed() if enabled else None
     try:
         yield
+        _of_last_update = _on_gpu(_shared)
     finally:
         _shared = outer
+
+
+_of_last_update: MutableMapping[Tensor, tuple[int, Tensor]] = WeakIdKeyDictionary()
+
+
+def _on_gpu(casts: MutableMapping[Tensor, tuple[int, Tensor]] | None) -> MutableMapping[Tensor, tuple[int, Tensor]]:
+    """The casts of parameters on a GPU."""
+    kept: MutableMapping[Tensor, tuple[int, Tensor]] = WeakIdKeyDictionary()
+    for weight, cast in list((casts or {}).items()):
+        if weight.device.type != "cpu" and weight.is_leaf:
+            kept[weight] = cast
+    return kept
+
+
+def _renewed() -> MutableMapping[Tensor, tuple[int, Tensor]]:
+    """What an update begins with: the casts of the last one, made again in one kernel."""
+    alive = list(_of_last_update.items())
+    if alive:
+        torch._foreach_copy_([cast for _, (_, cast) in alive], [weight.detach() for weight, _ in alive])
+    casts: MutableMapping[Tensor, tuple[int, Tensor]] = WeakIdKeyDictionary()
+    for weight, (_, cast) in alive:
+        casts[weight] = (weight._version, cast)
+    return casts
 
 
 def narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -48,3 +84,16 @@ def narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
 def shared_cast(weight: Tensor, dtype: torch.dtype) -> Tensor | None:
     """The cast that passes share, for a product's backward; None where they don't, or the weight has that dtype."""
     return None if _shared is None or weight.dtype == dtype else narrow(weight, dtype)
+
+
+def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); on a GPU without rounding to 16 bits in between."""
+    if HAS_WIDE_PRODUCTS and a.device.type != "cpu" and a.dtype in HALVES and dtype == torch.float32:
+        wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
+        return wide
+    return product(a, b).to(dtype)
+
+
+def sum_as(a: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum of rows (N, M) → (M,) in the dtype of a bias; on a GPU without rounding to 16 bits in between."""
+    return a.sum(0).to(dtype) if a.device.type == "cpu" else a.sum(0, dtype=dtype)

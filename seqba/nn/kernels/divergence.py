@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seqba.nn.kernels.casts import narrow
-from seqba.nn.kernels.loss import CHUNK_ELEMENTS
+from seqba.nn.kernels.loss import chunk_rows
 from seqba.nn.kernels.products import product, product_dtype
 
 
@@ -89,7 +89,7 @@ class _CopyDivergence(torch.autograd.Function):
         grad_hidden = torch.empty_like(stacked)
         grad_weight = torch.zeros_like(weight, dtype=wide)
         divergence = hidden.new_zeros((), dtype=wide)
-        tokens = max(1, CHUNK_ELEMENTS // (copies * weight.shape[0]))
+        tokens = chunk_rows(hidden, copies * weight.shape[0])
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, stacked.shape[1], tokens):
                 part = slice(start, start + tokens)

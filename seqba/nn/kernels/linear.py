@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seqba.nn.kernels.casts import narrow, shared_cast
+from seqba.nn.kernels.casts import narrow, product_as, shared_cast, sum_as
 from seqba.nn.kernels.products import product, product_dtype
 
 
@@ -17,7 +18,8 @@ def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor
         y = LN(x),  z = y·Wᵀ + b
 
     A linear layer keeps its input for its weight's gradient, so that LN and linear one after the other store both x
-    and y. Here x alone is kept, and y is normalised again in the backward: N·D numbers less, for one pass over them.
+    and y. Here x alone is kept, and y is normalised again in the backward: N·D numbers less, for one pass over them. A
+    GPU keeps y in the dtype of the product, 16 bits under autocast: there launches count, and N·D numbers don't.
 
     Args:
         x: (N, D), floating.
@@ -53,6 +55,22 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     return z
 
 
+def linears(x: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:
+    """Several linear layers of the same rows, z_i = x·W_iᵀ + b_i; on a GPU one product for all of them.
+
+    Args:
+        x: (N, D), floating.
+        layers: D → E each, with biases.
+
+    Returns:
+        (N, E) for each layer, in autocast's dtype under autocast; on a GPU slices of one tensor.
+    """
+    if x.device.type == "cpu" or not torch.is_grad_enabled():
+        return [linear(x, layer) for layer in layers]
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    return list(_Linears.apply(x, len(layers), *weights, *biases))  # type: ignore[no-untyped-call]
+
+
 def gathered_linear(x: Tensor, index: Tensor, layer: nn.Linear) -> Tensor:
     """A linear layer on some of the rows: z = x[index]·Wᵀ + b.
 
@@ -79,11 +97,16 @@ def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Ten
         return product(y.to(dtype), narrow(weight, dtype), narrow(bias, dtype))
 
 
-def _gradients(grad_z: Tensor, x: Tensor, weight: Tensor, cast: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of z = x·Wᵀ + b by x, W and b, each in its own dtype; `cast` is W in z's dtype if it is at hand."""
-    by_x = product(grad_z, (weight.to(grad_z.dtype) if cast is None else cast).t()).to(x.dtype)
-    by_weight = product(grad_z.t(), x.to(grad_z.dtype).t()).to(weight.dtype)
-    return by_x, by_weight, grad_z.sum(0).to(weight.dtype)
+def _gradients(
+    grad_z: Tensor, x: Tensor, weight: Tensor, cast: Tensor | None, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of z = x·Wᵀ + b by x, W and b, each in its own dtype; that by x in `dtype`, where it is given.
+
+    `cast` is W in z's dtype if it is at hand.
+    """
+    by_x = product_as(grad_z, (weight.to(grad_z.dtype) if cast is None else cast).t(), dtype or x.dtype)
+    by_weight = product_as(grad_z.t(), x.to(grad_z.dtype).t(), weight.dtype)
+    return by_x, by_weight, sum_as(grad_z, weight.dtype)
 
 
 class _Linear(torch.autograd.Function):
@@ -101,6 +124,27 @@ class _Linear(torch.autograd.Function):
         return _gradients(grads[0], x, weight, ctx.cast)
 
 
+class _Linears(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int, *parameters: Tensor) -> tuple[Tensor, ...]:
+        dtype = product_dtype(x)
+        weight = torch.cat([narrow(weight, dtype) for weight in parameters[:count]])
+        bias = torch.cat([narrow(bias, dtype) for bias in parameters[count:]])
+        rows = x.to(dtype)
+        ctx.save_for_backward(rows, weight)
+        ctx.count, ctx.dtype, ctx.weight_dtype = count, x.dtype, parameters[0].dtype
+        return _product(rows, weight, bias, dtype).chunk(count, dim=1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad_z = torch.cat(grads, dim=1)
+        by_x = product_as(grad_z, weight.t(), ctx.dtype)
+        by_weight = product_as(grad_z.t(), x.t(), ctx.weight_dtype)
+        return by_x, None, *by_weight.chunk(ctx.count), *sum_as(grad_z, ctx.weight_dtype).chunk(ctx.count)
+
+
 class _NormLinear(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -108,18 +152,20 @@ class _NormLinear(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(x)
         y, mean, deviation = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
-        ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation)
+        rows = y.to(dtype)
+        kept = [] if x.device.type == "cpu" else [rows]
+        ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation, *kept)
         ctx.eps, ctx.cast = eps, shared_cast(weight, dtype)
         ctx.set_materialize_grads(False)  # pre-norm layers leave y alone
-        return y, _product(y, weight, bias, dtype)
+        return y, _product(rows, weight, bias, dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_z: Tensor) -> tuple[Tensor | None, ...]:
-        x, norm_weight, norm_bias, weight, mean, deviation = ctx.saved_tensors
-        y = nn.functional.layer_norm(x, x.shape[1:], norm_weight, norm_bias, ctx.eps)
-        through, grad_weight, grad_bias = _gradients(grad_z, y, weight, ctx.cast)
-        del y
+        x, norm_weight, norm_bias, weight, mean, deviation, *kept = ctx.saved_tensors
+        y = kept[0] if kept else nn.functional.layer_norm(x, x.shape[1:], norm_weight, norm_bias, ctx.eps)
+        through, grad_weight, grad_bias = _gradients(grad_z, y, weight, ctx.cast, x.dtype)
+        del y, kept
         grad_y = through if grad_y is None else through.add_(grad_y)
         grad_x, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
             grad_y, x, x.shape[1:], mean, deviation, norm_weight, norm_bias, [True, True, True]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seqba.nn.kernels.loss import CHUNK_ELEMENTS
+from seqba.nn.kernels.loss import chunk_rows
 from seqba.nn.kernels.products import product
 
 
@@ -29,7 +29,7 @@ def target_log_probabilities(
     """
     wide = torch.promote_types(hidden.dtype, torch.float32)
     scores = torch.empty(target.shape, dtype=wide, device=target.device)
-    rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+    rows = chunk_rows(hidden, weight.shape[0])
     for start in range(0, len(target), rows):
         part = slice(start, start + rows)
         logits = product(hidden[part], weight, bias).to(wide)

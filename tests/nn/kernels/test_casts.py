@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from seqba.nn.kernels import casts
 from seqba.nn.kernels.casts import narrow, shared_cast, shared_casts
 from seqba.nn.kernels.linear import linear
 
@@ -61,3 +62,19 @@ def test_gradients_are_the_same_and_add_up_in_float32(shared: bool) -> None:
     assert layer.weight.grad.dtype == torch.float32
     expected = (torch.ones(4, 5).bfloat16() @ x.detach().bfloat16()).float() * 2
     torch.testing.assert_close(layer.weight.grad, expected, rtol=0.01, atol=0.05)
+
+
+def test_casts_that_are_kept_for_the_next_update_are_made_again_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where all are cast in one kernel; fused optimizers don't tell that they have written to a weight."""
+    monkeypatch.setattr(casts, "_of_last_update", {})
+    monkeypatch.setattr(casts, "_on_gpu", lambda shared: shared)
+    weight = torch.nn.Parameter(torch.randn(3, 4))
+    with casts.shared_casts():
+        first = casts.narrow(weight, torch.bfloat16)
+    optimizer = torch.optim.AdamW([weight], lr=0.1, fused=True)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    with casts.shared_casts():
+        second = casts.narrow(weight, torch.bfloat16)
+    assert second is first
+    assert torch.equal(second, weight.detach().to(torch.bfloat16))

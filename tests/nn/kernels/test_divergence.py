@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seqba.nn.kernels import divergence
 from seqba.nn.kernels.divergence import copy_distance, copy_divergence
 
 
@@ -30,7 +29,7 @@ def inputs(copies: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def test_it_is_the_mean_over_pairs_and_so_is_its_gradient(
     copies: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(divergence, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr("seqba.nn.kernels.loss.CHUNK_ELEMENTS", chunk)
     hidden, weight = inputs(copies, torch.float64)
     found, expected = copy_divergence(hidden, weight, copies=copies), by_definition(hidden, weight, copies)
     assert torch.allclose(found, expected, rtol=1e-12)

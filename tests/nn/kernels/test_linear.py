@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core.plan import SavedBytes
-from seqba.nn.kernels.linear import gathered_linear, linear, norm_linear
+from seqba.nn.kernels.linear import _Linears, gathered_linear, linear, linears, norm_linear
 
 
 @pytest.fixture
@@ -89,3 +89,17 @@ def test_under_autocast_products_are_bfloat16_and_gradients_float32(kind: str) -
         z.float().sum().backward()
     assert z.dtype == torch.bfloat16
     assert linear.weight.grad.dtype == x.grad.dtype == torch.float32
+
+
+def test_several_layers_in_one_product_are_the_layers_one_by_one() -> None:
+    """The way of a GPU, on the CPU."""
+    layers = [nn.Linear(6, 4).double() for _ in range(3)]
+    x = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    factors = torch.randn(3, 5, 4, dtype=torch.float64)
+    gradients = []
+    parameters = [x, *(layer.weight for layer in layers), *(layer.bias for layer in layers)]
+    for found in (linears(x, layers), _Linears.apply(x, 3, *parameters[1:])):
+        total = sum((factor * z).sum() for factor, z in zip(factors, found, strict=True))
+        gradients.append(torch.autograd.grad(total, parameters))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)

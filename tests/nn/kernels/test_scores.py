@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from seqba.nn.kernels import scores
 from seqba.nn.kernels.scores import target_log_probabilities
 
 
@@ -13,7 +12,7 @@ from seqba.nn.kernels.scores import target_log_probabilities
 def test_they_are_those_of_log_softmax(
     with_bias: bool, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scores, "CHUNK_ELEMENTS", 40)  # several chunks of two rows, the last one short
+    monkeypatch.setattr("seqba.nn.kernels.loss.CHUNK_ELEMENTS", 40)  # several chunks of two rows, the last one short
     torch.manual_seed(0)
     hidden, weight, bias = torch.randn(7, 5).to(dtype), torch.randn(19, 5).to(dtype), torch.randn(19).to(dtype)
     target = torch.randint(0, 19, (7,))
