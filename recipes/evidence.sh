@@ -40,6 +40,7 @@ for answer in "$list" "$page"; do
 done
 
 seqba_environment text,plot
+export PYTHONPATH="$root/recipes${PYTHONPATH:+:$PYTHONPATH}"
 
 if [[ -n "$page" ]]; then
     exec python "$root/recipes/evidence/page.py" ${results:+--results "$results"}

@@ -2,7 +2,7 @@
 # Every row of the paper's tables 1 to 4 and its figures 1 to 4 (Hoffer et al. 2020), whole or shortened.
 #
 #     bash recipes/paper.sh --list
-#     bash recipes/paper.sh --row NAME [--scale S] [--from DIR | --data DIR] [--seed N] [--out DIR] [--results DIR] [-- ...]
+#     bash recipes/paper.sh --row NAME [--scale S] [--from DIR | --data DIR] [...] [-- ...]
 #
 #     --list          names everything, with its command, its cost and the paper's figures
 #     --row NAME      make one: the recipes of the list, then a record of each run
@@ -17,9 +17,13 @@
 # machine, date, and the curves thinned to 200 points. seqba-plot draws records as it draws logs. A figure's picture needs
 # matplotlib, which is installed with the environment.
 #
-# Shortened runs are the same code on less: read them as a comparison of arms. Table 5 and figure 5 are measurements of time: bench/images.py --table batches, bench/scaling.py --table model.
+# Needs    what the row's recipe needs (its --help says): most rows a GPU, ImageNet's from its archives.
+# Reaches  not measured here; --list has the paper's figures. Shortened runs are the same code on less: read each as a
+#          comparison of arms.
 #
-# Not yet measured here. Second calls go on where the first stopped.
+# Table 5 and figure 5 are measurements of time: bench/images.py --table batches, bench/scaling.py --table model.
+#
+# A second call goes on where the first one stopped.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -46,6 +50,7 @@ folder="$(entries "$row")" || exit
 out="${out:-$root/runs/paper/$folder${scale:+-scale-$scale}}"
 
 seqba_environment plot
+export PYTHONPATH="$root/recipes${PYTHONPATH:+:$PYTHONPATH}"
 
 python "$root/recipes/paper/make_entry.py" --row "$row" ${scale:+--scale "$scale"} ${from:+--from "$from"} \
     ${data:+--data "$data"} ${seed:+--seed "$seed"} --out "$out" --results "$results" -- "${passed[@]}"

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from entries import ENTRIES, Entry
-from records import ROOT, finished_runs, write_record
+from records import finished_runs, write_record
+from run_facts import ROOT
 
 
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -6,26 +6,22 @@ import datetime
 import json
 import platform
 import re
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from entries import Entry
+from run_facts import commit, curve, machine, seconds_of_updates
 
 from seqba.data.files import atomic_text
-from seqba.plotting.logs import Line, RunLines, read_run
+from seqba.plotting.logs import RunLines, read_run
 
-CURVE_POINTS = 200
-OF_VALIDATION = ("update", "nll", "ppl", "top1")
+OF_VALIDATION = ("nll", "ppl", "top1")
 OF_TRAINING = (
-    *("update", "nll", "top1", "grad_norm", "grad_norm_sq", "seconds_per_update"),
+    *("nll", "top1", "grad_norm", "grad_norm_sq", "seconds_per_update"),
     *(f"{kind}_{unit}" for kind in ("unique", "processed") for unit in ("images", "tokens")),
 )
-ROOT = Path(__file__).resolve().parents[2]
-
 SCORES = {
     "last.log": (("top1", r"^Top-1: *([\d.]+)%"),),
     "best.log": (("best_top1", r"^Top-1: *([\d.]+)%"),),
@@ -103,22 +99,22 @@ def write_record(entry: Entry, run: Finished, results: Path, command: Sequence[s
         "unique": last[f"unique_{unit}"],
         "processed": last[f"processed_{unit}"],
         "parameters": resolved["parameters"],
-        "seconds_of_updates": _round(_seconds(lines)),
+        "seconds_of_updates": seconds_of_updates(lines),
         "scores": run.scores,
         "paper": entry.paper,
         "paper_unit": entry.unit,
         **({"correlations": measured} if measured else {}),
         "command": " ".join(command),
-        "machine": _machine(resolved["device"]),
+        "machine": machine(resolved["device"]),
         "versions": {
             "seqba": resolved["version"],
             "torch": resolved["torch_version"],
             "python": platform.python_version(),
         },
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "curves": {
-            event: _curve(lines.of(event), names)
+            event: curve(lines.of(event), names)
             for event, names in (("train", OF_TRAINING), ("valid", OF_VALIDATION))
             if lines.of(event)
         },
@@ -130,40 +126,3 @@ def write_record(entry: Entry, run: Finished, results: Path, command: Sequence[s
         json.dump(record, file, ensure_ascii=False, separators=(",", ":"))
         file.write("\n")
     return path
-
-
-def _curve(lines: Sequence[Line], names: Sequence[str]) -> dict[str, list[float | None]]:
-    """Columns of at most `CURVE_POINTS` lines, evenly spread, the last one among them."""
-    step = max(1, -(-len(lines) // CURVE_POINTS))
-    kept = lines[::-1][::step][::-1]
-    return {name: [_round(line.get(name)) for line in kept] for name in names if kept[0].get(name) is not None}
-
-
-def _seconds(lines: RunLines) -> float:
-    """Of all updates, without validations and checkpoints."""
-    total, before = 0.0, 0
-    for line in lines.of("train"):
-        total += (line["seconds_per_update"] or 0.0) * (line["update"] - before)
-        before = line["update"]
-    return total
-
-
-def _round(value: float | None) -> float | None:
-    return value if value is None or isinstance(value, int) else float(f"{value:.5g}")
-
-
-def _machine(device: str) -> Mapping[str, str]:
-    """Processor, threads and GPU."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
-    gpu = {"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {}
-    return {"processor": processor, "threads": str(torch.get_num_threads()), **gpu}
-
-
-def _commit() -> str:
-    asked = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"

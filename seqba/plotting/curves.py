@@ -147,7 +147,8 @@ def curve_over_copies(runs: Sequence[RunLines], event: str, y: str, *, subset: s
 
 def label_of(quantity: str, runs: Sequence[RunLines]) -> str:
     """The label of an axis, with the unit."""
-    unit = "token" if any("processed_tokens" in line for run in runs for line in run.lines) else "image"
+    is_text = any(run.unit == "tokens" or "processed_tokens" in line for run in runs for line in run.lines)
+    unit = "token" if is_text else "image"
     if quantity in COUNTED:
         return f"{quantity} {unit}s"
     if quantity in ("nll", "loss"):

@@ -35,6 +35,7 @@ class RunLines:
         lines: of training and validation, in order, each update's once.
         settings: options that say what is learned and how, as `run.json` has them, by their flags; none without it.
         schedule: of M, as --copies took it, where it changed.
+        unit: "tokens" or "images", where a record says it; a log's lines tell.
     """
 
     name: str
@@ -44,6 +45,7 @@ class RunLines:
     lines: tuple[Line, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     schedule: str | None = None
+    unit: str | None = None
 
     def of(self, event: str, subset: str | None = None) -> list[Line]:
         """Lines of `train`, or those of `valid` of a split; None for the first split of the log."""
@@ -106,9 +108,10 @@ def _read_curves(path: Path) -> RunLines:
             for event, columns in record["curves"].items()
             for values in zip(*columns.values(), strict=True)
         ]
-        whose = {"arm": str(record["arm"]), "copies": int(record["copies"]), "seed": int(record["seed"])}
+        {name: kind(record[name]) for name, kind in {"arm": str, "copies": int, "seed": int, "unit": str}.items()}
         if lines and all(isinstance(line["update"], int) for line in lines):
-            return RunLines(name=path.stem, lines=tuple(lines), **whose)  # type: ignore[arg-type]
+            arm, copies, seed = str(record["arm"]), int(record["copies"]), int(record["seed"])
+            return RunLines(path.stem, arm, copies, seed, tuple(lines), unit=record.get("unit"))
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise UserError(f"{path} is no record of a run with its curves: give one, a save-dir, or a file of JSON lines")

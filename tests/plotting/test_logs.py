@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from seqba.errors import UserError
+from seqba.plotting.curves import label_of
 from seqba.plotting.logs import read_run
 
 
@@ -55,9 +56,12 @@ def test_messages_and_a_cut_line_are_left_out(tmp_path: Path) -> None:
 def test_a_record_has_its_curves_and_says_what_run_it_is(tmp_path: Path) -> None:
     path = tmp_path / "study.ba-4.7.json"
     curves = {"train": {"update": [5, 10], "nll": [2.0, None]}, "valid": {"update": [10], "nll": [1.5]}}
-    path.write_text(json.dumps({"arm": "ba", "copies": 4, "seed": 7, "curves": curves}), encoding="utf-8")
+    path.write_text(
+        json.dumps({"arm": "ba", "copies": 4, "seed": 7, "unit": "tokens", "curves": curves}), encoding="utf-8"
+    )
     run = read_run(str(path))
-    assert (run.name, run.arm, run.copies, run.seed) == ("study.ba-4.7", "ba", 4, 7)
+    assert (run.name, run.arm, run.copies, run.seed, run.unit) == ("study.ba-4.7", "ba", 4, 7, "tokens")
+    assert label_of("nll", [run]) == "negative log-likelihood (nats per token)"
     assert [(each["event"], each["update"], each["nll"]) for each in run.lines] == [
         ("train", 5, 2.0),
         ("train", 10, None),

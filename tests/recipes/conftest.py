@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "recipes" / "evidence"))
+sys.path[:0] = [str(ROOT / "recipes" / "evidence"), str(ROOT / "recipes")]
 Recipe = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

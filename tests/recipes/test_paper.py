@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from run_facts import curve
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqba.data.cifar import CIFAR10, PIXEL_BYTES
@@ -210,10 +211,10 @@ def test_a_figure_at_toy_size(recipe, tmp_path: Path) -> None:
         assert run.of("train")[-1]["processed_images"] == 80
 
 
-def test_curves_are_thinned_to_200_points(modules: dict[str, ModuleType]) -> None:
+def test_curves_are_thinned_to_200_points() -> None:
     lines = [{"update": number, "nll": number / 3, "top1": None} for number in range(1, 451)]
-    curve = modules["records"]._curve(lines, ("update", "nll", "top1", "ppl"))
-    assert list(curve) == ["update", "nll"]
-    assert curve["update"] == list(range(3, 451, 3))
-    assert curve["nll"][0] == 1.0
-    assert len(modules["records"]._curve(lines[:200], ("update",))["update"]) == 200
+    thinned = curve(lines, ("nll", "top1", "ppl"))
+    assert list(thinned) == ["update", "nll"]
+    assert thinned["update"] == list(range(3, 451, 3))
+    assert thinned["nll"][0] == 1.0
+    assert len(curve(lines[:200], ())["update"]) == 200

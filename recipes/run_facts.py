@@ -1,0 +1,64 @@
+"""Facts of a run that its record has, whichever recipe made it: machine, commit, time, and curves of few points."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from seqba.plotting.logs import Line, RunLines
+
+CURVE_POINTS = 200
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def machine(device: str) -> dict[str, str]:
+    """Processor, threads and GPU."""
+    found = {"processor": _processor(), "threads": str(torch.get_num_threads())}
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def commit() -> str:
+    """Of the working tree; $SEQBA_COMMIT where there is none."""
+    known = os.environ.get("SEQBA_COMMIT")
+    if known:
+        return known
+    asked = subprocess.run(
+        ["git", "-C", ROOT, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or "unknown"
+
+
+def seconds_of_updates(lines: RunLines) -> float | None:
+    """Seconds of all updates, without validations and checkpoints."""
+    total, before = 0.0, 0
+    for line in lines.of("train"):
+        total += (line["seconds_per_update"] or 0.0) * (line["update"] - before)
+        before = line["update"]
+    return rounded(total)
+
+
+def curve(lines: Sequence[Line], names: Sequence[str]) -> dict[str, list[float | None]]:
+    """Columns of at most `CURVE_POINTS` lines, evenly spread, the last one among them; the update is the first."""
+    step = max(1, -(-len(lines) // CURVE_POINTS))
+    kept = list(lines)[::-1][::step][::-1]
+    present = [name for name in names if any(line.get(name) is not None for line in kept)]
+    return {name: [rounded(line.get(name)) for line in kept] for name in ("update", *present)}
+
+
+def rounded(value: float | None) -> float | None:
+    """Five digits, which a page needs at most."""
+    return value if value is None or isinstance(value, int) else float(f"{value:.5g}")
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
