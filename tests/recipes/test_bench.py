@@ -107,6 +107,32 @@ def test_the_page_has_the_figures_of_the_gpu() -> None:
 
 
 @pytest.mark.slow
+def test_bfloat16_measures_both_dtypes_of_every_model(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
+    rows = run_quick("bfloat16", tmp_path)["rows"]
+    dtypes = ("float32", "bfloat16")
+    assert [(row["model"], row["side"], row["dtype"]) for row in rows] == [
+        *[("tiny", side, dtype) for side in ("seqba", "Marian") for dtype in dtypes],
+        *[("resnet8", "seqba", dtype) for dtype in dtypes],
+    ]
+    assert all(row["x float32"] == 1 for row in rows if row["dtype"] == "float32")
+
+
+@pytest.mark.slow
+def test_products_measures_the_kinds_of_both_dtypes(tmp_path: Path) -> None:
+    rows = run_quick("products", tmp_path)["rows"]
+    kinds = ("forward", "by input", "by weight")
+    assert [(row["dtype"], row["product"]) for row in rows] == [(d, k) for d in ("float32", "bfloat16") for k in kinds]
+
+
+@pytest.mark.slow
+def test_bfloat16_losses_trains_every_seed_in_both_dtypes(tmp_path: Path) -> None:
+    (row,) = run_quick("bfloat16_losses", tmp_path)["rows"]
+    assert row["model"] == "transformer"
+    assert abs(float(row["difference"])) < 0.1
+
+
+@pytest.mark.slow
 def test_merged_update_measures_every_plan(tmp_path: Path) -> None:
     rows = run_quick("merged_update", tmp_path)["rows"]
     assert [row["plan"] for row in rows] == ["plain", "looped", "stacked", "auto"]
