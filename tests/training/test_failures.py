@@ -21,7 +21,7 @@ from seqba.checkpoints.file import read_checkpoint
 from seqba.training.folder import LAST
 
 PHASES = ("data", "forward", "all-reduce", "validation", "checkpoint")
-NEWS = ("awd_lstm: ", "an update: ", "until update ", "going on from")
+NEWS = ("awd_lstm: ", "an update: ", "until update ", "products in ", "going on from")
 """What the first rank says anyway."""
 
 
