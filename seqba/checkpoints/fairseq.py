@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from seqba.checkpoints.fairseq_names import ACTIVATIONS, PAD, count_layers, current_names, their_names
 from seqba.checkpoints.plain_pickle import Foreign, plain
+from seqba.checkpoints.undrawn import Undrawn
 from seqba.errors import UserError
 from seqba.models.config import DecoderConfig, TransformerConfig
 from seqba.models.transformer import Transformer
@@ -72,7 +73,7 @@ def convert_fairseq(state: Mapping[str, Any], path: str | Path) -> dict[str, Any
             )
         _refuse_options(options, path)
         config = (_lm_config if is_lm else _transformer_config)(options, weights)
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             outline = _outline(config, weights)
         history = plain(state.get("optimizer_history")) or [{}]
         return {

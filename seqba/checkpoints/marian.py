@@ -20,6 +20,7 @@ from torch import Tensor
 from seqba.checkpoints import fairseq_names
 from seqba.checkpoints.archive import read_archive
 from seqba.checkpoints.fairseq_names import count_layers, their_names
+from seqba.checkpoints.undrawn import Undrawn
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.files import open_file
 from seqba.data.marian import ABSENT, CONFIG, REMEDY, MarianText, Vocabulary, read_marian_config, read_marian_text
@@ -209,7 +210,7 @@ def _converted(options: TransformerConfig, weights: Mapping[str, Tensor], text: 
     if options.output_bias:
         bias = weights.get("final_logits_bias", target.new_zeros(1, target.shape[0]))
         taken["output_bias"] = _moved(bias.reshape(-1, 1), text.target, absent=ABSENT_BIAS).squeeze(1)
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         outline = Transformer(
             options,
             source_vocabulary=len(text.source.dictionary),

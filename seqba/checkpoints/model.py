@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.checkpoints.file import count_updates, read_checkpoint
+from seqba.checkpoints.undrawn import Undrawn
 from seqba.distributed import cut_like
 from seqba.errors import UserError
 from seqba.models.builders import fresh_model
@@ -72,12 +73,13 @@ def load_model(
         raise UserError(f"checkpoint {path} is not of {article} {task.replace('_', ' ')} run{reader}")
     try:
         model_cfg = {**state["cfg"]["model"], "options": {**state["cfg"]["model"]["options"], **(overrides or {})}}
-        with torch.device("meta"):  # without memory: what a damaged file describes may be of any size
+        with torch.device("meta"), Undrawn():  # without memory: what a damaged file describes may be of any size
             outline = build_model(model_cfg, state["task_state"])
     except Exception as error:  # a damaged description may hold anything
         raise UserError(f"checkpoint {path} describes no model that this version can build: {error}") from None
     _check_weights(outline.state_dict(), state["model"], path)
-    model = build_model(model_cfg, state["task_state"])
+    with Undrawn():
+        model = build_model(model_cfg, state["task_state"])
     load_weights(model, state, path)
     return LoadedModel(model.to(device).eval(), state["cfg"], state["task_state"], count_updates(state))
 

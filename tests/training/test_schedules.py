@@ -202,5 +202,7 @@ def test_a_rise_that_can_not_be_is_one_line(tmp_path: Path) -> None:
     refused(DropPath(0.2), "say with --drop-path-epochs, or --max-epoch, how many", max_epoch=0, max_update=9)
     refused(DropPath(0.2), "needs one --update-freq for all of them", max_epoch=3, update_freq=(1, 2))
     for model in (DropPath(0), nn.Linear(2, 2)):
-        refused(model, "--drop-path-epochs is for DARTS, AmoebaNet and NASNet with --drop-path above 0", drop_path_epochs=3)
+        refused(
+            model, "--drop-path-epochs is for DARTS, AmoebaNet and NASNet with --drop-path above 0", drop_path_epochs=3
+        )
         schedule_drop_path(model, make_options(tmp_path, max_epoch=0, max_update=9), epoch_updates=lambda: 10)
