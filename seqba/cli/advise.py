@@ -251,7 +251,7 @@ class _Timing:
         self.device = device
         self.options = options
         optimisation = trained.options(OptimisationOptions, "training", "optimisation")
-        self.bf16 = optimisation.bf16
+        self.is_narrow = optimisation.bf16 or optimisation.fp16  # bfloat16 costs the same, and needs no scaled losses
         self.ways = [Way(plan, fork) for fork in dict.fromkeys((None, options.fork)) for plan in PLANS]
         if options.fork is not None:
             trained.check_fork(options.fork)
@@ -334,7 +334,7 @@ class _Timing:
             self.task.carried.discard()
 
     def _loss(self, model: nn.Module, batch: Any) -> Any:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_narrow):
             return self.task.loss(model, batch)
 
 

@@ -233,24 +233,26 @@ def test_updates_are_timed_and_advised_on(measured: Path, tmp_path: Path, capsys
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_timed_updates_are_those_of_the_training(
-    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str, measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = read_checkpoint(json.loads(measured.read_text())["path"])
-    state["cfg"]["training"]["optimisation"]["bf16"] = True
+    state["cfg"]["training"]["optimisation"][precision] = True
     state["cfg"]["training"]["run"]["checkpoint_activations"] = True
     write_checkpoint(tmp_path / "other.pt", state)
     seen = []
 
     def loss(task: LanguageModeling, model: Any, batch: Any) -> Any:
-        seen.append((model.layers[0].recomputes, shared_cast(model.output_weight, torch.bfloat16) is not None))
+        is_shared = shared_cast(model.output_weight, torch.bfloat16) is not None
+        seen.append((model.layers[0].recomputes, is_shared, torch.is_autocast_enabled("cpu")))
         return real(task, model, batch)
 
     real = LanguageModeling.loss
     monkeypatch.setattr(LanguageModeling, "loss", loss)
     arguments = ["--path", str(tmp_path / "other.pt"), "--cpu", "--copies", "2", "--timed-updates", "1"]
     assert run(advise, [str(measured), *arguments]) == 0
-    assert set(seen) == {(True, True)}
+    assert set(seen) == {(True, True, True)}
 
 
 def test_updates_that_fork_are_timed_beside_whole_copies(
