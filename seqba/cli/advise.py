@@ -25,6 +25,8 @@ from seqba.data.files import read_lines, write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.models.forks import Forking
+from seqba.models.layers import recompute_layers
+from seqba.nn.kernels.casts import shared_casts
 from seqba.options import is_given, option, options
 from seqba.runtime.devices import choose_device, to_device
 from seqba.runtime.memory import keep_freed_memory
@@ -32,7 +34,7 @@ from seqba.statistics import Advice, PassCosts, VarianceSplit, advise
 from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
 from seqba.training.optimizers import build_optimizer
-from seqba.training.options import GridOptions, OptimisationOptions
+from seqba.training.options import GridOptions, OptimisationOptions, RunOptions
 
 DESCRIPTION = (
     "Says how many copies (M) pay, from what seqba-measure --json wrote and the time of an update at several M, which "
@@ -249,10 +251,12 @@ class _Timing:
         self.device = device
         self.options = options
         optimisation = trained.options(OptimisationOptions, "training", "optimisation")
-        self.bf16 = optimisation.bf16
+        self.is_narrow = optimisation.bf16 or optimisation.fp16  # bfloat16 costs the same, and needs no scaled losses
         self.ways = [Way(plan, fork) for fork in dict.fromkeys((None, options.fork)) for plan in PLANS]
         if options.fork is not None:
             trained.check_fork(options.fork)
+        if trained.options(RunOptions, "training", "run").checkpoint_activations:
+            recompute_layers(self.model)
         self.optimizer = build_optimizer(self.model.parameters(), optimisation)  # at learning rate 0
         batches = task.epoch(1, size)
         if len(batches) < size:
@@ -308,17 +312,18 @@ class _Timing:
 
     def _update(self, batches: Sequence[Any], way: Way, copies: int, number: int) -> None:
         """An update as in training, from the batches on the CPU to the optimizer's step, at learning rate 0."""
-        step = grid_gradient(
-            self.model,
-            [to_device(batch, self.device) for batch in batches],
-            self._loss,
-            copies=copies,
-            weight=copies * sum(self.task.weight(batch) for batch in batches),
-            plan=way.plan,
-            seed=self.options.seed,
-            update=number,
-            forked=way.fork is not None,
-        )
+        with shared_casts():
+            step = grid_gradient(
+                self.model,
+                [to_device(batch, self.device) for batch in batches],
+                self._loss,
+                copies=copies,
+                weight=copies * sum(self.task.weight(batch) for batch in batches),
+                plan=way.plan,
+                seed=self.options.seed,
+                update=number,
+                forked=way.fork is not None,
+            )
         if not math.isfinite(step.loss):
             raise UserError("the loss is not finite, as the weights aren't: take an earlier checkpoint")
         self.optimizer.step()
@@ -329,7 +334,7 @@ class _Timing:
             self.task.carried.discard()
 
     def _loss(self, model: nn.Module, batch: Any) -> Any:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_narrow):
             return self.task.loss(model, batch)
 
 

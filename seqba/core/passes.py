@@ -121,7 +121,7 @@ class Update:
         key = (self.seed, self.update, self.micro_batch)
         sample = _sample_weights(self.model)
         known = _remembered(self.model)
-        is_repeated = key == known.key and not (known.sample is not None and torch.equal(sample, known.sample))
+        is_repeated = key == known.key and _differ(sample, known.sample)
         known.key, known.sample = key, sample
         if is_repeated:
             warnings.warn(
@@ -146,7 +146,7 @@ class _Remembered:
         self.key: Key | None = None
         self.sample: torch.Tensor | None = None
         self.has_been_told = False
-        self.modules: list[int] = []
+        self.tree: list[tuple[str, int]] = []
         self.names: dict[int, str] = {}
 
 
@@ -160,10 +160,11 @@ def _remembered(model: nn.Module) -> _Remembered:
 
 
 def _names(model: nn.Module) -> dict[int, str]:
-    """`module_names`, made anew where the model has other modules than at the last update."""
-    known, modules = _remembered(model), list(map(id, modules_of(model)))
-    if known.modules != modules:
-        known.modules, known.names = modules, module_names(model)
+    """`module_names`, made anew where modules have come, gone or changed names since the last update."""
+    known, modules = _remembered(model), modules_of(model)
+    tree = [("", id(model)), *((name, id(child)) for module in modules for name, child in module._modules.items())]
+    if known.tree != tree:
+        known.tree, known.names = tree, module_names(model)
     return known.names
 
 
@@ -183,3 +184,8 @@ def _sample_weights(model: nn.Module) -> torch.Tensor:
     trained = [parameter for parameter in parameters_of(model) if parameter.grad is not None]
     flat = local_part(trained[-1]).detach().flatten() if trained else torch.zeros(1)
     return flat[:: max(1, flat.numel() // 256)].clone()
+
+
+def _differ(sample: torch.Tensor, before: torch.Tensor | None) -> bool:
+    """Whether weights have moved; not told of those that went to another device in between."""
+    return before is not None and before.device == sample.device and not torch.equal(before, sample)

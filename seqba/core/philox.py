@@ -101,7 +101,11 @@ class _Drop(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         needs_x, needs_added = ctx.needs_input_grad[:2]
-        by_x = _dropped(grads[0].contiguous(), None, ctx.draw, ctx.level, ctx.dtype) if needs_x else None
+        by_x, grad = None, grads[0].contiguous()
+        if needs_x and torch.is_grad_enabled():  # of a gradient that is differentiated itself
+            by_x = _Drop.apply(grad, None, ctx.draw, ctx.level).to(ctx.dtype)  # type: ignore[no-untyped-call]
+        elif needs_x:
+            by_x = _dropped(grad, None, ctx.draw, ctx.level, ctx.dtype)
         return by_x, grads[0].to(ctx.added_dtype) if needs_added else None, None, None
 
 

@@ -48,6 +48,16 @@ def mixed_rows(rows: Rows, ends: Rows, weights: Sequence[float], *, seed: int, e
     )
 
 
+def times_before(rows: Rows) -> Rows:
+    """How many times each row of an epoch has come before: rows (n,) int64 → (n,) int64."""
+    order = np.argsort(rows, kind="stable")
+    places = np.arange(len(rows))
+    is_first = np.diff(rows[order], prepend=-1) != 0
+    times = np.empty_like(places)
+    times[order] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return times
+
+
 def mixed_count(examples: int, weight: float) -> float:
     """Examples that an epoch has of a text, in the mean over epochs."""
     return float(_exact(weight) * examples)

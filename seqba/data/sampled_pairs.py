@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from seqba.data.bpe_dropout import BpeDropout, Lines, line_keys
+from seqba.data.bpe_dropout import BpeDropout, Keys, Lines, line_keys
 from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import Corpus
 from seqba.data.merges import Merges
@@ -27,6 +27,9 @@ LEAST_SAME = 0.9
 
 LEAST_CUT = 0.5
 """Share of words that must be cut; others stay for want of a piece."""
+
+ROW_BITS = 40
+"""Bits of a row's number in its key; above them is how often it has come before."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class PairSampler:
         probability: of dropping a merge, in (0, 1).
         seed: of the run.
 
-    Randomness: a line is cut by the key (seed, epoch, side, copy, row). An epoch has each row once, so that no two
-    micro-batches share a draw, and none changes with the order or the size of batches.
+    Randomness: a line is cut by the key (seed, epoch, side, copy, row, how often the row has come in this epoch before:
+    --weights repeats some). So no two micro-batches share a draw, and none changes with the size of batches.
     """
 
     def __init__(self, source: SampledSide, target: SampledSide, probability: float, *, seed: int) -> None:
@@ -95,7 +98,7 @@ class PairSampler:
                 100 * share,
             )
 
-    def batch(self, pairs: PairCorpus, epoch: int, rows: Rows, copies: int) -> PairBatch:
+    def batch(self, pairs: PairCorpus, epoch: int, rows: Rows, before: Rows, copies: int) -> PairBatch:
         """Some pairs, cut anew for each copy.
 
         The copies are padded to the same lengths, so that what a model draws on the padded grid of a copy is of one
@@ -105,20 +108,23 @@ class PairSampler:
             pairs: the corpus.
             epoch: from 1 on.
             rows: (B,) numbers of pairs.
+            before: (B,) how many times the epoch had each of them before.
             copies: M.
 
         Returns:
             M·B rows, copy-major.
         """
-        source, _ = self._cut(0, pairs.source, epoch, rows, copies)
-        target, sizes = self._cut(1, pairs.target, epoch, rows, copies)
+        keys = rows + (before << ROW_BITS)
+        source, _ = self._cut(0, pairs.source, rows, line_keys(keys, copies, self.seed, epoch, 0))
+        target, sizes = self._cut(1, pairs.target, rows, line_keys(keys, copies, self.seed, epoch, 1))
         return pair_batch(np.tile(rows, copies), source, target, sizes)
 
-    def _cut(self, number: int, corpus: Corpus | AbsentSide, epoch: int, rows: Rows, copies: int) -> tuple[Rows, Rows]:
+    def _cut(self, number: int, corpus: Corpus | AbsentSide, rows: Rows, keys: Keys) -> tuple[Rows, Rows]:
         """One side of the copies of some pairs: (M·B, L) ids with `</s>` and padding, and (M·B,) sizes."""
+        copies = len(keys) // len(rows)
         plain = _lines(corpus, rows)
         lines = Lines(np.tile(plain.tokens, copies), np.tile(plain.sizes, copies))
-        cut = self._cutters[number].cut(lines, line_keys(rows, copies, self.seed, epoch, number))
+        cut = self._cutters[number].cut(lines, keys)
         stays = cut.sizes + 1 > self.sides[number].longest
         sizes = np.where(stays, lines.sizes, cut.sizes)
         padded = np.full((len(sizes), int(sizes.max()) + 1), Dictionary.pad, dtype=np.int64)

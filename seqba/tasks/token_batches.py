@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from seqba.data.batching import Batches, fitting, plan_batches, plan_epoch
 from seqba.data.limits import longest_sides, refuse_or_leave_out
-from seqba.data.mixing import mixed_count, mixed_rows
+from seqba.data.mixing import mixed_count, mixed_rows, times_before
 from seqba.errors import UserError
 from seqba.options import number_text
 from seqba.tasks.options import BatchOptions
@@ -67,14 +68,19 @@ class Copied(Planned[ExamplesT]):
     """Planned batches of an epoch, of which copies are cut into subwords anew.
 
     Attributes:
-        cut: rows (n,) and a number of copies → the batch of their copies.
+        cut: rows (n,), how often each has come before in the epoch (n,) and a number of copies → the batch of their
+            copies.
     """
 
-    cut: Callable[[Rows, int], Any]
+    cut: Callable[[Rows, Rows, int], Any]
 
     def copied(self, number: int, copies: int) -> Any:
         """Batch `number` as so many copies, copy-major."""
-        return self.cut(self.batches[number], copies)
+        return self.cut(self.batches[number], Batches(self._times_before, self.batches.offsets)[number], copies)
+
+    @functools.cached_property
+    def _times_before(self) -> Rows:
+        return times_before(self.batches.rows)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {
     "criterion": {"consistency": 0.0, "rdrop_alpha": 0.0},
     "grid": {"fork": None},
     "batches": {"weights": []},
+    "optimisation": {"store_ema": False},
     "schedule": {"lr_factor": 1.0},
     "translation": {"subword_sampling": 0.0},
 }

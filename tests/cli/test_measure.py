@@ -17,6 +17,8 @@ from seqba.cli.advise import main as advise
 from seqba.cli.command import run
 from seqba.cli.measure import main as measure
 from seqba.cli.train import main as train
+from seqba.nn.kernels.casts import shared_cast
+from seqba.tasks.language_modeling import LanguageModeling
 from seqba.training.folder import LAST
 
 TINY = [
@@ -229,6 +231,28 @@ def test_updates_are_timed_and_advised_on(measured: Path, tmp_path: Path, capsys
     assert told["advice"][-1] in printed
     after = read_checkpoint(json.loads(measured.read_text())["path"])["model"]
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_timed_updates_are_those_of_the_training(
+    precision: str, measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = read_checkpoint(json.loads(measured.read_text())["path"])
+    state["cfg"]["training"]["optimisation"][precision] = True
+    state["cfg"]["training"]["run"]["checkpoint_activations"] = True
+    write_checkpoint(tmp_path / "other.pt", state)
+    seen = []
+
+    def loss(task: LanguageModeling, model: Any, batch: Any) -> Any:
+        is_shared = shared_cast(model.output_weight, torch.bfloat16) is not None
+        seen.append((model.layers[0].recomputes, is_shared, torch.is_autocast_enabled("cpu")))
+        return real(task, model, batch)
+
+    real = LanguageModeling.loss
+    monkeypatch.setattr(LanguageModeling, "loss", loss)
+    arguments = ["--path", str(tmp_path / "other.pt"), "--cpu", "--copies", "2", "--timed-updates", "1"]
+    assert run(advise, [str(measured), *arguments]) == 0
+    assert set(seen) == {(True, True, True)}
 
 
 def test_updates_that_fork_are_timed_beside_whole_copies(

@@ -108,6 +108,16 @@ def test_a_fused_drop_is_the_mask_applied_forward_and_backward(dtype: torch.dtyp
     assert torch.equal(residual.grad, grad)
 
 
+def test_the_gradient_of_a_fused_drop_can_be_differentiated() -> None:
+    """A penalty on gradients: the kernel has no derivative of its own, and torch warns of what it makes up for it."""
+    draw = Draw.of(7, (0, 1))
+    x = torch.randn(6, 11, requires_grad=True)
+    (slope,) = torch.autograd.grad(draw.drop(x, None, LEVEL).square().sum(), x, create_graph=True)
+    (curved,) = torch.autograd.grad(slope.square().sum(), x)
+    factors = draw.keep_mask((6, 11), LEVEL, CPU) * (65536 / (65536 - LEVEL))
+    torch.testing.assert_close(curved, 8 * factors**4 * x.detach())
+
+
 @pytest.mark.usefixtures("counter")
 def test_plans_agree() -> None:
     gradients = []

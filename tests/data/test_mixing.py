@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqba.data.mixing import mixed_count, mixed_rows, read_weights, write_weights
+from seqba.data.mixing import mixed_count, mixed_rows, read_weights, times_before, write_weights
 from seqba.errors import UserError
 
 ROWS = np.delete(np.arange(60), [3, 4, 40])  # three were too long: of the texts, 28 and 29 are left
@@ -84,3 +84,8 @@ def test_bad_weights_are_one_line(content: str, message: str, tmp_path: Path) ->
     (tmp_path / "train.weights").write_text(content)
     with pytest.raises(UserError, match=message):
         read_weights(tmp_path / "train.weights")
+
+
+def test_how_often_each_row_has_come_before() -> None:
+    assert times_before(np.array([5, 0, 5, 5, 2, 0])).tolist() == [0, 0, 1, 2, 0, 1]
+    assert not len(times_before(np.empty(0, np.int64)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ import torch
 from syllables import subword_dictionary, write_syllables
 
 from seqba.core.replicate import select_copies
+from seqba.data.batching import Batches
 from seqba.data.dictionary import Dictionary
 from seqba.data.merges import Merges, read_codes
 from seqba.data.pairs import PairCorpus, open_pairs
 from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.errors import UserError
+from seqba.tasks.token_batches import Copied
 
 ROWS = np.array([3, 50, 7, 11])
+NEVER = np.zeros_like(ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def words(ids: torch.Tensor) -> list[str]:
 
 def test_each_copy_has_the_words_in_subwords_of_its_own(folder: Path, pairs: PairCorpus) -> None:
     plain = pairs.batch(ROWS)
-    batch = sampler(folder).batch(pairs, 1, ROWS, 3)
+    batch = sampler(folder).batch(pairs, 1, ROWS, NEVER, 3)
     assert batch.ids.tolist() == 3 * ROWS.tolist()
     for tensor, as_it_was in ((batch.source, plain.source), (batch.target, plain.target)):
         assert words(tensor) == 3 * words(as_it_was)
@@ -60,7 +64,7 @@ def test_a_row_is_cut_alike_in_any_company_and_otherwise_in_another_epoch_or_run
     folder: Path, pairs: PairCorpus
 ) -> None:
     def cut(epoch: int = 1, rows: list[int] = [3, 50, 7, 11], copies: int = 2, seed: int = 1) -> list[list[int]]:  # noqa: B006
-        batch = sampler(folder, seed=seed).batch(pairs, epoch, np.array(rows), copies)
+        batch = sampler(folder, seed=seed).batch(pairs, epoch, np.array(rows), NEVER[: len(rows)], copies)
         rows_of_copy = select_copies(batch, range(1, 2), copies).source
         return [[token for token in row if token != Dictionary.pad] for row in rows_of_copy.tolist()]
 
@@ -70,16 +74,32 @@ def test_a_row_is_cut_alike_in_any_company_and_otherwise_in_another_epoch_or_run
     assert cut() != cut(seed=2)
 
 
+def test_a_row_that_comes_again_in_an_epoch_is_cut_anew(folder: Path, pairs: PairCorpus) -> None:
+    twice = Batches(np.array([50, 3, 7, 50, 7]), np.array([0, 3, 5]))
+    planned = Copied(pairs, twice, partial(sampler(folder).batch, pairs, 1))
+    first, again = (planned.copied(number, 4) for number in range(2))
+    before, after = (select(batch.source, each) for batch, each in ((first, [0, 2]), (again, [0, 1])))
+    assert all(len({*one, *other}) > len({*one}) for one, other in zip(before, after, strict=True))
+    alone = sampler(folder).batch(pairs, 1, np.array([50, 3, 7]), NEVER[:3], 4)
+    assert torch.equal(first.source, alone.source)
+
+
+def select(ids: torch.Tensor, rows: list[int]) -> list[list[tuple[int, ...]]]:
+    """The cuts of some rows, of all four copies."""
+    copies = ids.view(4, len(ids) // 4, -1).tolist()
+    return [[tuple(token for token in copy[row] if token != Dictionary.pad) for copy in copies] for row in rows]
+
+
 def test_both_sides_have_draws_of_their_own(folder: Path, pairs: PairCorpus) -> None:
     mirrored = PairCorpus(pairs.source, pairs.source)
-    batch = sampler(folder).batch(mirrored, 1, ROWS, 1)
+    batch = sampler(folder).batch(mirrored, 1, ROWS, NEVER, 1)
     assert words(batch.source) == words(batch.target)
     assert not torch.equal(batch.source, batch.target)
 
 
 def test_a_line_that_comes_out_too_long_stays_as_it_is(folder: Path, pairs: PairCorpus) -> None:
     longest = int(pairs.source.sizes[ROWS].max())
-    free, bound = (sampler(folder, longest=most).batch(pairs, 1, ROWS, 4) for most in (100, longest))
+    free, bound = (sampler(folder, longest=most).batch(pairs, 1, ROWS, NEVER, 4) for most in (100, longest))
     plain = pairs.batch(ROWS)
     assert free.source.shape[1] > longest
     assert bound.source.shape[1] <= longest

@@ -167,6 +167,16 @@ def test_a_checkpoint_of_before_there_were_forks_has_none(trained: Path) -> None
         restore(start, trainer, make_record(make_options(trained, fork="encoder"), SquaresTask()))
 
 
+def test_an_average_is_new_to_a_checkpoint_of_before_there_were_any(
+    trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = torch.load(trained / LAST)
+    del state["cfg"]["training"]["optimisation"]["store_ema"]
+    write_checkpoint(trained / LAST, state)
+    assert make_loop(make_options(trained, store_ema=True)).trainer.updates == 6
+    assert "--store-ema True (it had False)" in caplog.text
+
+
 def test_other_batches_are_refused(trained: Path) -> None:
     options = make_options(trained)
     loop = make_loop(options)

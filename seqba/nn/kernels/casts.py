@@ -15,8 +15,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from seqba.nn.kernels.products import product
 
 HALVES = (torch.bfloat16, torch.float16)
-HAS_WIDE_PRODUCTS = hasattr(torch.ops.aten.mm, "dtype")
-"""Whether torch multiplies 16-bit matrices into float32 on a GPU (2.8 and later)."""
+HAS_WIDE_PRODUCTS = hasattr(torch.ops.aten.mm, "dtype") and torch.version.cuda is not None
+"""Whether torch multiplies 16-bit matrices into float32 on a GPU: 2.8 and later, NVIDIA's."""
 
 # A plain global: CUDA's backward threads, which may recompute a layer, must see it too.
 _shared: MutableMapping[Tensor, tuple[int, Tensor]] | None = None
@@ -58,14 +58,18 @@ def _on_gpu(casts: MutableMapping[Tensor, tuple[int, Tensor]] | None) -> Mutable
 
 
 def _renewed() -> MutableMapping[Tensor, tuple[int, Tensor]]:
-    """What an update begins with: the casts of the last one, made again in one kernel."""
-    alive = list(_of_last_update.items())
+    """What an update begins with: the casts of the last one, made again in one kernel, but of weights that moved."""
+    alive = [(weight, kept) for weight, kept in _of_last_update.items() if _fits(kept[1], weight)]
     if alive:
         torch._foreach_copy_([cast for _, (_, cast) in alive], [weight.detach() for weight, _ in alive])
     casts: MutableMapping[Tensor, tuple[int, Tensor]] = WeakIdKeyDictionary()
     for weight, (_, cast) in alive:
         casts[weight] = (weight._version, cast)
     return casts
+
+
+def _fits(cast: Tensor, weight: Tensor) -> bool:
+    return cast.device == weight.device and cast.shape == weight.shape
 
 
 def narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -87,8 +91,8 @@ def shared_cast(weight: Tensor, dtype: torch.dtype) -> Tensor | None:
 
 
 def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); on a GPU without rounding to 16 bits in between."""
-    if HAS_WIDE_PRODUCTS and a.device.type != "cpu" and a.dtype in HALVES and dtype == torch.float32:
+    """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); by NVIDIA without rounding to 16 bits in between."""
+    if HAS_WIDE_PRODUCTS and a.device.type == "cuda" and a.dtype in HALVES and dtype == torch.float32:
         wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
         return wide
     return product(a, b).to(dtype)

@@ -7,7 +7,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-HALVES = (torch.bfloat16, torch.float16)
+from seqba.nn.kernels.casts import HALVES
+
 MAX_HEAD_DIM = 256
 
 

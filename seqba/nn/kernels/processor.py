@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -35,11 +37,17 @@ class Processor:
 
 @functools.cache
 def processor() -> Processor:
-    """The processor of this machine, read once."""
+    """The processor of this machine, read once; without AMX where oneDNN was told to leave it (ONEDNN_MAX_CPU_ISA)."""
     try:
-        return parse_cpu_info(CPU_INFO.read_text(encoding="ascii", errors="replace"))
+        found = parse_cpu_info(CPU_INFO.read_text(encoding="ascii", errors="replace"))
     except OSError:
         return Processor("GenuineIntel" if "GenuineIntel" in platform.processor() else "")
+    return found if onednn_has_bfloat16() else replace(found, features=found.features - {"amx_bf16"})
+
+
+def onednn_has_bfloat16() -> bool:
+    """Whether oneDNN multiplies bfloat16 here: not without AVX-512, where torch.mm has products of its own."""
+    return hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def parse_cpu_info(text: str) -> Processor:

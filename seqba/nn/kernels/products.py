@@ -7,7 +7,7 @@ import platform
 import torch
 from torch import Tensor, nn
 
-from seqba.nn.kernels.processor import Processor, processor
+from seqba.nn.kernels.processor import Processor, onednn_has_bfloat16, processor
 
 HAS_ONEDNN = (
     platform.machine().lower() in ("x86_64", "amd64")
@@ -61,7 +61,7 @@ def takes_linear_operator(a: Tensor, b: Tensor, bias: Tensor | None, processor: 
 
 def describe_products(dtype: torch.dtype) -> str:
     """Which libraries multiply `dtype` on this machine's processor, for a run's log."""
-    if not HAS_ONEDNN:
+    if not HAS_ONEDNN or (dtype == torch.bfloat16 and not onednn_has_bfloat16()):
         return "torch.mm"
     if dtype == torch.bfloat16:
         return "oneDNN, in AMX tiles" if processor().has_amx else "oneDNN"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqba.nn.kernels import casts
 from seqba.nn.kernels.casts import narrow, shared_cast, shared_casts
@@ -78,3 +80,30 @@ def test_casts_that_are_kept_for_the_next_update_are_made_again_in_place(monkeyp
         second = casts.narrow(weight, torch.bfloat16)
     assert second is first
     assert torch.equal(second, weight.detach().to(torch.bfloat16))
+
+
+def test_a_weight_that_has_moved_or_grown_in_between_is_cast_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Module.cpu()` puts other memory under the same parameter."""
+    monkeypatch.setattr(casts, "_of_last_update", {})
+    monkeypatch.setattr(casts, "_on_gpu", lambda shared: shared)
+    weight = torch.nn.Parameter(torch.randn(3, 4))
+    with casts.shared_casts():
+        casts.narrow(weight, torch.bfloat16)
+    weight.data = torch.randn(5, 4)
+    with casts.shared_casts():
+        assert torch.equal(casts.narrow(weight, torch.bfloat16), weight.bfloat16())
+
+
+def test_products_wider_than_their_factors_are_for_nvidias_gpus_alone() -> None:
+    """The operator is no other device's."""
+
+    class Operators(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    seen: list[str] = []
+    with Operators():
+        wide = casts.product_as(*torch.empty(2, 3, 4, dtype=torch.bfloat16, device="meta"), torch.float32)
+    assert wide.dtype == torch.float32
+    assert "aten.mm.dtype" not in seen

@@ -13,7 +13,7 @@ from seqba.nn.kernels import masked_lstm as kernel
 from seqba.nn.kernels import prepacked
 from seqba.nn.kernels.casts import shared_casts
 from seqba.nn.kernels.masked_lstm import masked_lstm, suits_prepacking
-from seqba.nn.kernels.processor import Processor
+from seqba.nn.kernels.processor import Processor, onednn_has_bfloat16
 from seqba.nn.kernels.products import HAS_ONEDNN
 
 ROWS, LENGTH, INPUTS, HIDDEN, SCALE = 3, 5, 4, 6, 1 / 0.6
@@ -136,6 +136,7 @@ def test_it_is_for_medium_layers_too_in_bfloat16_where_tiles_are_multiplied(
 
 
 @needs_onednn
+@pytest.mark.skipif(not onednn_has_bfloat16(), reason="oneDNN has no bfloat16 here: a processor without AVX-512")
 @pytest.mark.parametrize("has_amx", [True, False])
 def test_in_bfloat16_outputs_and_gradients_are_near(has_amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepacked, "processor", lambda: Processor(features=frozenset(["amx_bf16"] * has_amx)))

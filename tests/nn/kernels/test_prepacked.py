@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seqba.nn.kernels.prepacked import PrepackedLinear, prepacked, prepacked_product, prepacked_sum
-from seqba.nn.kernels.processor import Processor
+from seqba.nn.kernels.processor import Processor, onednn_has_bfloat16
 from seqba.nn.kernels.products import HAS_ONEDNN
 
 needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="this torch offers no oneDNN product")
@@ -24,6 +24,7 @@ def test_blocked_products_equal_the_frameworks(rows: int) -> None:
 
 
 @needs_onednn
+@pytest.mark.skipif(not onednn_has_bfloat16(), reason="oneDNN has no bfloat16 here: a processor without AVX-512")
 def test_bfloat16_products_run_from_blocks_where_tiles_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(24, 40).bfloat16(), torch.randn(5, 24).bfloat16()

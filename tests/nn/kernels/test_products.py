@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from seqba.nn.kernels import processor as processor_module
 from seqba.nn.kernels import products
-from seqba.nn.kernels.processor import Processor, parse_cpu_info, processor
+from seqba.nn.kernels.processor import Processor, onednn_has_bfloat16, parse_cpu_info, processor
 from seqba.nn.kernels.products import STRIP, describe_products, product, takes_linear_operator, transposed
 
 INTEL_WITH_AMX = Processor("GenuineIntel", frozenset(["avx512f", "amx_bf16"]))
@@ -33,6 +36,8 @@ def test_transposing_in_strips_moves_every_element(rows: int) -> None:
 def test_every_choice_is_the_same_product(
     machine: Processor, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if machine.has_amx and dtype == torch.bfloat16 and not onednn_has_bfloat16():
+        pytest.skip("oneDNN has no bfloat16 here: a processor without AVX-512")
     monkeypatch.setattr(products, "processor", lambda: machine)
     torch.manual_seed(0)
     x, weight, bias = (torch.randn(shape, dtype=dtype) for shape in [(40, 8), (24, 8), (24,)])
@@ -75,7 +80,10 @@ def test_a_log_tells_the_choice(
     monkeypatch.setattr(products, "processor", lambda: machine)
     monkeypatch.setattr(products, "HAS_ONEDNN", True)
     monkeypatch.setattr(products, "HAS_MKL", True)
+    monkeypatch.setattr(products, "onednn_has_bfloat16", lambda: True)
     assert describe_products(dtype) == told
+    monkeypatch.setattr(products, "onednn_has_bfloat16", lambda: False)
+    assert describe_products(dtype) == ("torch.mm" if dtype == torch.bfloat16 else told)
     monkeypatch.setattr(products, "HAS_ONEDNN", False)
     assert describe_products(dtype) == "torch.mm"
 
@@ -85,3 +93,15 @@ def test_a_processor_is_what_the_system_says_of_its_first_one() -> None:
     assert parse_cpu_info(text) == Processor("GenuineIntel", frozenset(["fpu", "amx_bf16"]))
     assert parse_cpu_info("") == Processor()
     assert processor() is processor()
+
+
+@pytest.mark.parametrize("is_supported", [True, False])
+def test_there_are_no_tiles_where_onednn_leaves_them(
+    is_supported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bfloat16 products fail there (ONEDNN_MAX_CPU_ISA=AVX2), and torch's don't."""
+    info = tmp_path / "cpuinfo"
+    info.write_text("vendor_id\t: GenuineIntel\nflags\t\t: fpu amx_bf16\n")
+    monkeypatch.setattr(processor_module, "CPU_INFO", info)
+    monkeypatch.setattr(processor_module, "onednn_has_bfloat16", lambda: is_supported)
+    assert processor_module.processor.__wrapped__().has_amx is is_supported
