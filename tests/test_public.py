@@ -44,9 +44,11 @@ def test_the_public_names_and_signatures_are_those_of_the_list(package: ModuleTy
 
 @pytest.mark.parametrize("name", ["checking", "core", "distributed", "errors", "nn"])
 def test_import_seqba_suffices_for_its_packages(name: str) -> None:
-    program = (
-        f"import seqba, sys\nassert 'torch' not in sys.modules\nassert seqba.{name} is sys.modules['seqba.{name}']"
-    )
+    program = f"""
+import seqba, sys
+assert {name!r} in dir(seqba) and "torch" not in sys.modules
+assert seqba.{name} is sys.modules["seqba.{name}"]
+"""
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
