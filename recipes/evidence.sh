@@ -35,6 +35,9 @@ seqba_count --jobs "${jobs:-1}"
 seqba_count --updates "${updates:-1}"
 seqba_count --vocab "${vocab:-1}"
 seqba_count --time-limit "${time_limit:-1}"
+[[ -z "$seeds" || "$seeds" =~ ^[0-9]{1,9}(,[0-9]{1,9})*$ ]] ||
+    seqba_fail "--seeds takes whole numbers with commas, like 1,2,3, not '$seeds'"
+[[ "$device" =~ ^(auto|cpu|cuda|)$ ]] || seqba_fail "--device takes auto, cpu or cuda, not '$device'"
 for answer in "$list" "$page"; do
     [[ -z "$answer" || "$answer" == yes ]] || seqba_fail "--list and --page take yes, not '$answer'"
 done

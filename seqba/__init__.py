@@ -50,19 +50,22 @@ __all__ = [
     "replicating_collate",
 ]
 
+_PARTS = ("checking", "core", "distributed", "errors", "nn")
+"""Packages and modules that `import seqba` suffices for: those that it imported when it wasn't lazy."""
+
 _HOMES = {"Ranks": "seqba.distributed", "RanksLost": "seqba.errors", "check": "seqba.checking.check"}
 """Modules of the names that aren't `seqba.core`'s."""
 
 
 def __getattr__(name: str) -> object:
+    if name in _PARTS:
+        return import_module(f"seqba.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'seqba' has no attribute {name!r}")
-    if name == "nn":
-        return import_module("seqba.nn")
     value: object = getattr(import_module(_HOMES.get(name, "seqba.core")), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_PARTS})

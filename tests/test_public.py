@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -38,6 +40,16 @@ def test_the_public_names_and_signatures_are_those_of_the_list(package: ModuleTy
     prefix = f"{package.__name__}."
     own = [line for line in listed if line.startswith(prefix) and "." not in _name(line, prefix)]
     assert described(package) == own
+
+
+@pytest.mark.parametrize("name", ["checking", "core", "distributed", "errors", "nn"])
+def test_import_seqba_suffices_for_its_packages(name: str) -> None:
+    program = f"""
+import seqba, sys
+assert {name!r} in dir(seqba) and "torch" not in sys.modules
+assert seqba.{name} is sys.modules["seqba.{name}"]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def _name(line: str, prefix: str) -> str:

@@ -123,7 +123,7 @@ class AdviseOptions:
 def build_parser() -> Parser:
     """The command line of seqba-advise."""
     parser = Parser("seqba-advise", DESCRIPTION)
-    parser.add_argument("measured", metavar="JSON", help="what seqba-measure --json wrote")
+    parser.add_argument("measured", metavar="MEASURED", help="what seqba-measure --json wrote")
     parser.add_options(AdviseOptions, "what is compared")
     return parser
 

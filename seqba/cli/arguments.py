@@ -190,6 +190,12 @@ class Parser(argparse.ArgumentParser):
             own_names = [] if action.option_strings else [action.dest, str(action.metavar).lower()]
             if flags or setting.key in own_names:
                 return action, next(iter(flags), setting.key)
+        if name in ("help", "config"):
+            raise UserError(f"{setting.place}: {setting.key} stands on the command line alone")
+        if isinstance(setting.value, dict):
+            raise UserError(
+                f"{setting.place}: {setting.key} is a table: options stand at the top of the file, outside tables"
+            )
         try:
             self._refuse(f"--{name}")
         except UserError as error:

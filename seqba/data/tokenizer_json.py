@@ -81,10 +81,13 @@ class JsonTokenizer:
     def dictionary(self, padding_factor: int) -> Dictionary:
         """All its symbols in the order of its ids, after our four special ones, with fillers at the end.
 
+        Those with a line end, which a dictionary's file can't hold, are left out: no line has them.
+
         Args:
             padding_factor: the size is a multiple of it.
         """
-        words = [(symbol, 1) for symbol in self.symbols if symbol and symbol not in Dictionary.specials]
+        symbols = (symbol for symbol in self.symbols if symbol and symbol not in Dictionary.specials)
+        words = [(symbol, 1) for symbol in symbols if as_line(symbol) == symbol]
         return Dictionary.padded(words, padding_factor)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seqba.errors import UserError, quoted
-from seqba.options import option, options
+from seqba.options import OutOfRange, option, options
 from seqba.training.copies import CopySchedule, copies_option, factor_option, power_of_copies, read_copies
 
 PLANS = ("auto", "stacked", "looped")
@@ -148,7 +148,8 @@ class OptimisationOptions:
     def __post_init__(self) -> None:
         """Refuses betas that aren't two, and two precisions."""
         if len(self.adam_betas) != 2:
-            raise UserError(f"--adam-betas takes two numbers like 0.9,0.98, not {self.adam_betas}")
+            shown = ",".join(map(str, self.adam_betas))
+            raise OutOfRange("adam_betas", shown, "it must be two numbers like 0.9,0.98")
         if self.fp16 and self.bf16:
             raise UserError("give --fp16 or --bf16, not both")
 

@@ -271,6 +271,15 @@ def test_updates_that_fork_are_timed_beside_whole_copies(
     }
 
 
+def test_a_file_of_options_names_both_what_is_read_and_what_is_written(measured: Path, tmp_path: Path) -> None:
+    (tmp_path / "advise.toml").write_text(
+        f"measured = '{measured}'\njson = '{tmp_path / 'advice.json'}'\ntimes = '1:1,2:2'\nbatch-examples = 10\n",
+        encoding="utf-8",
+    )
+    assert run(advise, ["--config", str(tmp_path / "advise.toml")]) == 0
+    assert json.loads((tmp_path / "advice.json").read_text())["measured"] == str(measured)
+
+
 def test_times_may_be_given_instead(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     times = ["--times", "1:1.0,2:1.01,4:1.02", "--batch-examples", "1"]
     assert run(advise, [str(measured), *times, "--copies", "2,4"]) == 0

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("tokenizers", reason="pip install -e .[tokenizers]")
 
 import tokenizers
-from toy_tokenizers import KINDS, TEXT, write_tokenizer
+from toy_tokenizers import KINDS, TEXT, UNKNOWN, write_tokenizer
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.merges import load_merges
@@ -65,6 +65,22 @@ def test_the_dictionary_is_the_whole_vocabulary_in_its_order(path: Path, tmp_pat
     dictionary.save(tmp_path / "dict.txt")
     assert Dictionary.load(tmp_path / "dict.txt") == dictionary
     assert load_subwords(tmp_path, "en", dictionary).model == path.read_bytes()  # type: ignore[union-attr]
+
+
+def test_symbols_with_line_ends_are_left_out(tmp_path: Path) -> None:
+    """A tokenizer that was trained on files has their line ends in its vocabulary; no line has any."""
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN[0]))
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    trainer = tokenizers.trainers.BpeTrainer(special_tokens=["<unk>"], show_progress=False)
+    theirs.train_from_iterator(["the dog\n", "the fox\r\n"] * 5, trainer)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    assert theirs.token_to_id("\n") is not None
+    tokenizer = read_tokenizer(tmp_path / "tokenizer.json")
+    dictionary = tokenizer.dictionary(1)
+    assert not any("\n" in symbol or "\r" in symbol for symbol in dictionary.symbols)
+    assert Dictionary.unk not in dictionary.encode(tokenizer.encode("the dog the fox"))
+    dictionary.save(tmp_path / "dict.txt")
+    assert Dictionary.load(tmp_path / "dict.txt") == dictionary
 
 
 def test_unknown_text_is_unk_and_stays_visible(tmp_path: Path) -> None:

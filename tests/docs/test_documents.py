@@ -37,7 +37,7 @@ OF_OTHERS = {
         "--standalone",
     ),
     *("--shutdown-timeout", "--requeue", "--signal", "--nodes", "--gpus-per-node", "--extra-index-url"),
-    *("--aug-repeats", "--help"),
+    *("--aug-repeats", "--config-settings", "--help"),
 }
 """Options of torchrun, Slurm, pip and timm."""
 

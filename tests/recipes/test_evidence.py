@@ -268,6 +268,8 @@ def test_list_makes_nothing(recipe, tmp_path: Path) -> None:
     ("arguments", "complaint"),
     [
         (["--jobs", "many"], "--jobs takes a whole number from 1 on, not 'many'"),
+        (["--seeds", "1,x"], "--seeds takes whole numbers with commas, like 1,2,3, not '1,x'"),
+        (["--device", "gpu"], "--device takes auto, cpu or cuda, not 'gpu'"),
         (["--list", "all"], "--list and --page take yes, not 'all'"),
         (["--only", "speech"], "--only speech names none of images-2500"),
     ],

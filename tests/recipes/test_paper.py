@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +162,15 @@ def test_the_list(recipe, modules: dict[str, ModuleType]) -> None:
     assert "    command  bash recipes/table2_images.sh darts-cifar10 --arm all\n" in finished.stdout
     assert "baseline 97.65; fixed-samples 97.63; ba 97.85 (top-1 %)" in finished.stdout
     assert "1.6e+18 FLOP, 144 hours at 1%" in finished.stdout
+
+
+def test_a_reader_of_the_list_may_go_away() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, ROOT / "recipes" / "paper" / "list_entries.py"]
+    finished = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert finished.stderr == ""
 
 
 @pytest.mark.parametrize(

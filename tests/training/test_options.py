@@ -15,7 +15,7 @@ def test_a_plan_that_is_none_is_refused(plan: str) -> None:
 
 
 def test_adam_has_two_betas() -> None:
-    with pytest.raises(UserError, match="--adam-betas takes two numbers"):
+    with pytest.raises(UserError, match=r"--adam-betas is 0\.9; it must be two numbers"):
         OptimisationOptions(adam_betas=(0.9,))
 
 
