@@ -50,16 +50,20 @@ def announce(
     ]
 
 
-def describe_arithmetic(precision: torch.dtype | None) -> str:
+def describe_arithmetic(precision: torch.dtype | None, *, attends: bool) -> str:
     """How a CPU computes, which the processor's vendor and features decide: a line of the log, and of `run.json`.
 
     Args:
         precision: dtype of the passes under autocast; None for float32.
+        attends: whether the model has attention.
     """
     dtype = precision or torch.float32
     name = str(dtype).removeprefix("torch.")
+    products = f"products in {name} by {describe_products(dtype)}"
+    if not attends:
+        return products
     attention = "written out" if suits_writing_out(torch.empty(0, dtype=dtype), keys=1) else "torch's fused one"
-    return f"products in {name} by {describe_products(dtype)}; attention is {attention}"
+    return f"{products}; attention is {attention}"
 
 
 def _counted(count: int, noun: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from seqba.core import ALONE
 from seqba.data.files import atomic_text, write_json
 from seqba.distributed.launch import joined_ranks
+from seqba.models.attention import Attention
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
 from seqba.training.announcement import announce, describe_arithmetic
@@ -79,7 +80,9 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         batches=batches,
         options=record.training,
     )
-    arithmetic = describe_arithmetic(trainer.rules.autocast) if trainer.device.type == "cpu" else None
+    attends = any(isinstance(module, Attention) for module in trainer.model.modules())
+    on_cpu = trainer.device.type == "cpu"
+    arithmetic = describe_arithmetic(trainer.rules.autocast, attends=attends) if on_cpu else None
     for line in (*lines, *([arithmetic] if arithmetic else [])):
         logger.info("%s", line)
     if loop.folder.options.no_save:

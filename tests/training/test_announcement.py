@@ -57,8 +57,9 @@ def test_other_runs_are_told_as_they_are(tmp_path: Any, given: dict[str, Any], t
 
 
 def test_a_cpus_arithmetic_is_told() -> None:
-    assert describe_arithmetic(None).startswith("products in float32 by ")
-    assert describe_arithmetic(None).endswith("; attention is torch's fused one")
-    told = describe_arithmetic(torch.bfloat16)
+    assert describe_arithmetic(None, attends=True).startswith("products in float32 by ")
+    assert describe_arithmetic(None, attends=True).endswith("; attention is torch's fused one")
+    told = describe_arithmetic(torch.bfloat16, attends=True)
     assert told.startswith("products in bfloat16 by ")
     assert told.endswith("; attention is written out")
+    assert "attention" not in describe_arithmetic(None, attends=False)  # of an LSTM, or an image network
