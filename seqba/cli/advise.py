@@ -17,11 +17,11 @@ from torch import nn
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.output import check_folder, warn_on_stderr
+from seqba.cli.output import warn_on_stderr
 from seqba.cli.trained_run import TrainedRun
 from seqba.core import grid_gradient
 from seqba.core.plan import PlanLike
-from seqba.data.files import read_lines, write_json
+from seqba.data.files import check_folder, read_lines, write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.models.forks import Forking
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, AdviseOptions)
     if options.json is not None:
-        check_folder(options.json, "--json")
+        check_folder(options.json, f"--json {options.json}")
     measured, split = _read(namespace.measured)
     if options.times is not None:
         costs, read_s, examples = [_given_costs(options.times)], None, options.batch_examples

@@ -15,6 +15,7 @@ from seqba.checkpoints.file import model_options, read_checkpoint, write_checkpo
 from seqba.checkpoints.names import BEST_NAME, EPOCH_NAME, INTERVAL_NAME, RISING_METRICS
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.data.files import check_folder
 from seqba.data.marian import is_marian_folder
 from seqba.errors import UserError
 from seqba.models.options import is_noise
@@ -62,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = read_options(namespace, AverageOptions)
     paths = _chosen(namespace.inputs, options)
     output = Path(str(options.output))
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {options.output}: there is no folder {output.parent}; make it first")
+    check_folder(output, f"--output {output}")
     first = _read(paths[0])
     write_checkpoint(output, {**first, "model": average_weights(_weights(paths, first))})
     print(f"Averaged {len(paths)} checkpoint(s) into {options.output}: {', '.join(Path(path).name for path in paths)}")

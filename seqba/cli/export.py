@@ -12,6 +12,7 @@ from seqba.checkpoints.file import write_checkpoint
 from seqba.checkpoints.model import load_model
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.data.files import check_folder
 from seqba.errors import UserError
 from seqba.options import option, options
 
@@ -57,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     namespace = parser.parse(arguments)
     options = read_options(namespace, ExportOptions)
     output = Path(str(options.output))
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"--output {options.output}: there is no folder {output.parent}; make it first")
+    # A folder that is there already takes files of its own.
+    check_folder(output / "files" if output.is_dir() else output, f"--output {output}")
     loaded = load_model(namespace.checkpoint)
     if options.to == "fairseq":
         state = fairseq_state(loaded)

@@ -81,7 +81,6 @@ WITHOUT_EFFECT = {
 }
 """Options of several of fairseq's commands that change no result there or here."""
 
-UNUSED_HINT = f"{UNUSED}; leave it out"
 INFERENCE = {
     **hints("torchrun's processes translate together without options", PROCESSES),
     **hints("half precision is --bf16 or --fp16, and needs no loss scaling; leave it out", HALF_PRECISION),

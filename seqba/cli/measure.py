@@ -17,10 +17,10 @@ from torch import nn
 from seqba import __version__
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.output import check_folder, warn_on_stderr
+from seqba.cli.output import warn_on_stderr
 from seqba.cli.single_examples import SingleExamples, stateless_loss
 from seqba.cli.trained_run import TrainedRun
-from seqba.data.files import write_json
+from seqba.data.files import check_folder, write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.options import is_given, option, options
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, MeasureOptions)
     if options.json is not None:
-        check_folder(options.json, "--json")
+        check_folder(options.json, f"--json {options.json}")
     if options.plot is not None:
         check_output(options.plot)
     device = choose_device(cpu=options.cpu)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TextIO
 
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.hypothesis import Hypothesis
-from seqba.errors import UserError
 
 
 def print_hypotheses(identifier: int, hypotheses: Sequence[Hypothesis], form: TextForm, file: TextIO) -> None:
@@ -26,16 +24,6 @@ def print_hypotheses(identifier: int, hypotheses: Sequence[Hypothesis], form: Te
         print(f"H-{identifier}\t{score}\t{form.tokens(hypothesis.tokens)}", file=file)
         print(f"D-{identifier}\t{score}\t{form.plain(hypothesis.tokens)}", file=file)
         print(f"P-{identifier}\t{parts}", file=file)
-
-
-def check_folder(path: str, flag: str) -> None:
-    """Refuses, before long work, a file whose folder isn't there.
-
-    Raises:
-        UserError: naming the option.
-    """
-    if not Path(path).absolute().parent.is_dir():
-        raise UserError(f"{flag} {path} can't be written: there is no folder {Path(path).parent}")
 
 
 def warn_on_stderr(line: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqba.data.files import atomic_write
+from seqba.data.files import atomic_write, check_folder
 from seqba.errors import UserError
 from seqba.extras import needed
 
@@ -82,13 +82,12 @@ def check_output(path: str) -> None:
     """Refuses, before long work, what `draw` would refuse.
 
     Raises:
-        UserError: for a name whose suffix is none of `SUFFIXES` or whose folder isn't there, or without matplotlib.
+        UserError: for a name whose suffix is none of `SUFFIXES` or whose folder takes no file, or without matplotlib.
     """
     needed("matplotlib", "drawing")
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UserError(f"{path} can't be drawn: end its name in {' or '.join(SUFFIXES)}")
-    if not Path(path).absolute().parent.is_dir():
-        raise UserError(f"{path} can't be written: there is no folder {Path(path).parent}")
+    check_folder(path, path)
 
 
 def colours_of(labels: Sequence[str]) -> dict[str, str]:

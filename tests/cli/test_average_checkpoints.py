@@ -151,7 +151,7 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ([one, "--num-epoch-checkpoints", "1", *out], "takes one folder here"),
         ([one, "--checkpoint-upper-bound", "3", *out], "--checkpoint-upper-bound needs"),
         ([one, "--num-epoch-checkpoints", "1", "--num-best-checkpoints", "1", *out], "give one of"),
-        ([one, "--output", str(tmp_path / "no" / "mean.pt")], "make it first"),
+        ([one, "--output", str(tmp_path / "no" / "mean.pt")], "there is no folder"),
     ]
     for arguments, message in cases:
         assert run(main, ["--inputs", *arguments]) == 2, arguments

@@ -313,6 +313,15 @@ def test_what_can_not_be_measured_is_refused(
     assert message in last_complaint(capsys, status)
 
 
+@pytest.mark.parametrize("flag", ["--json", "--plot"])
+def test_a_folder_that_takes_no_file_is_told_before_anything_is_measured(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    status = run(measure, ["nowhere", "--path", "nowhere.pt", flag, str(tmp_path / "worth.svg")])
+    assert f"worth.svg can't be written: no permission to write into {tmp_path}" in last_complaint(capsys, status)
+
+
 def test_other_data_than_the_models_are_refused(
     pictures: Path, blocks: Path, classifier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
