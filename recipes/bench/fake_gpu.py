@@ -24,7 +24,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqba.core import rows
-from seqba.nn.kernels import flash
+from seqba.nn.kernels import casts, flash
 
 NAME = "fakegpu"
 ALLOCATING = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
@@ -98,6 +98,7 @@ def fake_gpu() -> Iterator[Dispatched]:
         stack.enter_context(mock.patch.object(nn.functional, ATTENTION, _attention))
         stack.enter_context(mock.patch.object(rows, "_check_tensor"))  # refuses subclasses of tensors
         stack.enter_context(mock.patch.object(flash, "has_flash_attention", return_value=True))
+        stack.enter_context(mock.patch.object(casts, "has_wide_products", return_value=True))
         stack.enter_context(FakeTensorMode())
         stack.enter_context(torch.device(device))
         yield stack.enter_context(Dispatched())

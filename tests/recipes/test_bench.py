@@ -199,7 +199,7 @@ def test_loss_memory_measures_both_losses(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_recomputing_measures_both_sides_of_one_gradient(tmp_path: Path) -> None:
-    rows = run_quick("recomputing", tmp_path)["rows"]
+    rows = run_benchmark("recomputing", tmp_path, "--quick")["rows"]
     assert [(row["side"], row["gradient"]) for row in rows] == [("kept", 0), ("recomputed", 0)]
 
 

@@ -15,9 +15,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 from seqba.nn.kernels.products import product
 
 HALVES = (torch.bfloat16, torch.float16)
-HAS_WIDE_PRODUCTS = hasattr(torch.ops.aten.mm, "dtype") and torch.version.cuda is not None
-"""Whether torch multiplies 16-bit matrices into float32 on a GPU: 2.8 and later, NVIDIA's."""
-
 # A plain global: CUDA's backward threads, which may recompute a layer, must see it too.
 _shared: MutableMapping[Tensor, tuple[int, Tensor]] | None = None
 
@@ -90,9 +87,14 @@ def shared_cast(weight: Tensor, dtype: torch.dtype) -> Tensor | None:
     return None if _shared is None or weight.dtype == dtype else narrow(weight, dtype)
 
 
+def has_wide_products(device: torch.device) -> bool:
+    """Whether torch multiplies 16-bit matrices into float32 on a device: 2.8 and later, on NVIDIA's GPUs."""
+    return device.type == "cuda" and torch.version.cuda is not None and hasattr(torch.ops.aten.mm, "dtype")
+
+
 def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); by NVIDIA without rounding to 16 bits in between."""
-    if HAS_WIDE_PRODUCTS and a.device.type == "cuda" and a.dtype in HALVES and dtype == torch.float32:
+    if a.dtype in HALVES and dtype == torch.float32 and has_wide_products(a.device):
         wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
         return wide
     return product(a, b).to(dtype)
