@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from seqba.data.files import atomic_text
 from seqba.plotting.logs import Line, RunLines
 
 CURVE_POINTS = 200
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def origin(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run was made by, from its `run.json`: size, machine, versions, commit and date."""
+    return {
+        "parameters": resolved["parameters"],
+        "machine": machine(resolved["device"]),
+        "versions": {
+            "seqba": resolved["version"],
+            "torch": resolved["torch_version"],
+            "python": platform.python_version(),
+        },
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+    }
+
+
+def write_compactly(record: Mapping[str, Any], path: Path) -> None:
+    """Writes a record, in whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_text(path) as file:
+        json.dump(record, file, ensure_ascii=False, separators=(",", ":"))
+        file.write("\n")
 
 
 def machine(device: str) -> dict[str, str]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from run_facts import ROOT, commit, curve, machine, rounded, seconds_of_updates
+from run_facts import curve, origin, rounded, seconds_of_updates, write_compactly
 from studies import Run
 
-from seqba.data.files import atomic_text
 from seqba.plotting.logs import RunLines, read_run
 
 Scores = Mapping[str, float]
@@ -56,25 +53,18 @@ def write_record(
         "passes": last["epoch"],
         "processed": processed,
         "flop": _flop(run, data, processed),
-        "parameters": resolved["parameters"],
         "seconds_of_updates": seconds_of_updates(lines),
         "scores": dict(scores or {}),
         "best": best_validation(lines, run.study.metric, rises=run.study.rises),
         "command": _portable(command, data, folder),
-        "machine": machine(resolved["device"]),
-        "versions": {"seqba": _version(), "torch": resolved["torch_version"], "python": platform.python_version()},
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        **origin(resolved),
         "measured": _measured(folder),
         "curves": {
             "valid": curve(lines.of("valid"), OF_VALIDATION),
             "train": curve(lines.of("train"), OF_TRAINING),
         },
     }
-    results.mkdir(parents=True, exist_ok=True)
-    with atomic_text(results / f"{run.name}.json") as file:
-        json.dump(record, file, indent=None, separators=(",", ":"))
-        file.write("\n")
+    write_compactly(record, results / f"{run.name}.json")
 
 
 def read_records(results: Path) -> list[Record]:
@@ -119,8 +109,3 @@ def _portable(command: Sequence[str], data: Path, folder: Path) -> str:
     """The command with short names in place of this machine's folders."""
     names = {str(data): data.name, str(folder): folder.name}
     return " ".join(names.get(word, word) for word in command)
-
-
-def _version() -> str:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    return text.split('\nversion = "', 1)[1].split('"', 1)[0]

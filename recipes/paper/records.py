@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from entries import Entry
-from run_facts import commit, curve, machine, seconds_of_updates
+from run_facts import curve, origin, seconds_of_updates, write_compactly
 
-from seqba.data.files import atomic_text
 from seqba.plotting.logs import RunLines, read_run
 
 OF_VALIDATION = ("nll", "ppl", "top1")
@@ -98,31 +95,20 @@ def write_record(entry: Entry, run: Finished, results: Path, command: Sequence[s
         "unit": unit,
         "unique": last[f"unique_{unit}"],
         "processed": last[f"processed_{unit}"],
-        "parameters": resolved["parameters"],
         "seconds_of_updates": seconds_of_updates(lines),
         "scores": run.scores,
         "paper": entry.paper,
         "paper_unit": entry.unit,
         **({"correlations": measured} if measured else {}),
         "command": " ".join(command),
-        "machine": machine(resolved["device"]),
-        "versions": {
-            "seqba": resolved["version"],
-            "torch": resolved["torch_version"],
-            "python": platform.python_version(),
-        },
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        **origin(resolved),
         "curves": {
             event: curve(lines.of(event), names)
             for event, names in (("train", OF_TRAINING), ("valid", OF_VALIDATION))
             if lines.of(event)
         },
     }
-    results.mkdir(parents=True, exist_ok=True)
     label = "-".join(filter(None, (run.folder.name, record["variant"])))
     path = results / f"{entry.name}.{label}.{lines.seed}.json"
-    with atomic_text(path) as file:
-        json.dump(record, file, ensure_ascii=False, separators=(",", ":"))
-        file.write("\n")
+    write_compactly(record, path)
     return path

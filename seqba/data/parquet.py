@@ -10,7 +10,7 @@ from typing import Any
 
 from seqba.data.files import open_file
 from seqba.data.lines import as_line
-from seqba.data.row_files import count_rows, listed
+from seqba.data.row_files import Column, listed
 from seqba.data.text import PIECE_BYTES, REMEDY, TextPiece
 from seqba.errors import UserError, quoted
 from seqba.extras import needed
@@ -52,15 +52,8 @@ class ParquetPiece:
 
 
 @dataclass(frozen=True)
-class ParquetColumn:
+class ParquetColumn(Column):
     """A column of a Parquet file."""
-
-    path: str
-    name: str
-
-    def __str__(self) -> str:
-        """Path and column."""
-        return f"{self.path} ({self.name})"
 
     def pieces(self) -> Sequence[TextPiece]:
         """Pieces of one row group or, where these are small, of several that have about 4 MB.
@@ -78,10 +71,6 @@ class ParquetColumn:
             ParquetPiece(self.path, self.name, (start, end), starts[start] + 1, sum(sizes[start:end]))
             for start, end in itertools.pairwise(cuts)
         ]
-
-    def count_lines(self) -> int:
-        """Number of rows; everything is read."""
-        return count_rows(self.pieces())
 
     def _check_column(self, schema: Any) -> None:
         types = needed("pyarrow", PURPOSE).types

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +23,6 @@ from seqba.errors import UserError, quoted
 NAMED_COLUMNS = 20
 LONGEST_NUMBER = 10
 JSON_NAMES = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
-
-
-def count_rows(pieces: Iterable[TextPiece]) -> int:
-    """Number of rows of some pieces, each of which is read."""
-    return sum(len(piece.lines()) for piece in pieces)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -76,8 +72,13 @@ class RowPiece:
 
 
 @dataclass(frozen=True)
-class JsonColumn:
-    """A column of JSON lines."""
+class Column(ABC):
+    """A column of a table.
+
+    Attributes:
+        path: the file.
+        name: of the column; `translation.en` is `en` inside `translation`.
+    """
 
     path: str
     name: str
@@ -85,27 +86,29 @@ class JsonColumn:
     def __str__(self) -> str:
         """Path and column."""
         return f"{self.path} ({self.name})"
+
+    @abstractmethod
+    def pieces(self) -> Sequence[TextPiece]:
+        """See `seqba.data.text.Text`."""
+
+    def count_lines(self) -> int:
+        """Number of rows; everything is read."""
+        return sum(len(piece.lines()) for piece in self.pieces())
+
+
+@dataclass(frozen=True)
+class JsonColumn(Column):
+    """A column of JSON lines."""
 
     def pieces(self) -> Sequence[TextPiece]:
         """Pieces of about 4 MB, cut after newlines."""
         value = functools.partial(_json_value, name=self.name)
         return [RowPiece(piece, value) for piece in split_text(self.path)]
 
-    def count_lines(self) -> int:
-        """Number of rows; everything is read."""
-        return count_rows(self.pieces())
-
 
 @dataclass(frozen=True)
-class TsvColumn:
+class TsvColumn(Column):
     """A column of a TSV file."""
-
-    path: str
-    name: str
-
-    def __str__(self) -> str:
-        """Path and column."""
-        return f"{self.path} ({self.name})"
 
     def pieces(self) -> Sequence[TextPiece]:
         """Pieces of about 4 MB, cut after newlines.
@@ -126,10 +129,6 @@ class TsvColumn:
         place = names.index(self.name) if header else int(self.name) - 1
         value = functools.partial(_tsv_value, place=place, width=len(names))
         return [RowPiece(piece, value, header=header and piece.start == 0) for piece in pieces]
-
-    def count_lines(self) -> int:
-        """Number of rows; everything is read."""
-        return count_rows(self.pieces())
 
     def _first_line(self, piece: Piece) -> str:
         with open_file(self.path, "text", REMEDY) as file:
