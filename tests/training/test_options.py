@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+
 import pytest
 
+from seqba.core import parse_plan
 from seqba.errors import UserError
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import BleuOptions
@@ -12,6 +16,21 @@ from seqba.training.options import GridOptions, OptimisationOptions
 def test_a_plan_that_is_none_is_refused(plan: str) -> None:
     with pytest.raises(UserError, match="--plan is"):
         GridOptions(plan=plan)
+
+
+@pytest.mark.parametrize("plan", ["auto", "stacked", "looped", "1", "7", "0", "-1", "1.5", "²", "sideways", ""])
+def test_a_plan_of_the_command_line_is_one_of_the_core(plan: str) -> None:
+    """Options are read without torch, and so without the core's own reader."""
+    with nullcontext() if accepts(lambda: parse_plan(plan)) else pytest.raises(UserError, match="--plan is"):
+        GridOptions(plan=plan)
+
+
+def accepts(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except ValueError:
+        return False
+    return True
 
 
 def test_adam_has_two_betas() -> None:
