@@ -95,10 +95,14 @@ class Attention(nn.Module):
         mixed = self._attend(queries, key, value, memory_packing, causal=False)
         return packing.packed_linear(mixed, self.output_projection)
 
+    @property
+    def _drops(self) -> bool:
+        """Whether weights are dropped."""
+        return self.training and self.dropout.p > 0
+
     def _stays_packed(self, projected: Tensor) -> bool:
         """Whether rows needn't be padded; dropout on the weights is keyed, and no such kernel's."""
-        is_dropping = self.training and self.dropout.p > 0
-        return not is_dropping and suits_flash(projected, self.head_dim)
+        return not self._drops and suits_flash(projected, self.head_dim)
 
     def _attend_packed(
         self, query: Tensor, key: Tensor, value: Tensor, packing: Packing, memory: Packing, *, causal: bool
@@ -115,8 +119,7 @@ class Attention(nn.Module):
 
     def _is_written_out(self, rows: Tensor, keys: Packing) -> bool:
         """Whether these packed rows go through `packed_attention` to their keys; dropout has a way of its own."""
-        drops = self.training and self.dropout.p > 0
-        return torch.is_grad_enabled() and not drops and suits_writing_out(rows, keys.length)
+        return torch.is_grad_enabled() and not self._drops and suits_writing_out(rows, keys.length)
 
     def _heads(self, padded: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, T, parts·D) → `parts` views of (B, H, T, d)."""
@@ -128,7 +131,7 @@ class Attention(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, keys: Packing | None, *, causal: bool) -> Tensor:
         """(B, H, T, d) queries over (B, H, S, d) keys and values, all of them or those of `keys` → (B, T, D)."""
-        if self.training and self.dropout.p > 0:
+        if self._drops:
             mask = None if keys is None else keys.key_mask()
             mixed = self._attend_with_dropout(query, key, value, mask, causal=causal)
         else:

@@ -83,18 +83,21 @@ class UpdateBatch(Sequence[Batch]):
         """Weight, target tokens or images of this process's cells."""
         weight, unique, processed = 0.0, 0, 0
         for number, copies in self.cells:
-            for copy in copies:
-                rows = self._rows(number, copy)
-                weight += task.weight(rows)
-                processed += task.count(rows)
-                if copy == 0:
-                    unique += task.count(rows)
+            parts = self._parts(number, copies)
+            times = 1 if self.copied else len(copies)
+            counts = [task.count(rows) for rows in parts]
+            weight += times * sum(task.weight(rows) for rows in parts)
+            processed += times * sum(counts)
+            if 0 in copies:
+                unique += counts[0]
         return OwnSums(weight, unique, processed)
 
-    def _rows(self, number: int, copy: int) -> Batch:
-        """Rows of one copy of a micro-batch."""
+    def _parts(self, number: int, copies: range) -> list[Batch]:
+        """Rows of each of these copies of a micro-batch; of one alone, where all have the same."""
         batch = self.loaded[number]
-        return select_copies(batch, range(copy, copy + 1), self.copies) if self.copied else batch
+        if not self.copied:
+            return [batch]
+        return [select_copies(batch, range(copy, copy + 1), self.copies) for copy in copies]
 
 
 @dataclass(frozen=True)
