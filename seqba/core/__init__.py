@@ -10,8 +10,8 @@ from seqba.core.hooks import UpdateHook, finish_update
 from seqba.core.keying import keyed
 from seqba.core.noise import Noise, current_noise, noise_context
 from seqba.core.plan import Plan, parse_plan
-from seqba.core.replicate import replicate, replicating_collate
-from seqba.core.sampler import RepeatingBatchSampler
+from seqba.rows.replicate import replicate, replicating_collate
+from seqba.rows.sampler import RepeatingBatchSampler
 
 __all__ = [
     "ALONE",

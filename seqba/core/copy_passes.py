@@ -14,7 +14,7 @@ from seqba.core.group import ALONE
 from seqba.core.hooks import finish_update
 from seqba.core.noise import Noise
 from seqba.core.passes import Update
-from seqba.core.replicate import check_copies
+from seqba.rows.replicate import check_copies
 
 
 class CopyPass:

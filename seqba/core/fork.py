@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from seqba.core.noise import Noise, Place, current_noise
-from seqba.core.replicate import repeat_rows
-from seqba.core.rows import map_rows
+from seqba.rows.nested import map_rows
+from seqba.rows.replicate import repeat_rows
 
 Value = TypeVar("Value")
 

@@ -18,9 +18,9 @@ from seqba.core.hooks import discarding_pending, finish_update
 from seqba.core.noise import Noise
 from seqba.core.passes import Update, plan_for
 from seqba.core.plan import Pass, PlanLike, SavedBytes
-from seqba.core.replicate import check_copies, replicate, select_copies
-from seqba.core.rows import count_rows
 from seqba.core.wrappers import Replicas
+from seqba.rows.nested import count_rows
+from seqba.rows.replicate import check_copies, replicate, select_copies
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]

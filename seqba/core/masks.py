@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqba.core.noise import Noise, draws_by_counter, drop_level, numbers_per_copy
-from seqba.core.philox import LEVELS, NARROW
+from seqba.random.philox import LEVELS, NARROW
 
 
 def kept_scale(p: float) -> float:

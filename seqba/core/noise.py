@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from seqba.core.calls import Calls, in_backward, watching_the_generator
-from seqba.core.philox import LEVELS, Draw
+from seqba.random.philox import LEVELS, Draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,7 +148,7 @@ class Noise:
         Returns:
             An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update,
             micro-batch, copies[j], site): the same whatever other copies are in the pass. A CPU draws from torch's
-            generators and a GPU from `seqba.core.philox`, hence different masks from the same key.
+            generators and a GPU from `seqba.random.philox`, hence different masks from the same key.
 
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass, or the sum of `rows`.
@@ -308,7 +308,7 @@ def numbers_per_copy(shape: Sequence[int], copies: int) -> int:
 
 
 def draws_by_counter(device: torch.device) -> bool:
-    """Whether a device draws by `seqba.core.philox`, as all but a CPU do."""
+    """Whether a device draws by `seqba.random.philox`, as all but a CPU do."""
     return device.type != "cpu"
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from seqba.core.rows import count_rows, map_rows
+from seqba.rows.nested import count_rows, map_rows
 
 Batch = TypeVar("Batch")
 Sample = TypeVar("Sample")
