@@ -28,12 +28,13 @@ MAY_IMPORT = {
     "extras": {"errors"},
     "random": set(),
     "rows": set(),
-    "core": {"random", "rows"},
+    "modules": set(),
+    "core": {"random", "rows", "modules"},
     "runtime": set(),
     "distributed": {"core", "runtime", *LEAVES},
     "checkpoints": {"core", "distributed", "models", "data", "tasks", *LEAVES},
     "nn": {"core", *LEAVES},
-    "checking": {"core", "rows", "nn"},
+    "checking": {"core", "rows", "modules", "nn"},
     "models": {"core", "nn", *LEAVES},
     "data": LEAVES,
     "tasks": {"core", "nn", "data", *LEAVES},
@@ -44,6 +45,7 @@ MAY_IMPORT = {
     "training": {
         "core",
         "rows",
+        "modules",
         "distributed",
         "runtime",
         "checkpoints",
@@ -93,7 +95,7 @@ def imported_modules(source: str) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-TORCH_ALONE = {"core", "random", "rows"}
+TORCH_ALONE = {"core", "random", "rows", "modules"}
 """The method and the rooms that it stands on: they go with torch and the standard library into anybody's loop."""
 
 MORE_THAN_TORCH = {"random/philox_kernels.py": ("triton",)}

@@ -18,7 +18,7 @@ from seqba.core.hooks import discarding_pending, finish_update
 from seqba.core.noise import Noise
 from seqba.core.passes import Update, plan_for
 from seqba.core.plan import Pass, PlanLike, SavedBytes
-from seqba.core.wrappers import Replicas
+from seqba.modules.wrappers import Replicas
 from seqba.rows.nested import count_rows
 from seqba.rows.replicate import check_copies, replicate, select_copies
 
