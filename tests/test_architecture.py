@@ -29,23 +29,25 @@ MAY_IMPORT = {
     "random": set(),
     "rows": set(),
     "modules": set(),
-    "core": {"random", "rows", "modules"},
+    "noise": {"random", "rows"},
+    "core": {"random", "rows", "modules", "noise"},
     "runtime": set(),
     "distributed": {"core", "runtime", *LEAVES},
     "checkpoints": {"core", "distributed", "models", "data", "tasks", *LEAVES},
-    "nn": {"core", *LEAVES},
+    "nn": {"noise", *LEAVES},
     "checking": {"core", "rows", "modules", "nn"},
-    "models": {"core", "nn", *LEAVES},
+    "models": {"core", "noise", "nn", *LEAVES},
     "data": LEAVES,
-    "tasks": {"core", "nn", "data", *LEAVES},
+    "tasks": {"core", "noise", "nn", "data", *LEAVES},
     "decoding": {"nn", "data", *LEAVES},
     "statistics": {"core", *LEAVES},
     "plotting": {"data", *LEAVES},
-    "evaluation": {"core", "nn", "models", "data", *LEAVES},  # core: the views of test-time augmentation are keyed
+    "evaluation": {"noise", "nn", "models", "data", *LEAVES},  # noise: the views of test-time augmentation are keyed
     "training": {
         "core",
         "rows",
         "modules",
+        "noise",
         "distributed",
         "runtime",
         "checkpoints",
@@ -95,7 +97,7 @@ def imported_modules(source: str) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-TORCH_ALONE = {"core", "random", "rows", "modules"}
+TORCH_ALONE = {"core", "random", "rows", "modules", "noise"}
 """The method and the rooms that it stands on: they go with torch and the standard library into anybody's loop."""
 
 MORE_THAN_TORCH = {"random/philox_kernels.py": ("triton",)}

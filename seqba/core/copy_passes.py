@@ -9,11 +9,11 @@ from types import TracebackType
 from torch import nn
 
 from seqba.core.accumulator import whole_number
-from seqba.core.fork import Trunk, check_forked
 from seqba.core.group import ALONE
 from seqba.core.hooks import finish_update
-from seqba.core.noise import Noise
 from seqba.core.passes import Update
+from seqba.noise.fork import Trunk, check_forked
+from seqba.noise.noise import Noise
 from seqba.rows.replicate import check_copies
 
 

@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Noise, noise_context
 from seqba.data.images import ImageBatch, ImageBatches
 from seqba.nn.accuracy import count_right
+from seqba.noise.noise import Noise, noise_context
 
 AVERAGES = ("probabilities", "logits")
 """What may be averaged over views."""

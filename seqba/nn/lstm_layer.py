@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from seqba.core.masks import drop, kept_scale
 from seqba.nn.kernels.masked_lstm import State, masked_lstm, suits_prepacking
 from seqba.nn.kernels.products import product_dtype
 from seqba.nn.weight_noise import WeightDropout
+from seqba.noise.masks import drop, kept_scale
 
 
 class WeightDroppedLSTM(nn.Module):

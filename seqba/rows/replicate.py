@@ -19,7 +19,7 @@ def replicate(batch: Batch, copies: int) -> Batch:
     """Repeats every row of a batch `copies` times, whole batch after whole batch.
 
     Row m·B + b of the result is copy m of example b: each copy is one contiguous slice, which is what lets a copy's
-    noise be drawn into its own slice (`seqba.core.noise`).
+    noise be drawn into its own slice (`seqba.noise.noise`).
 
     | in the batch | what becomes of it |
     |---|---|

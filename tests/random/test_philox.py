@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import seqba
-from seqba.core import Noise, masks, noise, noise_context
-from seqba.core.masks import kept_scale
+from seqba.core import Noise, noise_context
+from seqba.noise import masks, noise
+from seqba.noise.masks import kept_scale
 from seqba.random.philox import Draw, rounds
 
 CPU = torch.device("cpu")

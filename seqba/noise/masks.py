@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.core.noise import Noise, draws_by_counter, drop_level, numbers_per_copy
+from seqba.noise.noise import Noise, draws_by_counter, drop_level, numbers_per_copy
 from seqba.random.philox import LEVELS, NARROW
 
 
