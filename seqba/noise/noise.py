@@ -50,7 +50,7 @@ class Noise:
         names: `id` of a module → its qualified name in the model. A module that isn't in the model (a loss, say) is
             named by the order in which such modules first draw.
         rows: that the pass begins with, over all its copies, where they are known: tells draws that have a number for
-            each row from those that rows share (`seqba.core.keying`).
+            each row from those that rows share (`seqba.keying.keyed`).
         trunk: of a pass that forks inside the model (`seqba.noise.fork`), what the passes of its micro-batch have in
             common; None for one that sees its copies' rows from the beginning.
         copies_differ: whether the copies came with rows of their own, so that a model that leaves padding out may have

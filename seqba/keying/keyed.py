@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqba.core import draws, dropouts
-from seqba.core.owner import OUTSIDE, find_owner
+from seqba.keying import draws, dropouts
+from seqba.keying.owner import OUTSIDE, find_owner
 from seqba.modules.wrappers import check_model
 from seqba.noise.noise import current_noise, is_in_the_pass
 
