@@ -36,8 +36,8 @@ class AverageOptions:
             raise UserError("--checkpoint-upper-bound needs --num-epoch-checkpoints or --num-update-checkpoints")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Averages checkpoints and prints their names."""
+def build_parser() -> Parser:
+    """The command line of seqba-average-checkpoints."""
     parser = Parser(
         "seqba-average-checkpoints",
         "Writes a checkpoint whose weights are the mean of others'. Everything else comes from the first of them, "
@@ -48,7 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--inputs", nargs="+", required=True, metavar="FILE", help="checkpoints, or one folder with one of --num-*"
     )
     parser.add_options(AverageOptions, "what is averaged")
-    namespace = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Averages checkpoints and prints their names."""
+    namespace = build_parser().parse(arguments)
     options = read_options(namespace, AverageOptions)
     from seqba.cli.jobs.average_checkpoints import average  # brings torch, for which --help and a mistake need not wait
 

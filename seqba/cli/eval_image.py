@@ -59,16 +59,21 @@ class EvalImageOptions:
             raise UserError("--quiet and --output-predictions exclude each other")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Scores a split and prints its accuracies."""
-    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+def build_parser() -> Parser:
+    """The command line of seqba-eval-image."""
     parser = Parser(
         "seqba-eval-image",
         "Top-1 and top-5 accuracy of an image classifier on a split, in one view or averaged over many.",
     )
     parser.add_argument("data", help="folder of the pictures, as for seqba-train")
     parser.add_options(EvalImageOptions, "model, pictures and output")
-    namespace = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Scores a split and prints its accuracies."""
+    logging.basicConfig(level=logging.WARNING, format="warning: %(message)s", stream=sys.stderr)
+    namespace = build_parser().parse(arguments)
     options = read_options(namespace, EvalImageOptions)
     from seqba.cli.jobs.eval_image import evaluate  # brings torch, for which --help and a mistake need not wait
 

@@ -44,12 +44,17 @@ class ExportOptions:
             raise UserError(f"--to {self.to} {needs}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes a checkpoint in another program's form."""
+def build_parser() -> Parser:
+    """The command line of seqba-export."""
     parser = Parser("seqba-export", DESCRIPTION)
     parser.add_argument("checkpoint", help="a checkpoint of seqba-train, or of fairseq, or a Marian folder")
     parser.add_options(ExportOptions, "what is written")
-    namespace = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes a checkpoint in another program's form."""
+    namespace = build_parser().parse(arguments)
     options = read_options(namespace, ExportOptions)
     from seqba.cli.jobs.export import export  # brings torch, for which --help and a mistake need not wait
 
