@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from seqba.data.images import ImageBatch, ImageBatches
+from seqba.evaluation.options import AVERAGES
 from seqba.nn.accuracy import count_right
 from seqba.noise.noise import Noise, noise_context
-
-AVERAGES = ("probabilities", "logits")
-"""What may be averaged over views."""
 
 
 class ImageView(Protocol):
