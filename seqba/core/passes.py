@@ -16,8 +16,9 @@ from seqba.core.plan import Plan, PlanLike, parse_plan
 from seqba.keying.keyed import is_keying, keying
 from seqba.modules.walk import modules_of, parameters_of
 from seqba.modules.wrappers import Replicas, check_model, module_names
+from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
-from seqba.noise.noise import Noise, noise_context
+from seqba.noise.noise import Noise
 
 Key = tuple[int, int, int]
 

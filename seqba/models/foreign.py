@@ -13,7 +13,7 @@ from seqba.models.classifier import Mixes, check_images
 from seqba.models.config import ImageClassifierConfig
 from seqba.models.timm_names import TIMM, check_timm, imported_timm
 from seqba.nn import GhostBatchNorm2d
-from seqba.noise.noise import current_noise
+from seqba.noise.context import current_noise
 
 
 class ForeignClassifier(nn.Module):

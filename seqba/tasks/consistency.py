@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seqba.nn import copy_distance, copy_divergence
-from seqba.noise.noise import current_noise
+from seqba.noise.context import current_noise
 
 
 def with_divergence(
