@@ -2,6 +2,7 @@
 
 from seqba.core.accumulator import Step
 from seqba.core.carry import Carry
+from seqba.core.compare import compare_copies
 from seqba.core.copy_passes import CopyPass, copies
 from seqba.core.fork import fork, per_copy
 from seqba.core.gradient import grid_gradient, merged_gradient
@@ -23,6 +24,7 @@ __all__ = [
     "RepeatingBatchSampler",
     "Step",
     "UpdateHook",
+    "compare_copies",
     "copies",
     "current_noise",
     "finish_update",
