@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core import Plan, noise_context
+from seqba.core.group import SingleProcess
 from seqba.core.passes import Update
 
 COPIES = 4
@@ -135,12 +137,12 @@ def test_a_pass_without_a_graph_leaves_nothing_that_modules_gather() -> None:
             rows = model(x).flatten(1)
             return rows.square().sum() + seqba.compare_copies(spread, rows), len(rows)
 
-        x = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        seqba.grid_gradient(model, [x], loss_fn, copies=3, weight=12, plan=plan, compared=True)
+        x = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        seqba.grid_gradient(model, [x[:4], 3 * x[4:]], loss_fn, copies=3, weight=24, plan=plan, compared=True)
         return norm.running_mean, norm.running_var
 
-    for looped, stacked in zip(statistics("looped"), statistics("stacked"), strict=True):
-        torch.testing.assert_close(looped, stacked, rtol=1e-12, atol=0)
+    for auto, stacked in zip(statistics("auto"), statistics("stacked"), strict=True):  # auto loops the first one alone
+        torch.testing.assert_close(auto, stacked, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("with_graph", [False, True])
@@ -156,6 +158,31 @@ def test_memory_that_runs_out_in_either_forward_is_got_over(network: Network, wi
     found, _ = gradient(network, plan=plan, loss_fn=exhausting)
     assert plan.copies_per_pass == 1
     assert relative_error(found, expected) < 1e-12
+
+
+class HalfOfTwo(SingleProcess):
+    """The first of two processes, which has the first half of the copies; the other one is never heard of."""
+
+    size = 2
+
+    def cells(self, micro_batches: int, copies: int, rank: int | None = None) -> list[tuple[int, range]]:
+        half = copies // 2
+        return [(number, range(half, copies) if rank else range(half)) for number in range(micro_batches)]
+
+
+@pytest.mark.parametrize("with_graph", [False, True])
+def test_memory_that_runs_out_after_others_were_told_ends_the_update(network: Network, with_graph: bool) -> None:
+    """The others wait for a gradient by then, not for the rows again."""
+
+    def exhausting(model: nn.Module, batch: Any) -> Any:
+        if torch.is_grad_enabled() == with_graph and len(batch[1]) > 6:
+            raise torch.OutOfMemoryError("as a GPU would")
+        return compared_loss(model, batch)
+
+    plan = Plan(copies_per_pass=2, is_auto=True)
+    with pytest.raises(torch.OutOfMemoryError) if with_graph else nullcontext():
+        gradient(network, plan=plan, loss_fn=exhausting, ranks=HalfOfTwo(), weight=20)
+    assert plan.copies_per_pass == 1
 
 
 def test_outside_an_update_there_is_nothing_to_compare(network: Network) -> None:
