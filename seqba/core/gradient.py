@@ -9,7 +9,8 @@ from typing import TypeVar
 from torch import nn
 
 from seqba.core.accumulator import AlsoRead, Step, whole_number
-from seqba.core.grid import Backward, Cells, Grid, LossFunction, checked_group
+from seqba.core.cells import Cells
+from seqba.core.grid import Backward, Grid, LossFunction, checked_group
 from seqba.core.group import ALONE, Group
 from seqba.core.passes import Update
 from seqba.core.plan import PlanLike

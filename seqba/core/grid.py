@@ -5,65 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from seqba.core.accumulator import Accumulator, AlsoRead, Loss, Step, described
-from seqba.core.compare import Comparison, check_compared, exchange
-from seqba.core.fork import Trunk, check_forked
+from seqba.core.cells import Cells
+from seqba.core.comparing import divided_micro_batches, exchange_rows
 from seqba.core.gradients_before import GradientsBefore
 from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import discarding_pending, finish_update
-from seqba.core.noise import Noise
 from seqba.core.passes import Update, plan_for
 from seqba.core.plan import Pass, PlanLike, SavedBytes
-from seqba.core.replicate import check_copies, replicate, select_copies
-from seqba.core.rows import count_rows
-from seqba.core.wrappers import Replicas
+from seqba.modules.wrappers import Replicas
+from seqba.noise.compare import Comparison, check_compared
+from seqba.noise.fork import Trunk, check_forked
+from seqba.noise.noise import Noise
+from seqba.rows.nested import count_rows
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]
 Backward = Callable[[Tensor], object]
 Planned = tuple[Comparison | None, Iterable[Pass]]
 """The passes of a micro-batch, and what they compare."""
-
-
-class Cells(Generic[Batch]):
-    """The cells of a grid: S micro-batches × M copies, and the rows that a pass of some of them sees.
-
-    Args:
-        micro_batches: S batches of distinct examples.
-        copies: M.
-        replicated: whether the batches hold M·B rows already, copy-major, which may differ from copy to copy.
-        forked: whether passes see the B rows, and copies begin inside the model.
-
-    Raises:
-        ValueError: if copies < 1, or for replicated batches in an update that forks.
-    """
-
-    def __init__(
-        self, micro_batches: Sequence[Batch], copies: int, *, replicated: bool = False, forked: bool = False
-    ) -> None:
-        check_copies(copies)
-        if replicated and forked:
-            raise ValueError(
-                "a replicated batch has copies from the beginning, and with forked=True they begin inside the model: "
-                "pass the batch with each example once"
-            )
-        self.micro_batches = micro_batches
-        self.copies = copies
-        self.replicated = replicated
-        self._forked = forked
-
-    def rows(self, batch: Batch, copies: range) -> Batch:
-        """The rows of some copies of a micro-batch, copy-major; looped copies are checked as stacked ones."""
-        if self._forked:
-            return batch
-        if self.replicated:
-            return select_copies(batch, copies, self.copies)
-        return batch if self.copies == 1 else replicate(batch, len(copies))
 
 
 class Grid:
@@ -188,14 +153,12 @@ class Grid:
         """`_compare` for the micro-batches whose copies run on several processes, which tell each other the rows."""
         if not self.update.compared:
             return {}
-        size = len(self.cells.micro_batches), self.cells.copies
-        dealt = [cell for rank in range(self.group.size) for cell in self.group.cells(*size, rank)]
-        numbers = sorted({number for number, copies in dealt if 0 < len(copies) < self.cells.copies})
+        numbers = divided_micro_batches(self.group, len(self.cells.micro_batches), self.cells.copies)
         found = {number: self._compare(number, own.get(number, range(0)), is_shared=True) for number in numbers}
         if found:
             self._has_told_rows = True
             comparisons = [comparison for comparison, _ in found.values() if comparison is not None]
-            exchange(comparisons, self.group, next(self.model.parameters()).device)
+            exchange_rows(comparisons, self.group, next(self.model.parameters()).device)
         return found
 
     def _look(self, pass_: Pass, batch: Any, trunk: Trunk | None, comparison: Comparison) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from seqba.core import Noise, grid_gradient, noise_context
-from seqba.core.compare import Comparison
 from seqba.errors import UserError
 from seqba.models.builders import build_transformer
 from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
+from seqba.noise.compare import Comparison
 from seqba.tasks.consistency import with_distance, with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import TranslationOptions

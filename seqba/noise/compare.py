@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.core.group import Group
-from seqba.core.noise import Noise, current_noise
+from seqba.noise.noise import Noise, current_noise
 
 _SITE = "seqba.compare_copies"
 
@@ -144,22 +143,6 @@ class Comparison:
         for call, (shape, dtype) in described.items():
             self._rows.setdefault(call, torch.zeros(shape, dtype=dtype, device=device))
         return [self._rows[call] for call in sorted(described)]
-
-
-def exchange(comparisons: Sequence[Comparison], group: Group, device: torch.device) -> None:
-    """Gives every process of a group the rows that any of them has seen, for micro-batches whose copies they share.
-
-    Args:
-        comparisons: of these micro-batches, in the same order on every process, copies there or not.
-        group: the processes.
-        device: of the model.
-    """
-    told = group.gather([each.described() for each in comparisons])
-    sums: list[Tensor] = []
-    for number, comparison in enumerate(comparisons):
-        described = {call: form for each in told for call, form in each[number].items()}
-        sums += comparison.seen(described, device)
-    group.add_up(sums)
 
 
 class _Differentiated:

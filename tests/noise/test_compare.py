@@ -21,6 +21,12 @@ COPIES = 4
 ALPHA = 1.7
 
 
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(1)
+    return Network()
+
+
 def spread(logits: Tensor, temperature: Tensor | None = None, *, copies: int) -> Tensor:
     """Sum over rows of the variance of their probabilities over the copies, at a temperature that is trained."""
     scaled = logits if temperature is None else logits * temperature
