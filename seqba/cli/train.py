@@ -69,7 +69,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument(
         "data",
-        metavar="DATA",
+        metavar="DATA[:DATA]",
         help="data-bin; several, separated by colons, take turns by epoch; for images a folder of pictures",
     )
     parser.add_argument(

@@ -26,7 +26,9 @@ class BatchOptions:
         above=0,
         maximum=LARGEST_WEIGHT,
     )
-    valid_subset: str = option("valid", "names of the validation splits, separated by commas; the first one decides")
+    valid_subset: str = option(
+        "valid", "names of the validation splits, separated by commas; the first one decides", metavar="NAME[,NAME]"
+    )
     max_tokens_valid: int | None = option(None, "max-tokens of validation (default: max-tokens)", minimum=1)
     batch_size_valid: int | None = option(
         None, "batch-size of validation (default: batch-size)", minimum=1, aliases=("max-sentences-valid",)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from seqba.cli.translator_options import TextOptions
 from seqba.data.marian import is_marian_folder
 from seqba.data.moses import BytePairs, Moses
 from seqba.data.pairs import choose_languages
@@ -15,72 +16,6 @@ from seqba.data.subwords import Segmenter, Subwords, read_subwords
 from seqba.data.tokenizer_json import TOKENIZER_NAME, JsonTokenizer, read_tokenizer
 from seqba.decoding.detokenize import TextForm
 from seqba.errors import UserError
-from seqba.options import flag_of, is_given, option, options
-
-OWNERS = {
-    "moses_source_lang": ("tokenizer", "moses"),
-    "moses_target_lang": ("tokenizer", "moses"),
-    "moses_no_dash_splits": ("tokenizer", "moses"),
-    "moses_no_escape": ("tokenizer", "moses"),
-    "sentencepiece_model": ("bpe", "sentencepiece"),
-    "bpe_codes": ("bpe", "subword_nmt"),
-    "bpe_separator": ("bpe", "subword_nmt"),
-    "tokenizer_json": ("bpe", "tokenizers"),
-}
-"""Option → the option and its value without which it would have no effect."""
-
-
-@options
-class TextOptions:
-    """Options of the languages, and of the way from text to tokens and back."""
-
-    source_lang: str | None = option(
-        None, "source language (default: the checkpoint's)", aliases=("-s",), metavar="SRC"
-    )
-    target_lang: str | None = option(
-        None, "target language (default: the checkpoint's)", aliases=("-t",), metavar="TRG"
-    )
-    post_process: str | None = option(
-        None,
-        "join subwords: subword_nmt (if the option stands alone: '@@ '), sentencepiece, or any symbol to remove; a "
-        "data-bin with its own SentencePiece model needs no such option",
-        aliases=("remove-bpe",),
-        bare="subword_nmt",
-        metavar="SYMBOL",
-    )
-    tokenizer: str = option(
-        "space",
-        "moses: source lines are tokenised, and D- lines detokenised, as Moses does (extra wmt); space: words are what "
-        "spaces separate",
-        choices=("space", "moses"),
-    )
-    moses_source_lang: str | None = option(None, "whose rules hold for the source (default: its own)", metavar="SRC")
-    moses_target_lang: str | None = option(None, "whose rules hold for the target (default: its own)", metavar="TRG")
-    moses_no_dash_splits: bool = option(False, "leave words with hyphens whole")
-    moses_no_escape: bool = option(False, "write apostrophes and quotes as they are, not as &apos; and &quot;")
-    bpe: str | None = option(
-        None,
-        "how source lines are split into subwords, and those of D- lines joined: sentencepiece, subword_nmt (extra "
-        "wmt), or tokenizers (Hugging Face's, extra tokenizers); default: by the data-bin's own SentencePiece model or "
-        "tokenizer, if it has one",
-        choices=("sentencepiece", "subword_nmt", "tokenizers"),
-    )
-    sentencepiece_model: str | None = option(
-        None, "model of --bpe sentencepiece (default: the data-bin's own)", metavar="FILE"
-    )
-    tokenizer_json: str | None = option(
-        None, "tokenizer of --bpe tokenizers (default: the data-bin's own)", metavar="FILE"
-    )
-    bpe_codes: str | None = option(None, "merges of --bpe subword_nmt", metavar="FILE")
-    bpe_separator: str = option("@@", "what subwords that go on end in, with --bpe subword_nmt")
-
-    def __post_init__(self) -> None:
-        """Refuses options that have no effect, and subwords without their merges."""
-        for name, (owner, value) in OWNERS.items():
-            if is_given(self, name) and getattr(self, owner) != value:
-                raise UserError(f"{flag_of(name)} belongs to {flag_of(owner)} {value}, which isn't given")
-        if self.bpe == "subword_nmt" and self.bpe_codes is None:
-            raise UserError("--bpe subword_nmt needs --bpe-codes: the file of merges that the text was made with")
 
 
 def text_forms(options: TextOptions, sides: tuple[Side, Side], folder: Path) -> tuple[TextForm, TextForm]:

@@ -1,17 +1,13 @@
-"""Translator of seqba-generate and seqba-interactive, made of checkpoints and a data-bin."""
+"""Options of seqba-generate and seqba-interactive: models, text and search."""
 
 from __future__ import annotations
 
 import ast
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.arguments import Given, Parser, plain_type, read_options
 from seqba.cli.fairseq_options import (
     INFERENCE,
@@ -23,18 +19,22 @@ from seqba.cli.fairseq_options import (
     without_effect_line,
 )
 from seqba.cli.output import warn_on_stderr
-from seqba.cli.translated_text import TextOptions, open_sides, text_folder, text_forms
-from seqba.data.dictionary import is_described_by
-from seqba.data.sides import Side
-from seqba.decoding.detokenize import TextForm
-from seqba.decoding.ensemble import Ensemble
 from seqba.decoding.options import SearchOptions
 from seqba.errors import UserError, quoted
 from seqba.models.options import TransformerOptions
-from seqba.models.transformer import Transformer
-from seqba.options import option, options
-from seqba.runtime.devices import choose_device
-from seqba.runtime.memory import keep_freed_memory
+from seqba.options import flag_of, is_given, option, options
+
+OWNERS = {
+    "moses_source_lang": ("tokenizer", "moses"),
+    "moses_target_lang": ("tokenizer", "moses"),
+    "moses_no_dash_splits": ("tokenizer", "moses"),
+    "moses_no_escape": ("tokenizer", "moses"),
+    "sentencepiece_model": ("bpe", "sentencepiece"),
+    "bpe_codes": ("bpe", "subword_nmt"),
+    "bpe_separator": ("bpe", "subword_nmt"),
+    "tokenizer_json": ("bpe", "tokenizers"),
+}
+"""Option → the option and its value without which it would have no effect."""
 
 OTHER_TOOLS = "text is made with --bpe sentencepiece, subword_nmt or tokenizers, and --tokenizer moses; leave it out"
 CODES = "give the codes of subword-nmt (--bpe subword_nmt), or apply it to the text beforehand and use --remove-bpe"
@@ -119,26 +119,79 @@ class TranslatorOptions:
             raise UserError("give --fp16 or --bf16, not both")
 
 
+@options
+class TextOptions:
+    """Options of the languages, and of the way from text to tokens and back."""
+
+    source_lang: str | None = option(
+        None, "source language (default: the checkpoint's)", aliases=("-s",), metavar="SRC"
+    )
+    target_lang: str | None = option(
+        None, "target language (default: the checkpoint's)", aliases=("-t",), metavar="TRG"
+    )
+    post_process: str | None = option(
+        None,
+        "join subwords: subword_nmt (if the option stands alone: '@@ '), sentencepiece, or any symbol to remove; a "
+        "data-bin with its own SentencePiece model needs no such option",
+        aliases=("remove-bpe",),
+        bare="subword_nmt",
+        metavar="SYMBOL",
+    )
+    tokenizer: str = option(
+        "space",
+        "moses: source lines are tokenised, and D- lines detokenised, as Moses does (extra wmt); space: words are what "
+        "spaces separate",
+        choices=("space", "moses"),
+    )
+    moses_source_lang: str | None = option(None, "whose rules hold for the source (default: its own)", metavar="SRC")
+    moses_target_lang: str | None = option(None, "whose rules hold for the target (default: its own)", metavar="TRG")
+    moses_no_dash_splits: bool = option(False, "leave words with hyphens whole")
+    moses_no_escape: bool = option(False, "write apostrophes and quotes as they are, not as &apos; and &quot;")
+    bpe: str | None = option(
+        None,
+        "how source lines are split into subwords, and those of D- lines joined: sentencepiece, subword_nmt (extra "
+        "wmt), or tokenizers (Hugging Face's, extra tokenizers); default: by the data-bin's own SentencePiece model or "
+        "tokenizer, if it has one",
+        choices=("sentencepiece", "subword_nmt", "tokenizers"),
+    )
+    sentencepiece_model: str | None = option(
+        None, "model of --bpe sentencepiece (default: the data-bin's own)", metavar="FILE"
+    )
+    tokenizer_json: str | None = option(
+        None, "tokenizer of --bpe tokenizers (default: the data-bin's own)", metavar="FILE"
+    )
+    bpe_codes: str | None = option(None, "merges of --bpe subword_nmt", metavar="FILE")
+    bpe_separator: str = option("@@", "what subwords that go on end in, with --bpe subword_nmt")
+
+    def __post_init__(self) -> None:
+        """Refuses options that have no effect, and subwords without their merges."""
+        for name, (owner, value) in OWNERS.items():
+            if is_given(self, name) and getattr(self, owner) != value:
+                raise UserError(f"{flag_of(name)} belongs to {flag_of(owner)} {value}, which isn't given")
+        if self.bpe == "subword_nmt" and self.bpe_codes is None:
+            raise UserError("--bpe subword_nmt needs --bpe-codes: the file of merges that the text was made with")
+
+
 @dataclass(frozen=True)
-class Translator:
-    """Models that vote, and both sides' way from text to ids and back."""
+class TranslatorChoices:
+    """All that a command line says of the models, the text and the search.
 
-    models: tuple[Transformer, ...]
-    ensemble: Ensemble
-    source: TextForm
-    target: TextForm
-    languages: tuple[str, str]
-    device: torch.device
+    Attributes:
+        models: the checkpoints and the device.
+        overrides: field of the models → value in place of their own.
+        text: the way from text to tokens and back.
+        search: of each model, or of several that vote.
+    """
+
+    models: TranslatorOptions
+    overrides: Mapping[str, Any]
+    text: TextOptions
+    search: SearchOptions
 
     @property
-    def max_source_positions(self) -> int:
-        """Longest source, in tokens, that every model takes; end of sentence counted."""
-        return min(model.max_source_positions for model in self.models)
-
-    @property
-    def max_target_positions(self) -> int:
-        """Longest target, likewise."""
-        return self.ensemble.max_target_positions
+    def paths(self) -> list[str]:
+        """The checkpoints that vote."""
+        return [path for path in (self.models.path or "").split(":") if path]
 
 
 def add_translator_flags(parser: Parser, *, needs_data: bool) -> None:
@@ -159,49 +212,21 @@ def add_translator_flags(parser: Parser, *, needs_data: bool) -> None:
     parser.add_options(SearchOptions, "search")
 
 
-def read_translator(namespace: Given) -> tuple[Translator, SearchOptions]:
-    """Loads the models and dictionaries that the flags name, and checks that they belong together.
+def read_choices(namespace: Given) -> TranslatorChoices:
+    """Reads the flags that both commands have, and names those that have no effect.
 
     Raises:
-        UserError: for a wrong option, an unreadable file, or files that do not belong together.
+        UserError: for a wrong option.
     """
-    options, text = read_options(namespace, TranslatorOptions), read_options(namespace, TextOptions)
-    search = read_options(namespace, SearchOptions)
+    models, text = read_options(namespace, TranslatorOptions), read_options(namespace, TextOptions)
+    choices = TranslatorChoices(
+        models, _read_overrides(models.model_overrides), text, read_options(namespace, SearchOptions)
+    )
     if namespace.without_effect:
         warn_on_stderr(without_effect_line(namespace.without_effect))
-    overrides = _read_overrides(options.model_overrides)
-    device = choose_device(cpu=options.cpu)
-    if options.fp16 and device.type == "cpu":
-        warn_on_stderr("--fp16 is bfloat16 on a CPU")
-        options = replace(options, fp16=False, bf16=True)
-    paths = [path for path in (options.path or "").split(":") if path]
-    if not paths:
+    if not choices.paths:
         raise UserError("--path is missing: which checkpoint shall translate? (checkpoints/checkpoint_best.pt, say)")
-    keep_freed_memory()
-    torch.manual_seed(search.seed)
-    loaded = [load_model(path, device, overrides=overrides, task="translation") for path in paths]
-    for path, model in zip(paths, loaded, strict=True):
-        _check_is_translation(path, model.task_state)
-    folder = text_folder(namespace.data, paths)
-    sides = open_sides(text, paths[0], loaded[0].task_state, folder)
-    languages = (sides[0].language, sides[1].language)
-    for path, model in zip(paths, loaded, strict=True):
-        _check_belongs(path, model.task_state, sides, folder)
-    models = tuple(_prepared(each, options) for each in loaded)
-    source, target = text_forms(text, sides, folder)
-    ensemble = Ensemble(models, temperature=search.temperature)
-    return Translator(models, ensemble, source, target, languages, device), search
-
-
-def _prepared(loaded: LoadedModel, options: TranslatorOptions) -> Transformer:
-    model = loaded.model
-    if not isinstance(model, Transformer):
-        raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which does not translate")
-    if options.fp16:
-        model = model.half()
-    if options.bf16:
-        model = model.bfloat16()
-    return model.train(options.retain_dropout)
+    return choices
 
 
 def _read_overrides(text: str) -> Mapping[str, Any]:
@@ -222,32 +247,3 @@ def _read_overrides(text: str) -> Mapping[str, Any]:
             raise UserError(f"--model-overrides: {name!r} is {value!r}; it must be a {known[name].__name__}")
     TransformerOptions(**overrides)  # checks their ranges
     return overrides
-
-
-def _check_is_translation(path: str, task_state: Mapping[str, Any]) -> None:
-    for key in ("source_lang", "target_lang", "source_dictionary_sha256", "target_dictionary_sha256"):
-        if not isinstance(task_state.get(key, 0), str | None):  # None in one of fairseq, which doesn't say
-            raise UserError(f"checkpoint {path} is not of a translation run: its task_state has no {key!r}")
-
-
-def _check_belongs(
-    path: str,
-    task_state: Mapping[str, Any],
-    sides: tuple[Side, Side],
-    folder: Path,
-) -> None:
-    """Refuses other dictionaries, which would give the model's ids another meaning."""
-    theirs = (task_state["source_lang"], task_state["target_lang"])
-    languages = (sides[0].language, sides[1].language)
-    if theirs not in (languages, (None, None)):
-        raise UserError(
-            f"the model of {path} translates {theirs[0]} to {theirs[1]}, the first one {languages[0]} to "
-            f"{languages[1]}: models that vote must do the same"
-        )
-    for name, side in zip(("source", "target"), sides, strict=True):
-        size, digest = task_state[f"{name}_vocabulary"], task_state[f"{name}_dictionary_sha256"]
-        if not is_described_by(side.dictionary, size, digest):
-            raise UserError(
-                f"checkpoint {path} was trained with another dictionary than {folder / f'dict.{side.language}.txt'}: "
-                "give the data-bin it was trained on, or preprocess the text with --srcdict and --tgtdict from there"
-            )
