@@ -26,21 +26,28 @@ MAY_IMPORT = {
     "errors": set(),
     "options": {"errors"},
     "extras": {"errors"},
-    "core": set(),
+    "random": set(),
+    "rows": set(),
+    "modules": set(),
+    "noise": {"random", "rows"},
+    "core": {"random", "rows", "modules", "noise"},
     "runtime": set(),
     "distributed": {"core", "runtime", *LEAVES},
     "checkpoints": {"core", "distributed", "models", "data", "tasks", *LEAVES},
-    "nn": {"core", *LEAVES},
-    "checking": {"core", "nn"},
-    "models": {"core", "nn", *LEAVES},
+    "nn": {"noise", *LEAVES},
+    "checking": {"core", "rows", "modules", "nn"},
+    "models": {"core", "noise", "nn", *LEAVES},
     "data": LEAVES,
-    "tasks": {"core", "nn", "data", *LEAVES},
+    "tasks": {"core", "noise", "nn", "data", *LEAVES},
     "decoding": {"nn", "data", *LEAVES},
     "statistics": {"core", *LEAVES},
     "plotting": {"data", *LEAVES},
-    "evaluation": {"core", "nn", "models", "data", *LEAVES},  # core: the views of test-time augmentation are keyed
+    "evaluation": {"noise", "nn", "models", "data", *LEAVES},  # noise: the views of test-time augmentation are keyed
     "training": {
         "core",
+        "rows",
+        "modules",
+        "noise",
         "distributed",
         "runtime",
         "checkpoints",
@@ -69,7 +76,7 @@ MAY_IMPORT = {
         "training",
         *LEAVES,
     },
-    "integrations": {"core", *LEAVES},
+    "integrations": {"core", "rows", *LEAVES},
     # The package's own face: what `import seqba` gives.
     "__init__": {"checking", "core", "distributed", "errors", "nn"},
 }
@@ -90,8 +97,11 @@ def imported_modules(source: str) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-MORE_FOR_THE_CORE = {"core/philox_kernels.py": ("triton",)}
-"""Modules of the core that are imported on a GPU alone, and what they need beside torch."""
+TORCH_ALONE = {"core", "random", "rows", "modules", "noise"}
+"""The method and the rooms that it stands on: they go with torch and the standard library into anybody's loop."""
+
+MORE_THAN_TORCH = {"random/philox_kernels.py": ("triton",)}
+"""Modules of theirs that are imported on a GPU alone, and what they need beside torch."""
 
 
 def forbidden_imports(part: str, source: str, name: str = "") -> list[str]:
@@ -102,8 +112,8 @@ def forbidden_imports(part: str, source: str, name: str = "") -> list[str]:
         if top == "seqba":
             if rest[0] != part and rest[0] not in MAY_IMPORT[part] and rest[0] != "__version__":
                 found.append(f"line {line}: {part} may not import {module}")
-        elif part == "core" and top not in {"torch", *MORE_FOR_THE_CORE.get(name, ())} | sys.stdlib_module_names:
-            found.append(f"line {line}: core imports torch and the standard library alone, not {top}")
+        elif part in TORCH_ALONE and top not in {"torch", *MORE_THAN_TORCH.get(name, ())} | sys.stdlib_module_names:
+            found.append(f"line {line}: {part} imports torch and the standard library alone, not {top}")
         elif top == "argparse" and part != "cli":
             found.append(f"line {line}: only cli knows argparse")
     return found
@@ -145,6 +155,8 @@ def test_imports_follow_the_rules(path: Path) -> None:
     ("part", "line", "reason"),
     [
         ("core", "import numpy", "standard library alone"),
+        ("random", "import triton", "standard library alone"),
+        ("random", "from seqba.core import Noise", "random may not import"),
         ("core", "from seqba import nn", "core may not import"),
         ("core", "from seqba.errors import UserError", "core may not import"),
         ("models", "from seqba.tasks.translation import Translation", "models may not import"),

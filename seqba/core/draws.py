@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.core.noise import Noise, numbers_per_copy
 from seqba.core.owner import find_owner
+from seqba.noise.noise import Noise, numbers_per_copy
 
 KeyedForm = Callable[..., Tensor | None]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from seqba.core.draws import KeyedForm, keep_mask
-from seqba.core.masks import drop, kept_scale
-from seqba.core.noise import Noise, drop_level
-from seqba.core.philox import LEVELS
+from seqba.noise.masks import drop, kept_scale
+from seqba.noise.noise import Noise, drop_level
+from seqba.random.philox import LEVELS
 
 _ALPHA = -1.7580993408473766  # what SELU tends to on its left: −αλ, Klambauer et al. 2017
 

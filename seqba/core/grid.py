@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core.accumulator import Accumulator, AlsoRead, Loss, Step, described
-from seqba.core.fork import Trunk, check_forked
 from seqba.core.gradients_before import GradientsBefore
 from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import discarding_pending, finish_update
-from seqba.core.noise import Noise
 from seqba.core.passes import Update, plan_for
 from seqba.core.plan import Pass, PlanLike, SavedBytes
-from seqba.core.replicate import check_copies, replicate, select_copies
-from seqba.core.rows import count_rows
-from seqba.core.wrappers import Replicas
+from seqba.modules.wrappers import Replicas
+from seqba.noise.fork import Trunk, check_forked
+from seqba.noise.noise import Noise
+from seqba.rows.nested import count_rows
+from seqba.rows.replicate import check_copies, replicate, select_copies
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]

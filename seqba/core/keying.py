@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import draws, dropouts
-from seqba.core.noise import current_noise, is_in_the_pass
 from seqba.core.owner import OUTSIDE, find_owner
-from seqba.core.wrappers import check_model
+from seqba.modules.wrappers import check_model
+from seqba.noise.noise import current_noise, is_in_the_pass
 
 _FUNCTIONAL: dict[str, draws.KeyedForm] = {
     "dropout": dropouts.dropout,

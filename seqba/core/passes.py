@@ -11,13 +11,13 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.core.accumulator import whole_number
-from seqba.core.fork import Trunk
 from seqba.core.group import group_of, local_part
 from seqba.core.keying import is_keying, keying
-from seqba.core.modules import modules_of, parameters_of
-from seqba.core.noise import Noise, noise_context
 from seqba.core.plan import Plan, PlanLike, parse_plan
-from seqba.core.wrappers import Replicas, check_model, module_names
+from seqba.modules.walk import modules_of, parameters_of
+from seqba.modules.wrappers import Replicas, check_model, module_names
+from seqba.noise.fork import Trunk
+from seqba.noise.noise import Noise, noise_context
 
 Key = tuple[int, int, int]
 

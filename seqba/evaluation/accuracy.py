@@ -11,10 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Noise, noise_context
 from seqba.data.images import ImageBatch, ImageBatches
 from seqba.evaluation.options import AVERAGES
 from seqba.nn.accuracy import count_right
+from seqba.noise.noise import Noise, noise_context
 
 
 class ImageView(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from seqba.core.masks import drop, keyed_drop
-from seqba.core.noise import current_noise
+from seqba.noise.masks import drop, keyed_drop
+from seqba.noise.noise import current_noise
 
 
 class Dropout(nn.Module):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from seqba.core import current_noise
 from seqba.nn import copy_distance, copy_divergence
+from seqba.noise.noise import current_noise
 
 
 def with_divergence(

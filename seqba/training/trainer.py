@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
-from seqba.core.modules import parameters_of
 from seqba.distributed import collective_errors, is_sharded, reshard, whole_tensor
 from seqba.errors import UserError
+from seqba.modules.walk import parameters_of
 from seqba.nn.kernels.casts import shared_casts
 from seqba.statistics import CellWatch
 from seqba.tasks import Task

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seqba.core.noise import Noise, current_noise
+from seqba.noise.noise import Noise, current_noise
 
 NOWHERE = -1
 """The stage of rows that aren't mixed."""

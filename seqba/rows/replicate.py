@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from seqba.core.rows import count_rows, map_rows
+from seqba.rows.nested import count_rows, map_rows
 
 Batch = TypeVar("Batch")
 Sample = TypeVar("Sample")
@@ -19,7 +19,7 @@ def replicate(batch: Batch, copies: int) -> Batch:
     """Repeats every row of a batch `copies` times, whole batch after whole batch.
 
     Row m·B + b of the result is copy m of example b: each copy is one contiguous slice, which is what lets a copy's
-    noise be drawn into its own slice (`seqba.core.noise`).
+    noise be drawn into its own slice (`seqba.noise.noise`).
 
     | in the batch | what becomes of it |
     |---|---|

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from seqba.core.calls import Calls, in_backward, watching_the_generator
-from seqba.core.philox import LEVELS, Draw
+from seqba.noise.calls import Calls, in_backward, watching_the_generator
+from seqba.random.philox import LEVELS, Draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from seqba.core.fork import Trunk
+    from seqba.noise.fork import Trunk
 
 # Probabilities are resolved to 1/65,536 (`LEVELS`): sixteen random bits per element are drawn, not the 64 of a double.
 
@@ -51,7 +51,7 @@ class Noise:
             named by the order in which such modules first draw.
         rows: that the pass begins with, over all its copies, where they are known: tells draws that have a number for
             each row from those that rows share (`seqba.core.keying`).
-        trunk: of a pass that forks inside the model (`seqba.core.fork`), what the passes of its micro-batch have in
+        trunk: of a pass that forks inside the model (`seqba.noise.fork`), what the passes of its micro-batch have in
             common; None for one that sees its copies' rows from the beginning.
         copies_differ: whether the copies came with rows of their own, so that a model that leaves padding out may have
             different numbers of tokens for them (`part_rows`).
@@ -64,7 +64,7 @@ class Noise:
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
     makes three sites. A layer that activation checkpointing recomputes in the backward draws the masks of its forward
-    again (`seqba.core.calls`).
+    again (`seqba.noise.calls`).
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Noise:
         Returns:
             An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update,
             micro-batch, copies[j], site): the same whatever other copies are in the pass. A CPU draws from torch's
-            generators and a GPU from `seqba.core.philox`, hence different masks from the same key.
+            generators and a GPU from `seqba.random.philox`, hence different masks from the same key.
 
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass, or the sum of `rows`.
@@ -308,7 +308,7 @@ def numbers_per_copy(shape: Sequence[int], copies: int) -> int:
 
 
 def draws_by_counter(device: torch.device) -> bool:
-    """Whether a device draws by `seqba.core.philox`, as all but a CPU do."""
+    """Whether a device draws by `seqba.random.philox`, as all but a CPU do."""
     return device.type != "cpu"
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import seqba
-from seqba.core.modules import modules_of, parameters_of
 from seqba.core.passes import Update
+from seqba.modules.walk import modules_of, parameters_of
 
 
 def test_they_are_torchs_own_in_the_same_order() -> None:

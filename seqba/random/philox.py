@@ -4,8 +4,8 @@ A generator of torch's is seeded for each copy of each site, and each of them dr
 its numbers from a key and a counter: the key is (seed, update, micro-batch, site), the counter the copy and the place
 within it. So a copy's numbers are the same in any company, and a backward draws a mask again rather than keeping it.
 
-The kernels are Triton's where it is installed (`seqba.core.philox_kernels`); elsewhere torch's operations make the same
-bits, more slowly. A CPU draws from torch's generators (`seqba.core.noise`), other numbers from the same key.
+The kernels are Triton's where it is installed (`seqba.random.philox_kernels`); elsewhere torch's operations make the
+same bits, more slowly. A CPU draws from torch's generators, other numbers from the same key.
 
 Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
@@ -190,7 +190,7 @@ def _uniform_by_kernel(numbers: Tensor, copies: int, first: int, key: int) -> No
 def _kernels() -> ModuleType | None:
     """The kernels, where Triton is installed: a second to import, and only where there is a GPU."""
     try:
-        return importlib.import_module("seqba.core.philox_kernels")
+        return importlib.import_module("seqba.random.philox_kernels")
     except ImportError:
         return None
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from seqba.core.modules import modules_of, parameters_of
+from seqba.modules.walk import modules_of, parameters_of
 
 WRAPPED = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Where DistributedDataParallel, torch.compile, FSDP and checkpoint wrappers keep the module that they wrap."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from seqba.core.noise import Noise, Place, current_noise
-from seqba.core.replicate import repeat_rows
-from seqba.core.rows import map_rows
+from seqba.noise.noise import Noise, Place, current_noise
+from seqba.rows.nested import map_rows
+from seqba.rows.replicate import repeat_rows
 
 Value = TypeVar("Value")
 
@@ -124,7 +124,7 @@ class Trunk:
         last_copy: number of the last copy that runs here, whose backward goes on below the fork.
 
     Attributes:
-        marks: where passes note the places at which recomputed layers were (`seqba.core.calls`).
+        marks: where passes note the places at which recomputed layers were (`seqba.noise.calls`).
         weigh: tells the bytes that the forward has kept so far; asked at the fork.
         saved_bytes: what it told.
     """

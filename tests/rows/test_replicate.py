@@ -20,7 +20,7 @@ from torch.nn.utils import rnn
 from torch.utils.data import DataLoader
 
 import seqba
-from seqba.core.replicate import select_copies
+from seqba.rows.replicate import select_copies
 
 
 class Named(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch.utils.data import Sampler
 
-from seqba.core.replicate import check_copies
+from seqba.rows.replicate import check_copies
 
 
 class RepeatingBatchSampler(Sampler[list[Any]]):

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import seqba
-from seqba.core import Noise, masks, noise, noise_context
-from seqba.core.masks import kept_scale
-from seqba.core.philox import Draw, rounds
+from seqba.core import Noise, noise_context
+from seqba.noise import masks, noise
+from seqba.noise.masks import kept_scale
+from seqba.random.philox import Draw, rounds
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,7 +134,7 @@ def test_plans_agree() -> None:
 
 KERNELS = """
 import torch
-from seqba.core import philox, philox_kernels as kernels
+from seqba.random import philox, philox_kernels as kernels
 torch.manual_seed(0)
 for shape, copies, first, key in (((148, 13), 4, 0, -5), ((6, 5), 2, 3, 0x7EDCBA9876543210), ((8, 300), 1, -1, 77)):
     mask, other = torch.empty(2, *shape, dtype=torch.int8)
@@ -159,7 +160,7 @@ def test_tritons_kernels_draw_the_same_bits() -> None:
 def test_nothing_of_triton_is_imported_on_a_cpu() -> None:
     code = "import sys, torch, seqba; from seqba.core import Noise\n"
     code += "Noise(0, 0, 0, (0,)).keep_mask(object(), (4, 4), 0.5, torch.device('cpu'))\n"
-    code += "assert 'seqba.core.philox_kernels' not in sys.modules"
+    code += "assert 'seqba.random.philox_kernels' not in sys.modules"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 

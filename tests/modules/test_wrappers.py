@@ -14,7 +14,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from wrapped_world import in_data_parallel, in_sharding, make_network, mean_of_processes, plain_masks
 
 import seqba
-from seqba.core.wrappers import module_names
+from seqba.modules.wrappers import module_names
 
 
 class Holder(nn.Module):

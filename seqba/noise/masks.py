@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.core.noise import Noise, draws_by_counter, drop_level, numbers_per_copy
-from seqba.core.philox import LEVELS, NARROW
+from seqba.noise.noise import Noise, draws_by_counter, drop_level, numbers_per_copy
+from seqba.random.philox import LEVELS, NARROW
 
 
 def kept_scale(p: float) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqba.core.noise import Noise, current_noise, noise_context
+from seqba.noise.noise import Noise, current_noise, noise_context
 
 CPU = torch.device("cpu")
 
