@@ -22,6 +22,7 @@ from seqba.random.philox import LEVELS, Draw
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from seqba.noise.compare import Comparison
     from seqba.noise.fork import Trunk
 
 # Probabilities are resolved to 1/65,536 (`LEVELS`): sixteen random bits per element are drawn, not the 64 of a double.
@@ -54,6 +55,8 @@ class Noise:
             common; None for one that sees its copies' rows from the beginning.
         copies_differ: whether the copies came with rows of their own, so that a model that leaves padding out may have
             different numbers of tokens for them (`part_rows`).
+        comparison: of a pass whose loss compares copies (`seqba.core.compare`), what the passes of its micro-batch have
+            in common for that; None for a loss that doesn't.
 
     Attributes:
         pass_copies: the copies of the pass.
@@ -77,6 +80,7 @@ class Noise:
         trunk: Trunk | None = None,
         *,
         copies_differ: bool = False,
+        comparison: Comparison | None = None,
     ) -> None:
         self.seed = seed
         self.update = update
@@ -85,6 +89,7 @@ class Noise:
         self.names: Mapping[int, str] = {} if names is None else names
         self.trunk = trunk
         self.copies_differ = copies_differ
+        self.comparison = comparison
         self.draws = 0
         self.drew_ordinary = False
         self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
