@@ -5,7 +5,9 @@ An update looks through its model several times, and on a GPU waits for that: to
 
 from __future__ import annotations
 
-from torch import nn
+from typing import cast
+
+from torch import Tensor, nn
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
@@ -31,3 +33,8 @@ def parameters_of(model: nn.Module) -> list[nn.Parameter]:
             if parameter is not None:
                 found.setdefault(id(parameter), parameter)
     return list(found.values())
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
+    return cast(Tensor, tensor.to_local()).detach() if hasattr(tensor, "to_local") else tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.modules.walk import modules_of, parameters_of
 
@@ -19,15 +20,30 @@ WRAPPED = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint
 """Where DistributedDataParallel, torch.compile, FSDP and checkpoint wrappers keep the module that they wrap."""
 
 
-def module_names(model: nn.Module) -> dict[int, str]:
+def module_names(model: nn.Module) -> Mapping[int, str]:
     """`id` of each module → its qualified name, less the attributes of wrappers: those of the model in them.
 
-    Where two modules come to one name their draws are numbered on, so that they differ all the same.
+    Where two modules come to one name their draws are numbered on, so that they differ all the same. Names are made
+    anew where modules have come, gone or changed names since the last call.
     """
-    return {
-        id(module): ".".join(part for part in name.split(".") if part not in WRAPPED)
-        for name, module in model.named_modules()
-    }
+    tree = [("", id(model))]
+    tree += [(name, id(child)) for module in modules_of(model) for name, child in module._modules.items()]
+    known = _names.get(model)  # type: ignore[no-untyped-call]
+    if known is None or known[0] != tree:
+        known = (
+            tree,
+            {
+                id(module): ".".join(part for part in name.split(".") if part not in WRAPPED)
+                for name, module in model.named_modules()
+            },
+        )
+        _names[model] = known
+    names: Mapping[int, str] = known[1]
+    return names
+
+
+# By identity: a model may define what it is equal to.
+_names: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def check_model(model: nn.Module) -> None:
@@ -89,10 +105,6 @@ class Replicas:
             if group is not None:
                 return cls(dist.get_rank(group), dist.get_world_size(group))
         return cls()
-
-    def number(self, micro_batch: int) -> int:
-        """The number of this process's micro-batch among those of all: other rows, other masks."""
-        return micro_batch * self.size + self.rank
 
     @contextmanager
     def without_exchange(self) -> Iterator[None]:
