@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 
 import torch
 from torch import nn
@@ -147,7 +148,7 @@ class _Remembered:
         self.key: Key | None = None
         self.sample: torch.Tensor | None = None
         self.has_been_told = False
-        self.tree: list[tuple[str, int]] = []
+        self.tree: tuple[list[str], list[int]] | None = None
         self.names: dict[int, str] = {}
 
 
@@ -162,8 +163,9 @@ def _remembered(model: nn.Module) -> _Remembered:
 
 def _names(model: nn.Module) -> dict[int, str]:
     """`module_names`, made anew where modules have come, gone or changed names since the last update."""
-    known, modules = _remembered(model), modules_of(model)
-    tree = [("", id(model)), *((name, id(child)) for module in modules for name, child in module._modules.items())]
+    known = _remembered(model)
+    children = [module._modules for module in modules_of(model) if module._modules]
+    tree = list(chain.from_iterable(children)), [id(child) for named in children for child in named.values()]
     if known.tree != tree:
         known.tree, known.names = tree, module_names(model)
     return known.names
@@ -182,8 +184,8 @@ def _tell_of_unkeyed_draws(model: nn.Module) -> None:
 
 def _sample_weights(model: nn.Module) -> torch.Tensor:
     """A few hundred weights of one parameter, which tell moved weights from unmoved ones; no GPU is asked for them."""
-    trained = [parameter for parameter in parameters_of(model) if parameter.grad is not None]
-    flat = local_part(trained[-1]).detach().flatten() if trained else torch.zeros(1)
+    trained = next((one for one in reversed(parameters_of(model)) if one.grad is not None), None)
+    flat = torch.zeros(1) if trained is None else local_part(trained).detach().flatten()
     return flat[:: max(1, flat.numel() // 256)].clone()
 
 

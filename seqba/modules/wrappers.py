@@ -106,7 +106,8 @@ class Replicas:
 def _wrappers_in(model: nn.Module) -> list[nn.Module]:
     """The modules that may be another library's around a part of the model."""
     modules = modules_of(model)
-    return [one for one in modules if _may_wrap(type(one)) or "no_sync" in vars(one)]  # type: ignore[arg-type]
+    kinds = {kind for kind in set(map(type, modules)) if _may_wrap(kind)}
+    return [one for one in modules if type(one) in kinds or "no_sync" in one.__dict__]
 
 
 @cache
