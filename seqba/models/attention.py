@@ -58,7 +58,9 @@ class Attention(nn.Module):
                 for part in torch.split(parameter, self.heads * self.head_dim):
                     nn.init.xavier_uniform_(part, gain=1 / math.sqrt(2))
 
-    def attend_to_self(self, projected: Tensor, packing: Rows, *, causal: bool, kept: Tensor | None = None) -> Tensor:
+    def attend_to_self(
+        self, projected: Tensor, packing: Rows, *, causal: bool, kept: Tensor | None = None
+    ) -> Tensor:
         """Self-attention of packed rows → (N, D); each token sees its own row, or its past where `causal`.
 
         `projected` (N, 3D) is what `input_projection` made of the rows, `kept` a mask of the weights that was drawn
@@ -91,11 +93,7 @@ class Attention(nn.Module):
             key, value = projected.view(-1, 2, self.heads, self.head_dim).unbind(1)
             queries = query.view(-1, self.heads, self.head_dim)
             return self._attend_packed(queries, key, value, packing, memory_packing, causal=False)
-        if (
-            isinstance(packing, Packing)
-            and isinstance(memory_packing, Packing)
-            and self._is_written_out(query, memory_packing)
-        ):
+        if isinstance(packing, Packing) and isinstance(memory_packing, Packing) and self._is_written_out(query, memory_packing):
             layouts = packing.head_layout(self.heads), memory_packing.head_layout(self.heads)
             return linear(packed_attention(query, projected, *layouts, causal=False), self.output_projection)
         (queries,) = self._heads(packing.pad(query, blank=False), 1)

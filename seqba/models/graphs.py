@@ -86,9 +86,7 @@ def _rows(attention: Attention, x: Tensor, packing: Packing) -> GraphRows:
     return packing.for_graph(with_ends=attention.stays_packed(x))
 
 
-def _draw(
-    layer: SelfAttentionLayer | DecoderLayer, x: Tensor, packing: Packing, memory: Packing | None = None
-) -> Masks:
+def _draw(layer: SelfAttentionLayer | DecoderLayer, x: Tensor, packing: Packing, memory: Packing | None = None) -> Masks:
     """Draws what the layer would draw on the way: each dropout draws once."""
     (count, width), device, rows = x.shape, x.device, packing.copy_rows
     scores = packing.rows, layer.attention.heads, packing.length
@@ -97,9 +95,7 @@ def _draw(
         attention=layer.attention.dropout.draw((*scores, packing.length), device),
         attention_residual=layer.attention_residual.dropout.draw((count, width), device, rows),
         cross_attention=layer.cross_attention.dropout.draw((*scores, memory.length), device) if cross else None,
-        cross_attention_residual=layer.cross_attention_residual.dropout.draw((count, width), device, rows)
-        if cross
-        else None,
+        cross_attention_residual=layer.cross_attention_residual.dropout.draw((count, width), device, rows) if cross else None,
         feed_forward=layer.feed_forward.dropout.draw((count, layer.feed_forward.expand.out_features), device, rows),
         feed_forward_residual=layer.feed_forward_residual.dropout.draw((count, width), device, rows),
     )

@@ -43,9 +43,7 @@ class FeedForward(nn.Module):
     def forward(self, hidden: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None) -> Tensor:
         """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
         active = ACTIVATIONS[self.activation](hidden)
-        return linear(
-            self.dropout(active, copy_rows) if kept is None else self.dropout.drop(active, kept), self.contract
-        )
+        return linear(self.dropout(active, copy_rows) if kept is None else self.dropout.drop(active, kept), self.contract)
 
 
 @dataclass(frozen=True)

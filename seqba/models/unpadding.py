@@ -106,6 +106,7 @@ class Packing:
             self._biases[dtype] = aligned[:, : self.length].masked_fill_(~self.mask, float("-inf"))
         return self._biases[dtype]
 
+
     def for_graph(self, *, with_ends: bool) -> GraphRows:
         """What a compiled graph reads of it; with the ends of its rows where attention takes them packed."""
         return GraphRows(self.mask, self.index, self.ends if with_ends else None)
