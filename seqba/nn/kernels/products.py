@@ -38,7 +38,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (N, M).
     """
-    if HAS_ONEDNN and a.device.type == "cpu" and a.numel() > 0 and takes_linear_operator(a, b, bias, processor()):
+    if HAS_ONEDNN and a.is_cpu and a.numel() > 0 and takes_linear_operator(a, b, bias, processor()):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return result
     return nn.functional.linear(a, b, bias)
