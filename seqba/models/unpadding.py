@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seqba.nn.kernels.attention import HeadLayout
 from seqba.nn.kernels.linear import gathered_linear, linear
 from seqba.nn.kernels.places import places_of
-from seqba.noise.noise import current_noise
+from seqba.noise.context import current_noise
 
 ALIGNED = 16
 """Numbers to whose multiples a GPU's attention wants rows of a bias padded."""

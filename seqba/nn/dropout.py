@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from seqba.noise.context import current_noise
 from seqba.noise.masks import drop, keyed_drop
-from seqba.noise.noise import current_noise
 
 
 class Dropout(nn.Module):
