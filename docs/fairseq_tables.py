@@ -9,7 +9,7 @@ from argparse import SUPPRESS
 from collections.abc import Iterable
 from pathlib import Path
 
-from seqba.cli import eval_lm, fairseq_train, translator
+from seqba.cli import eval_lm, fairseq_train, translator_options
 from seqba.cli.arguments import Accepted
 from seqba.cli.fairseq_options import INFERENCE
 from seqba.cli.fairseq_train import UNSUPPORTED, UNSUPPORTED_VALUES
@@ -83,7 +83,7 @@ def tables() -> str:
             refused_values(UNSUPPORTED_VALUES),
             "### Accepted by the commands that read checkpoints, without effect",
             "`seqba-generate` and `seqba-interactive`:",
-            without_effect(translator.ACCEPTED),
+            without_effect(translator_options.ACCEPTED),
             "`seqba-eval-lm`:",
             without_effect(eval_lm.ACCEPTED),
             "### Refused by the commands that read checkpoints",

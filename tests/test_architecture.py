@@ -19,28 +19,36 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "seqba"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# What each part may import from seqba, beside itself: core ← nn ← models; core, data ← tasks; everything ← training
-# ← cli.
+# What each part may import from seqba, beside itself: random, rows, modules ← noise ← keying ← core;
+# noise ← nn ← models; core, data ← tasks; everything ← training ← cli.
 LEAVES = {"errors", "options", "extras"}
 MAY_IMPORT = {
     "errors": set(),
     "options": {"errors"},
     "extras": {"errors"},
-    "core": set(),
+    "random": set(),
+    "rows": set(),
+    "modules": set(),
+    "noise": {"random", "rows"},
+    "keying": {"random", "modules", "noise"},
+    "core": {"random", "rows", "modules", "noise", "keying"},
     "runtime": set(),
     "distributed": {"core", "runtime", *LEAVES},
     "checkpoints": {"core", "distributed", "models", "data", "tasks", *LEAVES},
-    "nn": {"core", *LEAVES},
-    "checking": {"core", "nn"},
-    "models": {"core", "nn", *LEAVES},
+    "nn": {"noise", *LEAVES},
+    "checking": {"core", "rows", "modules", "keying", "nn"},
+    "models": {"noise", "keying", "nn", *LEAVES},
     "data": LEAVES,
-    "tasks": {"core", "nn", "data", *LEAVES},
+    "tasks": {"core", "noise", "nn", "data", *LEAVES},
     "decoding": {"nn", "data", *LEAVES},
-    "statistics": {"core", *LEAVES},
+    "statistics": {"core", "noise", *LEAVES},
     "plotting": {"data", *LEAVES},
-    "evaluation": {"core", "nn", "models", "data", *LEAVES},  # core: the views of test-time augmentation are keyed
+    "evaluation": {"noise", "nn", "models", "data", *LEAVES},  # noise: the views of test-time augmentation are keyed
     "training": {
         "core",
+        "rows",
+        "modules",
+        "noise",
         "distributed",
         "runtime",
         "checkpoints",
@@ -69,7 +77,7 @@ MAY_IMPORT = {
         "training",
         *LEAVES,
     },
-    "integrations": {"core", *LEAVES},
+    "integrations": {"core", "rows", *LEAVES},
     # The package's own face: what `import seqba` gives.
     "__init__": {"checking", "core", "distributed", "errors", "nn"},
 }
@@ -90,8 +98,11 @@ def imported_modules(source: str) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-MORE_FOR_THE_CORE = {"core/philox_kernels.py": ("triton",)}
-"""Modules of the core that are imported on a GPU alone, and what they need beside torch."""
+TORCH_ALONE = {"core", "random", "rows", "modules", "noise", "keying"}
+"""The method and the rooms that it stands on: they go with torch and the standard library into anybody's loop."""
+
+MORE_THAN_TORCH = {"random/philox_kernels.py": ("triton",)}
+"""Modules of theirs that are imported on a GPU alone, and what they need beside torch."""
 
 
 def forbidden_imports(part: str, source: str, name: str = "") -> list[str]:
@@ -102,8 +113,8 @@ def forbidden_imports(part: str, source: str, name: str = "") -> list[str]:
         if top == "seqba":
             if rest[0] != part and rest[0] not in MAY_IMPORT[part] and rest[0] != "__version__":
                 found.append(f"line {line}: {part} may not import {module}")
-        elif part == "core" and top not in {"torch", *MORE_FOR_THE_CORE.get(name, ())} | sys.stdlib_module_names:
-            found.append(f"line {line}: core imports torch and the standard library alone, not {top}")
+        elif part in TORCH_ALONE and top not in {"torch", *MORE_THAN_TORCH.get(name, ())} | sys.stdlib_module_names:
+            found.append(f"line {line}: {part} imports torch and the standard library alone, not {top}")
         elif top == "argparse" and part != "cli":
             found.append(f"line {line}: only cli knows argparse")
     return found
@@ -145,6 +156,8 @@ def test_imports_follow_the_rules(path: Path) -> None:
     ("part", "line", "reason"),
     [
         ("core", "import numpy", "standard library alone"),
+        ("random", "import triton", "standard library alone"),
+        ("random", "from seqba.core import Noise", "random may not import"),
         ("core", "from seqba import nn", "core may not import"),
         ("core", "from seqba.errors import UserError", "core may not import"),
         ("models", "from seqba.tasks.translation import Translation", "models may not import"),
@@ -212,14 +225,61 @@ def test_every_command_refuses_an_unknown_flag_in_one_line(command: str, capsys:
     assert output.err.count("\n") == 1
 
 
-def test_help_of_training_and_a_mistake_on_its_command_line_do_not_wait_for_torch() -> None:
-    asked = "import sys; from seqba.cli.train import main; sys.argv = ['seqba-train', '--help']"
-    ended = "except SystemExit: assert not {'torch', 'numpy'} & set(sys.modules), 'imported'"
-    process = subprocess.run(
-        [sys.executable, "-c", f"{asked}\ntry: main()\n{ended}\nelse: raise AssertionError"],
-        capture_output=True,
-        text=True,
-        check=False,
+WITHOUT_TORCH = """
+import sys
+from importlib import import_module
+from seqba.cli.command import run
+sys.modules["torch"] = None  # importing it is an error from here on
+module, *arguments = sys.argv[1:]
+sys.exit(run(import_module(module).main, arguments))
+"""
+
+
+def run_without_torch(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    module = "seqba.cli." + command.removeprefix("seqba-").replace("-", "_")
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, module, *arguments], capture_output=True, text=True, check=False
     )
-    assert process.returncode == 0, process.stderr
-    assert "--copies" in process.stdout
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help_and_a_mistake_on_a_command_line_do_not_wait_for_torch(command: str) -> None:
+    shown = run_without_torch(command, "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "--config" in shown.stdout
+    refused = run_without_torch(command, "--config", "none.toml")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "missing"),
+    [
+        ("seqba-generate", ["data-bin"], "--path"),
+        ("seqba-interactive", [], "--path"),
+        ("seqba-eval-lm", ["data-bin"], "--path"),
+        ("seqba-eval-image", ["pictures"], "--path"),
+        ("seqba-measure", ["data-bin"], "--path"),
+        ("seqba-advise", ["split.json", "--times", "1:1"], "--batch-examples"),
+        ("seqba-average-checkpoints", ["--inputs", "a.pt"], "--output"),
+        ("seqba-export", ["a.pt"], "--to"),
+    ],
+)
+def test_options_are_read_before_torch_is(command: str, arguments: list[str], missing: str) -> None:
+    refused = run_without_torch(command, *arguments)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert missing in refused.stderr
+
+
+def test_text_is_prepared_scored_and_drawn_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "train.en").write_text("a b c d\ne f g h\n" * 4, encoding="utf-8")
+    (tmp_path / "log.jsonl").write_text(
+        '{"event": "train", "update": 1, "nll": 2.0}\n{"event": "train", "update": 2, "nll": 1.0}\n', encoding="utf-8"
+    )
+    text, picture = str(tmp_path / "train.en"), str(tmp_path / "curves.svg")
+    for command, arguments in {
+        "seqba-preprocess": ["--only-source", "-s", "en", "--trainpref", text[:-3], "--destdir", str(tmp_path / "bin")],
+        "seqba-score": ["--sys", text, "--ref", text],
+        "seqba-plot": [str(tmp_path / "log.jsonl"), "-o", picture],
+    }.items():
+        done = run_without_torch(command, *arguments)
+        assert done.returncode == 0, done.stderr

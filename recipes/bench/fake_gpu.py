@@ -23,8 +23,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqba.core import rows
 from seqba.nn.kernels import casts, flash
+from seqba.rows import nested
 
 NAME = "fakegpu"
 ALLOCATING = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
@@ -96,7 +96,7 @@ def fake_gpu() -> Iterator[Dispatched]:
     device = fake_device()
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(nn.functional, ATTENTION, _attention))
-        stack.enter_context(mock.patch.object(rows, "_check_tensor"))  # refuses subclasses of tensors
+        stack.enter_context(mock.patch.object(nested, "_check_tensor"))  # refuses subclasses of tensors
         stack.enter_context(mock.patch.object(flash, "has_flash_attention", return_value=True))
         stack.enter_context(mock.patch.object(casts, "has_wide_products", return_value=True))
         stack.enter_context(FakeTensorMode())

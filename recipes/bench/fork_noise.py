@@ -30,7 +30,7 @@ from torch import Tensor
 
 import seqba
 from seqba.core import Noise, noise_context
-from seqba.core.fork import Trunk
+from seqba.noise.fork import Trunk
 
 DRAWS = 2
 PEAK_LR = 1e-3

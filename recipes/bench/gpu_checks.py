@@ -16,11 +16,10 @@ from torch.profiler import ProfilerActivity, profile
 from workload import SIZES, build_ours, fused_loss
 
 from seqba import merged_gradient
-from seqba.core import philox
-from seqba.core.noise import LEVELS
-from seqba.core.philox import Draw
 from seqba.data.pairs import PairBatch
 from seqba.decoding.beam import SearchOptions, beam_search
+from seqba.random import philox
+from seqba.random.philox import LEVELS, Draw
 
 GOALS = {"kernels": {1: 600, 4: 700}, "waits": 1}
 SEED = 7

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from seqba.core import per_copy
-from seqba.core.fork import copies_at_fork
 from seqba.data.batching import plan_epoch
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch
@@ -25,6 +24,7 @@ from seqba.models.options import TransformerOptions
 from seqba.models.transformer import Transformer
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.nn.kernels.places import TokenCounts, without_padding
+from seqba.noise.fork import copies_at_fork
 
 T = TypeVar("T")
 VOCABULARY = 8000

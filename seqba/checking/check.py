@@ -23,9 +23,9 @@ from seqba.core import copies as passes_of
 from seqba.core import merged_gradient
 from seqba.core.accumulator import Loss, described, whole_number
 from seqba.core.plan import PlanLike
-from seqba.core.rows import count_rows
-from seqba.core.wrappers import check_model, module_names
+from seqba.modules.wrappers import check_model, module_names
 from seqba.nn import GhostBatchNorm2d
+from seqba.rows.nested import count_rows
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqba.cli.flags import NumberList, separator_of
 from seqba.data.files import open_file
 from seqba.data.lines import decode_text
 from seqba.errors import UserError
@@ -74,38 +75,59 @@ def words_of(action: argparse.Action, value: Any) -> list[str]:
     Raises:
         TypeError: for a value of another type than the option's; its text says what it takes.
     """
-    kind = getattr(action.type, "__wrapped__", action.type) or str
+    separator = separator_of(action)
     if isinstance(value, bool):
         if action.nargs == 0 or (action.const is not None and value):
             return []
         if action.const is None and action.nargs == "?":
             return [str(value)]
-    elif isinstance(value, list) and (action.nargs in ("+", "*") or kind not in (str, int, float)) and value:
-        words = [_word(kind, each) for each in value]
-        return words if action.nargs in ("+", "*") else [",".join(words)]
+    elif isinstance(value, list) and value:
+        if action.nargs in ("+", "*"):
+            return [_word(action, each) for each in value]
+        if separator is not None:
+            return [separator.join(_part(action, each, separator) for each in value)]
     elif action.nargs != 0:
-        return [_word(kind, value)]
-    raise TypeError(f"is {_shown(value)}; it takes {_type_name(action, kind)}")
+        return [_word(action, value)]
+    raise TypeError(f"is {_shown(value)}; it takes {_type_name(action)}")
 
 
-def _word(kind: Any, value: Any) -> str:
+def _part(action: argparse.Action, value: Any, separator: str) -> str:
+    """A value of a list that becomes one word."""
+    word = _word(action, value)
+    if separator in word:
+        raise TypeError(f"has {_shown(value)} in its list, where {separator!r} stands between two values: part them")
+    return word
+
+
+def _word(action: argparse.Action, value: Any) -> str:
     """A single value as a word, of the option's type."""
+    kind = _kind_of(action)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = {str: isinstance(value, str), int: is_number and isinstance(value, int), float: is_number}
     if not fits.get(kind, is_number or isinstance(value, str)):
         hint = f': write it in quotes, "{value}"' if kind is str and is_number else ""
-        raise TypeError(f"is {_shown(value)}; it takes {_TYPES.get(kind, 'a list of numbers')}{hint}")
+        raise TypeError(f"is {_shown(value)}; it takes {_type_name(action)}{hint}")
     return value if isinstance(value, str) else repr(value)
+
+
+def _kind_of(action: argparse.Action) -> Any:
+    """The type of a value, or what makes it of a text."""
+    return getattr(action.type, "__wrapped__", action.type) or str
 
 
 _TYPES: dict[Any, str] = {str: "text", int: "a whole number", float: "a number"}
 
 
-def _type_name(action: argparse.Action, kind: Any) -> str:
+def _type_name(action: argparse.Action) -> str:
+    kind = _kind_of(action)
     if action.nargs == 0 or (action.nargs == "?" and action.const is None and action.option_strings):
         return "true or false"
-    name = _TYPES.get(kind, "a list of numbers")
-    return f"a list of {name}" if action.nargs in ("+", "*") and kind is str else name
+    if isinstance(kind, NumberList):
+        return "a list of numbers"
+    if kind not in _TYPES:
+        return str(action.metavar)
+    several = action.nargs in ("+", "*") or separator_of(action) is not None
+    return f"{_TYPES[kind]}, or a list of {_TYPES[kind]}" if several else _TYPES[kind]
 
 
 def _shown(value: Any) -> str:

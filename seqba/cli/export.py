@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from seqba.checkpoints.export import fairseq_state, write_marian, write_safetensors
-from seqba.checkpoints.file import write_checkpoint
-from seqba.checkpoints.model import load_model
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.data.files import check_folder
 from seqba.errors import UserError
 from seqba.options import option, options
 
@@ -50,25 +44,21 @@ class ExportOptions:
             raise UserError(f"--to {self.to} {needs}")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes a checkpoint in another program's form."""
+def build_parser() -> Parser:
+    """The command line of seqba-export."""
     parser = Parser("seqba-export", DESCRIPTION)
     parser.add_argument("checkpoint", help="a checkpoint of seqba-train, or of fairseq, or a Marian folder")
     parser.add_options(ExportOptions, "what is written")
-    namespace = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes a checkpoint in another program's form."""
+    namespace = build_parser().parse(arguments)
     options = read_options(namespace, ExportOptions)
-    output = Path(str(options.output))
-    # A folder that is there already takes files of its own.
-    check_folder(output / "files" if output.is_dir() else output, f"--output {output}")
-    loaded = load_model(namespace.checkpoint)
-    if options.to == "fairseq":
-        state = fairseq_state(loaded)
-        write_checkpoint(output, {**state, "args": argparse.Namespace(**state["args"])})
-    elif options.to == "safetensors":
-        write_safetensors(loaded, output)
-    else:
-        write_marian(loaded, Path(str(options.data)), output)
-    print(f"{options.output}: {namespace.checkpoint} for {options.to}, after {loaded.updates} updates")
+    from seqba.cli.jobs.export import export  # brings torch, for which --help and a mistake need not wait
+
+    export(namespace.checkpoint, options)
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import ast
 import dataclasses
 import functools
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -86,7 +87,7 @@ def add_flag(
     return group.add_argument(
         *flags,
         dest=field.name,
-        type=_list_of(typing.get_args(kind)[0])
+        type=NumberList(typing.get_args(kind)[0])
         if typing.get_origin(kind) is tuple
         else _noting(_reader(metadata["read"]) or kind, field.name, typed),
         default=argparse.SUPPRESS,
@@ -188,18 +189,35 @@ def _metavar(kind: Any) -> str:
     return {int: "N", float: "X", str: "TEXT"}.get(kind, "X,Y")
 
 
-def _list_of(kind: type) -> Callable[[str], tuple[Any, ...]]:
-    """Parser of `0.9,0.98`, `(0.9, 0.98)` and `[0.9, 0.98]`, the same pair, as in fairseq's command lines."""
+@dataclasses.dataclass(frozen=True)
+class NumberList:
+    """Parser of `0.9,0.98`, `(0.9, 0.98)` and `[0.9, 0.98]`, the same pair, as in fairseq's command lines.
 
-    def parse(text: str) -> tuple[Any, ...]:
+    Attributes:
+        kind: of its numbers.
+    """
+
+    kind: type
+
+    def __call__(self, text: str) -> tuple[Any, ...]:
+        """The numbers of a text."""
         try:
             value = ast.literal_eval(text if text.strip()[:1] in "([" else f"({text},)")
-            numbers = tuple(kind(number) for number in value)
+            numbers = tuple(self.kind(number) for number in value)
             if not numbers or any(number != given for number, given in zip(numbers, value, strict=True)):
                 raise ValueError
             return numbers
-        except (ValueError, SyntaxError, TypeError, OverflowError):
-            words = "whole numbers like 4 or 1,2" if kind is int else "numbers like 0.9,0.98"
-            raise argparse.ArgumentTypeError(f"{quoted(text)} is not a list of {words}") from None
+        except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
+            words = "whole numbers like 4 or 1,2" if self.kind is int else "numbers like 0.9,0.98"
+            raise argparse.ArgumentTypeError(f"{quoted(text[:60])} is not a list of {words}") from None
 
-    return parse
+
+def separator_of(action: argparse.Action) -> str | None:
+    """What stands between the values of an option that takes several in one word, as its help shows; None for one.
+
+    `NAME[,NAME]` → `,`, `A.pt[:B.pt]` → `:`.
+    """
+    if isinstance(action.type, NumberList):
+        return ","
+    several = re.search(r"\[([,:])", str(action.metavar))
+    return several and several[1]

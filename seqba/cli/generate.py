@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import os
 import sys
-import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TextIO
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Collection, Sequence
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.output import print_hypotheses, warn_on_stderr
-from seqba.cli.translator import (
+from seqba.cli.translator_options import (
     ACCEPTED,
     UNSUPPORTED,
     UNSUPPORTED_VALUES,
-    Translator,
     add_translator_flags,
-    read_translator,
+    read_choices,
 )
-from seqba.core import ALONE, Group
-from seqba.data.batching import fitting
-from seqba.data.files import atomic_text
-from seqba.data.limits import batch_tokens, longest_sides, refuse_or_leave_out
-from seqba.data.pairs import PairBatch, PairCorpus, open_pairs
-from seqba.data.splits import name_rows
-from seqba.decoding.hypothesis import Hypothesis
-from seqba.decoding.options import SearchOptions
-from seqba.decoding.reference import score_references
-from seqba.decoding.translation import SEARCH_MAX_TOKENS, plan_translation, translate_batches
-from seqba.distributed.launch import joined_ranks
+from seqba.decoding.options import SEARCH_MAX_TOKENS
 from seqba.errors import UserError
-from seqba.evaluation.bleu import tokenised_bleu
-from seqba.evaluation.text_metrics import sacre_bleu
-from seqba.extras import progress_bar
 from seqba.options import flag_of, option, options
-from seqba.runtime.devices import to_device
-
-Rows = npt.NDArray[np.int64]
-RANKS_TIMEOUT_S = 1800.0
-"""How long a rank waits for the batch of another one."""
-
-TranslatedBatch = tuple[PairBatch, list[list[Hypothesis]]]
-Translated = Iterator[TranslatedBatch]
-
 
 OF_A_SEARCH = (
     "beam",
@@ -121,7 +87,7 @@ def _refuse_search(given: Collection[str]) -> None:
             raise UserError(f"{flag_of(name)} has no meaning with --score-reference: leave one out")
 
 
-def _refuse_references(given: Collection[str], options: GenerateOptions) -> None:
+def refuse_references(given: Collection[str], options: GenerateOptions) -> None:
     """Refuses options that were given and need references, where the split has none."""
     for name in OF_REFERENCES:
         if name in given and getattr(options, name):
@@ -131,81 +97,16 @@ def _refuse_references(given: Collection[str], options: GenerateOptions) -> None
             )
 
 
-@dataclass
-class _Report:
-    """Texts translated so far, for the lines at the end."""
-
-    has_references: bool
-    hypotheses: list[str] = field(default_factory=list)
-    references: list[str] = field(default_factory=list)
-    tokens: int = 0
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Translates a split, prints fairseq's lines, and BLEU at the end."""
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, GenerateOptions)
     if options.score_reference:
         _refuse_search(vars(namespace))
-    translator, search = read_translator(namespace)
-    corpus = open_pairs(
-        namespace.data,
-        options.gen_subset,
-        *translator.languages,
-        translator.source.dictionary,
-        translator.target.dictionary,
-        needs_target=False,
-    )
-    if not corpus.has_references:
-        _refuse_references(vars(namespace), options)
-    with joined_ranks(translator.device, RANKS_TIMEOUT_S) as ranks:
-        batches = _plan(corpus, translator, options, warns=ranks.is_first)
-        own = batches[ranks.rank :: ranks.size]
-        translated = _in_order(_translate(corpus, own, translator, search, options), ranks, batches)
-        if not ranks.is_first:
-            collections.deque(translated, maxlen=0)  # what this rank translates, the first one prints
-            return 0
-        return _print_all(
-            translated, batches, translator, search, options, _Report(has_references=corpus.has_references)
-        )
+    choices = read_choices(namespace)
+    from seqba.cli.jobs.generate import generate  # brings torch, for which --help and a mistake need not wait
 
-
-def _print_all(
-    translated: Translated,
-    batches: list[Rows],
-    translator: Translator,
-    search: SearchOptions,
-    options: GenerateOptions,
-    report: _Report,
-) -> int:
-    """Prints translations as they come, and BLEU at the end where there are references."""
-    start = time.perf_counter()
-    with _open_output(options) as file:
-        for batch, found in _bar(translated, batches, options):
-            _print_batch(batch, found, translator, search, options, file, report)
-        elapsed_s = time.perf_counter() - start
-        lines = _score_lines(report, translator, search, options) if report.has_references else []
-        for line in lines:
-            print(line, file=file)
-    if options.results_path is not None:
-        for line in lines:
-            print(line)
-    count = len(report.hypotheses)
-    print(
-        f"Translated {count} sentences ({report.tokens} tokens) in {elapsed_s:.1f} s "
-        f"({count / elapsed_s:.2f} sentences/s, {report.tokens / elapsed_s:.2f} tokens/s)",
-        file=sys.stderr,
-    )
-    return 0
-
-
-def _in_order(translated: Translated, ranks: Group, batches: list[Rows]) -> Translated:
-    """Every batch that the ranks translate in turns, in the order of the split, on all of them."""
-    if ranks is ALONE:
-        yield from translated
-        return
-    for _ in range(-(-len(batches) // ranks.size)):
-        yield from (part for part in ranks.gather(next(translated, None)) if part is not None)
+    return generate(namespace.data, choices, options, vars(namespace))
 
 
 def build_parser() -> Parser:
@@ -222,121 +123,6 @@ def build_parser() -> Parser:
     add_translator_flags(parser, needs_data=True)
     parser.add_options(GenerateOptions, "sentences and output")
     return parser
-
-
-def _plan(corpus: PairCorpus, translator: Translator, options: GenerateOptions, *, warns: bool) -> list[Rows]:
-    """The batches of this shard, without the sentences that no model can take."""
-    max_tokens = batch_tokens(options.max_tokens, options.batch_size, SEARCH_MAX_TOKENS)
-    limits = longest_sides((translator.max_source_positions, translator.max_target_positions), max_tokens)
-    rows, dropped = fitting(corpus.source_sizes, corpus.target_sizes, *limits)
-    if len(dropped):
-        complaint = (
-            f"{len(dropped)} pairs of {options.gen_subset} are longer than {limits[0]} source or {limits[1]} target "
-            f"tokens (lines {name_rows(dropped)}, from 0)"
-        )
-        refuse_or_leave_out(
-            complaint, leave_out=options.skip_invalid_size_inputs_valid_test, warn=warn_on_stderr if warns else _silent
-        )
-    if not len(rows):
-        raise UserError(f"the split {options.gen_subset} has no sentence that the model can take")
-    batches = plan_translation(
-        corpus,
-        rows,
-        max_tokens=max_tokens,
-        max_rows=options.batch_size,
-        multiple=options.required_batch_size_multiple,
-    )
-    shard = [batches[number] for number in range(options.shard_id, len(batches), options.num_shards)]
-    if not shard:
-        raise UserError(
-            f"--num-shards {options.num_shards} is more than the {len(batches)} batches there are: shard "
-            f"{options.shard_id} has none; take fewer, or a smaller --max-tokens"
-        )
-    return shard
-
-
-def _silent(_line: str) -> None:
-    """Prints nothing: another rank does."""
-
-
-def _translate(
-    corpus: PairCorpus, batches: list[Rows], translator: Translator, search: SearchOptions, options: GenerateOptions
-) -> Translated:
-    if not options.score_reference:
-        yield from translate_batches(
-            translator.ensemble, corpus, batches, search, device=translator.device, prefix_size=options.prefix_size
-        )
-        return
-    for rows in batches:
-        batch = corpus.batch(rows)
-        there = to_device(batch, translator.device)
-        scored = score_references(translator.models, there.source, there.previous, there.target, search)
-        yield batch, [[hypothesis] for hypothesis in scored]
-
-
-def _print_batch(
-    batch: PairBatch,
-    found: list[list[Hypothesis]],
-    translator: Translator,
-    search: SearchOptions,
-    options: GenerateOptions,
-    file: TextIO,
-    report: _Report,
-) -> None:
-    source, target = translator.source, translator.target
-    for row, words, reference, hypotheses in zip(
-        batch.ids.tolist(), batch.source.tolist(), batch.target.tolist(), found, strict=True
-    ):
-        reference_text = target.plain(reference, reference=True)
-        report.hypotheses.append(target.plain(hypotheses[0].tokens))
-        report.references.append(reference_text)
-        report.tokens += len(hypotheses[0].tokens)
-        if not options.quiet:
-            print(f"S-{row}\t{source.plain(words)}", file=file)
-            if report.has_references:
-                print(f"T-{row}\t{reference_text}", file=file)
-            print_hypotheses(row, hypotheses[: search.nbest], target, file)
-
-
-def _score_lines(report: _Report, translator: Translator, search: SearchOptions, options: GenerateOptions) -> list[str]:
-    """The sacreBLEU score with its signature where there is plain text, and fairseq's last line."""
-    prefix = f"Generate {options.gen_subset} with beam={search.beam}: "
-    asked = options.sacrebleu or options.scoring == "sacrebleu"
-    lines = []
-    sacre = sacre_bleu(report.hypotheses, report.references)
-    if asked or translator.target.is_plain:
-        lines.append(f"sacreBLEU {options.gen_subset}: {sacre}")
-    if asked:
-        return [*lines, prefix + sacre.details]
-    if any(word.endswith("@@") for line in report.references[:100] for word in line.split()):
-        print("warning: BLEU is of subwords, not words: add --remove-bpe", file=sys.stderr)
-    bleu = tokenised_bleu(report.hypotheses, report.references, tokenize=translator.target.bleu_tokenizer)
-    return [*lines, f"{prefix}{bleu}"]
-
-
-@contextlib.contextmanager
-def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
-    if options.results_path is None:
-        yield sys.stdout
-        return
-    os.makedirs(options.results_path, exist_ok=True)
-    with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}.txt") as file:
-        yield file
-
-
-def _bar(translated: Translated, batches: list[Rows], options: GenerateOptions) -> Translated:
-    """Adds a progress bar on stderr, if that is a terminal which the lines do not go to."""
-    lines_on_terminal = sys.stdout.isatty() and options.results_path is None and not options.quiet
-    with progress_bar()(
-        total=sum(map(len, batches)),
-        desc=f"Generate {options.gen_subset}",
-        unit="sent",
-        leave=False,
-        disable=True if options.no_progress_bar or lines_on_terminal else None,
-    ) as bar:
-        for batch, found in translated:
-            yield batch, found
-            bar.update(len(found))
 
 
 def entry() -> None:

@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from torch import nn
-
-from seqba import __version__
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
-from seqba.cli.output import warn_on_stderr
-from seqba.cli.single_examples import SingleExamples, stateless_loss
-from seqba.cli.trained_run import TrainedRun
-from seqba.data.files import check_folder, write_json
+from seqba.data.files import check_folder
 from seqba.errors import UserError
-from seqba.extras import progress_bar
 from seqba.options import is_given, option, options
-from seqba.plotting.picture import COLOURS, THEMES, Frame, Series, check_output, draw
-from seqba.runtime.devices import choose_device
-from seqba.runtime.memory import keep_freed_memory
-from seqba.statistics import Correlations, Estimate, VarianceSplit, measure_correlations, measure_split
-from seqba.statistics.advice import worth_of_copies
-from seqba.statistics.correlations import KINDS
-from seqba.statistics.gradients import LossFunction, Statistics
+from seqba.plotting.picture import THEMES, check_output
 
 DESCRIPTION = (
     "Measures what Batch Augmentation has to gain: the variance of a model's gradient, split into what lies between "
@@ -40,8 +21,6 @@ DESCRIPTION = (
     "training: measure several checkpoints, and with --fresh the model before its first update. Example: seqba-measure "
     "data-bin --path checkpoints/checkpoint_last.pt --json split.json, and then seqba-advise split.json."
 )
-WORTH = (1, 2, 4, 8, 16, 32)
-"""Numbers of copies in the table and the picture."""
 
 
 @options
@@ -81,33 +60,6 @@ class MeasureOptions:
             raise UserError("--theme belongs to --plot, which isn't given")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Results of the command.
-
-    Attributes:
-        about: what was measured, as plain values.
-        split: of the variance.
-        correlations: by kind.
-    """
-
-    about: Mapping[str, Any]
-    split: VarianceSplit
-    correlations: Mapping[str, Correlations]
-
-    def plain(self) -> dict[str, Any]:
-        """Plain values, as JSON holds them."""
-        return {
-            **self.about,
-            "split": self.split.plain(),
-            "predicted_correlations": {
-                "views": self.split.correlation_of_views,
-                "views_of_other_examples": self.split.correlation_of_examples,
-            },
-            "correlations": {kind: each.plain() for kind, each in self.correlations.items()},
-        }
-
-
 def build_parser() -> Parser:
     """The command line of seqba-measure."""
     parser = Parser("seqba-measure", DESCRIPTION)
@@ -125,145 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_folder(options.json, f"--json {options.json}")
     if options.plot is not None:
         check_output(options.plot)
-    device = choose_device(cpu=options.cpu)
-    if device.type == "cpu":
-        keep_freed_memory()
-    trained = TrainedRun.load(str(options.path), namespace.data, device)
-    measured = _measure(trained, device, options)
-    print("\n".join(table(measured)))
-    if options.json is not None:
-        write_json(options.json, measured.plain())
-    if options.plot is not None:
-        _draw(measured.split, options.plot, options.theme)
+    from seqba.cli.jobs.measure import measure  # brings torch, for which --help and a mistake need not wait
+
+    measure(namespace.data, options)
     return 0
-
-
-def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions) -> Measured:
-    batches = replace(
-        trained.batches(),
-        batch_size=1,
-        max_tokens=None,
-        required_batch_size_multiple=1,
-        train_subset=options.gen_subset,
-        weights=(),  # every example of the split counts alike
-    )
-    task = trained.open_task(batches, seed=options.seed, cutout=options.cutout)
-    examples = SingleExamples(task, device, options.seed)
-    if len(examples) < options.examples:
-        warn_on_stderr(f"{options.gen_subset} has {len(examples)} examples, fewer than --examples {options.examples}")
-    model = trained.fresh_model(options.seed, device) if options.fresh else trained.model
-    started = time.perf_counter()
-    try:
-        split, correlations = _statistics(model, examples, stateless_loss(task), options)
-    except ValueError as error:
-        hint = "; try --batch-norm running" if "per channel" in str(error) else ""
-        raise UserError(f"{options.path} can't be measured: {error}{hint}") from None
-    about = {
-        "version": __version__,
-        "path": options.path,
-        "data": trained.data,
-        "subset": options.gen_subset,
-        "task": trained.task_name,
-        "arch": trained.loaded.cfg["model"]["arch"],
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "updates": 0 if options.fresh else trained.loaded.updates,
-        "fresh": options.fresh,
-        "unit": task.unit,
-        "seed": options.seed,
-        "batch_norm": options.batch_norm,
-        "cutout": options.cutout,
-        "elapsed_s": time.perf_counter() - started,
-    }
-    return Measured(about, split, correlations)
-
-
-def _statistics(
-    model: nn.Module, examples: SingleExamples, loss: LossFunction[Any], options: MeasureOptions
-) -> tuple[VarianceSplit, dict[str, Correlations]]:
-    """Both measurements, with a bar on stderr if that is a terminal."""
-    count, pairs = min(options.examples, len(examples)), max(0, min(options.pairs, len(examples) - 1))
-    statistics: Statistics = "own" if options.batch_norm == "own" else "running"
-    with progress_bar()(
-        total=count + pairs, desc="Measure", unit="example", leave=False, disable=options.quiet or None
-    ) as bar:
-        split = measure_split(
-            model,
-            islice(examples, count),
-            loss,
-            draws=options.draws,
-            seed=options.seed,
-            batch_norm=statistics,
-            progress=bar.update,
-        )
-        if not pairs:
-            return split, {}
-        related = examples.related(pairs)
-        return split, measure_correlations(
-            model, related, loss, seed=options.seed, batch_norm=statistics, progress=bar.update
-        )
-
-
-def table(measured: Measured) -> list[str]:
-    """Printed lines, in three blocks."""
-    about, split = measured.about, measured.split
-    state = "new weights" if about["fresh"] else f"update {about['updates']}"
-    unit = "token" if about["unit"] == "tokens" else "image"
-    lines = [
-        f"{about['arch']}, {about['parameters']:,} parameters, {state}: {split.examples} examples of {about['subset']} "
-        f"under {split.draws} draws of the noise each ({about['elapsed_s']:.1f} s)",
-        "",
-        f"Squared norms of the gradient of the mean loss (nats per {unit}), ± standard error",
-        *(f"  {name:<8} {what:<44} {_told(value)}" for name, what, value in _parts(split)),
-    ]
-    if measured.correlations:
-        lines += [
-            "",
-            "Correlation of single examples' gradients: median, median absolute and standard deviation, pairs",
-        ]
-        lines += [_correlation_line(each) for each in measured.correlations.values()]
-        lines.append(f"  by the split, ρ(T₁, T₂) = (|G|² + S_b)/(|G|² + S_b + S_w) = {split.correlation_of_views:.3f}")
-    lines += ["", "M copies have the variance of a batch of so many times the examples, without copies"]
-    lines += [f"  M = {copies:<3} {_told(worth_of_copies(split.ratio, copies), digits=2)}" for copies in WORTH[1:]]
-    limit = 1 + max(split.ratio.value, 0.0)
-    lines.append(f"  M → ∞   {limit:.2f}   (1 + S_w/S_b)" if math.isfinite(limit) else "  M → ∞   no limit was seen")
-    return lines
-
-
-def _parts(split: VarianceSplit) -> list[tuple[str, str, Estimate]]:
-    return [
-        ("|G|²", "the mean gradient", split.signal),
-        ("S_b", "variance between examples", split.between),
-        ("S_w", "variance of the noise within an example", split.noise),
-        ("S_w/S_b", "about so many copies are worth their while", split.ratio),
-    ]
-
-
-def _told(estimate: Estimate, digits: int | None = None) -> str:
-    form = ".4g" if digits is None else f".{digits}f"
-    error = "" if math.isnan(estimate.error) else f" ± {estimate.error:{'.2g' if digits is None else form}}"
-    return f"{estimate.value:{form}}{error}"
-
-
-def _correlation_line(correlations: Correlations) -> str:
-    told = f"{correlations.median:6.3f}  {correlations.deviation:.3f}  {correlations.spread:.3f}"
-    return f"  {KINDS[correlations.kind]:<48} {told}  {len(correlations.known)}"
-
-
-def _draw(split: VarianceSplit, path: str, theme: str) -> None:
-    """The worth of M copies in examples, with a band of one standard error, and the most that any number is worth."""
-    worths = [worth_of_copies(split.ratio, copies) for copies in WORTH]
-    grey = THEMES[theme]["text"]
-    spread = [0.0 if math.isnan(worth.error) else worth.error for worth in worths]
-    series = [Series("measured", WORTH, [worth.value for worth in worths], COLOURS[0], spread)]
-    series.append(Series("as many examples", WORTH, WORTH, grey, dashed=True))
-    if math.isfinite(split.ratio.value):
-        limit = 1 + max(split.ratio.value, 0.0)
-        series.append(Series("infinitely many copies", WORTH, [limit] * len(WORTH), COLOURS[1], dashed=True))
-        top = 1.5 * limit
-    else:
-        top = float(WORTH[-1])
-    frame = Frame("copies (M)", "worth in examples (M = 1 is 1)", x_base=2, y_min=0.8, y_max=top, theme=theme)
-    draw(path, series, frame)
 
 
 def entry() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from seqba.decoding.detokenize import TextForm
-from seqba.decoding.hypothesis import Hypothesis
+if TYPE_CHECKING:  # a warning needs no numpy
+    from seqba.decoding.detokenize import TextForm
+    from seqba.decoding.hypothesis import Hypothesis
 
 
 def print_hypotheses(identifier: int, hypotheses: Sequence[Hypothesis], form: TextForm, file: TextIO) -> None:

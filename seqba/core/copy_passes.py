@@ -9,12 +9,12 @@ from types import TracebackType
 from torch import nn
 
 from seqba.core.accumulator import whole_number
-from seqba.core.fork import Trunk, check_forked
 from seqba.core.group import ALONE
 from seqba.core.hooks import finish_update
-from seqba.core.noise import Noise
 from seqba.core.passes import Update
-from seqba.core.replicate import check_copies
+from seqba.noise.fork import Trunk, check_forked
+from seqba.noise.noise import Noise
+from seqba.rows.replicate import check_copies
 
 
 class CopyPass:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from seqba.core.modules import parameters_of
+from seqba.modules.walk import parameters_of
 
 
 class GradientsBefore:

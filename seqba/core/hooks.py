@@ -9,7 +9,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
-from seqba.core.modules import modules_of
+from seqba.modules.walk import modules_of
 
 
 @runtime_checkable

@@ -34,7 +34,9 @@ class PreprocessOptions:
 
     source_lang: str | None = option(None, "source language: the text's file suffix", aliases=("-s",), metavar="SRC")
     target_lang: str | None = option(None, "target language: the text's file suffix", aliases=("-t",), metavar="TRG")
-    trainpref: str | None = option(None, "training text: prefixes, comma-separated (train, train1, …)", metavar="FP")
+    trainpref: str | None = option(
+        None, "training text: prefixes, comma-separated (train, train1, …)", metavar="FP[,FP]"
+    )
     weights: tuple[float, ...] = option(
         (),
         "how often an example of each training text comes in an epoch of seqba-train, 3,1 say (its own --weights goes "
@@ -42,8 +44,10 @@ class PreprocessOptions:
         above=0,
         maximum=LARGEST_WEIGHT,
     )
-    validpref: str | None = option(None, "validation text: prefixes, comma-separated (valid, valid1, …)", metavar="FP")
-    testpref: str | None = option(None, "test text: prefixes, comma-separated (test, test1, …)", metavar="FP")
+    validpref: str | None = option(
+        None, "validation text: prefixes, comma-separated (valid, valid1, …)", metavar="FP[,FP]"
+    )
+    testpref: str | None = option(None, "test text: prefixes, comma-separated (test, test1, …)", metavar="FP[,FP]")
     source_column: str | None = option(
         None,
         "the texts are tables, .jsonl, .tsv or .parquet, given by their whole names, and this column is the source; "

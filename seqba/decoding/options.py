@@ -7,6 +7,9 @@ from seqba.options import option, options
 
 LENPEN_FORMS = ("fairseq", "gnmt")
 
+SEARCH_MAX_TOKENS = 12_000
+"""Tokens of a batch where nothing else is said, as in fairseq."""
+
 
 @options
 class SearchOptions:

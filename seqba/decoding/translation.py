@@ -14,11 +14,8 @@ from seqba.data.pairs import PairBatch, PairCorpus
 from seqba.decoding.beam import beam_search
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.hypothesis import Hypothesis
-from seqba.decoding.options import SearchOptions
+from seqba.decoding.options import SEARCH_MAX_TOKENS, SearchOptions
 from seqba.decoding.step_model import StepModel
-
-SEARCH_MAX_TOKENS = 12_000
-"""Tokens of a batch where nothing else is said, as in fairseq."""
 
 Rows = npt.NDArray[np.int64]
 

@@ -11,12 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Noise, noise_context
 from seqba.data.images import ImageBatch, ImageBatches
+from seqba.evaluation.options import AVERAGES
 from seqba.nn.accuracy import count_right
-
-AVERAGES = ("probabilities", "logits")
-"""What may be averaged over views."""
+from seqba.noise.context import noise_context
+from seqba.noise.noise import Noise
 
 
 class ImageView(Protocol):

@@ -18,11 +18,9 @@ from seqba.data.indexed import Corpus
 from seqba.data.limits import longest_sides, refuse_or_leave_out
 from seqba.data.splits import name_rows
 from seqba.errors import UserError
+from seqba.evaluation.options import SCORING_MAX_TOKENS
 from seqba.models.transformer_lm import TransformerLM
 from seqba.nn.kernels.scores import target_log_probabilities
-
-SCORING_MAX_TOKENS = 36_000
-"""Tokens of a batch where nothing else is said, as in fairseq."""
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from torch.optim import LBFGS, Optimizer
 from seqba.core import copies as passes_of
 from seqba.core.accumulator import whole_number
 from seqba.core.copy_passes import CopyPass
-from seqba.core.replicate import check_copies
 from seqba.extras import needed
+from seqba.rows.replicate import check_copies
 
 needed("lightning", "seqba.integrations.lightning")
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from seqba.core import copies as passes_of
 from seqba.core.accumulator import described, whole_number
 from seqba.core.copy_passes import CopyPass
-from seqba.core.replicate import check_copies
 from seqba.extras import needed
+from seqba.rows.replicate import check_copies
 
 for package in ("transformers", "accelerate"):
     needed(package, "seqba.integrations.transformers")

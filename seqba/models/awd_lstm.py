@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seqba.core import fork
-from seqba.core.fork import copies_at_fork
 from seqba.models.config import AWDLSTMConfig
 from seqba.models.forks import HEAD, layer_of
 from seqba.nn import LockedDropout, WeightDroppedLSTM, WordDropout
+from seqba.noise.fork import copies_at_fork, fork
 
 INITIAL_RANGE = 0.1
 

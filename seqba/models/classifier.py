@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from seqba.core import fork
 from seqba.models.forks import HEAD
 from seqba.models.sizes import Fan
+from seqba.noise.fork import fork
 
 Norm = Callable[[int], nn.Module]
 """Makes the normalization of so many channels: `nn.BatchNorm2d`, or a subclass with other statistics."""

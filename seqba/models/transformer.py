@@ -8,8 +8,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from seqba.core import fork, per_copy
-from seqba.core.fork import copies_at_fork
 from seqba.models.config import TransformerConfig
 from seqba.models.embedding import Embedding
 from seqba.models.forks import DECODER_LAYER, ENCODER, layer_of
@@ -18,6 +16,7 @@ from seqba.models.layers import DecoderLayer, Memory, ResidualStream, SelfAttent
 from seqba.models.unpadding import Packing
 from seqba.nn.kernels.linear import linears
 from seqba.nn.kernels.places import UNKNOWN, TokenCounts
+from seqba.noise.fork import copies_at_fork, fork, per_copy
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from seqba.core import fork, per_copy
-from seqba.core.fork import copies_at_fork
 from seqba.models.config import DecoderConfig
 from seqba.models.embedding import Embedding
 from seqba.models.forks import layer_of
 from seqba.models.layers import ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import Packing
+from seqba.noise.fork import copies_at_fork, fork, per_copy
 
 
 class TransformerLM(nn.Module):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from seqba.core.masks import drop
-from seqba.core.noise import current_noise
+from seqba.noise.context import current_noise
+from seqba.noise.masks import drop
 
 
 class DropPath(nn.Module):

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from seqba.core.masks import drop, kept_scale
 from seqba.nn.kernels.masked_lstm import State, masked_lstm, suits_prepacking
 from seqba.nn.kernels.products import product_dtype
 from seqba.nn.weight_noise import WeightDropout
+from seqba.noise.masks import drop, kept_scale
 
 
 class WeightDroppedLSTM(nn.Module):
@@ -25,8 +25,8 @@ class WeightDroppedLSTM(nn.Module):
     The mask is fixed over time and rows, and each copy of a pass has its own (`seqba.nn.WeightDropout`). Where one mask
     serves all rows (one copy, `shared` noise, evaluation), torch's own LSTM computes the layer, or `masked_lstm` where
     that is faster: a large layer on few rows, on a CPU. A CPU computes stacked copies in the same way, one after
-    the other. On a GPU `masked_lstm` batches the recurrent product over the copies, and everything that the masks don't
-    touch is one product for all of them.
+    the other. On a GPU `masked_lstm` batches the recurrent product over the copies, with the rest of a time step in one
+    kernel, and everything that the masks don't touch is one product for all of them.
 
     Args:
         input_size: I.

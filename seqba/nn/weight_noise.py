@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seqba.core.masks import kept_scale
-from seqba.core.noise import current_noise
+from seqba.noise.context import current_noise
+from seqba.noise.masks import kept_scale
 
 
 class WeightDropout(nn.Module):

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Carry, per_copy
-from seqba.core.fork import copies_at_fork
+from seqba.core import Carry
 from seqba.data.batching import permutation
 from seqba.data.images import ImageBatch, ImageBatches, ImageSource, open_images
 from seqba.data.names import name_bytes
@@ -23,6 +22,7 @@ from seqba.nn import Mixup
 from seqba.nn.accuracy import count_right
 from seqba.nn.auxiliary import AuxiliaryLogits
 from seqba.nn.images.mixup import Mixing
+from seqba.noise.fork import copies_at_fork, per_copy
 from seqba.options import number_text
 from seqba.tasks import Unit
 from seqba.tasks.image_options import HELD_OUT, ImageOptions, ViewOptions

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from seqba.core import Carry, per_copy
-from seqba.core.fork import copies_at_fork
+from seqba.core import Carry
 from seqba.data.blocks import BlockBatch, Blocks
 from seqba.data.dictionary import Dictionary
 from seqba.data.monolingual import open_dictionary, open_monolingual
@@ -22,6 +21,7 @@ from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.nn.kernels.places import TokenCounts, places_of, without_padding
+from seqba.noise.fork import copies_at_fork, per_copy
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from seqba.core import Carry, per_copy
+from seqba.core import Carry
 from seqba.data.monolingual import open_dictionary, open_monolingual
 from seqba.data.splits import data_folders
 from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_windows, random_windows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
+from seqba.noise.fork import per_copy
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_distance
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from seqba.core import Carry, per_copy
-from seqba.core.fork import copies_at_fork
+from seqba.core import Carry
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.limits import longest_sides
 from seqba.data.merges import load_merges
@@ -25,6 +24,7 @@ from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.nn.kernels.places import TokenCounts, without_padding
+from seqba.noise.fork import copies_at_fork, per_copy
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions

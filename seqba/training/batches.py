@@ -9,9 +9,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 
 from seqba.core import ALONE, Group
-from seqba.core.replicate import select_copies
 from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.errors import UserError
+from seqba.rows.replicate import select_copies
 from seqba.runtime.devices import to_device
 from seqba.tasks import CopiedMicroBatches, MicroBatches, Task
 

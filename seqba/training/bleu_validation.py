@@ -17,9 +17,9 @@ from seqba.data.moses import Moses
 from seqba.data.subwords import load_subwords
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
-from seqba.decoding.options import SearchOptions
+from seqba.decoding.options import SEARCH_MAX_TOKENS, SearchOptions
 from seqba.decoding.step_model import StepModel
-from seqba.decoding.translation import SEARCH_MAX_TOKENS, translate_corpus
+from seqba.decoding.translation import translate_corpus
 from seqba.distributed import whole_weights
 from seqba.errors import UserError, quoted
 from seqba.evaluation.bleu import tokenised_bleu

@@ -48,13 +48,7 @@ def train(config: RunConfig) -> int:
     if device.type == "cpu":
         keep_freed_memory()
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
-        check_ranks(
-            ranks,
-            derive_grid(options.grid),
-            options.run,
-            measure_every=options.log.measure_every,
-            comparing_option=config.criterion.comparing_option,
-        )
+        check_ranks(ranks, derive_grid(options.grid), options.run, measure_every=options.log.measure_every)
         with held_folder(options.checkpoints, ranks):
             start = find_start(options.checkpoints)
             workload = open_workload(config, start)
@@ -80,9 +74,11 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         batches=batches,
         options=record.training,
     )
-    attends = any(isinstance(module, Attention) for module in trainer.model.modules())
+    dropouts = [module.dropout.p for module in trainer.model.modules() if isinstance(module, Attention)]
     on_cpu = trainer.device.type == "cpu"
-    arithmetic = describe_arithmetic(trainer.rules.autocast, attends=attends) if on_cpu else None
+    arithmetic = (
+        describe_arithmetic(trainer.rules.autocast, attention_dropout=max(dropouts, default=None)) if on_cpu else None
+    )
     for line in (*lines, *([arithmetic] if arithmetic else [])):
         logger.info("%s", line)
     if loop.folder.options.no_save:

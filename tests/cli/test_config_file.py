@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from reversal import train_arguments
 
 from seqba.cli.arguments import Given, Parser, read_options
 from seqba.cli.command import run
+from seqba.cli.flags import Off
 from seqba.cli.train import build_parser, main, read_config
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, FAMILIES
@@ -34,6 +37,9 @@ class Toys:
     colour: str = option("red", "which colour", choices=("red", "blue"))
     owner_name: str | None = option(None, "its name", aliases=("called", "-n"))
     joint: str | None = option(None, "what joins it", bare="glue")
+    friends: str | None = option(None, "names, separated by commas", metavar="NAME[,NAME]")
+    boxes: str | None = option(None, "files, separated by colons", metavar="A[:B]")
+    pace: int = option(1, "a number, or a word for it", read=lambda text: {"slow": 1, "fast": 9}[text], metavar="WORD")
 
 
 def toy_parser(*, needs_data: bool = False) -> Parser:
@@ -66,6 +72,9 @@ no-paint = false
 colour = "blue"
 owner-name = "Bo = \\"count = 7\\""
 joint = true
+friends = ["Al", "Cy"]
+boxes = ["a b", "c,d"]
+pace = "fast"
 """
 EVERY_KIND_YAML = """
 count: 5
@@ -77,6 +86,9 @@ no_paint: false
 colour: blue
 owner_name: 'Bo = "count = 7"'
 joint: true
+friends: Al,Cy
+boxes: [a b, "c,d"]
+pace: fast
 """
 
 
@@ -95,6 +107,9 @@ def test_every_kind_of_option(name: str, text: str, tmp_path: Path) -> None:
         colour="blue",
         owner_name='Bo = "count = 7"',
         joint="glue",
+        friends="Al,Cy",
+        boxes="a b:c,d",
+        pace=9,
     )
 
 
@@ -158,7 +173,13 @@ def test_a_later_file_goes_before_an_earlier_one(tmp_path: Path) -> None:
         ("no-paint = true\nno_paint = true\n", "line 2: no_paint is set twice"),
         ("[toys]\ncount = 3\n", "line 1: toys is a table: options stand at the top of the file, outside tables"),
         ("[count]\nx = 3\n", "line 1: count is a table; it takes a whole number"),
-        ("inputs = ['a', 3]\n", "line 1: inputs is 3; it takes text"),
+        ("inputs = ['a', 3]\n", "line 1: inputs is 3; it takes text, or a list of text"),
+        ("inputs = []\n", "line 1: inputs is an empty list; it takes text, or a list of text"),
+        ("owner-name = ['a']\n", "line 1: owner-name is a list; it takes text"),
+        ("friends = ['a', 3]\n", "line 1: friends is 3; it takes text, or a list of text: write it in quotes"),
+        ("friends = ['a', 'b,c']\n", "line 1: friends has 'b,c' in its list, where ',' stands between two values"),
+        ("boxes = ['a:b']\n", "line 1: boxes has 'a:b' in its list, where ':' stands between two values"),
+        ("pace = true\n", "line 1: pace is true; it takes WORD"),
         ("count = \n", "is not TOML: Invalid value (at line 1, column 9)"),
         ("a = " + "[" * 5000, "nested too deeply"),
         ("count = 3\nname = 'gr\udcfcn'\n", "line 2"),
@@ -312,3 +333,33 @@ def test_a_switched_off_architecture_is_refused_by_its_flag(capsys: pytest.Captu
     flags = ["--lr", "1", "--arch", "transformer_wmt_en_de_big_t2t", "--no-encoder-normalize-before"]
     assert run(main, ["data-bin", *flags]) == 2
     assert "can't be switched off: --arch transformer_wmt_en_de_big_t2t has it" in capsys.readouterr().err
+
+
+COMMANDS = sorted(entry.name for entry in entry_points(group="console_scripts") if entry.value.startswith("seqba."))
+VALUES = ("true", "3", "0.5", "'abc'", "'a\\nb'", "[]", "[1, 2]", "['a', 'b']", "[[1], 2]", "{a = 1}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_every_command_takes_a_value_or_says_what_it_takes(command: str, tmp_path: Path) -> None:
+    parser = import_module("seqba.cli." + command.removeprefix("seqba-").replace("-", "_")).build_parser()
+    path = tmp_path / "options.toml"
+    for action in parser._actions:
+        if action.dest in ("help", "config") or isinstance(action, Off):
+            continue
+        name = max(action.option_strings, key=len, default=action.dest).lstrip("-")
+        told, words = [], [f"'{choice}'" for choice in action.choices or ()]
+        for value in (*VALUES, *words):
+            path.write_text(f"{name} = {value}\n", encoding="utf-8")
+            complaint = complaint_of(parser, ["--config", str(path)])
+            if complaint is not None and "arguments are required" not in complaint:
+                assert complaint.startswith(f"{path} line 1: {name}")
+                told.append(complaint)
+        assert 3 <= len(told) < len(VALUES) + len(words), f"{name} takes whatever there is, or nothing"
+
+
+def complaint_of(parser: Parser, arguments: list[str]) -> str | None:
+    try:
+        parser.parse(arguments)
+    except UserError as error:
+        return str(error)
+    return None

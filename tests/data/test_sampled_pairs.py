@@ -10,13 +10,13 @@ import pytest
 import torch
 from syllables import subword_dictionary, write_syllables
 
-from seqba.core.replicate import select_copies
 from seqba.data.batching import Batches
 from seqba.data.dictionary import Dictionary
 from seqba.data.merges import Merges, read_codes
 from seqba.data.pairs import PairCorpus, open_pairs
 from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.errors import UserError
+from seqba.rows.replicate import select_copies
 from seqba.tasks.token_batches import Copied
 
 ROWS = np.array([3, 50, 7, 11])

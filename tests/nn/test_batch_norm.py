@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from seqba import finish_update, grid_gradient, merged_gradient
-from seqba.core.noise import Noise, noise_context
 from seqba.nn import Dropout, GhostBatchNorm2d
+from seqba.noise.context import noise_context
+from seqba.noise.noise import Noise
 
 Batch = tuple[Tensor, Tensor]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqba.nn.kernels.casts import narrow, shared_cast
+from seqba.nn.kernels.fused_lstm import FusedLSTM, dropped, has_fused_cell
 from seqba.nn.kernels.prepacked import can_prepack, can_prepack_narrow, prepacked_sum, prepacked_wide_sum
 from seqba.nn.kernels.products import product, product_dtype, transposed
 
@@ -46,8 +47,9 @@ def masked_lstm(
 
     The recurrent products have few rows, and are bound by how fast U comes from memory. One U on a CPU is prepacked for
     all time steps, forward and again back, and its products run as fast as large ones; those of several copies are
-    batched. Everything else is one product each: the input projection, the gradients by both weights and by x. A token
-    leaves 6H + I numbers for the backward, U nothing but its mask; torch's LSTM leaves about twice that.
+    batched; on a GPU with Triton a step is one such product and one kernel (`seqba.nn.kernels.fused_lstm`). Everything
+    else is one product each: the input projection, the gradients by both weights and by x. A token leaves 6H + I
+    numbers for the backward, U nothing but its mask; torch's LSTM leaves about twice that.
 
     Args:
         x: (k·B, T, I), copy-major.
@@ -65,6 +67,11 @@ def masked_lstm(
     dtype = product_dtype(x)
     wide = torch.promote_types(x.dtype, torch.float32)
     h, c = (part.to(wide) for part in state)
+    if has_fused_cell(x.device):
+        y, c = FusedLSTM.apply(  # type: ignore[no-untyped-call]
+            x.to(wide), h, c, weight_ih, weight_hh, bias, kept, scale, dtype
+        )
+        return y, (y[:, -1].clone(), c)
     y, c = _MaskedLSTM.apply(  # type: ignore[no-untyped-call]
         x.to(wide).transpose(0, 1), h, c, weight_ih, weight_hh, bias, kept, scale, dtype
     )
@@ -93,7 +100,7 @@ class _MaskedLSTM(torch.autograd.Function):
         gates = inputs.to(x.dtype).view(length, rows, -1)
         h, c = (part.new_empty(length + 1, *part.shape) for part in (h0, c0))
         h[0], c[0] = h0, c0
-        _run(gates, h, c, _dropped(weight_hh, kept, scale, dtype), dtype)
+        _run(gates, h, c, dropped(weight_hh, kept, scale, dtype), dtype)
         ctx.save_for_backward(x, weight_ih, weight_hh, kept, gates, h, c)
         ctx.scale, ctx.dtype = scale, dtype
         ctx.casts = shared_cast(weight_ih, dtype), shared_cast(weight_hh, dtype)
@@ -108,7 +115,7 @@ class _MaskedLSTM(torch.autograd.Function):
         cast_ih, cast_hh = (
             w if cast is None else cast for w, cast in zip((weight_ih, weight_hh), ctx.casts, strict=True)
         )
-        recurrent = _swapped(_dropped(cast_hh, kept, ctx.scale, ctx.dtype))
+        recurrent = _swapped(dropped(cast_hh, kept, ctx.scale, ctx.dtype))
         by_h0, by_c0 = _run_back(factors, through, gates, grad_y, grad_last_c, recurrent, ctx.dtype)
         by_gates = factors.flatten(0, 1)
         by_gates_narrow = by_gates.to(ctx.dtype)
@@ -230,11 +237,6 @@ def _recurrent_sum(weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor, Tens
         return torch.baddbmm(before, rows, columns).flatten(0, 1).to(other.dtype)
 
     return summed
-
-
-def _dropped(weight: Tensor, kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
-    """W·mask·scale, (k, 4H, H) for masks int8 (k, 4H, H), in the dtype of products."""
-    return kept.to(dtype).mul_(scale).mul_(narrow(weight, dtype))
 
 
 def _swapped(weight: Tensor) -> Tensor:

@@ -1,0 +1,32 @@
+"""Checkpoints in the forms of other programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from seqba.checkpoints.export import fairseq_state, write_marian, write_safetensors
+from seqba.checkpoints.file import write_checkpoint
+from seqba.checkpoints.model import load_model
+from seqba.cli.export import ExportOptions
+from seqba.data.files import check_folder
+
+
+def export(checkpoint: str, options: ExportOptions) -> None:
+    """Writes a checkpoint in another program's form.
+
+    Raises:
+        UserError: for a file that can't be used, or weights that the form has no place for.
+    """
+    output = Path(str(options.output))
+    # A folder that is there already takes files of its own.
+    check_folder(output / "files" if output.is_dir() else output, f"--output {output}")
+    loaded = load_model(checkpoint)
+    if options.to == "fairseq":
+        state = fairseq_state(loaded)
+        write_checkpoint(output, {**state, "args": argparse.Namespace(**state["args"])})
+    elif options.to == "safetensors":
+        write_safetensors(loaded, output)
+    else:
+        write_marian(loaded, Path(str(options.data)), output)
+    print(f"{options.output}: {checkpoint} for {options.to}, after {loaded.updates} updates")

@@ -1,0 +1,116 @@
+"""Translator of seqba-generate and seqba-interactive, made of checkpoints and a data-bin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqba.checkpoints.model import LoadedModel, load_model
+from seqba.cli.jobs.translated_text import open_sides, text_folder, text_forms
+from seqba.cli.output import warn_on_stderr
+from seqba.cli.translator_options import TranslatorChoices, TranslatorOptions
+from seqba.data.dictionary import is_described_by
+from seqba.data.sides import Side
+from seqba.decoding.detokenize import TextForm
+from seqba.decoding.ensemble import Ensemble
+from seqba.errors import UserError
+from seqba.models.transformer import Transformer
+from seqba.runtime.devices import choose_device
+from seqba.runtime.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Translator:
+    """Models that vote, and both sides' way from text to ids and back."""
+
+    models: tuple[Transformer, ...]
+    ensemble: Ensemble
+    source: TextForm
+    target: TextForm
+    languages: tuple[str, str]
+    device: torch.device
+
+    @property
+    def max_source_positions(self) -> int:
+        """Longest source, in tokens, that every model takes; end of sentence counted."""
+        return min(model.max_source_positions for model in self.models)
+
+    @property
+    def max_target_positions(self) -> int:
+        """Longest target, likewise."""
+        return self.ensemble.max_target_positions
+
+
+def load_translator(data: str | None, choices: TranslatorChoices) -> Translator:
+    """Loads the models and dictionaries that the flags name, and checks that they belong together.
+
+    Args:
+        data: the data-bin with the dictionaries; None for a Marian folder's own.
+        choices: models, text and search.
+
+    Raises:
+        UserError: for an unreadable file, or files that do not belong together.
+    """
+    options, text, paths = choices.models, choices.text, choices.paths
+    device = choose_device(cpu=options.cpu)
+    if options.fp16 and device.type == "cpu":
+        warn_on_stderr("--fp16 is bfloat16 on a CPU")
+        options = replace(options, fp16=False, bf16=True)
+    keep_freed_memory()
+    torch.manual_seed(choices.search.seed)
+    loaded = [load_model(path, device, overrides=choices.overrides, task="translation") for path in paths]
+    for path, model in zip(paths, loaded, strict=True):
+        _check_is_translation(path, model.task_state)
+    folder = text_folder(data, paths)
+    sides = open_sides(text, paths[0], loaded[0].task_state, folder)
+    languages = (sides[0].language, sides[1].language)
+    for path, model in zip(paths, loaded, strict=True):
+        _check_belongs(path, model.task_state, sides, folder)
+    models = tuple(_prepared(each, options) for each in loaded)
+    source, target = text_forms(text, sides, folder)
+    ensemble = Ensemble(models, temperature=choices.search.temperature)
+    return Translator(models, ensemble, source, target, languages, device)
+
+
+def _prepared(loaded: LoadedModel, options: TranslatorOptions) -> Transformer:
+    model = loaded.model
+    if not isinstance(model, Transformer):
+        raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which does not translate")
+    if options.fp16:
+        model = model.half()
+    if options.bf16:
+        model = model.bfloat16()
+    return model.train(options.retain_dropout)
+
+
+def _check_is_translation(path: str, task_state: Mapping[str, Any]) -> None:
+    for key in ("source_lang", "target_lang", "source_dictionary_sha256", "target_dictionary_sha256"):
+        if not isinstance(task_state.get(key, 0), str | None):  # None in one of fairseq, which doesn't say
+            raise UserError(f"checkpoint {path} is not of a translation run: its task_state has no {key!r}")
+
+
+def _check_belongs(
+    path: str,
+    task_state: Mapping[str, Any],
+    sides: tuple[Side, Side],
+    folder: Path,
+) -> None:
+    """Refuses other dictionaries, which would give the model's ids another meaning."""
+    theirs = (task_state["source_lang"], task_state["target_lang"])
+    languages = (sides[0].language, sides[1].language)
+    if theirs not in (languages, (None, None)):
+        raise UserError(
+            f"the model of {path} translates {theirs[0]} to {theirs[1]}, the first one {languages[0]} to "
+            f"{languages[1]}: models that vote must do the same"
+        )
+    for name, side in zip(("source", "target"), sides, strict=True):
+        size, digest = task_state[f"{name}_vocabulary"], task_state[f"{name}_dictionary_sha256"]
+        if not is_described_by(side.dictionary, size, digest):
+            raise UserError(
+                f"checkpoint {path} was trained with another dictionary than {folder / f'dict.{side.language}.txt'}: "
+                "give the data-bin it was trained on, or preprocess the text with --srcdict and --tgtdict from there"
+            )

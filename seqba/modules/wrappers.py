@@ -1,0 +1,140 @@
+"""What other libraries wrap around a model: it changes neither the names of its noise nor whose rows are whose."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, cast
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from seqba.modules.walk import modules_of, parameters_of
+
+WRAPPED = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Where DistributedDataParallel, torch.compile, FSDP and checkpoint wrappers keep the module that they wrap."""
+
+
+def module_names(model: nn.Module) -> dict[int, str]:
+    """`id` of each module → its qualified name, less the attributes of wrappers: those of the model in them.
+
+    Where two modules come to one name their draws are numbered on, so that they differ all the same.
+    """
+    return {
+        id(module): ".".join(part for part in name.split(".") if part not in WRAPPED)
+        for name, module in model.named_modules()
+    }
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuses what an update can't be computed with.
+
+    Raises:
+        TypeError: for what isn't a module.
+        ValueError: for a model in DataParallel over several devices, whose threads see parts of a copy's rows; in a
+            wrapper of another library that exchanges gradients by itself; or with parameters on several devices.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not a {type(model).__name__}")
+    for module in _wrappers_in(model):
+        if isinstance(module, DataParallel) and len(module.device_ids) > 1:
+            raise ValueError("DataParallel deals a copy's rows out over threads: take DistributedDataParallel")
+        # Every library that exchanges gradients in the backward has this switch.
+        if callable(getattr(module, "no_sync", None)) and not type(module).__module__.startswith("torch."):
+            raise ValueError(
+                f"{type(module).__name__} exchanges gradients in a way that isn't known here: pass the model in it, or "
+                "wrap that in torch's DistributedDataParallel or FSDP"
+            )
+    devices = sorted(map(str, {parameter.device for parameter in parameters_of(model)}))
+    if len(devices) > 1:
+        raise ValueError(
+            f"the model's parameters are on several devices ({', '.join(devices)}), and a pass on one: move it, "
+            f'model.to("{devices[-1]}"), or spread its parameters by FSDP'
+        )
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """Processes that each have other rows, under a wrapper that takes the mean of their gradients.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: how many there are.
+        synchronised: the parts of the model whose backward waits for the other processes unless it is told not to.
+    """
+
+    rank: int = 0
+    size: int = 1
+    synchronised: tuple[DistributedDataParallel, ...] = ()
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the processes have parts of the parameters (FSDP), rather than all of them."""
+        return self.size > 1 and not self.synchronised
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Replicas:
+        """The processes that a model is wrapped for: by DistributedDataParallel or by either FSDP."""
+        wrappers = _wrappers_in(model)
+        wrapped = tuple(module for module in wrappers if isinstance(module, DistributedDataParallel))
+        if wrapped:
+            processes = wrapped[0].process_group
+            return cls(dist.get_rank(processes), dist.get_world_size(processes), wrapped)
+        for module in wrappers:
+            group = _group_of_fsdp(module)
+            if group is not None:
+                return cls(dist.get_rank(group), dist.get_world_size(group))
+        return cls()
+
+    def number(self, micro_batch: int) -> int:
+        """The number of this process's micro-batch among those of all: other rows, other masks."""
+        return micro_batch * self.size + self.rank
+
+    @contextmanager
+    def without_exchange(self) -> Iterator[None]:
+        """Inside, a backward leaves gradients to be added up by the one that follows."""
+        with ExitStack() as stack:
+            for module in self.synchronised:
+                stack.enter_context(module.no_sync())
+            yield
+
+
+def _wrappers_in(model: nn.Module) -> list[nn.Module]:
+    """The modules that may be another library's around a part of the model."""
+    modules = modules_of(model)
+    return [one for one in modules if _may_wrap(type(one)) or "no_sync" in vars(one)]  # type: ignore[arg-type]
+
+
+@cache
+def _may_wrap(kind: type[nn.Module]) -> bool:
+    """Whether modules of a class deal rows out or exchange gradients: they say so by their class, FSDP's by a base."""
+    bases = [base for base in kind.__mro__ if base is not nn.Module]
+    is_sharded = any(base.__module__.startswith("torch.distributed.") for base in bases)
+    passes_on = any("__getattr__" in vars(base) for base in bases)
+    return is_sharded or passes_on or issubclass(kind, DataParallel) or hasattr(kind, "no_sync")
+
+
+def _group_of_fsdp(module: nn.Module) -> dist.ProcessGroup | None:
+    """The processes over which torch's FSDP, of the one kind or the other, has sharded a module."""
+    fsdp = cast(Any, sys.modules.get("torch.distributed.fsdp"))  # half a second to import, and no need to
+    if fsdp is None:
+        return None
+    if isinstance(module, fsdp.FullyShardedDataParallel):
+        return cast(dist.ProcessGroup, module.process_group)
+    if not isinstance(module, getattr(fsdp, "FSDPModule", ())):
+        return None
+    meshes = [
+        cast(Any, parameter).device_mesh for parameter in module.parameters() if hasattr(parameter, "device_mesh")
+    ]
+    if not meshes:
+        return None
+    if meshes[0].ndim > 1:
+        raise ValueError(
+            f"which of a mesh of {meshes[0].ndim} dimensions have rows of their own isn't known: call fully_shard with "
+            "a mesh of one dimension"
+        )
+    return cast(dist.ProcessGroup, meshes[0].get_group())

@@ -1,0 +1,350 @@
+"""Keyed noise: every random number of an update is a function of (seed, update, micro-batch, copy, site).
+
+Because nothing depends on how the cells of the grid were grouped into passes, the gradient doesn't either: stacked,
+looped and spread plans draw the same masks. Resuming needs no stored generator state for the same reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from seqba.noise.calls import Calls
+from seqba.random.philox import LEVELS, Draw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from seqba.noise.compare import Comparison
+    from seqba.noise.fork import Trunk
+
+# Probabilities are resolved to 1/65,536 (`LEVELS`): sixteen random bits per element are drawn, not the 64 of a double.
+
+ALL_COPIES = -1
+"""Stands for the copy in the key of a draw that all copies of a micro-batch share, as all below a fork."""
+
+KEY_VERSION = 1
+"""Which function of the key the draws are; grows with every change that draws other numbers from the same key.
+
+It is written into checkpoints, so that no run goes on under other masks unnoticed; one without it is of version 1.
+"""
+
+_WORD = (1 << 64) - 1
+
+
+class Noise:
+    """The keyed noise of one pass: which copies of which micro-batch a forward is looking at, and their draws.
+
+    Args:
+        seed: of the run.
+        update: number of the update.
+        micro_batch: number of the micro-batch within the update.
+        copies: numbers of the copies stacked in this pass, in the order of their row slices. Never a rank.
+        names: `id` of a module → its qualified name in the model. A module that isn't in the model (a loss, say) is
+            named by the order in which such modules first draw.
+        rows: that the pass begins with, over all its copies, where they are known: tells draws that have a number for
+            each row from those that rows share (`seqba.keying.keyed`).
+        trunk: of a pass that forks inside the model (`seqba.noise.fork`), what the passes of its micro-batch have in
+            common; None for one that sees its copies' rows from the beginning.
+        copies_differ: whether the copies came with rows of their own, so that a model that leaves padding out may have
+            different numbers of tokens for them (`part_rows`).
+        comparison: of a pass whose loss compares copies (`seqba.core.compare`), what the passes of its micro-batch have
+            in common for that; None for a loss that doesn't.
+
+    Attributes:
+        pass_copies: the copies of the pass.
+        draws: how many draws were made.
+        drew_ordinary: whether anything was drawn from torch's own generators, above a fork where there is one.
+        calls: numbers of the calls of each site.
+
+    A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
+    makes three sites. A layer that activation checkpointing recomputes in the backward draws the masks of its forward
+    again (`seqba.noise.calls`).
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        update: int,
+        micro_batch: int,
+        copies: Sequence[int],
+        names: Mapping[int, str] | None = None,
+        rows: int | None = None,
+        trunk: Trunk | None = None,
+        *,
+        copies_differ: bool = False,
+        comparison: Comparison | None = None,
+    ) -> None:
+        self.seed = seed
+        self.update = update
+        self.micro_batch = micro_batch
+        self.pass_copies = copies
+        self.names: Mapping[int, str] = {} if names is None else names
+        self.trunk = trunk
+        self.copies_differ = copies_differ
+        self.comparison = comparison
+        self.draws = 0
+        self.drew_ordinary = False
+        self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
+        self._rows = rows
+        self._unnamed: dict[int, tuple[object, str]] = {}
+        self._generators: dict[torch.device, torch.Generator] = {}
+        self._seeded: list[Tensor] | None = None  # the states of torch's own generators as they were seeded last
+
+    @property
+    def copies(self) -> Sequence[int]:
+        """The copies that rows are of at this point of the pass: below a fork one, which stands for all of them."""
+        return self.pass_copies if self.trunk is None or self.calls.is_above else (ALL_COPIES,)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of all copies at this point of the pass; None where they aren't known."""
+        if self._rows is None or self.trunk is None or not self.calls.is_above:
+            return self._rows
+        return self._rows * len(self.pass_copies)
+
+    def go_above(self, place: Place | None = None) -> Place:
+        """Passes the fork: from here on rows are those of the pass's copies.
+
+        Args:
+            place: where another pass of the micro-batch stood at the fork, for a pass that has left out what is below.
+
+        Returns:
+            Where this pass stands: the numbers of its calls, and the names of what isn't in the model.
+        """
+        if place is None:
+            place = Place(self.calls.made, dict(self._unnamed))
+        self.calls.go_above(place.calls)
+        self._unnamed = dict(place.unnamed)
+        if self._seeded is not None:
+            self.draws += not all(map(torch.equal, self._seeded, _generator_states()))
+            self._seed_ordinary()
+        return place
+
+    def keep_mask(
+        self,
+        owner: object,
+        shape: Sequence[int],
+        probability: float,
+        device: torch.device,
+        *,
+        shared: bool = False,
+        rows: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Draws which elements are kept: each is dropped with `probability`, rounded to 1/65,536, independently.
+
+        Args:
+            owner: the object that draws, usually a module; its name and the number of this call make the site.
+            shape: (k·R, ...): k copies of R rows each, copy-major.
+            probability: of dropping, in [0, 1).
+            device: where the mask is needed.
+            shared: one draw for all copies of the micro-batch, whatever plan they run in: `shape` is then that of one
+                copy, and the key holds `ALL_COPIES` in the copy's place.
+            rows: how many rows each copy has, where they don't all have R (`part_rows`).
+
+        Returns:
+            An int8 tensor of `shape`, 1 where kept and 0 where dropped. Slice j holds the draw keyed by (seed, update,
+            micro-batch, copies[j], site): the same whatever other copies are in the pass. A CPU draws from torch's
+            generators and a GPU from `seqba.random.philox`, hence different masks from the same key.
+
+        Raises:
+            ValueError: if dimension 0 isn't a multiple of the number of copies in the pass, or the sum of `rows`.
+        """
+        keyed = (ALL_COPIES,) if shared else self.copies
+        counts = _numbers_of_copies(shape, len(keyed), rows)
+        if draws_by_counter(device):
+            draw, level = self.draw(owner, shared=shared), drop_level(probability)
+            if rows is None:
+                return draw.keep_mask(shape, level, device)
+            parts = [draw.of_copy(number).keep_mask((count,), level, device) for number, count in enumerate(counts)]
+            return torch.cat(parts).view(tuple(shape))
+        # Four 16-bit numbers come out of each 64-bit draw; the surplus of the last word is thrown away.
+        words = torch.empty((len(keyed), -(-max(counts) // 4)), dtype=torch.int64, device=device)
+        for row, count, generator in zip(words, counts, self.generators(owner, device, shared=shared), strict=True):
+            row[: -(-count // 4)].random_(-(1 << 63), None, generator=generator)
+        numbers = words.view(torch.int16)
+        if rows is None:
+            return _kept(numbers[:, : counts[0]], probability).view(tuple(shape))
+        drawn = torch.cat([row[:count] for row, count in zip(numbers, counts, strict=True)])
+        return _kept(drawn, probability).view(tuple(shape))
+
+    def part_rows(self, is_row: Tensor) -> tuple[int, ...] | None:
+        """How many rows each copy of the pass has left where a model leaves some out, padding say.
+
+        Args:
+            is_row: (k·R, ...) bool, copy-major: what is left.
+
+        Returns:
+            A number for each copy, to draw by; None where all have as many, which copies of the same rows have.
+        """
+        copies = len(self.copies)
+        if not self.copies_differ or copies == 1:
+            return None
+        return tuple(is_row.view(copies, -1).sum(1).tolist())
+
+    def uniform(self, owner: object, shape: Sequence[int], device: torch.device) -> Tensor:
+        """Draws numbers uniform on [0, 1): float32 of `shape` (k·R, ...), keyed like the masks of `keep_mask`.
+
+        Raises:
+            ValueError: if dimension 0 isn't a multiple of the number of copies in the pass.
+        """
+        per_copy = numbers_per_copy(shape, len(self.copies))
+        if draws_by_counter(device):
+            return self.draw(owner).uniform(shape, device)
+        numbers = torch.empty((len(self.copies), per_copy), device=device)
+        for row, generator in zip(numbers, self.generators(owner, device), strict=True):
+            row.uniform_(generator=generator)
+        return numbers.view(tuple(shape))
+
+    def draw(self, owner: object, *, shared: bool = False) -> Draw:
+        """The numbers that a GPU draws at a site, for all copies of the pass at once.
+
+        Args:
+            owner: the object that draws, usually a module; its name and the number of this call make the site.
+            shared: one draw for all copies, keyed by `ALL_COPIES` in the copy's place.
+        """
+        site = self._site(owner)
+        self.draws += 1
+        key = _mixed(self.seed, self.update, self.micro_batch, site)
+        return Draw.of(key, (ALL_COPIES,) if shared else self.copies)
+
+    def generators(self, owner: object, device: torch.device, *, shared: bool = False) -> Iterator[torch.Generator]:
+        """One generator for each copy of the pass, in order, seeded by (seed, update, micro-batch, copy, site).
+
+        All of them are the same object, seeded anew: draw what a copy needs before going on to the next one.
+
+        Args:
+            owner: the object that draws, usually a module; its name and the number of this call make the site.
+            device: of the generator.
+            shared: one for all copies, keyed by `ALL_COPIES` in the copy's place.
+        """
+        site = self._site(owner)
+        self.draws += 1
+        generator = self._generator(device)
+        for copy in (ALL_COPIES,) if shared else self.copies:
+            yield generator.manual_seed(_mix(self.seed, self.update, self.micro_batch, copy, site))
+
+    @contextmanager
+    def ordinary(self) -> Iterator[None]:
+        """Inside, torch's own generators are seeded by this pass; afterwards they go on as if nothing had been drawn.
+
+        For what draws from them all the same: ordinary dropout on several ranks, which may have seeded their generators
+        alike, and what `seqba.keyed` doesn't reach. Numbers that are drawn from them count as a draw of this pass, and
+        `drew_ordinary` tells of them.
+        """
+        with torch.random.fork_rng(devices=_cuda_devices()):
+            seeded = self._seed_ordinary()
+            yield
+            seeded, self._seeded = self._seeded or seeded, None
+            self.drew_ordinary = not all(map(torch.equal, seeded, _generator_states()))
+            self.draws += self.drew_ordinary
+
+    def _seed_ordinary(self) -> list[Tensor]:
+        torch.manual_seed(_mix(self.seed, self.update, self.micro_batch, self.copies[0], _digest("ordinary noise")))
+        self._seeded = _generator_states()
+        return self._seeded
+
+    def _site(self, owner: object) -> int:
+        name = self.names.get(id(owner))
+        if name is None:  # kept with its owner, whose id would be given to another object
+            _, name = self._unnamed.setdefault(id(owner), (owner, f"<stranger {len(self._unnamed)}>"))
+        return _digest(f"{name}#{self.calls.number(name)}")
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device)
+        return self._generators[device]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pass stands at its fork.
+
+    Attributes:
+        calls: the number of calls made of each site.
+        unnamed: what has drawn that isn't in the model, and its names.
+    """
+
+    calls: Mapping[str, int]
+    unnamed: Mapping[int, tuple[object, str]]
+
+
+def _cuda_devices() -> list[int]:
+    is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return [torch.cuda.current_device()] if is_used else []
+
+
+def _generator_states() -> list[Tensor]:
+    return [torch.random.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in _cuda_devices())]
+
+
+def numbers_per_copy(shape: Sequence[int], copies: int) -> int:
+    """How many numbers of a draw of `shape` (k·R, ...) belong to each of k copies.
+
+    Raises:
+        ValueError: if dimension 0 isn't a multiple of the copies.
+    """
+    if not shape or shape[0] % copies:
+        raise ValueError(
+            f"keyed noise of shape {tuple(shape)} in a pass of {copies} copies: dimension 0 must hold the copies' "
+            f"rows, copy after copy, so it must be a multiple of {copies}"
+        )
+    return torch.Size(shape).numel() // copies
+
+
+def _numbers_of_copies(shape: Sequence[int], copies: int, rows: Sequence[int] | None) -> list[int]:
+    """How many numbers of a draw of `shape` belong to each copy, which have these rows; None for as many each."""
+    if rows is None:
+        return [numbers_per_copy(shape, copies)] * copies
+    if sum(rows) != shape[0] or len(rows) != copies:
+        raise ValueError(f"keyed noise of shape {tuple(shape)}: {tuple(rows)} aren't the rows of its copies")
+    width = torch.Size(shape[1:]).numel()
+    return [count * width for count in rows]
+
+
+def draws_by_counter(device: torch.device) -> bool:
+    """Whether a device draws by `seqba.random.philox`, as all but a CPU do."""
+    return device.type != "cpu"
+
+
+def drop_level(probability: float) -> int:
+    """How many of the 65,536 levels are dropped at `probability`: round(65,536·p)."""
+    return round(probability * LEVELS)
+
+
+def _kept(numbers: Tensor, probability: float) -> Tensor:
+    """Which of some int16 numbers, uniform on [-32768, 32767], are kept: int8."""
+    # Written as bytes rather than bools: on a CPU, torch vectorises this comparison and the mask's use only so.
+    kept = torch.empty_like(numbers, dtype=torch.int8)
+    torch.ge(numbers, drop_level(probability) - LEVELS // 2, out=kept)
+    return kept
+
+
+@cache
+def _digest(site: str) -> int:
+    return int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little")
+
+
+def _mix(*numbers: int) -> int:
+    """Mixes a key into 32 bits, for a generator of torch's."""
+    state = _mixed(*numbers)
+    # A CPU generator keeps the low 32 bits of a seed: fold, so that all 64 count.
+    return (state ^ (state >> 32)) & 0xFFFFFFFF
+
+
+def _mixed(*numbers: int) -> int:
+    """Mixes a key into 64 bits: SplitMix64's finaliser (Steele et al. 2014) over the running sum."""
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & _WORD
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
+        state ^= state >> 31
+    return state

@@ -1,0 +1,415 @@
+"""Keyed noise for models that hold nothing of seqba's: the promises of the core hold for them too."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from foreign_models import LENGTH, MODELS, Around, Checkpointed, LayerDrop, gradient, make_model, make_rows, square_loss
+from keyed_world import NAMES, on_processes
+from rank_groups import Results, run_groups
+from small_network import relative_error
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import seqba
+from seqba.core import Noise, noise_context
+from seqba.keying.keyed import _replacements
+
+COPIES = 4
+F = nn.functional
+
+
+def keyed_gradient(model: nn.Module, loss_fn: Any = square_loss, batch: Any = None, **options: Any) -> Tensor:
+    model.zero_grad()
+    rows = make_rows() if batch is None else batch
+    seqba.merged_gradient(model, rows, loss_fn, copies=COPIES, update=3, keyed=True, **options)
+    return gradient(model)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_gradient_of_any_model_does_not_depend_on_the_plan(name: str) -> None:
+    model = make_model(name)
+    stacked = keyed_gradient(model, plan="stacked")
+    assert stacked.norm() > 0
+    for plan in ("looped", 3):
+        torch.manual_seed(5)  # whatever torch's own generators are at
+        assert relative_error(keyed_gradient(model, plan=plan), stacked) < 1e-12
+    other = gradient_at(model, update=4)
+    assert relative_error(other, stacked) > 1e-3
+
+
+@pytest.mark.parametrize("rows", [LENGTH, 1])
+def test_a_copy_by_itself_draws_the_same_whichever_dimension_its_rows_may_lie_along(rows: int) -> None:
+    model, batch = make_model("Transformer, time first"), make_rows(rows)  # a length that is a multiple of the rows
+    stacked = keyed_gradient(model, batch=batch, plan="stacked")
+    assert relative_error(keyed_gradient(model, batch=batch, plan="looped"), stacked) < 1e-12
+
+
+def gradient_at(model: nn.Module, update: int) -> Tensor:
+    model.zero_grad()
+    seqba.merged_gradient(model, make_rows(), square_loss, copies=COPIES, update=update, keyed=True)
+    return gradient(model)
+
+
+@pytest.mark.parametrize("name", ["Transformer", "drop path"])
+def test_a_grid_of_micro_batches_is_keyed_too(name: str) -> None:
+    model = make_model(name)
+    found = []
+    for plan in ("stacked", "looped"):
+        model.zero_grad()
+        seqba.grid_gradient(
+            model,
+            [make_rows(2), make_rows(3, seed=1)],
+            lambda model, rows: (model(rows).square().sum(), len(rows)),
+            copies=2,
+            weight=10,
+            keyed=True,
+            plan=plan,
+        )
+        found.append(gradient(model))
+    assert relative_error(found[1], found[0]) < 1e-12
+
+
+@pytest.mark.parametrize("plan", ["stacked", "looped"])
+def test_masks_are_those_of_seqbas_modules_in_the_same_places(plan: str) -> None:
+    def made(dropout: Callable[[float], nn.Module]) -> nn.Module:
+        torch.manual_seed(1)
+        layers = [nn.Linear(8, 8), dropout(0.3), nn.Linear(8, 8), nn.Sequential(dropout(0.5)), nn.Linear(8, 8)]
+        return nn.Sequential(*layers).double()
+
+    foreign, own = made(nn.Dropout), made(seqba.nn.Dropout)
+    expected = keyed_gradient(own, plan=plan)
+    assert torch.equal(keyed_gradient(foreign, plan=plan), expected)
+    own.zero_grad()
+    seqba.merged_gradient(own, make_rows(), square_loss, copies=COPIES, update=3, plan=plan)
+    assert torch.equal(gradient(own), expected)
+
+
+def test_it_may_be_entered_around_the_update_and_within_itself() -> None:
+    model = make_model("nn.Dropout")
+    expected = keyed_gradient(model, plan="stacked")
+    model.zero_grad()
+    with seqba.keyed(model), seqba.keyed(model):
+        seqba.merged_gradient(model, make_rows(), square_loss, copies=COPIES, update=3, keyed=True, plan="stacked")
+    assert torch.equal(gradient(model), expected)
+    model.zero_grad()
+    with seqba.keyed(model):
+        seqba.merged_gradient(model, make_rows(), square_loss, copies=COPIES, update=3, plan="stacked")
+    assert torch.equal(gradient(model), expected)
+
+
+def attributes() -> list[Any]:
+    return [getattr(replacement._holder, replacement._name) for replacement in _replacements]
+
+
+def test_torchs_functions_are_put_back_after_a_failure_as_well() -> None:
+    before = attributes()
+    model = make_model("nn.Dropout")
+
+    def failing(model: nn.Module, rows: Tensor) -> Tensor:
+        assert attributes() != before
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        keyed_gradient(model, failing)
+    assert all(now is then for now, then in zip(attributes(), before, strict=True))
+    assert "bernoulli_" not in vars(Tensor)
+
+
+def _like_takes_generators() -> bool:
+    """Whether this torch has `rand_like(..., generator=)`; that of 2.6 hasn't."""
+    try:
+        torch.rand_like(torch.ones(1), generator=None)
+    except TypeError:
+        return False
+    return True
+
+
+LIKE_TAKES_GENERATORS = _like_takes_generators()
+
+
+def test_outside_a_pass_and_with_a_generator_given_functions_are_torchs() -> None:
+    def numbers(generator: torch.Generator | None) -> list[Tensor]:
+        torch.manual_seed(2)
+        x = torch.ones(4, 4)
+        drawn = [
+            torch.rand(3, generator=generator),
+            torch.randn(2, 3, generator=generator),
+            torch.randint(9, (4,), generator=generator),
+            torch.randint(2, 9, (4,), generator=generator),
+            torch.normal(x, 2.0, generator=generator),
+            torch.normal(0.0, 2.0, (3,), generator=generator),
+            torch.bernoulli(x / 2, generator=generator),
+            x.bernoulli(0.5, generator=generator),
+            torch.empty(5).bernoulli_(0.5, generator=generator),
+            torch.empty(5).normal_(generator=generator),
+            torch.empty(5).exponential_(generator=generator),
+        ]
+        if LIKE_TAKES_GENERATORS:
+            drawn.append(torch.rand_like(x, generator=generator))
+        if generator is None:
+            query = torch.ones(1, 2, 3, 4)
+            drawn += [F.dropout(x), F.alpha_dropout(x, 0.5, True), torch.dropout(x, 0.5, True)]
+            drawn += [F.scaled_dot_product_attention(query, query, query, dropout_p=0.5)]
+        return drawn
+
+    plain = numbers(None), numbers(torch.Generator().manual_seed(3))
+    with seqba.keyed(nn.Linear(1, 1)):
+        within = numbers(None)
+        with noise_context(Noise(0, 0, 0, range(1))):
+            generated = numbers(torch.Generator().manual_seed(3))
+    assert all(torch.equal(one, other) for one, other in zip(within, plain[0], strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(generated, plain[1], strict=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"is_causal": True},
+        {"scale": 0.3},
+        {"attn_mask": "bool"},
+        {"attn_mask": "float"},
+        {"enable_gqa": True},
+        {"enable_gqa": True, "attn_mask": "bool", "scale": 2.0},
+    ],
+    ids=str,
+)
+def test_attention_written_out_is_torchs(options: dict[str, Any]) -> None:
+    """With a probability that keeps everything, against the same without dropout; a query that sees nothing too."""
+    generator = torch.Generator().manual_seed(0)
+    heads = 2 if options.get("enable_gqa") else 4
+    shapes = ((3, 4, 5, 8), (3, heads, 6, 8), (3, heads, 6, 7))
+    given = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    options = dict(options)
+    if options.get("attn_mask") == "bool":
+        options["attn_mask"] = torch.rand(3, 1, 5, 6, generator=generator) > 0.4
+        options["attn_mask"][0, :, 2] = False
+    elif options.get("attn_mask") == "float":
+        options["attn_mask"] = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+        options["attn_mask"][2] = -torch.inf
+    expected = F.scaled_dot_product_attention(*given, **options)
+    slopes = torch.autograd.grad(expected.square().sum(), given)
+    with noise_context(Noise(0, 0, 0, range(1))), seqba.keyed(nn.Linear(1, 1)):
+        written = F.scaled_dot_product_attention(*given, dropout_p=1e-9, **options)
+        dropped = F.scaled_dot_product_attention(*given, dropout_p=0.5, **options)
+        torch.testing.assert_close(written, expected)
+        torch.testing.assert_close(torch.autograd.grad(written.square().sum(), given), slopes)
+    assert not torch.allclose(dropped, expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "mean", "deviation"),
+    [
+        (lambda x: F.dropout(x + 1, 0.25), 1, (0.25 / 0.75 + 1 / 0.75) ** 0.5),
+        (lambda x: F.alpha_dropout(x, 0.25, True), 0, 1),
+        (lambda x: F.feature_alpha_dropout(x.view(-1, 2, 1), 0.25, True), 0, 1),
+        (torch.rand_like, 0.5, 12**-0.5),
+        (torch.randn_like, 0, 1),
+        (lambda x: torch.empty_like(x).exponential_(2.0), 0.5, 0.5),
+        (lambda x: torch.normal(x * 0 + 3, 2.0), 3, 2),
+        (lambda x: torch.normal(3.0, 2.0, x.shape), 3, 2),
+        (lambda x: torch.randint(2, 5, x.shape).double(), 3, (2 / 3) ** 0.5),
+        (lambda x: torch.randint(3, size=x.shape).double(), 1, (2 / 3) ** 0.5),
+        (lambda x: torch.empty_like(x).bernoulli_(torch.full_like(x, 0.2)), 0.2, 0.4),
+        (lambda x: x.bernoulli(0.2), 0.2, 0.4),
+        (lambda x: torch.rand(x.shape, dtype=x.dtype), 0.5, 12**-0.5),
+        (lambda x: torch.randn(*x.shape), 0, 1),
+    ],
+)
+def test_what_is_drawn_has_the_distribution_of_torchs_function(
+    function: Callable[[Tensor], Tensor], mean: float, deviation: float
+) -> None:
+    x = torch.randn(40_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with noise_context(Noise(0, 0, 0, range(2))), seqba.keyed(nn.Linear(1, 1)):
+        drawn = function(x).double()
+    assert drawn.mean().item() == pytest.approx(mean, abs=0.03)
+    assert drawn.std().item() == pytest.approx(deviation, rel=0.03)
+    assert not torch.equal(drawn.flatten()[:20_000], drawn.flatten()[20_000:])
+
+
+def test_everything_is_dropped_at_probability_one() -> None:
+    x = torch.ones(4, 4)
+    with noise_context(Noise(0, 0, 0, range(1))), seqba.keyed(nn.Linear(1, 1)):
+        assert not F.dropout(x, 1.0).any()
+        assert not F.alpha_dropout(x, 1.0, True).any()
+        with pytest.raises(ValueError, match=r"between 0 and 1, but got 1\.5"):
+            F.dropout(x, 1.5)
+
+
+def test_a_layer_that_one_number_drops_is_dropped_for_all_copies() -> None:
+    kept: list[tuple[int, ...]] = []
+
+    class Watched(LayerDrop):
+        def forward(self, x: Tensor) -> Tensor:
+            ran: list[int] = []
+            for number, layer in enumerate(self.layers):
+                layer.register_forward_hook(lambda *_, number=number: ran.append(number))
+            out = super().forward(x)
+            kept.append(tuple(sorted(set(ran))))
+            return out
+
+    keyed_gradient(Watched().double(), plan="looped")
+    assert len(kept) == COPIES
+    assert len(set(kept)) == 1
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("plan", ["stacked", "looped"])
+def test_layers_recomputed_inside_the_models_forward_draw_the_same(plan: str, use_reentrant: bool) -> None:
+    def found(recompute: bool) -> Tensor:
+        torch.manual_seed(1)
+        return keyed_gradient(Checkpointed(recompute, use_reentrant=use_reentrant).double(), plan=plan)
+
+    assert torch.equal(found(True), found(False))
+
+
+def test_a_recomputed_function_whose_module_is_unknown_is_refused() -> None:
+    """Its draws in the forward belong to the module that called checkpoint; in the backward nobody has."""
+
+    def function(x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5)
+
+    model = Around(lambda module, x: checkpoint(function, x, use_reentrant=False)).double()
+    with pytest.raises(RuntimeError, match=r"draws noise during the backward.*takes that module as its first argument"):
+        keyed_gradient(model)
+    named = Around(lambda module, x: checkpoint(lambda module, x: function(x), module, x, use_reentrant=False)).double()
+    assert relative_error(keyed_gradient(named, plan="looped"), keyed_gradient(named, plan="stacked")) < 1e-12
+
+
+def test_a_recomputed_function_inside_a_method_is_known_by_its_self() -> None:
+    class Closing(nn.Module):
+        def __init__(self, recompute: bool) -> None:
+            super().__init__()
+            self.p = 0.3
+            self.layer = nn.Linear(8, 8)
+            self.recompute = recompute
+
+        def forward(self, x: Tensor) -> Tensor:
+            function = lambda y: F.dropout(torch.tanh(y), self.p, self.training)  # noqa: E731
+            x = self.layer(x)
+            return checkpoint(function, x, use_reentrant=False) if self.recompute else function(x)
+
+    torch.manual_seed(1)
+    model = Closing(recompute=False).double()
+    expected = keyed_gradient(model, plan="looped")
+    model.recompute = True
+    assert torch.equal(keyed_gradient(model, plan="looped"), expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own tracing
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nn.Dropout", "attention", "drop path", "diffusion"])
+def test_compiled_models_draw_the_same(name: str) -> None:
+    torch._dynamo.reset()
+    model = make_model(name)
+    expected = keyed_gradient(model, plan="stacked")
+    compiled = torch.compile(model, backend="eager")
+    compiled(make_rows())  # a graph from outside of passes
+    for plan in ("stacked", "looped"):
+        assert relative_error(keyed_gradient(compiled, plan=plan), expected) < 1e-12
+
+
+def test_what_cannot_be_keyed_is_seeded_by_the_pass_and_told_of_when_stacked() -> None:
+    model = nn.LSTM(8, 8, 2, dropout=0.4, batch_first=True).double()
+
+    def loss_fn(model: nn.Module, rows: Tensor) -> Tensor:
+        return model(rows)[0].square().mean()
+
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(keyed_gradient(model, loss_fn, plan="looped"))
+    assert torch.equal(*found)
+    with pytest.warns(UserWarning, match=r"can't be keyed.*seqba\.check"):
+        keyed_gradient(model, loss_fn, plan="stacked")
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    model = make_model("drop path")
+    before = torch.get_rng_state()
+    keyed_gradient(model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def in_a_thread(work: Callable[[], Any]) -> Any:
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except RuntimeError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return outcome[0]
+
+
+def test_another_thread_draws_as_ever_or_is_refused() -> None:
+    model, other = make_model("nn.Dropout"), make_model("nn.Dropout")
+    outcomes: list[Any] = []
+
+    def loss_fn(model: nn.Module, rows: Tensor) -> Tensor:
+        generator = torch.get_rng_state()
+        torch.manual_seed(4)
+        outcomes.append(in_a_thread(lambda: F.dropout(torch.ones(6), 0.5)))
+        torch.set_rng_state(generator)
+        outcomes.append(in_a_thread(lambda: model(rows)))
+        outcomes.append(in_a_thread(lambda: keyed_gradient(other)))
+        return square_loss(model, rows)
+
+    found = keyed_gradient(model, loss_fn, plan="looped")
+    torch.manual_seed(4)
+    assert torch.equal(outcomes[0], F.dropout(torch.ones(6), 0.5))
+    assert "in a thread that doesn't compute the pass" in str(outcomes[1])
+    assert "another thread of this process is computing an update" in str(outcomes[2])
+    assert torch.equal(found, keyed_gradient(model, plan="looped"))
+    assert torch.equal(in_a_thread(lambda: keyed_gradient(other, plan="looped")), found)
+
+
+def test_the_loss_may_be_given_to_another_backward() -> None:
+    model = make_model("nn.Dropout")
+    expected = keyed_gradient(model, plan="looped")
+    scaled = keyed_gradient(model, plan="looped", backward=lambda loss: (loss * 8).backward())
+    assert relative_error(scaled, 8 * expected) < 1e-12
+    with pytest.raises(TypeError, match="backward must be a function of a loss, not 3"):
+        keyed_gradient(model, backward=3)
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return run_groups(on_processes, [2], tmp_path_factory.mktemp("groups"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_processes_that_share_the_copies_draw_what_one_does(processes: Results, name: str) -> None:
+    expected = keyed_gradient(make_model(name), plan="stacked")
+    for found in processes.values():
+        assert relative_error(found[name], expected) < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["merged", "copies", "sharded"])
+def test_processes_with_rows_of_their_own_have_the_mean_of_what_one_draws(processes: Results, way: str) -> None:
+    own = []
+    for rank in range(2):
+        model = make_model("Transformer")
+        key = {"update": 3, "micro_batch": rank}
+        seqba.merged_gradient(model, make_rows(seed=rank), square_loss, copies=3, keyed=True, **key)
+        own.append(gradient(model))
+    for found in processes.values():
+        assert relative_error(found[way], torch.stack(own).mean(0)) < 1e-12
+
+
+@pytest.mark.slow
+def test_only_the_last_pass_exchanges_gradients_and_only_if_it_shall(processes: Results) -> None:
+    for found in processes.values():
+        assert found["messages"] == 1
+        assert found["messages without exchange"] == 0

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import seqba
+from seqba.core.passes import Update
+from seqba.modules.walk import modules_of, parameters_of
+
+
+def test_they_are_torchs_own_in_the_same_order() -> None:
+    shared = nn.Linear(2, 2)
+    model = nn.Sequential(nn.Sequential(shared, nn.ReLU()), nn.ModuleList([shared, nn.LayerNorm(2)]), nn.Identity())
+    model.absent = None
+    model.register_module("none", None)
+    model[2].weight = shared.weight
+    assert [id(module) for module in modules_of(model)] == [id(module) for module in model.modules()]
+    assert [id(one) for one in parameters_of(model)] == [id(one) for one in model.parameters()]
+    assert not parameters_of(nn.Identity())
+    assert torch.is_tensor(parameters_of(shared)[0])
+
+
+def test_a_module_that_changes_its_name_draws_by_the_new_one() -> None:
+    """As in the process that goes on with the run, which never knew the former name."""
+
+    def masks(model: nn.Sequential) -> list[Tensor]:
+        seen: list[Tensor] = []
+        seqba.merged_gradient(
+            model, torch.ones(4, 64), lambda model, x: (seen.append(y := model(x)), y.mean())[1], copies=1
+        )
+        return [drawn.detach() for drawn in seen]
+
+    def network(name: str) -> nn.Sequential:
+        model = nn.Sequential()
+        model.add_module("scale", nn.LayerNorm(64))
+        model.add_module(name, seqba.nn.Dropout(0.5))
+        return model
+
+    renamed = network("before")
+    nn.init.constant_(renamed.scale.bias, 1.0)
+    before = masks(renamed)
+    renamed.add_module("after", renamed._modules.pop("before"))
+    fresh = network("after")
+    nn.init.constant_(fresh.scale.bias, 1.0)
+    assert torch.equal(masks(renamed)[0], masks(fresh)[0])
+    assert not torch.equal(masks(renamed)[0], before[0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_that_has_gone_to_another_device_may_run_the_same_update() -> None:
+    model = nn.Linear(2, 2)
+    for device in ("cpu", "meta", "cpu"):
+        model = model.to_empty(device=device)
+        model.weight.grad = torch.zeros_like(model.weight)
+        update = Update(model, seed=0, update=0, micro_batch=0, keyed=False)
+        update.warn_of_a_repeated_key(stacklevel=1)
