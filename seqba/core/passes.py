@@ -190,8 +190,8 @@ def _tell_of_unkeyed_draws(model: nn.Module) -> None:
 
 def _sample_weights(model: nn.Module) -> torch.Tensor:
     """A few hundred weights of one parameter, which tell moved weights from unmoved ones; no GPU is asked for them."""
-    trained = [parameter for parameter in parameters_of(model) if parameter.grad is not None]
-    flat = local_part(trained[-1]).detach().flatten() if trained else torch.zeros(1)
+    trained = next((one for one in reversed(parameters_of(model)) if one.grad is not None), None)
+    flat = torch.zeros(1) if trained is None else local_part(trained).detach().flatten()
     return flat[:: max(1, flat.numel() // 256)].clone()
 
 

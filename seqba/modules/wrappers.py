@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, cast
 
 import torch.distributed as dist
@@ -26,8 +27,8 @@ def module_names(model: nn.Module) -> Mapping[int, str]:
     Where two modules come to one name their draws are numbered on, so that they differ all the same. Names are made
     anew where modules have come, gone or changed names since the last call.
     """
-    tree = [("", id(model))]
-    tree += [(name, id(child)) for module in modules_of(model) for name, child in module._modules.items()]
+    children = [module._modules for module in modules_of(model) if module._modules]
+    tree = list(chain.from_iterable(children)), [id(child) for named in children for child in named.values()]
     known = _names.get(model)  # type: ignore[no-untyped-call]
     if known is None or known[0] != tree:
         known = (
@@ -118,7 +119,8 @@ class Replicas:
 def _wrappers_in(model: nn.Module) -> list[nn.Module]:
     """The modules that may be another library's around a part of the model."""
     modules = modules_of(model)
-    return [one for one in modules if _may_wrap(type(one)) or "no_sync" in vars(one)]  # type: ignore[arg-type]
+    kinds = {kind for kind in set(map(type, modules)) if _may_wrap(kind)}
+    return [one for one in modules if type(one) in kinds or "no_sync" in one.__dict__]
 
 
 @cache

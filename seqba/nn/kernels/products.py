@@ -38,7 +38,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (N, M).
     """
-    if not HAS_ONEDNN or a.device.type != "cpu" or a.numel() == 0:
+    if not HAS_ONEDNN or not a.is_cpu or a.numel() == 0:
         return nn.functional.linear(a, b, bias)
     if takes_linear_operator(a, b, bias, processor()):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
