@@ -12,13 +12,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.core.accumulator import whole_number
 from seqba.core.group import group_of, local_part
-from seqba.core.keying import is_keying, keying
 from seqba.core.plan import Plan, PlanLike, parse_plan
+from seqba.keying.keyed import is_keying, keying
 from seqba.modules.walk import modules_of, parameters_of
 from seqba.modules.wrappers import Replicas, check_model, module_names
 from seqba.noise.compare import Comparison
+from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
-from seqba.noise.noise import Noise, noise_context
+from seqba.noise.noise import Noise
 
 Key = tuple[int, int, int]
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.noise.noise import Noise, current_noise
+from seqba.noise.context import current_noise
+from seqba.noise.noise import Noise
 
 _SITE = "seqba.compare_copies"
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seqba.nn import copy_distance, copy_divergence
 from seqba.noise.compare import compare_copies
-from seqba.noise.noise import current_noise
+from seqba.noise.context import current_noise
 
 
 def with_divergence(

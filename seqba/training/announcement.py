@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from seqba.nn.kernels.attention import suits_writing_out
+from seqba.nn.kernels.attention import LONGEST_KEYS, suits_writing_out
 from seqba.nn.kernels.products import describe_products
 from seqba.tasks.options import BatchOptions
 from seqba.training.copies import CopySchedule
@@ -50,20 +50,28 @@ def announce(
     ]
 
 
-def describe_arithmetic(precision: torch.dtype | None, *, attends: bool) -> str:
+def describe_arithmetic(precision: torch.dtype | None, *, attention_dropout: float | None) -> str:
     """How a CPU computes, which the processor's vendor and features decide: a line of the log, and of `run.json`.
 
     Args:
         precision: dtype of the passes under autocast; None for float32.
-        attends: whether the model has attention.
+        attention_dropout: on the weights of the model's attention in training; None for a model without attention.
     """
     dtype = precision or torch.float32
     name = str(dtype).removeprefix("torch.")
     products = f"products in {name} by {describe_products(dtype)}"
-    if not attends:
+    if attention_dropout is None:
         return products
-    attention = "written out" if suits_writing_out(torch.empty(0, dtype=dtype), keys=1) else "torch's fused one"
-    return f"{products}; attention is {attention}"
+    return f"{products}; attention is {_describe_attention(dtype, attention_dropout)}"
+
+
+def _describe_attention(dtype: torch.dtype, dropout: float) -> str:
+    """How training passes on a CPU compute attention, as `seqba.models.attention` decides."""
+    if dropout > 0:
+        return "written out, for its keyed dropout"
+    if suits_writing_out(torch.empty(0, dtype=dtype), keys=1):
+        return f"written out over up to {LONGEST_KEYS} keys, beyond them torch's fused one"
+    return "torch's fused one"
 
 
 def _counted(count: int, noun: str) -> str:

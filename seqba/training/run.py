@@ -74,9 +74,11 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         batches=batches,
         options=record.training,
     )
-    attends = any(isinstance(module, Attention) for module in trainer.model.modules())
+    dropouts = [module.dropout.p for module in trainer.model.modules() if isinstance(module, Attention)]
     on_cpu = trainer.device.type == "cpu"
-    arithmetic = describe_arithmetic(trainer.rules.autocast, attends=attends) if on_cpu else None
+    arithmetic = (
+        describe_arithmetic(trainer.rules.autocast, attention_dropout=max(dropouts, default=None)) if on_cpu else None
+    )
     for line in (*lines, *([arithmetic] if arithmetic else [])):
         logger.info("%s", line)
     if loop.folder.options.no_save:

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 import torch
 from small_runs import make_options
+from torch import nn
 
+from seqba.models.attention import Attention
+from seqba.models.unpadding import Packing
+from seqba.nn.kernels.attention import LONGEST_KEYS
 from seqba.tasks.options import BatchOptions
 from seqba.training.announcement import announce, describe_arithmetic
 from seqba.training.copies import read_copies
@@ -57,9 +61,24 @@ def test_other_runs_are_told_as_they_are(tmp_path: Any, given: dict[str, Any], t
 
 
 def test_a_cpus_arithmetic_is_told() -> None:
-    assert describe_arithmetic(None, attends=True).startswith("products in float32 by ")
-    assert describe_arithmetic(None, attends=True).endswith("; attention is torch's fused one")
-    told = describe_arithmetic(torch.bfloat16, attends=True)
-    assert told.startswith("products in bfloat16 by ")
-    assert told.endswith("; attention is written out")
-    assert "attention" not in describe_arithmetic(None, attends=False)  # of an LSTM, or an image network
+    assert describe_arithmetic(None, attention_dropout=0.0).startswith("products in float32 by ")
+    assert describe_arithmetic(torch.bfloat16, attention_dropout=0.0).startswith("products in bfloat16 by ")
+    assert "attention" not in describe_arithmetic(None, attention_dropout=None)  # of an LSTM, or an image network
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("dtype", "keys"), [(torch.float32, 4), (torch.bfloat16, 4), (torch.bfloat16, 513)])
+def test_the_way_of_attention_is_the_one_that_is_told(
+    dtype: torch.dtype, keys: int, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention = Attention(8, 1, dropout=dropout).to(dtype)
+    packing = Packing(torch.full((1, keys), 7), pad=1)
+    fused: list[bool] = []
+    torchs = nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        nn.functional, "scaled_dot_product_attention", lambda *a, **k: (fused.append(True), torchs(*a, **k))[1]
+    )
+    attention.attend_to_self(torch.zeros(keys, 24, dtype=dtype, requires_grad=True), packing, causal=True)
+    told = describe_arithmetic(dtype, attention_dropout=dropout).partition("; attention is ")[2]
+    short, _, long = told.partition(f" over up to {LONGEST_KEYS} keys, beyond them ")
+    assert bool(fused) == ((long if long and keys > LONGEST_KEYS else short) == "torch's fused one"), told
