@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "seqba"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# What each part may import from seqba, beside itself: core ← nn ← models; core, data ← tasks; everything ← training
-# ← cli.
+# What each part may import from seqba, beside itself: random, rows, modules ← noise ← keying ← core;
+# noise ← nn ← models; core, data ← tasks; everything ← training ← cli.
 LEAVES = {"errors", "options", "extras"}
 MAY_IMPORT = {
     "errors": set(),
@@ -30,17 +30,18 @@ MAY_IMPORT = {
     "rows": set(),
     "modules": set(),
     "noise": {"random", "rows"},
-    "core": {"random", "rows", "modules", "noise"},
+    "keying": {"random", "modules", "noise"},
+    "core": {"random", "rows", "modules", "noise", "keying"},
     "runtime": set(),
     "distributed": {"core", "runtime", *LEAVES},
     "checkpoints": {"core", "distributed", "models", "data", "tasks", *LEAVES},
     "nn": {"noise", *LEAVES},
-    "checking": {"core", "rows", "modules", "nn"},
-    "models": {"core", "noise", "nn", *LEAVES},
+    "checking": {"core", "rows", "modules", "keying", "nn"},
+    "models": {"noise", "keying", "nn", *LEAVES},
     "data": LEAVES,
     "tasks": {"core", "noise", "nn", "data", *LEAVES},
     "decoding": {"nn", "data", *LEAVES},
-    "statistics": {"core", *LEAVES},
+    "statistics": {"core", "noise", *LEAVES},
     "plotting": {"data", *LEAVES},
     "evaluation": {"noise", "nn", "models", "data", *LEAVES},  # noise: the views of test-time augmentation are keyed
     "training": {
@@ -97,7 +98,7 @@ def imported_modules(source: str) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-TORCH_ALONE = {"core", "random", "rows", "modules", "noise"}
+TORCH_ALONE = {"core", "random", "rows", "modules", "noise", "keying"}
 """The method and the rooms that it stands on: they go with torch and the standard library into anybody's loop."""
 
 MORE_THAN_TORCH = {"random/philox_kernels.py": ("triton",)}

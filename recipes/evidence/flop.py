@@ -103,3 +103,22 @@ class ResNet:
             products += (blocks - 1) * 18 * out * out * side**2
             width = out
         return FORWARD_AND_BACKWARD * OF_A_PRODUCT * (products + 64 * symbols)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A network whose multiply-adds were counted by running it; per picture.
+
+    Attributes:
+        products: multiply-adds of a forward in training.
+    """
+
+    products: float
+
+    def below_fork(self, symbols: int) -> float:
+        """Nothing is shared by copies here."""
+        return 0.0
+
+    def whole(self, symbols: int) -> float:
+        """2 for each multiply-add."""
+        return FORWARD_AND_BACKWARD * OF_A_PRODUCT * self.products

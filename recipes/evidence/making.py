@@ -18,7 +18,7 @@ from pathlib import Path
 
 from prepare import REFERENCE
 from record import ADVICE, SPLIT, Scores, write_record
-from studies import Run
+from study import Run
 
 from seqba.cli.command import run as run_command
 
@@ -75,7 +75,7 @@ def make_run(run: Run, places: Places) -> int:
     try:
         scores = EVALUATIONS[run.study.kind](run, places, folder)
         if run.is_measured:
-            _measure(places, folder)
+            _measure(run, places, folder)
     except Failed as failed:
         return failed.status
     write_record(run, places.data, folder, places.results, command, scores)
@@ -164,13 +164,16 @@ def _images(run: Run, places: Places, folder: Path) -> Scores:
     return scores
 
 
-def _measure(places: Places, folder: Path) -> None:
-    """The variance of the last checkpoint's gradient in two parts, and what follows from it for M copies."""
-    split = folder / SPLIT
-    measure = ["seqba-measure", str(places.data), "--path", str(folder / LAST), "--examples", "80", "--pairs", "0"]
+def _measure(run: Run, places: Places, folder: Path) -> None:
+    """The variance of the last checkpoint's gradient in two parts, and what follows from it for the study's M.
+
+    Few examples, and a single update of each M is timed: beside other runs no time is exact.
+    """
+    split, copies = folder / SPLIT, sorted({arm.copies for arm in run.study.arms if arm.name == "ba"})
+    measure = ["seqba-measure", str(places.data), "--path", str(folder / LAST), "--examples", "40", "--pairs", "0"]
     _call([*measure, "--json", str(split), "--quiet", *places.device], folder / "measure.out")
-    advise = ["seqba-advise", str(split), "--copies", "2,4,8", "--quiet", *places.device]
-    _call([*advise, "--json", str(folder / ADVICE)], folder / "advise.out")
+    advise = ["seqba-advise", str(split), "--copies", ",".join(map(str, copies)), "--timed-updates", "1", "--quiet"]
+    _call([*advise, *places.device, "--json", str(folder / ADVICE)], folder / "advise.out")
 
 
 EVALUATIONS = {"language": _language, "translation": _translation, "images": _images}

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from record import Record, read_records
-from studies import STUDIES, Arm, Study
+from studies import STUDIES
+from study import Arm, Study
 from summary import LAST, Side, Spread, is_trained, sides_of
 
 from seqba.cli.command import run as run_command
@@ -40,6 +41,7 @@ WORDS = {
     "fork": "copies begin behind the encoder",
     "rdrop": "with R-Drop",
     "sampled": "subwords cut anew in each copy",
+    "consistency": "with a consistency loss",
 }
 
 
@@ -165,9 +167,11 @@ def advice_table(sides: Sequence[Side]) -> str:
     measured = next((record["measured"] for record in base.records if "advice" in record["measured"]), None)
     if measured is None:
         return ""
-    ratio = measured["split"]["split"]["ratio"]
+    split = measured["split"]["split"]
+    ratio = split["ratio"]
     words = (
-        f"`seqba-measure` on the last checkpoint of the baseline (seed 1, 80 examples × 4 draws): S_w/S_b = "
+        f"`seqba-measure` on the last checkpoint of the baseline (seed 1, {split['examples']} examples × "
+        f"{split['draws']} draws): S_w/S_b = "
         f"{ratio['value']:.2f} ± {ratio['standard_error']:.2f}. What `seqba-advise` makes of it, and what came out:\n"
     )
     rows = []

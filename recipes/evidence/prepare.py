@@ -1,10 +1,9 @@
-"""Raw corpora → the data of the studies: a tenth of Penn Treebank, Multi30k, 5,000 of its pairs, and parts of CIFAR-10.
+"""Raw corpora → the data of the studies: a part of Penn Treebank, Multi30k and parts of it, and parts of CIFAR-10.
 
-ptb-tenth         the first 4,200 lines of the training text, with their own dictionary
+ptb-twentieth     the first 2,100 lines of the training text, with their own dictionary
 multi30k          all 29,000 pairs, 4,000 joint subwords
-multi30k-5000     the first 5,000 pairs, 2,000 joint subwords
-cifar10-5000      the first 1,000 pictures of each of the five training files, all test pictures
-cifar10-10000     the first 2,000, likewise
+multi30k-N        the first N pairs, 2,000 joint subwords
+cifar10-N         the first N/5 pictures of each of the five training files, all test pictures
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from pathlib import Path
 from seqba.cli.command import run
 from seqba.cli.preprocess import main as preprocess
 from seqba.data.cifar import CIFAR10
+
+Maker = Callable[[Path, Path, Path | None, int | None], None]
+"""Fills a folder, from (folder, where raw corpora are kept, --from, subwords)."""
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPLETE = ".complete"
@@ -64,15 +66,19 @@ def _first_lines(source: Path, to: Path, count: int) -> None:
     to.write_text("".join(lines[:count]), encoding="utf-8")
 
 
-def _ptb(folder: Path, fetched: Path, raw: Path | None, _symbols: int | None) -> None:
-    text = fetched / "ptb"
-    _fetch("penn_treebank.py", text, raw)
-    _first_lines(text / "train.txt", folder / "train.txt", 4_200)
-    splits = ("--trainpref", folder / "train.txt", "--validpref", text / "valid.txt", "--testpref", text / "test.txt")
-    _bin("--only-source", *splits, "--padding-factor", "1", "--destdir", folder)
+def _ptb(lines: int) -> Maker:
+    def make(folder: Path, fetched: Path, raw: Path | None, _symbols: int | None) -> None:
+        text = fetched / "ptb"
+        _fetch("penn_treebank.py", text, raw)
+        train = folder / "train.txt"
+        _first_lines(text / "train.txt", train, lines)
+        splits = ("--trainpref", train, "--validpref", text / "valid.txt", "--testpref", text / "test.txt")
+        _bin("--only-source", *splits, "--padding-factor", "1", "--destdir", folder)
+
+    return make
 
 
-def _multi30k(pairs: int, subwords: int) -> Callable[[Path, Path, Path | None, int | None], None]:
+def _multi30k(pairs: int, subwords: int) -> Maker:
     def make(folder: Path, fetched: Path, raw: Path | None, symbols: int | None) -> None:
         text = fetched / "multi30k"
         _fetch("multi30k.py", text, raw)
@@ -86,7 +92,7 @@ def _multi30k(pairs: int, subwords: int) -> Callable[[Path, Path, Path | None, i
     return make
 
 
-def _cifar(of_each: int) -> Callable[[Path, Path, Path | None, int | None], None]:
+def _cifar(of_each: int) -> Maker:
     def make(folder: Path, fetched: Path, raw: Path | None, _symbols: int | None) -> None:
         _fetch("cifar.py", fetched / "cifar10", raw, "--dataset", "cifar10")
         source, to = fetched / "cifar10" / CIFAR10.folder, folder / CIFAR10.folder
@@ -100,11 +106,14 @@ def _cifar(of_each: int) -> Callable[[Path, Path, Path | None, int | None], None
     return make
 
 
-MAKERS: dict[str, Callable[[Path, Path, Path | None, int | None], None]] = {
-    "ptb-tenth": _ptb,
+MAKERS: dict[str, Maker] = {
+    "ptb-twentieth": _ptb(2_100),
     "multi30k": _multi30k(29_000, 4_000),
     "multi30k-5000": _multi30k(5_000, 2_000),
+    "multi30k-2500": _multi30k(2_500, 2_000),
+    "cifar10-1000": _cifar(200),
     "cifar10-2500": _cifar(500),
     "cifar10-5000": _cifar(1_000),
+    "cifar10-10000": _cifar(2_000),
 }
-"""Name → what fills its folder, from (folder, where raw corpora are kept, --from, subwords)."""
+"""Name → what fills its folder."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from run_facts import curve, origin, rounded, seconds_of_updates, write_compactly
-from studies import Run
+from study import Run
 
 from seqba.plotting.logs import RunLines, read_run
 

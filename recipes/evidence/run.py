@@ -19,7 +19,8 @@ import torch
 from making import STOPPED, Places, make_run
 from prepare import prepare
 from record import is_finished, read_records
-from studies import SEEDS, STUDIES, Run, runs_of
+from studies import STUDIES, runs_of
+from study import SEEDS, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 FINISHED, FAILED, UNFINISHED = 0, 1, 124

@@ -1,145 +1,16 @@
 """The studies of docs/results.md as data: which model learns from what, in which arms, and for how long.
 
 Every arm of a study makes the same updates, but for those whose `Arm.share` says otherwise, and is validated after the
-same ones. A run is an arm with a seed; `Run.name` is its name on the command line, in the folder of runs and in
-recipes/results/.
+same ones.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import flop
-
-Kind = Literal["language", "translation", "images"]
-
-SEEDS = (1, 2, 3)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One side of a comparison.
-
-    Attributes:
-        name: seqba-train's --arm.
-        copies: M.
-        variant: a word for what else is different; "" for nothing.
-        options: seqba-train's options for that.
-        share: of the study's updates, of its schedule and of the time between two validations.
-    """
-
-    name: str
-    copies: int = 1
-    variant: str = ""
-    options: tuple[str, ...] = ()
-    share: Fraction = Fraction(1)
-
-    @property
-    def copies_of_an_update(self) -> int:
-        """Noisy views of each example: M in the arms that have copies."""
-        return self.copies if self.name in ("ba", "fixed-rows") else 1
-
-    @property
-    def label(self) -> str:
-        """Name of the arm in files: ba-4, ba-4-fork."""
-        number = "" if self.name == "baseline" else f"-{self.copies}"
-        return f"{self.name}{number}{self.variant and '-' + self.variant}"
-
-
-@dataclass(frozen=True)
-class Study:
-    """A model, a text or pictures, and the arms that are compared on it.
-
-    Attributes:
-        name: on the command line and in files.
-        title: heading on the page.
-        about: what is learned from what, for the page.
-        kind: what is learned, which says how a run is evaluated.
-        data: folder under the prepared data (`prepare.py`).
-        options: seqba-train's, of every arm; {N} in one stands for N × the arm's share.
-        updates: of an arm whose share is 1.
-        validate_every: so many of them.
-        metric: of validation, by which arms are compared along the way: a field of the log.
-        cost: multiplications and additions of a run.
-        arms: the baseline first.
-    """
-
-    name: str
-    title: str
-    about: str
-    kind: Kind
-    data: str
-    options: tuple[str, ...]
-    updates: int
-    validate_every: int
-    metric: str
-    cost: flop.Cost
-    arms: tuple[Arm, ...]
-
-    @property
-    def rises(self) -> bool:
-        """Whether the larger metric is the better one."""
-        return self.metric == "top1"
-
-
-@dataclass(frozen=True)
-class Run:
-    """An arm of a study with a seed.
-
-    Attributes:
-        study: see `Study`.
-        arm: see `Arm`.
-        seed: of weights, order and noise.
-        most_updates: a longer one is shortened to this, with its schedule; for trials.
-    """
-
-    study: Study
-    arm: Arm
-    seed: int
-    most_updates: int | None = None
-
-    @property
-    def name(self) -> str:
-        """STUDY.ARM.SEED."""
-        return f"{self.study.name}.{self.arm.label}.{self.seed}"
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether the variance of its gradient is measured at the end: of the baseline, with one seed."""
-        return self.arm == self.study.arms[0] and self.seed == SEEDS[0]
-
-    @property
-    def share(self) -> Fraction:
-        """Of the study's updates and schedule."""
-        shortest = self.arm.share if self.most_updates is None else Fraction(self.most_updates, self.study.updates)
-        return min(self.arm.share, shortest)
-
-    @property
-    def updates(self) -> int:
-        """How many it makes."""
-        return int(self.study.updates * self.share)
-
-    @property
-    def options(self) -> list[str]:
-        """seqba-train's options, but for the data, the folder and the device."""
-        share, every = self.share, max(1, int(self.study.validate_every * self.share))
-        scaled = [
-            re.sub(r"\{(\d+)\}", lambda number: str(int(int(number[1]) * share)), each) for each in self.study.options
-        ]
-        copies = [] if self.arm.name == "baseline" else ["--copies", str(self.arm.copies)]
-        return [
-            *("--arm", self.arm.name, *copies, "--seed", str(self.seed)),
-            *scaled,
-            *self.arm.options,
-            *("--max-update", str(self.updates)),
-            *("--validate-interval", "1000000", "--save-interval", "1000000", "--no-epoch-checkpoints"),
-            *("--save-interval-updates", str(every), "--keep-interval-updates", "1"),
-            *("--log-interval", str(max(1, every // 2)), "--log-format", "json"),
-        ]
+from study import Arm, Run, Study
 
 
 def arms(*copies: int, names: Sequence[str] = ("ba", "fixed-samples", "fixed-rows")) -> tuple[Arm, ...]:
@@ -153,9 +24,9 @@ def words(text: str) -> tuple[str, ...]:
 
 
 AWD_LSTM = words(
-    "--task language_modeling --arch awd_lstm --decoder-layers 3 --decoder-embed-dim 200 --decoder-hidden-size 300"
+    "--task language_modeling --arch awd_lstm --decoder-layers 2 --decoder-embed-dim 128 --decoder-hidden-size 256"
     " --dropout 0.4 --hidden-dropout 0.25 --input-dropout 0.4 --embedding-dropout 0.1 --weight-dropout 0.5"
-    " --bptt 35 --batch-size-valid 40 --optimizer nt_asgd --nonmono 5 --lr 30 --clip-norm 0.25 --weight-decay 1.2e-6"
+    " --bptt 35 --batch-size-valid 40 --optimizer sgd --lr 30 --clip-norm 0.25 --weight-decay 1.2e-6"
 )
 TRANSFORMER = words(
     "--arch transformer_wmt_en_de --encoder-layers 2 --encoder-embed-dim 128 --encoder-ffn-embed-dim 512"
@@ -166,10 +37,18 @@ TRANSFORMER = words(
 SMOOTHED = words("--criterion label_smoothed_cross_entropy --label-smoothing 0.1")
 RDROP = words("--criterion label_smoothed_cross_entropy_with_rdrop --rdrop-alpha 5 --plan stacked")
 SAMPLED = words("--subword-sampling 0.1")
-RESNET = words(
-    "--task image_classification --arch resnet8 --batch-size 64 --cutout 16 --valid-subset test --batch-size-valid 1000"
-    " --optimizer sgd --momentum 0.9 --lr 0.1 --weight-decay 1e-4 --weight-decay-on weights --lr-scheduler step"
-    " --lr-drop-unit update --best-checkpoint-metric top1 --maximize-best-checkpoint-metric"
+PICTURES = words(
+    "--task image_classification --cutout 16 --valid-subset test --batch-size-valid 1000 --optimizer sgd --momentum 0.9"
+    " --weight-decay-on weights --best-checkpoint-metric top1 --maximize-best-checkpoint-metric"
+)
+RESNET = (
+    *PICTURES,
+    *words("--arch resnet8 --lr 0.1 --weight-decay 1e-4 --lr-scheduler step --lr-drop-unit update"),
+)
+DARTS = (
+    *PICTURES,
+    *words("--arch darts --init-channels 16 --layers 8 --batch-size 96 --lr 0.025 --lr-scheduler cosine"),
+    *words("--weight-decay 3e-4 --clip-norm 5 --drop-path-epochs 10"),
 )
 
 STUDIES = (
@@ -180,7 +59,7 @@ STUDIES = (
         "falls to a tenth after two thirds and again after five sixths of the updates; bfloat16",
         kind="images",
         data="cifar10-2500",
-        options=(*RESNET, "--bf16", "--lr-drops", "{936},{1170}"),
+        options=(*RESNET, *words("--batch-size 64 --bf16 --lr-drops {936},{1170}")),
         updates=1404,
         validate_every=234,
         metric="top1",
@@ -188,12 +67,25 @@ STUDIES = (
         arms=(*arms(4), Arm("ba", 2), Arm("ba", 4, "quarter", share=Fraction(1, 4))),
     ),
     Study(
+        name="images-1000",
+        title="Images: ResNet8 on 1,000 pictures of CIFAR-10",
+        about="The same network on 1,000 pictures, batches of 32, bfloat16",
+        kind="images",
+        data="cifar10-1000",
+        options=(*RESNET, *words("--batch-size 32 --bf16 --lr-drops {1560},{1950}")),
+        updates=2340,
+        validate_every=234,
+        metric="top1",
+        cost=flop.ResNet(8),
+        arms=arms(4),
+    ),
+    Study(
         name="images-5000",
         title="Images: ResNet8 on 5,000 pictures of CIFAR-10",
         about="The same network on 5,000 pictures, in float32",
         kind="images",
         data="cifar10-5000",
-        options=(*RESNET, "--lr-drops", "{2080},{2600}"),
+        options=(*RESNET, *words("--batch-size 64 --lr-drops {2080},{2600}")),
         updates=3120,
         validate_every=156,
         metric="top1",
@@ -205,6 +97,33 @@ STUDIES = (
             *(Arm("ba", 4, word, share=Fraction(1, part)) for word, part in (("half", 2), ("quarter", 4))),
             Arm("baseline", 1, "fourfold", share=Fraction(4)),
         ),
+    ),
+    Study(
+        name="images-darts",
+        title="Images: a narrow DARTS on 10,000 pictures of CIFAR-10",
+        about="The cells of DARTS, 8 of 16 channels, with drop path, auxiliary head and cutout on 10,000 pictures, "
+        "batches of 96, a learning rate that falls to 0 along half a cosine",
+        kind="images",
+        data="cifar10-10000",
+        options=DARTS,
+        updates=1040,
+        validate_every=208,
+        metric="top1",
+        cost=flop.Counted(products=43_976_704),
+        arms=arms(4, names=["ba"]),
+    ),
+    Study(
+        name="translation-2500",
+        title="Translation: a small Transformer on 2,500 pairs of Multi30k",
+        about="The same Transformer on 2,500 pairs",
+        kind="translation",
+        data="multi30k-2500",
+        options=(*TRANSFORMER, *SMOOTHED, *words("--dropout 0.3 --max-tokens 4096 --warmup-updates 300")),
+        updates=1200,
+        validate_every=60,
+        metric="nll",
+        cost=flop.Transformer(layers=2, width=128, inner=512, length=20),
+        arms=arms(4),
     ),
     Study(
         name="translation-5000",
@@ -240,18 +159,23 @@ STUDIES = (
         arms=arms(4),
     ),
     Study(
-        name="language-tenth",
-        title="Language model: AWD-LSTM on a tenth of Penn Treebank",
-        about="An AWD-LSTM of 3 × 300, embedding 200, with the dropouts of the released recipe, on the first 4,200 "
-        "lines of Penn Treebank's training text; 40 streams, windows of 35 words",
+        name="language-twentieth",
+        title="Language model: AWD-LSTM on a twentieth of Penn Treebank",
+        about="An AWD-LSTM of 2 layers of 256 and 128, with the dropouts of the released recipe, on the first 2,100 "
+        "lines of Penn Treebank's training text; 20 streams, windows of 35 words, a learning rate of 30 that falls to "
+        "a quarter after two thirds and again after five sixths of the updates; bfloat16",
         kind="language",
-        data="ptb-tenth",
-        options=(*AWD_LSTM, *words("--batch-size 40")),
-        updates=6800,
+        data="ptb-twentieth",
+        options=(
+            *AWD_LSTM,
+            *words("--batch-size 20 --bf16 --lr-scheduler step --lr-drop-unit update --lr-shrink 0.25"),
+            *words("--lr-drops {1088},{1360}"),
+        ),
+        updates=1632,
         validate_every=136,
         metric="nll",
-        cost=flop.AWDLSTM(layers=3, embedding=200, hidden=300),
-        arms=arms(4, 10),
+        cost=flop.AWDLSTM(layers=2, embedding=128, hidden=256),
+        arms=(*arms(4), Arm("ba", 4, "consistency", words("--consistency 0.15")), Arm("ba", 10)),
     ),
 )
 """In the order in which their runs begin."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from record import Record
-from studies import Arm, Study
+from study import Arm, Study
 
 LAST = "last"
 """The last validation, as a score: of images it is of the test pictures."""

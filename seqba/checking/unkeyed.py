@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqba.core.owner import find_owner
+from seqba.keying.owner import find_owner
 
 HALF_PRECISIONS = (torch.bfloat16, torch.float16)
 

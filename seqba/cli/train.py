@@ -167,7 +167,7 @@ def read_config(given: Given) -> RunConfig:
 
 
 def _read_grid(given: Given) -> GridOptions:
-    """Grid of the command line; for R-Drop, which compares copies, two copies in one pass unless it says otherwise."""
+    """Grid of the command line; where the loss compares copies two of them, in one pass, unless it says otherwise."""
     grid = read_options(given, GridOptions)
     if not read_options(given, CriterionOptions).compares_copies:
         return grid

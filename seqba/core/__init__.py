@@ -6,10 +6,12 @@ from seqba.core.copy_passes import CopyPass, copies
 from seqba.core.gradient import grid_gradient, merged_gradient
 from seqba.core.group import ALONE, Group
 from seqba.core.hooks import UpdateHook, finish_update
-from seqba.core.keying import keyed
 from seqba.core.plan import Plan, parse_plan
+from seqba.keying.keyed import keyed
+from seqba.noise.compare import compare_copies
+from seqba.noise.context import current_noise, noise_context
 from seqba.noise.fork import fork, per_copy
-from seqba.noise.noise import Noise, current_noise, noise_context
+from seqba.noise.noise import Noise
 from seqba.rows.replicate import replicate, replicating_collate
 from seqba.rows.sampler import RepeatingBatchSampler
 
@@ -23,6 +25,7 @@ __all__ = [
     "RepeatingBatchSampler",
     "Step",
     "UpdateHook",
+    "compare_copies",
     "copies",
     "current_noise",
     "finish_update",

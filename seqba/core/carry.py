@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seqba.core.group import ALONE, Group
-from seqba.noise.noise import current_noise
+from seqba.noise.context import current_noise
 
 Cell = tuple[int, int]
 

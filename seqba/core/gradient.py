@@ -9,7 +9,8 @@ from typing import TypeVar
 from torch import nn
 
 from seqba.core.accumulator import AlsoRead, Step, whole_number
-from seqba.core.grid import Backward, Cells, Grid, LossFunction, checked_group
+from seqba.core.cells import Cells
+from seqba.core.grid import Backward, Grid, LossFunction, checked_group
 from seqba.core.group import ALONE, Group
 from seqba.core.passes import Update
 from seqba.core.plan import PlanLike
@@ -32,6 +33,7 @@ def merged_gradient(
     replicated: bool = False,
     keyed: bool = False,
     forked: bool = False,
+    compared: bool = False,
     backward: Backward | None = None,
     shard: int | None = None,
 ) -> Step:
@@ -66,6 +68,9 @@ def merged_gradient(
             made of seqba's modules, is the same in every plan.
         forked: whether copies begin inside the model, where it calls `seqba.fork`: it sees every row once, the loss
             the rows of the copies (`seqba.per_copy` repeats its targets).
+        compared: whether the loss function compares copies, by `seqba.compare_copies`. Where not all copies of a batch
+            are in one pass, each runs forward twice then. Passes seed torch's own generators for it, so that ordinary
+            dropout repeats its masks as well.
         backward: called with the loss of each pass in place of its `.backward()`: `accelerator.backward`, or
             `lambda loss: scaler.scale(loss).backward()`. What it multiplies the loss by, gradients are multiplied by.
         shard: the former name of `micro_batch`, which is taken with a warning.
@@ -76,8 +81,10 @@ def merged_gradient(
     Raises:
         ValueError: for a batch whose rows can't be told (see `replicate`), copies < 1, more ranks than copies, `ranks`
             beside a wrapper that takes means itself, an unknown plan, a loss that isn't a 0-dim tensor, or a weight
-            that isn't positive or changes between copies; with `forked` for a replicated batch or sharded parameters.
-        RuntimeError: with `forked` where nothing calls `seqba.fork`, and as `seqba.fork`.
+            that isn't positive or changes between copies; with `forked` for a replicated batch; with `forked` or
+            `compared` for sharded parameters.
+        RuntimeError: with `forked` where nothing calls `seqba.fork`, and as `seqba.fork`; with `compared` where
+            nothing calls `seqba.compare_copies`, and as that.
         TypeError: for an argument, a loss or a weight of another type.
 
     Whatever is raised, also by the model or the loss function, `.grad` is afterwards what it was before: a loop may
@@ -97,6 +104,7 @@ def merged_gradient(
         micro_batch=micro_batch,
         keyed=keyed,
         forked=forked,
+        compared=compared,
         seeded=group is not ALONE,
     )
     cells = Cells([batch], whole_number("copies", copies), replicated=replicated, forked=forked)
@@ -125,6 +133,7 @@ def grid_gradient(
     replicated: bool = False,
     keyed: bool = False,
     forked: bool = False,
+    compared: bool = False,
     backward: Backward | None = None,
 ) -> Step:
     """`merged_gradient` over S micro-batches at once: the mean is over the whole grid of S × M cells.
@@ -153,6 +162,7 @@ def grid_gradient(
         replicated: as in `merged_gradient`; copies may have different weights here.
         keyed: as in `merged_gradient`.
         forked: as in `merged_gradient`.
+        compared: as in `merged_gradient`.
         backward: as in `merged_gradient`.
 
     Where this raises, what modules gathered is thrown away, and `.grad` is what it was before.
@@ -168,7 +178,14 @@ def grid_gradient(
         raise ValueError(f"the grid's weight is {weight}; it must be positive")
     group = checked_group(ranks)
     passes = Update(
-        model, seed=seed, update=update, micro_batch=0, keyed=keyed, forked=forked, seeded=group is not ALONE
+        model,
+        seed=seed,
+        update=update,
+        micro_batch=0,
+        keyed=keyed,
+        forked=forked,
+        compared=compared,
+        seeded=group is not ALONE,
     )
     cells = Cells(micro_batches, whole_number("copies", copies), replicated=replicated, forked=forked)
     grid = Grid(passes, cells, loss_fn, plan, group, backward)

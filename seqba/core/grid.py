@@ -3,64 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from seqba.core.accumulator import Accumulator, AlsoRead, Loss, Step, described
+from seqba.core.cells import Cells
+from seqba.core.comparing import divided_micro_batches, exchange_rows
 from seqba.core.gradients_before import GradientsBefore
 from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import discarding_pending, finish_update
 from seqba.core.passes import Update, plan_for
 from seqba.core.plan import Pass, PlanLike, SavedBytes
 from seqba.modules.wrappers import Replicas
+from seqba.noise.compare import Comparison, check_compared
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
 from seqba.rows.nested import count_rows
-from seqba.rows.replicate import check_copies, replicate, select_copies
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]
 Backward = Callable[[Tensor], object]
-
-
-class Cells(Generic[Batch]):
-    """The cells of a grid: S micro-batches × M copies, and the rows that a pass of some of them sees.
-
-    Args:
-        micro_batches: S batches of distinct examples.
-        copies: M.
-        replicated: whether the batches hold M·B rows already, copy-major, which may differ from copy to copy.
-        forked: whether passes see the B rows, and copies begin inside the model.
-
-    Raises:
-        ValueError: if copies < 1, or for replicated batches in an update that forks.
-    """
-
-    def __init__(
-        self, micro_batches: Sequence[Batch], copies: int, *, replicated: bool = False, forked: bool = False
-    ) -> None:
-        check_copies(copies)
-        if replicated and forked:
-            raise ValueError(
-                "a replicated batch has copies from the beginning, and with forked=True they begin inside the model: "
-                "pass the batch with each example once"
-            )
-        self.micro_batches = micro_batches
-        self.copies = copies
-        self.replicated = replicated
-        self._forked = forked
-
-    def rows(self, batch: Batch, copies: range) -> Batch:
-        """The rows of some copies of a micro-batch, copy-major; looped copies are checked as stacked ones."""
-        if self._forked:
-            return batch
-        if self.replicated:
-            return select_copies(batch, copies, self.copies)
-        return batch if self.copies == 1 else replicate(batch, len(copies))
+Planned = tuple[Comparison | None, Iterable[Pass]]
+"""The passes of a micro-batch, and what they compare."""
 
 
 class Grid:
@@ -106,6 +74,7 @@ class Grid:
         self.backward = backward
         self.exchange: Exchange = ALONE
         self.drew_noise = False
+        self._has_told_rows = False
 
     def run(
         self,
@@ -139,8 +108,8 @@ class Grid:
             try:
                 return self._run_passes(cells, weight)
             except _OutOfMemory as error:
-                if self.exchange.has_begun:
-                    raise error.cause from None  # a part of the gradient has been sent
+                if self.exchange.has_begun or self._has_told_rows:
+                    raise error.cause from None  # a part of the gradient has been sent, or rows that are compared
             finish_update(self.model, keep=False)
             before.begin_again()
 
@@ -149,15 +118,60 @@ class Grid:
         self.drew_noise = False
         for _ in range(self._dummy_passes(cells)):
             self._run_dummy(cells, sums)
+        shared = self._compare_shared(dict(cells))
         for micro_batch, copies in cells:
             if not copies:
                 continue
             batch = self.cells.micro_batches[micro_batch]
+            comparison, passes = shared.get(micro_batch) or self._compare(micro_batch, copies)
             trunk = self._trunk(copies)
-            for pass_ in self._passes(micro_batch, copies):
+            for pass_ in passes:
                 is_last = (micro_batch, pass_.copies.stop) == (cells[-1][0], cells[-1][1].stop)
-                self._run_pass(pass_, batch, sums, trunk, is_last=is_last)
+                self._run_pass(pass_, batch, sums, trunk, comparison, is_last=is_last)
         return sums
+
+    def _compare(self, micro_batch: int, copies: range, *, is_shared: bool = False) -> Planned:
+        """The passes of some copies, with what they compare; where one pass hasn't all copies, a first look at it.
+
+        Args:
+            micro_batch: whose copies they are.
+            copies: that run here.
+            is_shared: whether others run on other processes.
+        """
+        passes = self._passes(micro_batch, copies)
+        if not self.update.compared:
+            return None, passes
+        comparison, planned = Comparison(self.cells.copies), list(passes)
+        if planned and (is_shared or len(planned) > 1):
+            batch, trunk = self.cells.micro_batches[micro_batch], self._trunk(copies)
+            with comparison.looking(), discarding_pending(self.model), torch.no_grad():
+                for pass_ in planned:
+                    self._look(pass_, batch, trunk, comparison)
+        return comparison, planned
+
+    def _compare_shared(self, own: dict[int, range]) -> dict[int, Planned]:
+        """`_compare` for the micro-batches whose copies run on several processes, which tell each other the rows."""
+        if not self.update.compared:
+            return {}
+        numbers = divided_micro_batches(self.group, len(self.cells.micro_batches), self.cells.copies)
+        found = {number: self._compare(number, own.get(number, range(0)), is_shared=True) for number in numbers}
+        if found:
+            self._has_told_rows = True
+            comparisons = [comparison for comparison, _ in found.values() if comparison is not None]
+            exchange_rows(comparisons, self.group, next(self.model.parameters()).device)
+        return found
+
+    def _look(self, pass_: Pass, batch: Any, trunk: Trunk | None, comparison: Comparison) -> None:
+        """The forward of a pass that is to run again, for the rows that its copies compare."""
+        rows, noise = self._rows_and_noise(pass_, batch, trunk, comparison)
+        try:
+            with self.update.running(noise, exchanges=False):
+                loss = self.loss_fn(self.model, rows)
+        except torch.OutOfMemoryError as error:
+            if not self.plan.shrink(pass_):
+                raise
+            raise _OutOfMemory(error) from error
+        check_compared(noise, loss)
 
     def _trunk(self, copies: range) -> Trunk | None:
         """What the passes of some copies of a micro-batch have in common."""
@@ -193,13 +207,25 @@ class Grid:
         """
         micro_batch, copies = cells[0]
         one = Pass(micro_batch, range(copies.start, copies.start + 1))
-        rows, noise = self._rows_and_noise(one, self.cells.micro_batches[micro_batch], self._trunk(one.copies))
-        with discarding_pending(self.model), self.update.running(noise, exchanges=True):
+        comparison = Comparison(self.cells.copies) if self.update.compared else None
+        batch, trunk = self.cells.micro_batches[micro_batch], self._trunk(one.copies)
+        rows, noise = self._rows_and_noise(one, batch, trunk, comparison)
+        looking = nullcontext() if comparison is None else comparison.looking()
+        with looking, discarding_pending(self.model), self.update.running(noise, exchanges=True):
             nothing = sums.add_dummy(self.loss_fn(self.model, rows))
             nothing.backward()  # type: ignore[no-untyped-call]
 
-    def _run_pass(self, pass_: Pass, batch: Any, sums: Accumulator, trunk: Trunk | None, *, is_last: bool) -> None:
-        rows, noise = self._rows_and_noise(pass_, batch, trunk)
+    def _run_pass(
+        self,
+        pass_: Pass,
+        batch: Any,
+        sums: Accumulator,
+        trunk: Trunk | None,
+        comparison: Comparison | None,
+        *,
+        is_last: bool,
+    ) -> None:
+        rows, noise = self._rows_and_noise(pass_, batch, trunk, comparison)
         saved = SavedBytes(self.model) if self.plan.needs_measuring(self.cells.copies) else None
         if saved and trunk:
             trunk.weigh = saved.so_far
@@ -211,6 +237,7 @@ class Grid:
                 with saved.counting() if saved else nullcontext():
                     loss = self.loss_fn(self.model, rows)
                 check_forked(noise)
+                check_compared(noise, loss)
                 scaled = sums.add(loss, len(pass_.copies))
                 if saved:
                     shared = trunk.saved_bytes if trunk else 0
@@ -225,11 +252,20 @@ class Grid:
             raise _OutOfMemory(error) from error
         self.drew_noise = self.drew_noise or noise.draws > 0
 
-    def _rows_and_noise(self, pass_: Pass, batch: Any, trunk: Trunk | None) -> tuple[Any, Noise]:
+    def _rows_and_noise(
+        self, pass_: Pass, batch: Any, trunk: Trunk | None, comparison: Comparison | None
+    ) -> tuple[Any, Noise]:
         """What a pass of some copies of a batch sees, and what it draws from."""
         rows = self.cells.rows(batch, pass_.copies)
         counted = count_rows(rows) if self.update.keys_draws and self.cells.copies > 1 else None
-        noise = self.update.noise(pass_.micro_batch, pass_.copies, counted, trunk, copies_differ=self.cells.replicated)
+        noise = self.update.noise(
+            pass_.micro_batch,
+            pass_.copies,
+            counted,
+            trunk,
+            copies_differ=self.cells.replicated,
+            comparison=comparison,
+        )
         return rows, noise
 
 

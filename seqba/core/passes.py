@@ -12,12 +12,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.core.accumulator import whole_number
 from seqba.core.group import group_of, local_part
-from seqba.core.keying import is_keying, keying
 from seqba.core.plan import Plan, PlanLike, parse_plan
+from seqba.keying.keyed import is_keying, keying
 from seqba.modules.walk import modules_of, parameters_of
 from seqba.modules.wrappers import Replicas, check_model, module_names
+from seqba.noise.compare import Comparison
+from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
-from seqba.noise.noise import Noise, noise_context
+from seqba.noise.noise import Noise
 
 Key = tuple[int, int, int]
 
@@ -32,11 +34,12 @@ class Update:
         micro_batch: number of the update's first micro-batch here.
         keyed: whether passes key what the model draws by torch's functions.
         forked: whether copies begin at `seqba.fork` inside the model.
+        compared: whether the loss compares copies by `seqba.compare_copies`.
         seeded: whether passes seed torch's own generators in any case.
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: as `check_model`, and for a fork in a model whose parameters are sharded.
+        ValueError: as `check_model`, and for a fork or a comparison in a model whose parameters are sharded.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Update:
         micro_batch: int,
         keyed: bool = False,
         forked: bool = False,
+        compared: bool = False,
         seeded: bool = False,
     ) -> None:
         check_model(model)
@@ -57,13 +61,20 @@ class Update:
         self.micro_batch = whole_number("micro_batch", micro_batch)
         self.keyed = keyed
         self.forked = forked
+        self.compared = compared
         self.replicas = Replicas() if group_of(model) is not None else Replicas.of(model)
-        if forked and (group_of(model) is not None or self.replicas.is_sharded):
+        is_sharded = group_of(model) is not None or self.replicas.is_sharded
+        if forked and is_sharded:
             raise ValueError(
                 "parameters in parts on several processes (FSDP) don't go with forked=True: processes would gather "
                 "what is below the fork at different times; keep them whole, or take copies from the beginning"
             )
-        self._seeded = seeded or self.replicas.size > 1
+        if compared and is_sharded:
+            raise ValueError(
+                "parameters in parts on several processes (FSDP) don't go with compared=True: processes would gather "
+                "them for different numbers of passes; keep them whole"
+            )
+        self._seeded = seeded or compared or self.replicas.size > 1
         self._names = _names(model)
 
     @property
@@ -79,6 +90,7 @@ class Update:
         trunk: Trunk | None = None,
         *,
         copies_differ: bool = False,
+        comparison: Comparison | None = None,
     ) -> Noise:
         """The noise of a pass of the update.
 
@@ -88,9 +100,19 @@ class Update:
             rows: that the pass begins with, where they are known.
             trunk: of the micro-batch, in an update that forks.
             copies_differ: whether the copies came with rows of their own.
+            comparison: of the micro-batch, in an update whose loss compares copies.
         """
-        number = self.replicas.number(self.micro_batch + micro_batch)
-        return Noise(self.seed, self.update, number, copies, self._names, rows, trunk, copies_differ=copies_differ)
+        return Noise(
+            self.seed,
+            self.update,
+            self.replicas.number(self.micro_batch + micro_batch),
+            copies,
+            self._names,
+            rows,
+            trunk,
+            copies_differ=copies_differ,
+            comparison=comparison,
+        )
 
     @contextmanager
     def running(self, noise: Noise, *, exchanges: bool) -> Iterator[None]:

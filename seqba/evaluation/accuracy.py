@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from seqba.data.images import ImageBatch, ImageBatches
 from seqba.evaluation.options import AVERAGES
 from seqba.nn.accuracy import count_right
-from seqba.noise.noise import Noise, noise_context
+from seqba.noise.context import noise_context
+from seqba.noise.noise import Noise
 
 
 class ImageView(Protocol):

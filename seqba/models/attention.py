@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from seqba.models.unpadding import Packing
+from seqba.models.unpadding import GraphRows, Packing, Rows
 from seqba.nn import Dropout
 from seqba.nn.kernels.attention import packed_attention, suits_writing_out
 from seqba.nn.kernels.flash import flash_attention, suits_flash
 from seqba.nn.kernels.linear import linear
+from seqba.nn.kernels.products import product_dtype
 
 
 class Attention(nn.Module):
@@ -57,55 +58,63 @@ class Attention(nn.Module):
                 for part in torch.split(parameter, self.heads * self.head_dim):
                     nn.init.xavier_uniform_(part, gain=1 / math.sqrt(2))
 
-    def attend_to_self(self, projected: Tensor, packing: Packing, *, causal: bool) -> Tensor:
+    def attend_to_self(
+        self, projected: Tensor, packing: Rows, *, causal: bool, kept: Tensor | None = None
+    ) -> Tensor:
         """Self-attention of packed rows → (N, D); each token sees its own row, or its past where `causal`.
 
-        `projected` (N, 3D) is what `input_projection` made of the rows.
+        `projected` (N, 3D) is what `input_projection` made of the rows, `kept` a mask of the weights that was drawn
+        before.
         """
-        if self._stays_packed(projected):
+        if self._stays_packed(projected, packing):
             query, key, value = projected.view(-1, 3, self.heads, self.head_dim).unbind(1)
             return self._attend_packed(query, key, value, packing, packing, causal=causal)
-        if self._is_written_out(projected, packing):
+        if isinstance(packing, Packing) and self._is_written_out(projected, packing):
             layout = packing.head_layout(self.heads)
             return linear(packed_attention(projected, None, layout, layout, causal=causal), self.output_projection)
         query, key, value = self._heads(packing.pad(projected, blank=False), 3)
         # Padding is on the right, so a causal query never reaches it: no mask is needed there.
-        mixed = self._attend(query, key, value, None if causal else packing, causal=causal)
+        mixed = self._attend(query, key, value, None if causal else packing, kept, causal=causal)
         return packing.packed_linear(mixed, self.output_projection)
 
     def project_memory(self, memory: Tensor) -> Tensor:
         """Keys and values, (N', 2D), of packed memory (N', D')."""
         return linear(memory, self.memory_projection)
 
-    def attend_to_memory(self, query: Tensor, packing: Packing, projected: Tensor, memory_packing: Packing) -> Tensor:
+    def attend_to_memory(
+        self, query: Tensor, packing: Rows, projected: Tensor, memory_packing: Rows, kept: Tensor | None = None
+    ) -> Tensor:
         """Cross-attention to the memory of the same B rows → (N, D).
 
         `query` (N, D) is what `query_projection` made of the packed rows, `projected` (N', 2D) what `project_memory`
-        made of the memory.
+        made of the memory; `kept` as in `attend_to_self`.
         """
-        if self._stays_packed(query):
+        if self._stays_packed(query, packing):
             key, value = projected.view(-1, 2, self.heads, self.head_dim).unbind(1)
             queries = query.view(-1, self.heads, self.head_dim)
             return self._attend_packed(queries, key, value, packing, memory_packing, causal=False)
-        if self._is_written_out(query, memory_packing):
+        if isinstance(packing, Packing) and isinstance(memory_packing, Packing) and self._is_written_out(query, memory_packing):
             layouts = packing.head_layout(self.heads), memory_packing.head_layout(self.heads)
             return linear(packed_attention(query, projected, *layouts, causal=False), self.output_projection)
         (queries,) = self._heads(packing.pad(query, blank=False), 1)
         key, value = self._heads(memory_packing.pad(projected, blank=False), 2)
-        mixed = self._attend(queries, key, value, memory_packing, causal=False)
+        mixed = self._attend(queries, key, value, memory_packing, kept, causal=False)
         return packing.packed_linear(mixed, self.output_projection)
+
+    def stays_packed(self, rows: Tensor) -> bool:
+        """Whether packed rows needn't be padded; dropout on the weights is keyed, and no such kernel's."""
+        return not self._drops and suits_flash(rows.device, product_dtype(rows), self.head_dim)
+
+    def _stays_packed(self, projected: Tensor, packing: Rows) -> bool:
+        return packing.ends is not None if isinstance(packing, GraphRows) else self.stays_packed(projected)
 
     @property
     def _drops(self) -> bool:
         """Whether weights are dropped."""
         return self.training and self.dropout.p > 0
 
-    def _stays_packed(self, projected: Tensor) -> bool:
-        """Whether rows needn't be padded; dropout on the weights is keyed, and no such kernel's."""
-        return not self._drops and suits_flash(projected, self.head_dim)
-
     def _attend_packed(
-        self, query: Tensor, key: Tensor, value: Tensor, packing: Packing, memory: Packing, *, causal: bool
+        self, query: Tensor, key: Tensor, value: Tensor, packing: Rows, memory: Rows, *, causal: bool
     ) -> Tensor:
         """(N, H, d) queries over (N', H, d) keys and values, each token in its own row → (N, D)."""
         ends, lengths = (packing.ends, memory.ends), (packing.length, memory.length)
@@ -129,18 +138,20 @@ class Attention(nn.Module):
             part.view(rows, length, self.heads, self.head_dim).transpose(1, 2) for part in padded.chunk(parts, dim=-1)
         )
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, keys: Packing | None, *, causal: bool) -> Tensor:
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, keys: Rows | None, kept: Tensor | None, *, causal: bool
+    ) -> Tensor:
         """(B, H, T, d) queries over (B, H, S, d) keys and values, all of them or those of `keys` → (B, T, D)."""
-        if self._drops:
+        if self._drops or (torch.compiler.is_compiling() and suits_writing_out(query, key.shape[2])):
             mask = None if keys is None else keys.key_mask()
-            mixed = self._attend_with_dropout(query, key, value, mask, causal=causal)
+            mixed = self._attend_with_dropout(query, key, value, mask, kept, causal=causal)
         else:
             mask = None if keys is None else keys.key_mask(None if query.device.type == "cpu" else query.dtype)
             mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
         return mixed.transpose(1, 2).reshape(query.shape[0], query.shape[2], -1)
 
     def _attend_with_dropout(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kept: Tensor | None, *, causal: bool
     ) -> Tensor:
         """The same written out: torch's fused kernel draws its dropout from the global generator, ours is keyed."""
         scores = (query * self.head_dim**-0.5) @ key.transpose(-1, -2)  # (B, H, T, S)
@@ -149,5 +160,5 @@ class Attention(nn.Module):
             mask = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        weights: Tensor = self.dropout(scores.softmax(-1))
-        return weights @ value
+        weights = scores.softmax(-1)
+        return (self.dropout(weights) if kept is None else self.dropout.drop(weights, kept)) @ value

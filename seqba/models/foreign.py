@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from seqba.core import current_noise, keyed
+from seqba.keying.keyed import keyed
 from seqba.models.classifier import Mixes, check_images
 from seqba.models.config import ImageClassifierConfig
 from seqba.models.timm_names import TIMM, check_timm, imported_timm
 from seqba.nn import GhostBatchNorm2d
+from seqba.noise.context import current_noise
 
 
 class ForeignClassifier(nn.Module):

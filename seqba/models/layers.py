@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from seqba.core import current_noise
 from seqba.models.attention import Attention
 from seqba.models.sizes import Activation, LayerSizes
-from seqba.models.unpadding import CopyRows, Packing
+from seqba.models.unpadding import CopyRows, Packing, Rows
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
 
@@ -39,9 +40,10 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, hidden: Tensor, copy_rows: CopyRows = None) -> Tensor:
+    def forward(self, hidden: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None) -> Tensor:
         """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
-        return linear(self.dropout(ACTIVATIONS[self.activation](hidden), copy_rows), self.contract)
+        active = ACTIVATIONS[self.activation](hidden)
+        return linear(self.dropout(active, copy_rows) if kept is None else self.dropout.drop(active, kept), self.contract)
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,23 @@ class Memory:
     """
 
     rows: Tensor
-    packing: Packing
+    packing: Rows
     is_projected: bool = False
+
+
+class Masks(NamedTuple):
+    """What the dropouts of a layer keep, by the names of the layer's parts: int8, 1 where kept; None for no dropout."""
+
+    attention: Tensor | None = None
+    attention_residual: Tensor | None = None
+    cross_attention: Tensor | None = None
+    cross_attention_residual: Tensor | None = None
+    feed_forward: Tensor | None = None
+    feed_forward_residual: Tensor | None = None
+
+
+NO_MASKS = Masks()
+"""Nothing was drawn before: each dropout draws where it drops."""
 
 
 class Residual(nn.Module):
@@ -98,9 +115,12 @@ class Residual(nn.Module):
             return stream.x, linear(stream.x, layer)
         return norm_linear(stream.x, stream.norm, layer)
 
-    def add_to(self, x: Tensor, output: Tensor, copy_rows: CopyRows = None) -> ResidualStream:
+    def add_to(
+        self, x: Tensor, output: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None
+    ) -> ResidualStream:
         """The stream after the sublayer."""
-        return ResidualStream(self.dropout.add(x, output, copy_rows), None if self.pre_norm else self.norm)
+        total = self.dropout.add(x, output, copy_rows) if kept is None else x + self.dropout.drop(output, kept)
+        return ResidualStream(total, None if self.pre_norm else self.norm)
 
 
 class SelfAttentionLayer(nn.Module):
@@ -111,6 +131,7 @@ class SelfAttentionLayer(nn.Module):
     """
 
     recomputes = False
+    compiled: Callable[..., ResidualStream] | None = None
 
     def __init__(self, sizes: LayerSizes, *, causal: bool = False) -> None:
         super().__init__()
@@ -122,13 +143,15 @@ class SelfAttentionLayer(nn.Module):
 
     def forward(self, stream: ResidualStream, packing: Packing) -> ResidualStream:
         """Packed rows (N, D) → (N, D); each token sees its own row, or its past where the layer is causal."""
-        return _run(self, self._compute, stream.x, stream.norm, packing)
+        return _run(self, stream.x, stream.norm, packing)
 
-    def _compute(self, x: Tensor, norm: nn.LayerNorm | None, packing: Packing) -> ResidualStream:
+    def compute(self, x: Tensor, norm: nn.LayerNorm | None, packing: Rows, masks: Masks = NO_MASKS) -> ResidualStream:
+        """`forward`, with the stream in its parts; `masks` were drawn before, where a compiler reads this."""
         stream = ResidualStream(x, norm)
         x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
-        attended = self.attention.attend_to_self(projected, packing, causal=self.causal)
-        return feed_forward(self, self.attention_residual.add_to(x, attended, packing.copy_rows), packing.copy_rows)
+        attended = self.attention.attend_to_self(projected, packing, causal=self.causal, kept=masks.attention)
+        stream = self.attention_residual.add_to(x, attended, packing.copy_rows, masks.attention_residual)
+        return feed_forward(self, stream, packing.copy_rows, masks)
 
 
 class DecoderLayer(nn.Module):
@@ -139,6 +162,7 @@ class DecoderLayer(nn.Module):
     """
 
     recomputes = False
+    compiled: Callable[..., ResidualStream] | None = None
 
     def __init__(self, sizes: LayerSizes, *, memory_dim: int) -> None:
         super().__init__()
@@ -152,29 +176,41 @@ class DecoderLayer(nn.Module):
 
     def forward(self, stream: ResidualStream, packing: Packing, memory: Memory) -> ResidualStream:
         """Packed target rows (N, D) and the encoder's output → (N, D)."""
-        return _run(self, self._compute, stream.x, stream.norm, packing, memory.rows, memory)
+        return _run(self, stream.x, stream.norm, packing, memory.rows, memory)
 
-    def _compute(
-        self, x: Tensor, norm: nn.LayerNorm | None, packing: Packing, rows: Tensor, memory: Memory
+    def compute(
+        self,
+        x: Tensor,
+        norm: nn.LayerNorm | None,
+        packing: Rows,
+        rows: Tensor,
+        memory: Memory,
+        masks: Masks = NO_MASKS,
     ) -> ResidualStream:
+        """`forward`, with stream and memory in their parts; `masks` were drawn before, where a compiler reads this."""
         stream = ResidualStream(x, norm)
         x, projected = self.attention_residual.project_in(stream, self.attention.input_projection)
-        attended = self.attention.attend_to_self(projected, packing, causal=True)
-        stream = self.attention_residual.add_to(x, attended, packing.copy_rows)
+        attended = self.attention.attend_to_self(projected, packing, causal=True, kept=masks.attention)
+        stream = self.attention_residual.add_to(x, attended, packing.copy_rows, masks.attention_residual)
         x, query = self.cross_attention_residual.project_in(stream, self.cross_attention.query_projection)
         projected = rows if memory.is_projected else self.cross_attention.project_memory(rows)
-        attended = self.cross_attention.attend_to_memory(query, packing, projected, memory.packing)
-        return feed_forward(
-            self, self.cross_attention_residual.add_to(x, attended, packing.copy_rows), packing.copy_rows
+        attended = self.cross_attention.attend_to_memory(
+            query, packing, projected, memory.packing, masks.cross_attention
         )
+        stream = self.cross_attention_residual.add_to(x, attended, packing.copy_rows, masks.cross_attention_residual)
+        return feed_forward(self, stream, packing.copy_rows, masks)
 
 
 def feed_forward(
-    layer: SelfAttentionLayer | DecoderLayer, stream: ResidualStream, copy_rows: CopyRows = None
+    layer: SelfAttentionLayer | DecoderLayer,
+    stream: ResidualStream,
+    copy_rows: CopyRows = None,
+    masks: Masks = NO_MASKS,
 ) -> ResidualStream:
     """The last sublayer of either kind of layer."""
     x, hidden = layer.feed_forward_residual.project_in(stream, layer.feed_forward.expand)
-    return layer.feed_forward_residual.add_to(x, layer.feed_forward(hidden, copy_rows), copy_rows)
+    output = layer.feed_forward(hidden, copy_rows, masks.feed_forward)
+    return layer.feed_forward_residual.add_to(x, output, copy_rows, masks.feed_forward_residual)
 
 
 def recompute_layers(model: nn.Module) -> None:
@@ -189,10 +225,11 @@ def recompute_layers(model: nn.Module) -> None:
             module.recomputes = True
 
 
-def _run(
-    layer: SelfAttentionLayer | DecoderLayer, compute: Callable[..., ResidualStream], *inputs: object
-) -> ResidualStream:
+def _run(layer: SelfAttentionLayer | DecoderLayer, *inputs: object) -> ResidualStream:
     """A layer's output; tensors stand by themselves in `inputs`, where `auto` plans see them kept."""
+    compute: Callable[..., ResidualStream] = layer.compute
+    if layer.compiled is not None and layer.training and torch.is_grad_enabled() and current_noise() is not None:
+        compute = partial(layer.compiled, layer)
     if not layer.recomputes or not torch.is_grad_enabled():
         return compute(*inputs)
     # The state of torch's generator, which is read here and set again, tells keyed noise what is computed again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from seqba.nn.kernels.attention import HeadLayout
 from seqba.nn.kernels.linear import gathered_linear, linear
 from seqba.nn.kernels.places import places_of
-from seqba.noise.noise import current_noise
+from seqba.noise.context import current_noise
 
 ALIGNED = 16
 """Numbers to whose multiples a GPU's attention wants rows of a bias padded."""
@@ -104,6 +105,52 @@ class Packing:
             aligned = self.mask.new_zeros((self.rows, -(-self.length // ALIGNED) * ALIGNED), dtype=dtype)
             self._biases[dtype] = aligned[:, : self.length].masked_fill_(~self.mask, float("-inf"))
         return self._biases[dtype]
+
+
+    def for_graph(self, *, with_ends: bool) -> GraphRows:
+        """What a compiled graph reads of it; with the ends of its rows where attention takes them packed."""
+        return GraphRows(self.mask, self.index, self.ends if with_ends else None)
+
+
+@dataclass(frozen=True)
+class GraphRows:
+    """`Packing` as a compiled graph sees it: tensors, and torch's own operations on them, which a compiler fuses.
+
+    Attributes:
+        mask: (B, T) bool, True where a token is.
+        index: see `Packing`.
+        ends: see `Packing`; None where attention pads its rows.
+    """
+
+    mask: Tensor
+    index: Tensor | None
+    ends: Tensor | None
+    copy_rows: CopyRows = None
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return self.mask.shape[1]
+
+    def pad(self, packed: Tensor, *, blank: bool = True) -> Tensor:
+        """(N, D) → (B, T, D), zeros in the padding."""
+        batch, length = self.mask.shape
+        if self.index is not None:
+            packed = packed.new_zeros(batch * length, packed.shape[1]).index_copy(0, self.index, packed)
+        return packed.view(batch, length, packed.shape[1])
+
+    def packed_linear(self, padded: Tensor, layer: nn.Linear) -> Tensor:
+        """A linear layer on the tokens of padded (B, T, D) → packed (N, E)."""
+        grid = padded.flatten(0, 1)
+        return linear(grid if self.index is None else grid.index_select(0, self.index), layer)
+
+    def key_mask(self, dtype: torch.dtype | None = None) -> Tensor | None:
+        """(B, 1, 1, T) bool for attention over these tokens as keys; None when nothing is padded."""
+        return None if self.index is None else self.mask[:, None, None, :]
+
+
+Rows = Packing | GraphRows
+"""Where packed rows belong."""
 
 
 class _Pack(torch.autograd.Function):

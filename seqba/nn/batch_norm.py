@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from seqba.noise.context import current_noise
 from seqba.noise.fork import counts_below
-from seqba.noise.noise import current_noise
 
 
 class GhostBatchNorm2d(nn.BatchNorm2d):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from seqba.noise.context import current_noise
 from seqba.noise.masks import drop
-from seqba.noise.noise import current_noise
 
 
 class DropPath(nn.Module):

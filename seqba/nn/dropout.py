@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from seqba.noise.context import current_noise
 from seqba.noise.masks import drop, keyed_drop
-from seqba.noise.noise import current_noise
 
 
 class Dropout(nn.Module):
@@ -56,6 +57,28 @@ class Dropout(nn.Module):
             dropped: Tensor = self(input, rows)
             return residual + dropped
         return keyed_drop(noise, self, input, self.p, residual, rows=rows)
+
+    def draw(self, shape: Sequence[int], device: torch.device, rows: Sequence[int] | None = None) -> Tensor | None:
+        """Draws the mask that the next forward of the pass would draw, for `drop` to drop by.
+
+        So what follows draws nothing, as a compiled graph must not.
+
+        Args:
+            shape: of what will be dropped from.
+            device: that it is on.
+            rows: see `forward`.
+
+        Returns:
+            An int8 tensor of `shape`, 1 where kept; None where nothing is dropped.
+        """
+        noise = current_noise()
+        if not self.training or self.p == 0 or noise is None:
+            return None
+        return noise.keep_mask(self, shape, self.p, device, rows=rows)
+
+    def drop(self, input: Tensor, kept: Tensor) -> Tensor:
+        """Drops by a mask that `draw` returned."""
+        return drop(input, kept, self.p)
 
     def extra_repr(self) -> str:
         """`p=0.1`."""

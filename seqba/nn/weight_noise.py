@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from seqba.noise.context import current_noise
 from seqba.noise.masks import kept_scale
-from seqba.noise.noise import current_noise
 
 
 class WeightDropout(nn.Module):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from seqba.noise.noise import Noise, Place, current_noise
+from seqba.noise.context import current_noise
+from seqba.noise.noise import Noise, Place
 from seqba.rows.nested import map_rows
 from seqba.rows.replicate import repeat_rows
 

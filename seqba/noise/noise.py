@@ -7,9 +7,8 @@ looped and spread plans draw the same masks. Resuming needs no stored generator 
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -17,12 +16,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from seqba.noise.calls import Calls, in_backward, watching_the_generator
+from seqba.noise.calls import Calls
 from seqba.random.philox import LEVELS, Draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from seqba.noise.compare import Comparison
     from seqba.noise.fork import Trunk
 
 # Probabilities are resolved to 1/65,536 (`LEVELS`): sixteen random bits per element are drawn, not the 64 of a double.
@@ -50,11 +50,13 @@ class Noise:
         names: `id` of a module → its qualified name in the model. A module that isn't in the model (a loss, say) is
             named by the order in which such modules first draw.
         rows: that the pass begins with, over all its copies, where they are known: tells draws that have a number for
-            each row from those that rows share (`seqba.core.keying`).
+            each row from those that rows share (`seqba.keying.keyed`).
         trunk: of a pass that forks inside the model (`seqba.noise.fork`), what the passes of its micro-batch have in
             common; None for one that sees its copies' rows from the beginning.
         copies_differ: whether the copies came with rows of their own, so that a model that leaves padding out may have
             different numbers of tokens for them (`part_rows`).
+        comparison: of a pass whose loss compares copies (`seqba.core.compare`), what the passes of its micro-batch have
+            in common for that; None for a loss that doesn't.
 
     Attributes:
         pass_copies: the copies of the pass.
@@ -78,6 +80,7 @@ class Noise:
         trunk: Trunk | None = None,
         *,
         copies_differ: bool = False,
+        comparison: Comparison | None = None,
     ) -> None:
         self.seed = seed
         self.update = update
@@ -86,6 +89,7 @@ class Noise:
         self.names: Mapping[int, str] = {} if names is None else names
         self.trunk = trunk
         self.copies_differ = copies_differ
+        self.comparison = comparison
         self.draws = 0
         self.drew_ordinary = False
         self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
@@ -153,35 +157,23 @@ class Noise:
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass, or the sum of `rows`.
         """
-        if rows is not None:
-            return self._keep_mask_of_parts(owner, shape, probability, device, rows)
         keyed = (ALL_COPIES,) if shared else self.copies
-        per_copy = numbers_per_copy(shape, len(keyed))
+        counts = _numbers_of_copies(shape, len(keyed), rows)
         if draws_by_counter(device):
-            return self.draw(owner, shared=shared).keep_mask(shape, drop_level(probability), device)
+            draw, level = self.draw(owner, shared=shared), drop_level(probability)
+            if rows is None:
+                return draw.keep_mask(shape, level, device)
+            parts = [draw.of_copy(number).keep_mask((count,), level, device) for number, count in enumerate(counts)]
+            return torch.cat(parts).view(tuple(shape))
         # Four 16-bit numbers come out of each 64-bit draw; the surplus of the last word is thrown away.
-        words = torch.empty((len(keyed), -(-per_copy // 4)), dtype=torch.int64, device=device)
-        for row, generator in zip(words, self.generators(owner, device, shared=shared), strict=True):
-            row.random_(-(1 << 63), None, generator=generator)
-        return _kept(words.view(torch.int16)[:, :per_copy], probability).view(tuple(shape))
-
-    def _keep_mask_of_parts(
-        self, owner: object, shape: Sequence[int], probability: float, device: torch.device, rows: Sequence[int]
-    ) -> Tensor:
-        """`keep_mask` of copies with different numbers of rows: each part is what its copy draws in a pass alone."""
-        if sum(rows) != shape[0] or len(rows) != len(self.copies):
-            raise ValueError(f"keyed noise of shape {tuple(shape)}: {tuple(rows)} aren't the rows of its copies")
-        width = torch.Size(shape[1:]).numel()
-        if draws_by_counter(device):
-            draw, level = self.draw(owner), drop_level(probability)
-            alone = [draw.of_copy(number).keep_mask((count, width), level, device) for number, count in enumerate(rows)]
-            return torch.cat(alone).view(tuple(shape))
-        parts = []
-        for count, generator in zip(rows, self.generators(owner, device), strict=True):
-            words = torch.empty(-(-count * width // 4), dtype=torch.int64, device=device)
-            words.random_(-(1 << 63), None, generator=generator)
-            parts.append(words.view(torch.int16)[: count * width])
-        return _kept(torch.cat(parts), probability).view(tuple(shape))
+        words = torch.empty((len(keyed), -(-max(counts) // 4)), dtype=torch.int64, device=device)
+        for row, count, generator in zip(words, counts, self.generators(owner, device, shared=shared), strict=True):
+            row[: -(-count // 4)].random_(-(1 << 63), None, generator=generator)
+        numbers = words.view(torch.int16)
+        if rows is None:
+            return _kept(numbers[:, : counts[0]], probability).view(tuple(shape))
+        drawn = torch.cat([row[:count] for row, count in zip(numbers, counts, strict=True)])
+        return _kept(drawn, probability).view(tuple(shape))
 
     def part_rows(self, is_row: Tensor) -> tuple[int, ...] | None:
         """How many rows each copy of the pass has left where a model leaves some out, padding say.
@@ -307,6 +299,16 @@ def numbers_per_copy(shape: Sequence[int], copies: int) -> int:
     return torch.Size(shape).numel() // copies
 
 
+def _numbers_of_copies(shape: Sequence[int], copies: int, rows: Sequence[int] | None) -> list[int]:
+    """How many numbers of a draw of `shape` belong to each copy, which have these rows; None for as many each."""
+    if rows is None:
+        return [numbers_per_copy(shape, copies)] * copies
+    if sum(rows) != shape[0] or len(rows) != copies:
+        raise ValueError(f"keyed noise of shape {tuple(shape)}: {tuple(rows)} aren't the rows of its copies")
+    width = torch.Size(shape[1:]).numel()
+    return [count * width for count in rows]
+
+
 def draws_by_counter(device: torch.device) -> bool:
     """Whether a device draws by `seqba.random.philox`, as all but a CPU do."""
     return device.type != "cpu"
@@ -323,48 +325,6 @@ def _kept(numbers: Tensor, probability: float) -> Tensor:
     kept = torch.empty_like(numbers, dtype=torch.int8)
     torch.ge(numbers, drop_level(probability) - LEVELS // 2, out=kept)
     return kept
-
-
-_current: Noise | None = None  # A plain global: CUDA's backward threads, which may recompute a layer, must see it too.
-_thread: int | None = None  # which thread made it current
-_lock = threading.Lock()
-
-
-def current_noise() -> Noise | None:
-    """The noise of the pass that is being computed, or None outside an update."""
-    return _current
-
-
-def is_in_the_pass() -> bool:
-    """Whether the calling thread is computing the current pass: its own thread, or one of a backward's."""
-    return threading.get_ident() == _thread or in_backward()
-
-
-@contextmanager
-def noise_context(noise: Noise | None) -> Iterator[Noise | None]:
-    """Makes `noise` current; contexts nest, and None means ordinary, unkeyed noise inside.
-
-    Raises:
-        RuntimeError: where another thread has made a noise current: there is one for the process.
-    """
-    global _current, _thread
-    with _lock:
-        if _current is not None and threading.get_ident() != _thread:
-            raise RuntimeError(
-                "another thread of this process is computing an update, and its noise is the whole process's: compute "
-                "updates one after the other, or in processes of their own"
-            )
-        outer, outer_thread = _current, _thread
-        _current, _thread = noise, threading.get_ident()
-    try:
-        with nullcontext() if noise is None or outer is not None else watching_the_generator(_current_calls):
-            yield noise
-    finally:
-        _current, _thread = outer, outer_thread
-
-
-def _current_calls() -> Calls | None:
-    return None if _current is None else _current.calls
 
 
 @cache

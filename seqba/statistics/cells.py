@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core import current_noise
+from seqba.noise.context import current_noise
 from seqba.statistics.split import solve_sums
 
 Batch = TypeVar("Batch")

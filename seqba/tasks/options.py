@@ -62,8 +62,9 @@ class CriterionOptions:
         0.0,
         "weight of how far the copies of an example differ, beside the mean of their losses: of a Transformer the KL "
         "divergence of their predictions (R-Drop, for any number of copies), of an AWD-LSTM the mean square of the "
-        "difference of their logits (fraternal dropout's κ, 0.15 say); needs --copies of at least 2 (default: 2) in "
-        "one pass (not in fairseq)",
+        "difference of their logits (fraternal dropout's κ, 0.15 say); needs --copies of at least 2 (default: 2), and "
+        "costs a forward more of each where they aren't all in one pass, as in --plan stacked, the default then (not "
+        "in fairseq)",
         minimum=0,
     )
     rdrop_alpha: float = option(
@@ -93,7 +94,7 @@ class CriterionOptions:
 
     @property
     def compares_copies(self) -> bool:
-        """Whether the loss of a copy depends on the others, so that all of an example must be in one pass."""
+        """Whether the loss of a copy depends on the others."""
         return self.difference_weight > 0
 
     @property

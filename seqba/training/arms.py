@@ -144,9 +144,7 @@ class BaselineEpochs:
         return updates > 0 and self._ends[self.done(updates)] == updates
 
 
-def check_ranks(
-    ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0, comparing_option: str | None = None
-) -> None:
+def check_ranks(ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0) -> None:
     """Refuses more ranks than an update has cells, in any epoch, and options that the number of processes excludes.
 
     Raises:
@@ -158,10 +156,6 @@ def check_ranks(
         if options.shard_params:
             raise UserError("--shard-params is for several processes: start them with torchrun, or leave it out")
     else:
-        if comparing_option is not None:
-            raise UserError(
-                f"{comparing_option} needs all copies of an example in one process: leave it out under torchrun"
-            )
         if measure_every:
             raise UserError("--measure-every needs all cells of an update in one process: leave it out under torchrun")
         try:

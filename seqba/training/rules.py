@@ -87,7 +87,7 @@ def _check_arm(config: RunConfig) -> None:
 
 
 def _check_compared_copies(config: RunConfig) -> None:
-    """Refuses a comparison of copies where an example has one, or they aren't in one pass."""
+    """Refuses a comparison of copies where an example has one, and what doesn't go with it."""
     if not config.criterion.compares_copies:
         return
     grid, flag = config.training.grid, config.criterion.comparing_option
@@ -96,10 +96,15 @@ def _check_compared_copies(config: RunConfig) -> None:
             f"{flag} compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
             "one: give --copies 2"
         )
-    if grid.plan != "stacked":
-        raise UserError(f"{flag} needs --plan stacked, all copies of an example in one pass, not {grid.plan}")
     if config.training.log.measure_every:
-        raise UserError(f"--measure-every needs copies one by one, and {flag} compares them: leave one out")
+        raise UserError(
+            f"--measure-every compares the gradients of single copies, which {flag} makes depend on each other: leave "
+            "one out"
+        )
+    if config.training.run.shard_params:
+        raise UserError(
+            f"{flag} excludes --shard-params: processes would gather the parameters for different numbers of passes"
+        )
 
 
 def _check_fork(config: RunConfig) -> None:

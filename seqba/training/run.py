@@ -48,13 +48,7 @@ def train(config: RunConfig) -> int:
     if device.type == "cpu":
         keep_freed_memory()
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
-        check_ranks(
-            ranks,
-            derive_grid(options.grid),
-            options.run,
-            measure_every=options.log.measure_every,
-            comparing_option=config.criterion.comparing_option,
-        )
+        check_ranks(ranks, derive_grid(options.grid), options.run, measure_every=options.log.measure_every)
         with held_folder(options.checkpoints, ranks):
             start = find_start(options.checkpoints)
             workload = open_workload(config, start)

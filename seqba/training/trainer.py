@@ -51,6 +51,7 @@ class UpdateRules:
         decay_updates: after so many updates weights don't decay any more; None for never.
         measure_every: every so many updates the variance is measured, in looped passes; 0 for never.
         forked: whether copies begin inside the model, where its `fork_at` was told.
+        compared: whether the loss of a copy depends on the others.
     """
 
     copies: int
@@ -62,12 +63,19 @@ class UpdateRules:
     decay_updates: int | None = None
     measure_every: int = 0
     forked: bool = False
+    compared: bool = False
 
     @classmethod
     def of(
-        cls, options: TrainingOptions, grid: Grid, decay_updates: int | None, autocast: torch.dtype | None
+        cls,
+        options: TrainingOptions,
+        grid: Grid,
+        decay_updates: int | None,
+        autocast: torch.dtype | None,
+        *,
+        compared: bool,
     ) -> UpdateRules:
-        """Rules of a run, from its options, the grid of its arm, and what depends on the data and the device."""
+        """Rules of a run, from its options, the grid of its arm, and what depends on data, device and loss."""
         return cls(
             copies=grid.copies,
             plan=options.grid.plan,
@@ -78,6 +86,7 @@ class UpdateRules:
             decay_updates=decay_updates,
             measure_every=options.log.measure_every,
             forked=grid.fork is not None,
+            compared=compared,
         )
 
     def measures(self, update: int, *, cells: int) -> bool:
@@ -164,6 +173,7 @@ class Trainer(Generic[Batch]):
                 backward=None if self.scaler is None else partial(self._scaled_backward, self.scaler, lift),
                 replicated=batch.copied,
                 forked=self.rules.forked,
+                compared=self.rules.compared,
             )
         unique, processed, *statuses = step.also
         split = None if watch is None else watch.split()

@@ -41,6 +41,7 @@ class Workload:
         batches: size of this arm's micro-batches, and the validation splits.
         build_model: makes the model with new weights, drawn from torch's global generator, on the CPU.
         width: of the model's embedding; None for a model without one.
+        compares_copies: whether the loss of a copy depends on the others.
         extra_metrics: the ranks → further metrics of a validation; None for none.
     """
 
@@ -50,6 +51,7 @@ class Workload:
     batches: BatchOptions
     build_model: Callable[[], nn.Module]
     width: int | None
+    compares_copies: bool = False
     extra_metrics: Callable[[Group], ExtraMetrics] | None = None
 
 
@@ -90,6 +92,7 @@ def open_workload(config: RunConfig, start: Start | None) -> Workload:
         batches=task.batches,
         build_model=partial(build_model, {"arch": record.arch, "options": record.model}, record.task_state),
         width=family.width(model),
+        compares_copies=config.criterion.compares_copies,
         extra_metrics=extra_metrics,
     )
 

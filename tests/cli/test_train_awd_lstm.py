@@ -89,12 +89,11 @@ def test_fraternal_dropout_draws_copies_together(alphabet: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--plan", "looped"], "--consistency needs --plan stacked, all copies of an example in one pass, not looped"),
         (["--copies", "1"], "--consistency compares the copies of an example, and --arm ba with --copies 1 has one"),
         (["--rdrop-alpha", "1"], "--rdrop-alpha belongs to"),
     ],
 )
-def test_copies_can_be_drawn_together_in_one_pass_alone(
+def test_copies_can_be_drawn_together_where_there_are_several(
     more: list[str], message: str, alphabet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in last_complaint(capsys, train(alphabet, tmp_path, "--consistency", "0.15", *more))

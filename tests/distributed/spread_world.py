@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from seqba.core import grid_gradient, merged_gradient
+from seqba.core import compare_copies, grid_gradient, merged_gradient
 from seqba.distributed import Ranks
 from seqba.nn import Dropout, GhostBatchNorm2d, WeightDropout
 
@@ -17,6 +17,8 @@ SIZES = (1, 2, 3, 4)
 COPIES = 3
 MICRO_BATCHES = 2
 UPDATES = 3
+COMPARISONS = (("stacked", 1), ("looped", 1), ("stacked", MICRO_BATCHES), (2, 3))
+"""Plans and numbers of micro-batches of updates whose loss compares copies."""
 
 
 class Network(nn.Module):
@@ -121,6 +123,37 @@ def ordinary_masks(ranks: Ranks | None) -> dict[str, Any]:
     return {"masks": masks, "untouched": torch.equal(before, torch.get_rng_state())}
 
 
+def spread(logits: Tensor, scale: Tensor, *, copies: int) -> Tensor:
+    """Summed variance of the copies' logits, times something that is trained."""
+    return (logits * scale).view(copies, -1, logits.shape[1]).var(0).sum()
+
+
+def comparing_loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float, dict[str, Tensor]]:
+    logits = model(batch[0], rare=False)
+    losses = nn.functional.cross_entropy(logits, batch[1], reduction="none")
+    term = compare_copies(spread, logits, model.rare)
+    return losses.sum() + term, float(len(losses)), {"spread": term.detach()}
+
+
+def compare(ranks: Ranks | None, plan: Any, micro_batches: int) -> dict[str, Any]:
+    """The gradient, loss and spread of an update whose loss compares copies, in ranks that may have no cell."""
+    model = Network().double()
+    cells = (Ranks(0, 1) if ranks is None else ranks).cells(micro_batches, COPIES)
+    step = grid_gradient(
+        model,
+        [micro_batch(1, number) for number in range(micro_batches)],
+        comparing_loss_fn,
+        copies=COPIES,
+        weight=float(sum(len(copies) * (2 + 2 * number) for number, copies in cells)),
+        plan=plan,
+        update=1,
+        ranks=ranks,
+        compared=True,
+    )
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if name != "never"}
+    return {"gradients": gradients, "metrics": (step.loss, step.weight, step.sums["spread"])}
+
+
 def everything(ranks: Ranks) -> dict[str, Any]:
     """What each of the tests looks at."""
     results = {
@@ -128,6 +161,7 @@ def everything(ranks: Ranks) -> dict[str, Any]:
         "stacked": train(ranks, "stacked"),
         "accumulate": accumulate(ranks),
         "ordinary": ordinary_masks(ranks),
+        "compared": {f"{number} {plan}": compare(ranks, plan, number) for plan, number in COMPARISONS},
     }
     with patch("seqba.distributed.all_reduce.BUCKET_BYTES", 100):  # several messages
         results["late"] = train(ranks, "looped")

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from rank_groups import Results, run_groups
-from spread_world import COPIES, MICRO_BATCHES, SIZES, accumulate, everything, train
+from spread_world import COMPARISONS, COPIES, MICRO_BATCHES, SIZES, accumulate, compare, everything, train
 from torch import Tensor
 
 from seqba.distributed import Ranks
@@ -67,6 +67,19 @@ def test_gradients_from_before_are_added_up_once(results: Results) -> None:
                 assert result["accumulate"][name] is None
             else:
                 torch.testing.assert_close(result["accumulate"][name], expected, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("plan", "micro_batches"), COMPARISONS)
+def test_copies_on_different_ranks_are_compared(results: Results, plan: str | int, micro_batches: int) -> None:
+    """Ranks that have some copies of an example, all of them, or none at all."""
+    alone = compare(None, "stacked", micro_batches)
+    assert alone["metrics"][2] > 0.1
+    for place, result in results.items():
+        found = result["compared"][f"{micro_batches} {plan}"]
+        assert found["metrics"] == pytest.approx(alone["metrics"], rel=1e-10), place
+        for name, expected in alone["gradients"].items():
+            torch.testing.assert_close(found["gradients"][name], expected, rtol=1e-10, atol=1e-12, msg=name)
 
 
 @pytest.mark.slow

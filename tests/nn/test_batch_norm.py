@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from seqba import finish_update, grid_gradient, merged_gradient
 from seqba.nn import Dropout, GhostBatchNorm2d
-from seqba.noise.noise import Noise, noise_context
+from seqba.noise.context import noise_context
+from seqba.noise.noise import Noise
 
 Batch = tuple[Tensor, Tensor]
 

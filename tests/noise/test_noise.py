@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqba.noise.noise import Noise, current_noise, noise_context
+from seqba.noise.context import current_noise, noise_context
+from seqba.noise.noise import Noise
 
 CPU = torch.device("cpu")
 

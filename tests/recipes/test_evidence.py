@@ -18,7 +18,8 @@ import pytest
 import torch
 from record import is_finished, read_records
 from run import chosen_runs
-from studies import SEEDS, STUDIES, Arm, Run, Study
+from studies import STUDIES
+from study import SEEDS, Arm, Run, Study
 from summary import Spread, sides_of
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,7 +30,7 @@ from seqba.models.resnet import resnet_cifar
 from seqba.training.rules import validate_config
 
 ROOT = Path(__file__).resolve().parents[2]
-(LANGUAGE,) = (study for study in STUDIES if study.name == "language-tenth")
+(LANGUAGE,) = (study for study in STUDIES if study.name == "language-twentieth")
 LINES = {"train": 400, "valid": 12, "test": 12}
 
 
@@ -221,7 +222,7 @@ def evidence(toy: Path, out: Path, *names: str) -> list[str | Path]:
 
 @pytest.mark.slow
 def test_a_stopped_study_goes_on_to_the_same_records(recipe, toy: Path, tmp_path: Path) -> None:
-    out, name = tmp_path / "out", "language-tenth.fixed-rows-4"
+    out, name = tmp_path / "out", "language-twentieth.fixed-rows-4"
     process = subprocess.Popen(
         ["bash", ROOT / "recipes" / "evidence.sh", *evidence(toy, out, name)],
         env={**os.environ, "SEQBA_VENV": sys.prefix},
@@ -241,7 +242,7 @@ def test_a_stopped_study_goes_on_to_the_same_records(recipe, toy: Path, tmp_path
         assert not stopped["finished"]
         assert stopped["scores"] == {}
 
-    again = recipe("evidence.sh", *evidence(toy, out, name, "language-tenth.baseline"))
+    again = recipe("evidence.sh", *evidence(toy, out, name, "language-twentieth.baseline"))
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[-1] == "2 of 2 runs are finished"
     assert is_finished(Run(LANGUAGE, Arm("baseline"), 2, 4), out / "results")

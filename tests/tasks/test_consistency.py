@@ -12,6 +12,7 @@ from seqba.errors import UserError
 from seqba.models.builders import build_transformer
 from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
+from seqba.noise.compare import Comparison
 from seqba.tasks.consistency import with_distance, with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import TranslationOptions
@@ -38,7 +39,8 @@ def test_the_loss_is_the_mean_cross_entropy_and_half_alpha_times_the_divergence(
         model = build_transformer(resolve_transformer("transformer_tiny", sizes), words, words)
         batch = task.epoch(1)[0]
         weight = 2 * task.weight(batch)
-        steps.append(grid_gradient(model, [batch], task.loss, copies=2, weight=weight, plan="stacked", seed=1))
+        options = {"copies": 2, "weight": weight, "plan": "stacked", "seed": 1, "compared": alpha > 0}
+        steps.append(grid_gradient(model, [batch], task.loss, **options))
         gradients.append(torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None]))
     plain, once, twice = steps
     assert "divergence" not in plain.sums
@@ -48,6 +50,34 @@ def test_the_loss_is_the_mean_cross_entropy_and_half_alpha_times_the_divergence(
     assert twice.loss == pytest.approx(plain.loss + 5 * divergence, rel=1e-5)
     assert torch.allclose(gradients[2] - gradients[0], 2 * (gradients[1] - gradients[0]), atol=1e-5)
     assert not torch.allclose(gradients[0], gradients[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("plan", ["looped", 2, "auto"])
+@pytest.mark.parametrize("place", [None, "encoder", "decoder-layer-2"])
+def test_every_plan_makes_the_gradient_of_the_stacked_one(reversal: Path, plan: int | str, place: str | None) -> None:
+    task = open_task(reversal, 5.0)
+    torch.manual_seed(1)
+    sizes = TransformerOptions(
+        encoder_layers=1, decoder_layers=2, dropout=0.3, attention_dropout=0.2, activation_dropout=0.1
+    )
+    words = len(task.source_dictionary)
+    model = build_transformer(resolve_transformer("transformer_tiny", sizes), words, words)
+    if place is not None:
+        model.fork_at(place)
+    planned = task.epoch(1)
+    batches = [planned[0], planned[1]]
+    found = []
+    for each in ("stacked", plan):
+        weight = 3 * sum(map(task.weight, batches))
+        options = {"copies": 3, "weight": weight, "plan": each, "seed": 1, "forked": place is not None}
+        step = grid_gradient(model, batches, task.loss, **options, compared=True)
+        found.append((torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None]), step))
+        model.zero_grad()
+    (stacked, expected), (gradient, step) = found
+    assert float((gradient - stacked).norm() / stacked.norm()) < 1e-5
+    assert step.sums == pytest.approx(expected.sums, rel=1e-5)
+    assert step.sums["divergence"] > 1
+    assert step.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_validation_has_no_divergence(reversal: Path) -> None:
@@ -64,7 +94,7 @@ def test_a_bias_of_the_output_is_in_the_divergence() -> None:
     generator = torch.Generator().manual_seed(4)
     hidden, weight, bias = (torch.randn(*size, generator=generator).double() for size in ((6, 3), (5, 3), (5,)))
     given = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias)]
-    with noise_context(Noise(0, 0, 0, range(2))):
+    with noise_context(Noise(0, 0, 0, range(2), comparison=Comparison(2))):
         loss, sums = with_divergence(torch.zeros(()), torch.zeros(()), given[0], given[1], 2.5, bias=given[2])
     loss.backward()
     plain = [tensor.clone().requires_grad_() for tensor in (hidden, weight, bias)]
@@ -90,7 +120,7 @@ def test_the_distance_is_added_in_an_update_alone() -> None:
         torch.zeros(()),
     )
     assert with_distance(zero, zero, hidden, weight, 2.0)[0] == 0
-    with noise_context(Noise(0, 0, 0, range(3))):
+    with noise_context(Noise(0, 0, 0, range(3), comparison=Comparison(3))):
         loss, sums = with_distance(zero, zero, hidden, weight, 2.0)
         assert set(with_distance(zero, zero, hidden, weight, 0.0)[1]) == {"nll"}
     assert loss == 2 * sums["distance"] > 0

@@ -21,7 +21,8 @@ from seqba.models.families import resolve_image_classifier
 from seqba.models.options import ImageClassifierOptions
 from seqba.nn import RandomCrop, label_smoothed_cross_entropy
 from seqba.nn.auxiliary import AuxiliaryLogits
-from seqba.noise.noise import Noise, noise_context
+from seqba.noise.context import noise_context
+from seqba.noise.noise import Noise
 from seqba.tasks.image_classification import ImageClassification
 from seqba.tasks.image_options import HELD_OUT, ImageOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions

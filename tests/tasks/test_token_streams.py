@@ -109,7 +109,8 @@ def train(
     for number, plan in enumerate(plans):
         before = trainer
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-        trainer = Trainer(task, model, optimizer, lambda _: lr, UpdateRules(copies=copies, plan=plan, seed=1))
+        rules = UpdateRules(copies=copies, plan=plan, seed=1, compared=task.consistency > 0)
+        trainer = Trainer(task, model, optimizer, lambda _: lr, rules)
         if before is not None:  # as a run that goes on under another plan
             trainer.load_state_dict(before.state_dict(), keep_plan=False, keep_carried=True)
         report = update(
@@ -121,9 +122,12 @@ def train(
 
 
 @pytest.mark.parametrize("plans", [["looped"] * 4, ["2"] * 4, ["looped", "stacked", "auto", "2"]])
-def test_training_does_not_depend_on_the_plan_nor_on_changing_it(plans: list[str], alphabet: Path) -> None:
-    expected, states = train(alphabet, ["stacked"] * 4)
-    weights, others = train(alphabet, plans)
+@pytest.mark.parametrize("consistency", [0.0, 5.0])
+def test_training_does_not_depend_on_the_plan_nor_on_changing_it(
+    consistency: float, plans: list[str], alphabet: Path
+) -> None:
+    expected, states = train(alphabet, ["stacked"] * 4, consistency=consistency)
+    weights, others = train(alphabet, plans, consistency=consistency)
     torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-12)
     for one, other in zip(states, others, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)

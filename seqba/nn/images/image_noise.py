@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from seqba.noise.noise import current_noise
+from seqba.noise.context import current_noise
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of red, green and blue over ImageNet, of levels from 0 to 1; the released code takes it for CIFAR too."""

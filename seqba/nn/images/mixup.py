@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from seqba.noise.noise import Noise, current_noise
+from seqba.noise.context import current_noise
+from seqba.noise.noise import Noise
 
 NOWHERE = -1
 """The stage of rows that aren't mixed."""

@@ -12,13 +12,13 @@ from seqba.nn.kernels.casts import HALVES
 MAX_HEAD_DIM = 256
 
 
-def suits_flash(tensor: Tensor, head_dim: int) -> bool:
-    """Whether `flash_attention` takes heads of this width of a tensor's device and dtype.
+def suits_flash(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
+    """Whether `flash_attention` takes heads of this width in this dtype on a device.
 
     It is flash attention for rows of different lengths: 16 bits, on NVIDIA GPUs from compute capability 8.0 on.
     """
     fits = head_dim % 8 == 0 and head_dim <= MAX_HEAD_DIM
-    return fits and tensor.dtype in HALVES and has_flash_attention(tensor.device)
+    return fits and dtype in HALVES and has_flash_attention(device)
 
 
 @cache

@@ -29,7 +29,7 @@ def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor
     Returns:
         (y (N, D), z (N, E)); y is what a residual connection goes on from. z has autocast's dtype under autocast.
     """
-    if not torch.is_grad_enabled():
+    if _is_plain():
         normalised = norm(x)
         return normalised, layer(normalised)
     y, z = _NormLinear.apply(  # type: ignore[no-untyped-call]
@@ -48,7 +48,7 @@ def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     Returns:
         (N, E), in autocast's dtype under autocast.
     """
-    if not torch.is_grad_enabled():
+    if _is_plain():
         plain: Tensor = layer(x)
         return plain
     z: Tensor = _Linear.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
@@ -65,7 +65,7 @@ def linears(x: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:
     Returns:
         (N, E) for each layer, in autocast's dtype under autocast; on a GPU slices of one tensor.
     """
-    if x.device.type == "cpu" or not torch.is_grad_enabled():
+    if x.device.type == "cpu" or _is_plain():
         return [linear(x, layer) for layer in layers]
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     return list(_Linears.apply(x, len(layers), *weights, *biases))  # type: ignore[no-untyped-call]
@@ -85,11 +85,16 @@ def gathered_linear(x: Tensor, index: Tensor, layer: nn.Linear) -> Tensor:
     Returns:
         (N, E), in autocast's dtype under autocast.
     """
-    if not torch.is_grad_enabled():
+    if _is_plain():
         plain: Tensor = layer(x.index_select(0, index))
         return plain
     z: Tensor = _GatheredLinear.apply(x, index, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
     return z
+
+
+def _is_plain() -> bool:
+    """Whether layers are torch's own: where there is no gradient to take, and where a compiler fuses them itself."""
+    return not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
 def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,4 +1,4 @@
-"""Keyed forms of torch's dropout functions, and of its attention with dropout (see `seqba.core.draws`)."""
+"""Keyed forms of torch's dropout functions, and of its attention with dropout (see `seqba.keying.draws`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seqba.core.draws import KeyedForm, keep_mask
+from seqba.keying.draws import KeyedForm, keep_mask
 from seqba.noise.masks import drop, kept_scale
 from seqba.noise.noise import Noise, drop_level
 from seqba.random.philox import LEVELS

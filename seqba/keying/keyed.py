@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqba.core import draws, dropouts
-from seqba.core.owner import OUTSIDE, find_owner
+from seqba.keying import draws, dropouts
+from seqba.keying.owner import OUTSIDE, find_owner
 from seqba.modules.wrappers import check_model
-from seqba.noise.noise import current_noise, is_in_the_pass
+from seqba.noise.context import current_noise, is_in_the_pass
 
 _FUNCTIONAL: dict[str, draws.KeyedForm] = {
     "dropout": dropouts.dropout,

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import seqba
 from seqba.core import Noise, noise_context
-from seqba.core.keying import _replacements
+from seqba.keying.keyed import _replacements
 
 COPIES = 4
 F = nn.functional

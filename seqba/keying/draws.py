@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.core.owner import find_owner
+from seqba.keying.owner import find_owner
 from seqba.noise.noise import Noise, numbers_per_copy
 
 KeyedForm = Callable[..., Tensor | None]
