@@ -36,11 +36,11 @@ def parameters_of(model: nn.Module) -> list[nn.Parameter]:
     return list(found.values())
 
 
-def local_part(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
-    return cast(Tensor, tensor.to_local()).detach() if hasattr(tensor, "to_local") else tensor
-
-
 def gradients_of(model: nn.Module) -> list[Tensor]:
     """The gradients that there are, in the order of the parameters."""
     return [parameter.grad for parameter in parameters_of(model) if parameter.grad is not None]
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
+    return cast(Tensor, tensor.to_local()).detach() if hasattr(tensor, "to_local") else tensor

@@ -110,6 +110,7 @@ class Trainer(Generic[Batch]):
 
     Attributes:
         updates: steps made so far. Skipped updates don't count.
+        tried: updates made or skipped so far, by which copies are scheduled; no reset of counts for the log changes it.
         skipped: updates skipped so far.
         is_sharded: whether each rank has a part of the weights, and of what the optimizer keeps for them.
     """
@@ -136,6 +137,7 @@ class Trainer(Generic[Batch]):
         self.scaler = scaler
         self.average = average
         self.updates = 0
+        self.tried = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.device = next(model.parameters()).device
@@ -234,6 +236,7 @@ class Trainer(Generic[Batch]):
         """
         return {
             "updates": self.updates,
+            "tried": self.tried,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "copies_per_pass": self._plan.copies_per_pass,
@@ -252,6 +255,7 @@ class Trainer(Generic[Batch]):
         """
         self.updates = int(state["updates"])
         self.skipped = int(state["skipped"])
+        self.tried = int(state.get("tried", self.updates + self.skipped))  # older checkpoints don't say
         self.skipped_in_a_row = int(state["skipped_in_a_row"])
         if self.scaler is not None and state.get("scaler") is not None:
             self.scaler.load_state_dict(state["scaler"])
@@ -323,6 +327,7 @@ class Trainer(Generic[Batch]):
             self.scaler.step(self.optimizer)
 
     def _count(self, report: UpdateReport) -> None:
+        self.tried += 1
         if not report.skipped:
             self.updates = report.update
             self.skipped_in_a_row = 0

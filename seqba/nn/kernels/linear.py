@@ -163,7 +163,7 @@ class _NormLinear(torch.autograd.Function):
         dtype = product_dtype(x)
         y, mean, deviation = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
         rows = y if y.dtype == dtype else y.to(dtype)
-        kept = [] if x.is_cpu else [rows]
+        kept = [] if x.is_cpu and dtype == x.dtype else [rows]
         ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation, *kept)
         ctx.eps, ctx.cast = eps, shared_cast(weight, dtype)
         ctx.set_materialize_grads(False)  # pre-norm layers leave y alone

@@ -34,6 +34,11 @@ class RunOptions:
         "of each Transformer layer keep only its input, and compute the rest again in the backward: the same gradient "
         "in less memory, for at most another forward",
     )
+    compile: bool = option(
+        False,
+        "compile the layers of a Transformer (torch.compile), one graph for all that are alike and for batches of all "
+        "shapes: the same masks, the gradient to rounding; the first updates wait for the compiler (not in fairseq)",
+    )
 
 
 @options
