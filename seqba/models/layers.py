@@ -16,7 +16,7 @@ from seqba.models.sizes import Activation, LayerSizes
 from seqba.models.unpadding import CopyRows, Packing, Rows
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
-from seqba.noise.noise import current_noise
+from seqba.noise.context import current_noise
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     # In place: the product before a ReLU isn't needed again, and N × 4D is the largest tensor of a layer.
