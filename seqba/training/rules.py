@@ -16,7 +16,8 @@ from seqba.tasks.text_options import TranslationOptions
 from seqba.training.arms import derive_grid
 from seqba.training.bleu_validation import detokenizer, search_options
 from seqba.training.config import RunConfig
-from seqba.training.options import OWN_OPTIONS, CheckpointOptions, OptimisationOptions, ScheduleOptions
+from seqba.training.options import CheckpointOptions, OptimisationOptions, ScheduleOptions
+from seqba.training.options.optimisation import OWN_OPTIONS
 
 
 def validate_config(config: RunConfig) -> None:
