@@ -62,13 +62,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         outputs = [
             # With a momentum of 1 the kernel leaves the group's own mean and unbiased variance behind.
             nn.functional.batch_norm(rows, mean, variance, weight, bias, True, 1.0, self.eps)
-            for rows, (mean, variance), weight, bias in zip(
-                groups,
-                statistics,
-                _per_group(self.weight, len(groups)),
-                _per_group(self.bias, len(groups)),
-                strict=True,
-            )
+            for rows, (mean, variance), weight, bias in zip(groups, statistics, *parameters, strict=True)
         ]
         if noise is None or not noise.calls.is_recomputing:  # a layer that is recomputed has been counted
             self._passes.append(statistics if noise is None or counts_below(noise) else statistics[:0])
@@ -96,10 +90,9 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         counts = []
         for module in modules:
             towards = module._take_mean()
-            if keep and towards is not None and module.running_mean is not None and module.running_var is not None:
-                moves.setdefault(module._rate, []).extend(
-                    zip((module.running_mean, module.running_var), towards, strict=True)
-                )
+            running_mean, running_var = module.running_mean, module.running_var
+            if keep and towards is not None and running_mean is not None and running_var is not None:
+                moves.setdefault(module._rate, []).extend(zip((running_mean, running_var), towards, strict=True))
                 counts += [] if module.num_batches_tracked is None else [module.num_batches_tracked]
         for rate, pairs in moves.items():
             running = [each for each, _ in pairs]
