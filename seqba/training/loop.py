@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ class TrainingLoop:
         names = list(due.names)
         if due.validate:
             progress.validation_pending = True
+            before = copy.deepcopy(progress)
             try:
                 names += self._validate(stop)
             except Interrupted:
@@ -150,6 +152,10 @@ class TrainingLoop:
                 return STOPPED
             except UserError:
                 self._save_before_exit()
+                raise
+            except OSError:  # of the log, as in `_step`: what the validation recorded is recorded again
+                self.progress = before
+                self._save_alone_before_exit()
                 raise
         progress.validation_pending = False
         progress.last_finished_update = self.trainer.updates
