@@ -15,7 +15,7 @@ from torch import Tensor
 from seqba.keying.owner import find_owner
 from seqba.noise.noise import Noise, numbers_per_copy
 
-KeyedForm = Callable[..., Tensor | None]
+KeyedForm = Callable[..., Any]
 
 
 def copies_dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool) -> int | None:

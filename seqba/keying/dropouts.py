@@ -21,9 +21,23 @@ def dropout(noise: Noise, input: Tensor, p: float = 0.5, training: bool = True, 
     return _dropped(noise, input, input.shape, p, training, inplace)
 
 
-def plain_dropout(noise: Noise, input: Tensor, p: float, train: bool) -> Tensor | None:
-    """`torch.dropout`."""
-    return _dropped(noise, input, input.shape, p, train, inplace=False)
+def of_torch(form: KeyedForm, *, inplace: bool = False) -> KeyedForm:
+    """`torch.dropout`, `dropout_` and so on, which say `train`, from the form of `F.dropout`."""
+
+    def dropped(noise: Noise, input: Tensor, p: float, train: bool) -> Tensor | None:
+        result: Tensor | None = form(noise, input, p, train, inplace)
+        return result
+
+    return dropped
+
+
+def native_dropout(noise: Noise, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor] | None:
+    """`torch.native_dropout`: (dropped, which are kept); `train` None means True."""
+    if train is False or p == 0 or drop_level(p) == LEVELS:
+        return None
+    _check_probability(p)
+    kept = keep_mask(noise, input.shape, p, input.device)
+    return drop(input, kept, p), kept.bool()
 
 
 def feature_dropout(batched_dimensions: int | None) -> KeyedForm:
