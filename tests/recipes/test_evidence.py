@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from seqba.cli.train import build_parser, read_config
 from seqba.data.cifar import CIFAR10
 from seqba.data.images import open_images
+from seqba.errors import UserError
 from seqba.models.resnet import resnet_cifar
 from seqba.training.rules import validate_config
 
@@ -122,7 +123,7 @@ def test_only_names_runs_in_its_order() -> None:
         "translation-5000.ba-4.1",
         "images-5000.baseline.3",
     ]
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError):
         chosen_runs("no-such-study", "1", None)
 
 
@@ -263,6 +264,16 @@ def test_list_makes_nothing(recipe, tmp_path: Path) -> None:
     assert finished.stdout.splitlines()[0].startswith("images-5000.baseline ")
     assert "runs to make" in finished.stdout.splitlines()[-1]
     assert not (tmp_path / "none").exists()
+
+
+def test_a_reader_of_the_list_may_go_away(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = ["bash", ROOT / "recipes" / "evidence.sh", "--list", "yes", "--results", tmp_path]
+    environment = {**os.environ, "SEQBA_VENV": sys.prefix}
+    done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(
