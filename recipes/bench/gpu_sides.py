@@ -20,6 +20,7 @@ from seqba.data.image_batch import ImageBatch
 from seqba.data.pairs import PairBatch
 from seqba.models.builders import build_network
 from seqba.models.config import ImageClassifierConfig
+from seqba.modules.walk import gradients_of
 from seqba.nn.kernels.casts import shared_casts
 from seqba.runtime.devices import to_device
 from seqba.tasks.image_options import ViewOptions
@@ -74,7 +75,7 @@ def seqba_update(setting: Setting, copies: int, plan: str, fork: str | None = No
             return fused_loss(model, batch)
 
     def norm() -> list[Tensor]:
-        return [nn.utils.get_total_norm([one.grad for one in model.parameters() if one.grad is not None])]
+        return [nn.utils.get_total_norm(gradients_of(model))]
 
     def update(number: int) -> None:
         batch = batches[number % len(batches)]

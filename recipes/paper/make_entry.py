@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from entries import ENTRIES, Entry
+from entries import ENTRIES
+from entry import Entry
 from records import finished_runs, write_record
 from run_facts import ROOT
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -11,8 +10,10 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from seqba.core.group import ALONE, Exchange, Group, local_part
+from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import gathered
+from seqba.modules.walk import local_part
+from seqba.values import described
 
 Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
 
@@ -186,29 +187,3 @@ def _hint(loss: object) -> str:
     if isinstance(loss, Mapping) and "loss" in loss:
         return ": return its 'loss'"
     return ": leave .item() out, which has no gradient" if isinstance(loss, float) else ""
-
-
-def described(value: object) -> str:
-    """A value in a message: its type, and its shape or the value itself where that is short."""
-    kind = type(value).__name__
-    if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
-    if isinstance(value, Mapping):
-        return f"a {kind} with keys {', '.join(map(repr, value)) or 'of nothing'}"[:200]
-    if isinstance(value, (tuple, list)):
-        return f"a {kind} of {len(value)}"
-    return "None" if value is None else f"{value!r} (a {kind})"[:200]
-
-
-def whole_number(name: str, value: object) -> int:
-    """An argument that counts or numbers something: any whole number, of any library.
-
-    Raises:
-        TypeError: for anything else, naming it.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {described(value)}") from None

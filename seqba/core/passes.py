@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.core.accumulator import whole_number
-from seqba.core.group import group_of, local_part
+from seqba.core.group import group_of
 from seqba.core.plan import Plan, PlanLike, parse_plan
 from seqba.keying.keyed import is_keying, keying
-from seqba.modules.walk import modules_of, parameters_of
+from seqba.modules.walk import local_part, parameters_of
 from seqba.modules.wrappers import Replicas, check_model, module_names
 from seqba.noise.compare import Comparison
 from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
 from seqba.noise.noise import Noise
+from seqba.values import whole_number
 
 Key = tuple[int, int, int]
 
@@ -36,6 +36,9 @@ class Update:
         forked: whether copies begin at `seqba.fork` inside the model.
         compared: whether the loss compares copies by `seqba.compare_copies`.
         seeded: whether passes seed torch's own generators in any case.
+
+    Attributes:
+        keys_draws: whether torch's functions draw keyed noise in the passes.
 
     Raises:
         TypeError: for an argument of another type.
@@ -74,13 +77,9 @@ class Update:
                 "parameters in parts on several processes (FSDP) don't go with compared=True: processes would gather "
                 "them for different numbers of passes; keep them whole"
             )
-        self._seeded = seeded or compared or self.replicas.size > 1
-        self._names = _names(model)
-
-    @property
-    def keys_draws(self) -> bool:
-        """Whether torch's functions draw keyed noise in the passes."""
-        return self.keyed or is_keying()
+        self.keys_draws = keyed or is_keying()
+        self._seeded = seeded or compared or self.keys_draws or self.replicas.size > 1
+        self._names = module_names(model)
 
     def noise(
         self,
@@ -105,7 +104,7 @@ class Update:
         return Noise(
             self.seed,
             self.update,
-            self.replicas.number(self.micro_batch + micro_batch),
+            (self.micro_batch + micro_batch) * self.replicas.size + self.replicas.rank,  # other rows, other masks
             copies,
             self._names,
             rows,
@@ -122,17 +121,16 @@ class Update:
             noise: of the pass.
             exchanges: whether a wrapper that takes means over processes does so in this backward: once an update.
         """
-        keys_draws = self.keys_draws
         with ExitStack() as stack:
             stack.enter_context(noise_context(noise))
-            if self._seeded or keys_draws:
+            if self._seeded:
                 stack.enter_context(noise.ordinary())
             if self.keyed:
                 stack.enter_context(keying())
-            if not exchanges:
+            if not exchanges and self.replicas.synchronised:
                 stack.enter_context(self.replicas.without_exchange())
             yield
-        if keys_draws and noise.drew_ordinary and len(noise.pass_copies) > 1:
+        if self.keys_draws and noise.drew_ordinary and len(noise.pass_copies) > 1:
             _tell_of_unkeyed_draws(self.model)
         if noise.ambiguous is not None:
             _tell_of_ambiguous_draw(self.model, *noise.ambiguous, rows=(noise.rows or 0) // len(noise.copies))
@@ -170,8 +168,6 @@ class _Remembered:
         self.key: Key | None = None
         self.sample: torch.Tensor | None = None
         self.told: set[str] = set()
-        self.tree: list[tuple[str, int]] = []
-        self.names: dict[int, str] = {}
 
 
 # By identity: a model may define what it is equal to.
@@ -181,15 +177,6 @@ _models: WeakIdKeyDictionary = WeakIdKeyDictionary()
 def _remembered(model: nn.Module) -> _Remembered:
     known: _Remembered = _models.setdefault(model, _Remembered())  # type: ignore[no-untyped-call]
     return known
-
-
-def _names(model: nn.Module) -> dict[int, str]:
-    """`module_names`, made anew where modules have come, gone or changed names since the last update."""
-    known, modules = _remembered(model), modules_of(model)
-    tree = [("", id(model)), *((name, id(child)) for module in modules for name, child in module._modules.items())]
-    if known.tree != tree:
-        known.tree, known.names = tree, module_names(model)
-    return known.names
 
 
 def _tell_of_unkeyed_draws(model: nn.Module) -> None:
@@ -221,8 +208,8 @@ def _tell_once(model: nn.Module, kind: str, line: str) -> None:
 
 def _sample_weights(model: nn.Module) -> torch.Tensor:
     """A few hundred weights of one parameter, which tell moved weights from unmoved ones; no GPU is asked for them."""
-    trained = [parameter for parameter in parameters_of(model) if parameter.grad is not None]
-    flat = local_part(trained[-1]).detach().flatten() if trained else torch.zeros(1)
+    trained = next((one for one in reversed(parameters_of(model)) if one.grad is not None), None)
+    flat = torch.zeros(1) if trained is None else local_part(trained).detach().flatten()
     return flat[:: max(1, flat.numel() // 256)].clone()
 
 

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.nn.parameter import is_lazy
 
-CPU_PASS_BYTES = 256 << 20
-"""Activations that a CPU pass may hold under `auto`: more rows than that make no kernel faster, only memory larger."""
-
-FREE_SHARE = 0.6
-"""Share of a GPU's free memory that `auto` fills with activations; the backward's temporaries need the rest."""
+from seqba.runtime.activations import room_bytes
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class Plan:
             device: that it runs on.
             shared_bytes: that are kept once for all copies, below a fork.
         """
-        self.copies_per_pass = max(1, (_room_bytes(device) - shared_bytes) // max(bytes_per_copy, 1))
+        self.copies_per_pass = max(1, (room_bytes(device) - shared_bytes) // max(bytes_per_copy, 1))
 
     def next_pass(self, micro_batch: int, first: int, copies: int) -> Pass:
         """The pass that begins with copy `first` of `micro_batch`."""
@@ -93,37 +85,3 @@ def parse_plan(plan: PlanLike | str) -> Plan:
     if (is_number or (isinstance(plan, str) and plan.isdecimal())) and int(plan) >= 1:
         return Plan(copies_per_pass=int(plan))
     raise ValueError(f"plan is {plan!r}; choose auto, stacked, looped, or a number of copies per pass")
-
-
-class SavedBytes:
-    """Counts the bytes that a forward keeps for its backward, each storage once; parameters count as nothing."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        made = (parameter for parameter in model.parameters() if not is_lazy(parameter))
-        self._seen = {parameter.untyped_storage().data_ptr() for parameter in made}
-        self.total = 0
-
-    def so_far(self) -> int:
-        """The bytes counted until now."""
-        return self.total
-
-    def _note(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
-            self._seen.add(storage.data_ptr())
-            self.total += storage.nbytes()
-        return tensor
-
-    @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Counts what is saved inside."""
-        with torch.autograd.graph.saved_tensors_hooks(self._note, lambda tensor: tensor):
-            yield
-
-
-def _room_bytes(device: torch.device) -> int:
-    if device.type != "cuda":
-        return CPU_PASS_BYTES
-    free, _ = torch.cuda.mem_get_info(device)
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(FREE_SHARE * (free + cached))

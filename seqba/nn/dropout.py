@@ -74,7 +74,8 @@ class Dropout(nn.Module):
         noise = current_noise()
         if not self.training or self.p == 0 or noise is None:
             return None
-        return noise.keep_mask(self, shape, self.p, device, rows=rows)
+        # Detached from what it is a view of, whose sizes (the number of copies is one) would become a graph's.
+        return noise.keep_mask(self, shape, self.p, device, rows=rows).detach()
 
     def drop(self, input: Tensor, kept: Tensor) -> Tensor:
         """Drops by a mask that `draw` returned."""

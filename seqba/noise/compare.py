@@ -62,16 +62,14 @@ def compare_copies(term: Term, rows: Tensor, *shared: Tensor) -> Tensor:
     return noise.comparison.part(noise, term, rows, shared)
 
 
-def check_compared(noise: Noise, loss: object) -> None:
+def check_compared(comparison: Comparison, loss: object) -> None:
     """Refuses what a pass should have compared and hasn't, and a loss whose scale depends on the copies in the pass.
 
     Raises:
         RuntimeError: where nothing called `compare_copies`.
         ValueError: for a loss that is a mean over the rows of the pass.
     """
-    if noise.comparison is None:
-        return
-    if not noise.comparison.was_asked:
+    if not comparison.was_asked:
         raise RuntimeError(
             "compared=True, but the loss function never called seqba.compare_copies: call it there, or leave compared "
             "out"

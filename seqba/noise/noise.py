@@ -96,6 +96,7 @@ class Noise:
         self.drew_ordinary = False
         self.ambiguous: tuple[str, tuple[int, ...]] | None = None
         self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
+        self._key = _mixed(0, seed, update, micro_batch)
         self._rows = rows
         self._unnamed: dict[int, tuple[object, str]] = {}
         self._generators: dict[torch.device, torch.Generator] = {}
@@ -215,7 +216,7 @@ class Noise:
         """
         site = self._site(owner)
         self.draws += 1
-        key = _mixed(self.seed, self.update, self.micro_batch, site)
+        key = _mixed(self._key, site)
         return Draw.of(key, (ALL_COPIES,) if shared else self.copies)
 
     def generators(self, owner: object, device: torch.device, *, shared: bool = False) -> Iterator[torch.Generator]:
@@ -232,7 +233,7 @@ class Noise:
         self.draws += 1
         generator = self._generator(device)
         for copy in (ALL_COPIES,) if shared else self.copies:
-            yield generator.manual_seed(_mix(self.seed, self.update, self.micro_batch, copy, site))
+            yield generator.manual_seed(_mix(self._key, copy, site))
 
     @contextmanager
     def ordinary(self) -> Iterator[None]:
@@ -250,7 +251,7 @@ class Noise:
             self.draws += self.drew_ordinary
 
     def _seed_ordinary(self) -> list[Tensor]:
-        torch.manual_seed(_mix(self.seed, self.update, self.micro_batch, self.copies[0], _digest("ordinary noise")))
+        torch.manual_seed(_mix(self._key, self.copies[0], _digest("ordinary noise")))
         self._seeded = _generator_states()
         return self._seeded
 
@@ -335,16 +336,15 @@ def _digest(site: str) -> int:
     return int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little")
 
 
-def _mix(*numbers: int) -> int:
-    """Mixes a key into 32 bits, for a generator of torch's."""
-    state = _mixed(*numbers)
+def _mix(state: int, *numbers: int) -> int:
+    """Mixes a key, whose first numbers came to `state`, into 32 bits, for a generator of torch's."""
+    state = _mixed(state, *numbers)
     # A CPU generator keeps the low 32 bits of a seed: fold, so that all 64 count.
     return (state ^ (state >> 32)) & 0xFFFFFFFF
 
 
-def _mixed(*numbers: int) -> int:
-    """Mixes a key into 64 bits: SplitMix64's finaliser (Steele et al. 2014) over the running sum."""
-    state = 0
+def _mixed(state: int, *numbers: int) -> int:
+    """Mixes numbers of a key into 64 bits: SplitMix64's finaliser (Steele et al. 2014) over the running sum."""
     for number in numbers:
         state = (state + number + 0x9E3779B97F4A7C15) & _WORD
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD

@@ -55,7 +55,8 @@ class Draw:
         Raises:
             ValueError: for copies that aren't neighbours.
         """
-        if list(copies) != list(range(copies[0], copies[0] + len(copies))):
+        neighbours = range(copies[0], copies[0] + len(copies))
+        if copies != neighbours and list(copies) != list(neighbours):
             raise ValueError(f"the copies of a pass on a GPU must be neighbours, not {list(copies)}")
         return cls(key - (1 << 64) if key >= 1 << 63 else key, copies[0], len(copies))
 

@@ -211,7 +211,7 @@ class TrainingLoop:
 
     def _copies_of_update(self, ahead: int) -> int:
         """M of an update that comes so many after those that were tried; skipped ones count, as their data are gone."""
-        return self.grid.copies_at(self.trainer.updates + self.trainer.skipped + ahead)
+        return self.grid.copies_at(self.trainer.tried + ahead)
 
     def _readable(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
         """Batch that was read; where a rank can't read its part (a broken picture), saves what was learned, raises."""

@@ -16,7 +16,8 @@ from seqba.tasks.text_options import TranslationOptions
 from seqba.training.arms import derive_grid
 from seqba.training.bleu_validation import detokenizer, search_options
 from seqba.training.config import RunConfig
-from seqba.training.options import OWN_OPTIONS, CheckpointOptions, OptimisationOptions, ScheduleOptions
+from seqba.training.options import CheckpointOptions, OptimisationOptions, ScheduleOptions
+from seqba.training.options.optimisation import OWN_OPTIONS
 
 
 def validate_config(config: RunConfig) -> None:
@@ -34,7 +35,7 @@ def validate_config(config: RunConfig) -> None:
     _check_arm(config)
     _check_compared_copies(config)
     _check_fork(config)
-    _check_recomputing(config)
+    _check_layers(config)
     _check_subword_sampling(config)
     _check_epochs_that_options_count(config)
     _check_lr_factor(config)
@@ -133,13 +134,20 @@ def _check_fork(config: RunConfig) -> None:
         )
 
 
-def _check_recomputing(config: RunConfig) -> None:
-    """Refuses to compute layers again in a model that has none which can be."""
-    if config.training.run.checkpoint_activations and not config.family.recomputes_layers:
+def _check_layers(config: RunConfig) -> None:
+    """Refuses to compute layers again, or to compile them, in a model that has none which can be."""
+    run = config.training.run
+    if run.checkpoint_activations and not config.family.has_layers:
         raise UserError(
             f"--checkpoint-activations is for the layers of a Transformer, and --arch {config.arch} has none: leave it "
             "out; --plan looped takes the least memory"
         )
+    if run.compile and not config.family.has_layers:
+        raise UserError(
+            f"--compile is for the layers of a Transformer, and --arch {config.arch} has none: leave it out"
+        )
+    if run.compile and run.shard_params:
+        raise UserError("--compile excludes --shard-params, whose weights come and go with the layer: leave one out")
 
 
 def _check_subword_sampling(config: RunConfig) -> None:

@@ -176,6 +176,20 @@ def test_every_task_is_measured_and_advised_on(
         assert printed.startswith("An update of 8 examples;")
 
 
+def test_drop_path_is_that_of_the_update_not_the_one_at_the_end(pictures: Path, cells: Path, tmp_path: Path) -> None:
+    noise = {}
+    for name, updates, share in (("none", 2, 0.0), ("first", 2, 0.4), ("second", 1000, 0.4)):
+        state = read_checkpoint(cells)
+        state["optimizer_history"][-1]["num_updates"] = updates
+        state["cfg"]["model"]["options"]["drop_path"] = share
+        path, file = tmp_path / f"{name}.pt", tmp_path / name
+        write_checkpoint(path, state)
+        arguments = [str(pictures), "--path", str(path), *FEW, "--pairs", "0", "--batch-norm", "running"]
+        assert run(measure, [*arguments, "--json", str(file)]) == 0
+        noise[name] = json.loads(file.read_text())["split"]["noise"]["value"]
+    assert noise["none"] == noise["first"] != noise["second"]  # it is 0 throughout the first epoch
+
+
 def test_measuring_twice_is_the_same_and_new_weights_are_other_ones(
     alphabet: Path, blocks: Path, measured: Path, tmp_path: Path
 ) -> None:

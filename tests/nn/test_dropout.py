@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from seqba.core.masks import BLOCK_NUMBERS
 from torch import nn
 
 import seqba
@@ -30,6 +31,45 @@ def test_the_backward_goes_through_the_same_mask() -> None:
             return module(x)
 
     assert torch.autograd.gradcheck(keyed, (x,))
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (2, 3 * BLOCK_NUMBERS // 4), (3, 5, 2 * BLOCK_NUMBERS // 15 + 1), (0, 10)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropping_and_adding_in_blocks_is_doing_so_at_once(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    module = seqba.nn.Dropout(0.4)
+    torch.manual_seed(0)
+    x, residual = torch.randn(shape).to(dtype).requires_grad_(), torch.randn(shape, requires_grad=True)
+    with noise_context(Noise(0, 0, 0, (0,))):
+        total = module.add(residual, x)
+    with noise_context(Noise(0, 0, 0, (0,))):
+        kept = module(torch.ones(shape))
+    assert total.dtype == torch.float32
+    assert torch.equal(total, residual + x.float() * kept)
+    upstream = torch.randn(shape)
+    by_x, by_residual = torch.autograd.grad(total, [x, residual], upstream)
+    assert torch.equal(by_x, (upstream * kept).to(dtype))
+    assert torch.equal(by_residual, upstream)
+
+
+def test_adding_has_gradients_of_gradients() -> None:
+    module = seqba.nn.Dropout(0.4)
+    inputs = [torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+    def keyed(residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        with noise_context(Noise(0, 0, 0, (0,))):
+            return module.add(residual, x.square())
+
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(keyed, inputs)
+    assert torch.autograd.gradgradcheck(keyed, inputs)
+
+
+def test_what_is_added_may_be_broadcast() -> None:
+    module = seqba.nn.Dropout(0.4)
+    with noise_context(Noise(0, 0, 0, (0,))):
+        total = module.add(torch.full((10,), 3.0), torch.ones(6, 10))
+    assert total.shape == (6, 10)
+    assert total.unique().numel() == 2
 
 
 def test_locked_dropout_holds_its_mask_over_time_and_differs_between_rows() -> None:

@@ -22,8 +22,10 @@ from seqba.data.files import read_lines, write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.models.forks import Forking
+from seqba.models.graphs import compile_layers
 from seqba.models.layers import recompute_layers
 from seqba.nn.kernels.casts import shared_casts
+from seqba.runtime.compiler import check_compiler
 from seqba.runtime.devices import choose_device, to_device
 from seqba.runtime.memory import keep_freed_memory
 from seqba.statistics import Advice, PassCosts, VarianceSplit, advise
@@ -176,8 +178,12 @@ class _Timing:
         self.ways = [Way(plan, fork) for fork in dict.fromkeys((None, options.fork)) for plan in PLANS]
         if options.fork is not None:
             trained.check_fork(options.fork)
-        if trained.options(RunOptions, "training", "run").checkpoint_activations:
+        run = trained.options(RunOptions, "training", "run")
+        if run.checkpoint_activations:
             recompute_layers(self.model)
+        if run.compile:
+            check_compiler(device)
+            compile_layers(self.model)
         self.optimizer = build_optimizer(self.model.parameters(), optimisation)  # at learning rate 0
         batches = task.epoch(1, size)
         if len(batches) < size:

@@ -91,6 +91,8 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
     if len(examples) < options.examples:
         warn_on_stderr(f"{options.gen_subset} has {len(examples)} examples, fewer than --examples {options.examples}")
     model = trained.fresh_model(options.seed, device) if options.fresh else trained.model
+    updates = 0 if options.fresh else trained.loaded.updates
+    trained.hold_drop_path(model, updates)
     started = time.perf_counter()
     try:
         split, correlations = _statistics(model, examples, stateless_loss(task), options)
@@ -105,7 +107,7 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
         "task": trained.task_name,
         "arch": trained.loaded.cfg["model"]["arch"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "updates": 0 if options.fresh else trained.loaded.updates,
+        "updates": updates,
         "fresh": options.fresh,
         "unit": task.unit,
         "seed": options.seed,

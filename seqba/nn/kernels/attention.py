@@ -7,10 +7,16 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from seqba.nn.kernels.backwards import once_differentiable
 
 LONGEST_KEYS = 512
 """Keys of a row up to which attention's weights are kept, T × S a head; those of longer rows would fill the memory."""
+
+
+SHORTEST_KEYS = 16
+"""Keys that a row has at least in the grid: torch's softmax takes eight times as long over fewer than a vector."""
 
 
 def suits_writing_out(rows: Tensor, keys: int) -> bool:
@@ -26,6 +32,8 @@ def suits_writing_out(rows: Tensor, keys: int) -> bool:
 class HeadLayout:
     """Where the heads of packed rows (N, parts·H·d) stand in a padded grid of heads (parts, B·H, T, d).
 
+    Rows of fewer than `SHORTEST_KEYS` tokens are padded to so many.
+
     Args:
         mask: (B, T) bool, True where a token is.
         heads: H.
@@ -33,9 +41,10 @@ class HeadLayout:
     """
 
     def __init__(self, mask: Tensor, heads: int, *, is_padded: bool) -> None:
-        self.mask = mask
+        missing = max(0, SHORTEST_KEYS - mask.shape[1])
+        self.mask = nn.functional.pad(mask, (0, missing)) if missing else mask
         self.heads = heads
-        self.is_padded = is_padded
+        self.is_padded = is_padded or missing > 0
         self._of_grid: dict[int, Tensor] = {}
         self._of_packed: dict[int, Tensor] = {}
 
@@ -115,7 +124,7 @@ class _PackedAttention(torch.autograd.Function):
             return queries.gather(torch.bmm(weights, v).unsqueeze(0))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, weights = ctx.saved_tensors
         (grad,) = ctx.queries.spread(grads[0], 1)

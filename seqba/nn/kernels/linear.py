@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow, product_as, shared_cast, sum_as
 from seqba.nn.kernels.products import product, product_dtype
 
@@ -97,9 +98,10 @@ def _is_plain() -> bool:
     return not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
-def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    with torch.autocast(y.device.type, enabled=False):
-        return product(y.to(dtype), narrow(weight, dtype), narrow(bias, dtype))
+def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype, cast: Tensor | None = None) -> Tensor:
+    """y·Wᵀ + b in `dtype`, autocast's where that is on, which has nothing left to cast; `cast` is W in it, or None."""
+    rows = y if y.dtype == dtype else y.to(dtype)
+    return product(rows, narrow(weight, dtype) if cast is None else cast, narrow(bias, dtype))
 
 
 def _gradients(
@@ -109,9 +111,12 @@ def _gradients(
 
     `cast` is W in z's dtype if it is at hand.
     """
-    by_x = product_as(grad_z, (weight.to(grad_z.dtype) if cast is None else cast).t(), dtype or x.dtype)
-    by_weight = product_as(grad_z.t(), x.to(grad_z.dtype).t(), weight.dtype)
-    return by_x, by_weight, sum_as(grad_z, weight.dtype)
+    wide, own = weight.dtype, grad_z.dtype
+    if cast is None:
+        cast = weight if wide == own else weight.to(own)
+    by_x = product_as(grad_z, cast.t(), dtype or x.dtype)
+    by_weight = product_as(grad_z.t(), (x if x.dtype == own else x.to(own)).t(), wide)
+    return by_x, by_weight, sum_as(grad_z, wide)
 
 
 class _Linear(torch.autograd.Function):
@@ -120,10 +125,10 @@ class _Linear(torch.autograd.Function):
         dtype = product_dtype(x)
         ctx.save_for_backward(x, weight)
         ctx.cast = shared_cast(weight, dtype)
-        return _product(x, weight, bias, dtype)
+        return _product(x, weight, bias, dtype, ctx.cast)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         return _gradients(grads[0], x, weight, ctx.cast)
@@ -141,7 +146,7 @@ class _Linears(torch.autograd.Function):
         return _product(rows, weight, bias, dtype).chunk(count, dim=1)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad_z = torch.cat(grads, dim=1)
@@ -157,15 +162,15 @@ class _NormLinear(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(x)
         y, mean, deviation = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
-        rows = y.to(dtype)
-        kept = [] if x.device.type == "cpu" else [rows]
+        rows = y if y.dtype == dtype else y.to(dtype)
+        kept = [] if x.is_cpu and dtype == x.dtype else [rows]
         ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation, *kept)
         ctx.eps, ctx.cast = eps, shared_cast(weight, dtype)
         ctx.set_materialize_grads(False)  # pre-norm layers leave y alone
-        return y, _product(rows, weight, bias, dtype)
+        return y, _product(rows, weight, bias, dtype, ctx.cast)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, weight, mean, deviation, *kept = ctx.saved_tensors
         y = kept[0] if kept else nn.functional.layer_norm(x, x.shape[1:], norm_weight, norm_bias, ctx.eps)
@@ -184,10 +189,10 @@ class _GatheredLinear(torch.autograd.Function):
         dtype = product_dtype(x)
         ctx.save_for_backward(x, index, weight)
         ctx.cast = shared_cast(weight, dtype)
-        return _product(x.index_select(0, index), weight, bias, dtype)
+        return _product(x.index_select(0, index), weight, bias, dtype, ctx.cast)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_z,) = grads
         x, index, weight = ctx.saved_tensors

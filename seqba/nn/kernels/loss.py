@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow, product_as
 from seqba.nn.kernels.products import product, product_dtype
 
@@ -110,7 +111,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [None if tensor is None else tensor * grad_loss for tensor in ctx.saved_tensors]
         return (*scaled, None, None)

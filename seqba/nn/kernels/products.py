@@ -38,25 +38,37 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (N, M).
     """
-    if HAS_ONEDNN and a.device.type == "cpu" and a.numel() > 0 and takes_linear_operator(a, b, bias, processor()):
+    if not HAS_ONEDNN or not a.is_cpu or a.numel() == 0:
+        return nn.functional.linear(a, b, bias)
+    if takes_linear_operator(a, b, bias, processor()):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return result
-    return nn.functional.linear(a, b, bias)
+    return nn.functional.linear(a.contiguous() if is_transposed_first(a, b, processor()) else a, b, bias)
 
 
 def takes_linear_operator(a: Tensor, b: Tensor, bias: Tensor | None, processor: Processor) -> bool:
     """Whether a·bᵀ + bias on a CPU goes through oneDNN's linear layer rather than torch.mm and torch.addmm.
 
     float32: yes, but for gradients by a weight on Intel's processors, where MKL takes three quarters of the time.
-    bfloat16, with AMX, where torch.mm is oneDNN too: for a bias, which torch.addmm spreads over the result
-    first, and for gradients by a weight with fewer outputs than inputs.
+    bfloat16, with AMX, where torch.mm is oneDNN too: for a bias, which torch.addmm spreads over the result first.
     """
-    by_weight = a.stride(0) == 1 and a.stride(1) > 1
     if a.dtype == torch.float32:
-        return not (by_weight and processor.is_intel and HAS_MKL)
-    if a.dtype == torch.bfloat16 and processor.has_amx:
-        return a.shape[0] < b.shape[0] if by_weight else bias is not None
-    return False
+        return not (_is_by_weight(a) and processor.is_intel and HAS_MKL)
+    return a.dtype == torch.bfloat16 and processor.has_amx and bias is not None
+
+
+def is_transposed_first(a: Tensor, b: Tensor, processor: Processor) -> bool:
+    """Whether a is copied into row-major order before a·bᵀ: gradients by a weight with fewer outputs than inputs.
+
+    oneDNN transposes a left side in AMX's tiles over and over, the more so the wider the right side is. Where a is the
+    narrower of the two the copy takes a quarter of what the product gains.
+    """
+    return a.dtype == torch.bfloat16 and processor.has_amx and _is_by_weight(a) and a.shape[0] < b.shape[0]
+
+
+def _is_by_weight(a: Tensor) -> bool:
+    """Whether a is a transposed matrix, as in a gradient by a weight."""
+    return a.stride(0) == 1 and a.stride(1) > 1
 
 
 def describe_products(dtype: torch.dtype) -> str:

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 import seqba.models.attention as attention
-from seqba.core.plan import SavedBytes
 from seqba.models.attention import Attention
 from seqba.models.unpadding import Packing
-from seqba.nn.kernels.attention import LONGEST_KEYS, HeadLayout, packed_attention, suits_writing_out
+from seqba.nn.kernels.attention import LONGEST_KEYS, SHORTEST_KEYS, HeadLayout, packed_attention, suits_writing_out
+from seqba.runtime.activations import SavedBytes
 
 PAD, WIDTH, HEADS = 1, 12, 3
 UNPADDED, PADDED, MEMORY = [5, 5, 5], [5, 2, 4], [4, 6, 1]
+LONG, LONG_PADDED = [20, 20], [20, 17]
 
 
 def packing(lengths: list[int]) -> Packing:
@@ -40,14 +41,16 @@ def attended(module: Attention, queries: Packing, keys: Packing | None, *, causa
     return torch.cat([tensor.flatten() for tensor in (output.detach(), *gradients)])
 
 
-@pytest.mark.parametrize("lengths", [UNPADDED, PADDED], ids=["unpadded", "padded"])
+@pytest.mark.parametrize(
+    "lengths", [UNPADDED, PADDED, LONG, LONG_PADDED], ids=["short", "short padded", "long", "padded"]
+)
 @pytest.mark.parametrize("kind", ["self", "causal", "memory", "unpadded memory"])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_it_equals_the_fused_attention(
     kind: str, lengths: list[int], dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    keys = {"memory": packing(MEMORY), "unpadded memory": packing(UNPADDED)}.get(kind)
+    keys = {"memory": packing(MEMORY[: len(lengths)]), "unpadded memory": packing([18] * len(lengths))}.get(kind)
     module = Attention(WIDTH, HEADS, memory_dim=None if keys is None else WIDTH).to(dtype)
     results = []
     for is_written_out in (True, False):
@@ -70,12 +73,12 @@ def test_gradcheck_through_padding() -> None:
 
 
 def test_it_keeps_queries_keys_values_and_weights() -> None:
-    layout = packing(UNPADDED).head_layout(HEADS)
-    rows = torch.randn(15, 3 * WIDTH, requires_grad=True)
+    layout = packing([SHORTEST_KEYS] * 3).head_layout(HEADS)
+    rows = torch.randn(3 * SHORTEST_KEYS, 3 * WIDTH, requires_grad=True)
     saved = SavedBytes(nn.ModuleList())
     with saved.counting():
         packed_attention(rows, None, layout, layout, causal=True)
-    assert saved.total == rows.nbytes + 4 * 3 * HEADS * 5 * 5
+    assert saved.total == rows.nbytes + 4 * 3 * HEADS * SHORTEST_KEYS**2
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -84,11 +87,12 @@ def test_heads_come_back_to_the_rows_that_they_were_spread_from(parts: int) -> N
     layout = HeadLayout(places.mask, HEADS, is_padded=True)
     rows = torch.randn(11, parts * WIDTH)
     grid = layout.spread(rows, parts)
-    assert grid.shape == (parts, 3 * HEADS, 5, WIDTH // HEADS)
+    assert grid.shape == (parts, 3 * HEADS, SHORTEST_KEYS, WIDTH // HEADS)
     assert torch.equal(layout.gather(grid), rows)
     padded = places.pad(rows).view(3, 5, parts, HEADS, -1).permute(2, 0, 3, 1, 4)  # (parts, B, H, T, d)
     there = places.mask[None, :, None, :, None].expand_as(padded)
-    assert torch.equal(grid.view_as(padded)[there], padded[there])
+    spread = grid.view(parts, 3, HEADS, SHORTEST_KEYS, -1)[:, :, :, :5]
+    assert torch.equal(spread[there], padded[there])
 
 
 def test_it_is_for_bfloat16_on_a_cpu_and_rows_that_are_not_too_long() -> None:

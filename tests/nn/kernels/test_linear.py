@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqba.core.plan import SavedBytes
 from seqba.nn.kernels.linear import _Linears, gathered_linear, linear, linears, norm_linear
+from seqba.runtime.activations import SavedBytes
 
 
 @pytest.fixture
@@ -77,6 +77,15 @@ def test_they_keep_their_input_alone(modules: tuple[nn.LayerNorm, nn.Linear]) ->
     with saved.counting():
         norm_linear(x, norm, linear)
     assert saved.total == x.nbytes + 2 * 8 * 1000  # x, and each row's mean and deviation
+
+
+def test_under_autocast_a_norm_is_kept_in_16_bits() -> None:
+    norm, linear = nn.LayerNorm(6), nn.Linear(6, 4)
+    x = torch.randn(1000, 6, requires_grad=True)
+    saved = SavedBytes(nn.ModuleList([norm, linear]))
+    with saved.counting(), torch.autocast("cpu", torch.bfloat16):
+        norm_linear(x, norm, linear)
+    assert saved.total == x.nbytes + x.nbytes // 2 + 2 * 4 * 1000
 
 
 @pytest.mark.parametrize("kind", ["norm", "gathered"])

@@ -10,7 +10,14 @@ import torch
 from seqba.nn.kernels import processor as processor_module
 from seqba.nn.kernels import products
 from seqba.nn.kernels.processor import Processor, onednn_has_bfloat16, parse_cpu_info, processor
-from seqba.nn.kernels.products import STRIP, describe_products, product, takes_linear_operator, transposed
+from seqba.nn.kernels.products import (
+    STRIP,
+    describe_products,
+    is_transposed_first,
+    product,
+    takes_linear_operator,
+    transposed,
+)
 
 INTEL_WITH_AMX = Processor("GenuineIntel", frozenset(["avx512f", "amx_bf16"]))
 AMD = Processor("AuthenticAMD", frozenset(["avx512f", "avx512_bf16"]))
@@ -43,7 +50,8 @@ def test_every_choice_is_the_same_product(
     x, weight, bias = (torch.randn(shape, dtype=dtype) for shape in [(40, 8), (24, 8), (24,)])
     upstream = torch.randn(40, 24, dtype=dtype)
     bound = 1e-5 if dtype == torch.float32 else 2e-2
-    for a, b, extra in [(x, weight, bias), (upstream, weight.t(), None), (upstream.t(), x.t(), None)]:
+    by_weights = [(upstream.t(), x.t(), None), (x.t(), upstream.t(), None)]
+    for a, b, extra in [(x, weight, bias), (upstream, weight.t(), None), *by_weights]:
         expected = a.double() @ b.double().t() + (0 if extra is None else extra.double())
         assert (product(a, b, extra).double() - expected).norm() < bound * expected.norm()
 
@@ -54,7 +62,7 @@ def test_vendor_and_features_choose_the_library_of_each_kind_of_product(monkeypa
     for dtype, machine, forward, by_input, to_fewer, to_more in [
         (torch.float32, INTEL_WITH_AMX, True, True, False, False),
         (torch.float32, AMD, True, True, True, True),
-        (torch.bfloat16, INTEL_WITH_AMX, True, False, True, False),
+        (torch.bfloat16, INTEL_WITH_AMX, True, False, False, False),
         (torch.bfloat16, AMD, False, False, False, False),
         (torch.float64, INTEL_WITH_AMX, False, False, False, False),
     ]:
@@ -63,6 +71,16 @@ def test_vendor_and_features_choose_the_library_of_each_kind_of_product(monkeypa
         assert takes_linear_operator(x, x.t(), None, machine) is by_input
         assert takes_linear_operator(x.t(), wide.t(), None, machine) is to_fewer
         assert takes_linear_operator(wide.t(), x.t(), None, machine) is to_more
+
+
+def test_the_narrower_left_side_of_a_gradient_by_a_weight_is_transposed_first_for_tiles() -> None:
+    x, wide = torch.empty(40, 8, dtype=torch.bfloat16), torch.empty(40, 24, dtype=torch.bfloat16)
+    assert is_transposed_first(x.t(), wide.t(), INTEL_WITH_AMX)
+    assert not is_transposed_first(x.t(), wide.t(), AMD)
+    assert not is_transposed_first(x.t().float(), wide.t().float(), INTEL_WITH_AMX)
+    assert not is_transposed_first(wide.t(), x.t(), INTEL_WITH_AMX)
+    assert not is_transposed_first(x.t(), x.t(), INTEL_WITH_AMX)
+    assert not is_transposed_first(x, torch.empty(99, 8), INTEL_WITH_AMX)
 
 
 @pytest.mark.parametrize(
