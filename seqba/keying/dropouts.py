@@ -105,12 +105,19 @@ def scaled_dot_product_attention(
     weights = scores.softmax(-1, dtype=dtype).to(value.dtype)
     if unseeing is not None:
         weights = weights.masked_fill(unseeing, 0)
-    dropped = _dropped(noise, weights, weights.shape, dropout_p, training=True, inplace=False)
+    dropped = _dropped(noise, weights, weights.shape, dropout_p, training=True, inplace=False, is_rows_first=True)
     return (weights if dropped is None else dropped) @ value
 
 
 def _dropped(
-    noise: Noise, input: Tensor, shape: Sequence[int], p: float, training: bool, inplace: bool
+    noise: Noise,
+    input: Tensor,
+    shape: Sequence[int],
+    p: float,
+    training: bool,
+    inplace: bool,
+    *,
+    is_rows_first: bool = False,
 ) -> Tensor | None:
     """Drops by a mask of `shape`, which may be broadcast."""
     if not training or p == 0:
@@ -118,7 +125,7 @@ def _dropped(
     _check_probability(p)
     if drop_level(p) == LEVELS:
         return input.mul_(0) if inplace else input * 0
-    kept = keep_mask(noise, shape, p, input.device)
+    kept = keep_mask(noise, shape, p, input.device, is_rows_first=is_rows_first)
     return input.mul_(kept.to(input.dtype).mul_(kept_scale(p))) if inplace else drop(input, kept, p)
 
 

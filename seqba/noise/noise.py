@@ -61,6 +61,8 @@ class Noise:
         pass_copies: the copies of the pass.
         draws: how many draws were made.
         drew_ordinary: whether anything was drawn from torch's own generators, above a fork where there is one.
+        ambiguous: a draw of stacked copies whose shape would be that of rows in a looped pass: the module's name, and
+            the shape; None so far.
         calls: numbers of the calls of each site.
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
@@ -91,6 +93,7 @@ class Noise:
         self.comparison = comparison
         self.draws = 0
         self.drew_ordinary = False
+        self.ambiguous: tuple[str, tuple[int, ...]] | None = None
         self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
         self._key = _mixed(0, seed, update, micro_batch)
         self._rows = rows

@@ -94,9 +94,13 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """The tensors as they are; on a CPU, where all have one shape, in blocks of rows that stay near the core."""
+    """The tensors as they are; on a CPU, where all have one shape, in blocks of rows that stay near the core.
+
+    A compiler sees them whole, and makes loops of its own.
+    """
     first = tensors[0]
-    if first.device.type != "cpu" or any(tensor.shape != first.shape for tensor in tensors) or not first.dim():
+    alike = all(tensor.shape == first.shape for tensor in tensors)
+    if first.device.type != "cpu" or torch.compiler.is_compiling() or not alike or not first.dim():
         return [tensors]
     rows = max(1, BLOCK_NUMBERS * first.shape[0] // max(1, first.numel()))
     return zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True)
