@@ -5,6 +5,7 @@ And what a GPU needs no cast for at all: products and sums in the dtype of the w
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,10 +95,16 @@ def _shared_cast(casts: dict[int, _Cast], weight: Tensor, dtype: torch.dtype) ->
     key = id(weight)
     cast = casts.get(key)
     if cast is None or cast.version != weight._version or cast.narrow.dtype != dtype or cast.weight() is not weight:
-        # Kept no longer than the weight, whose id would be given to another one.
-        forgetting = weakref.ref(weight, lambda _: casts.pop(key, None))
+        forgetting = weakref.ref(weight, functools.partial(_forget, key))
         cast = casts[key] = _Cast(forgetting, weight._version, weight.detach().to(dtype))
     return cast.narrow
+
+
+def _forget(key: int, _: weakref.ref[Tensor]) -> None:
+    """A cast is kept no longer than its weight, whose id may become another one's."""
+    for casts in (_shared, _of_last_update):
+        if casts is not None:
+            casts.pop(key, None)
 
 
 def has_wide_products(device: torch.device) -> bool:
@@ -110,7 +117,8 @@ def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     if a.dtype in HALVES and dtype == torch.float32 and has_wide_products(a.device):
         wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
         return wide
-    return product(a, b).to(dtype)
+    result = product(a, b)
+    return result if result.dtype == dtype else result.to(dtype)
 
 
 def sum_as(a: Tensor, dtype: torch.dtype) -> Tensor:

@@ -51,6 +51,18 @@ def test_a_cast_goes_with_its_weight() -> None:
         assert cast() is None
 
 
+def test_casts_go_with_the_update_at_once() -> None:
+    weight = nn.Parameter(torch.randn(3, 4))
+    gc.disable()  # the narrow weights of a large model don't wait for a collection
+    try:
+        with shared_casts():
+            cast = weakref.ref(narrow(weight, torch.bfloat16))
+            assert cast() is not None
+        assert cast() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_gradients_are_the_same_and_add_up_in_float32(shared: bool) -> None:
     torch.manual_seed(0)
