@@ -1,7 +1,4 @@
-"""Weights in the dtype of products: cast once for all passes of an update, where the update says so.
-
-And what a GPU needs no cast for at all: products and sums in the dtype of the weights.
-"""
+"""Weights in the dtype of products: cast once for all passes of an update, where the update says so."""
 
 from __future__ import annotations
 
@@ -13,11 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from seqba.nn.kernels.products import product
-
-HALVES = (torch.bfloat16, torch.float16)
-HAS_WIDE_PRODUCTS = torch.version.cuda is not None and hasattr(torch.ops.aten.mm, "dtype")
 
 
 @dataclass(slots=True)
@@ -105,22 +97,3 @@ def _forget(key: int, _: weakref.ref[Tensor]) -> None:
     for casts in (_shared, _of_last_update):
         if casts is not None:
             casts.pop(key, None)
-
-
-def has_wide_products(device: torch.device) -> bool:
-    """Whether torch multiplies 16-bit matrices into float32 on a device: 2.8 and later, on NVIDIA's GPUs."""
-    return device.type == "cuda" and HAS_WIDE_PRODUCTS
-
-
-def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); by NVIDIA without rounding to 16 bits in between."""
-    if a.dtype in HALVES and dtype == torch.float32 and has_wide_products(a.device):
-        wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
-        return wide
-    result = product(a, b)
-    return result if result.dtype == dtype else result.to(dtype)
-
-
-def sum_as(a: Tensor, dtype: torch.dtype) -> Tensor:
-    """The sum of rows (N, M) → (M,) in the dtype of a bias; on a GPU without rounding to 16 bits in between."""
-    return a.sum(0).to(dtype) if a.is_cpu else a.sum(0, dtype=dtype)
