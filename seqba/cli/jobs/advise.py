@@ -22,10 +22,9 @@ from seqba.data.files import read_lines, write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.models.forks import Forking
-from seqba.models.graphs import compile_layers
+from seqba.models.graphs import check_compiler, compile_layers
 from seqba.models.layers import recompute_layers
 from seqba.nn.kernels.casts import shared_casts
-from seqba.runtime.compiler import check_compiler
 from seqba.runtime.devices import choose_device, to_device
 from seqba.runtime.memory import keep_freed_memory
 from seqba.statistics import Advice, Estimate, PassCosts, VarianceSplit, advise
