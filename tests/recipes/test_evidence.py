@@ -28,6 +28,8 @@ from seqba.cli.train import build_parser, read_config
 from seqba.data.cifar import CIFAR10
 from seqba.data.images import open_images
 from seqba.errors import UserError
+from seqba.models.evolved import EvolvedNetwork
+from seqba.models.genotypes import GENOTYPES
 from seqba.models.resnet import resnet_cifar
 from seqba.training.rules import validate_config
 
@@ -135,6 +137,17 @@ def test_operations_of_a_network_are_those_that_torch_counts() -> None:
     assert counter.get_total_flops() / 2 * flop.FORWARD_AND_BACKWARD == pytest.approx(
         flop.ResNet(8).whole(10), rel=0.01
     )
+
+
+def test_operations_of_searched_cells_are_those_that_torch_counts() -> None:
+    (study,) = (study for study in STUDIES if study.name == "images-darts")
+    model = EvolvedNetwork(10, GENOTYPES["darts"], init_channels=16, layers=8)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.randn(2, 3, 32, 32))
+    assert study.cost.whole(10) == counter.get_total_flops() / 2 * flop.FORWARD_AND_BACKWARD
+    options = Run(study, study.arms[0], 1).options
+    sizes = [options[options.index(name) + 1] for name in ("--arch", "--init-channels", "--layers")]
+    assert sizes == ["darts", "16", "8"]
 
 
 def test_operations_of_an_lstm_by_hand() -> None:
