@@ -214,6 +214,16 @@ def test_copies_against_as_many_examples() -> None:
     assert row == f"| {LANGUAGE.title} | 6 | 6 | test perplexity | +0.0 ± 0.7 | −0.400 ± 0.141 |"
 
 
+def test_rows_of_the_paper_stand_beside_its_figures() -> None:
+    records = [a_record(LANGUAGE, arm, 3, [5.0]) for arm in (LANGUAGE.arms[0], LANGUAGE.arms[0], Arm("ba", 8))]
+    for record in records[1:]:
+        record |= {"study": "table2-darts-cifar10", "scores": {"top1": 48.0}, "command": "bash recipes/paper.sh"}
+        record |= {"paper": {"baseline": 97.65}, "paper_unit": "top-1 %", "unit": "images"}
+    row = "| table2-darts-cifar10 | {} | 3 | 10 | {} M images | top1 48.00 | {} | `bash recipes/paper.sh` |"
+    expected = [row.format("baseline", "0.00", "97.65 top-1 %"), row.format("ba, M = 8", "0.01", "–")]
+    assert tables.rows_of_the_paper(records).splitlines()[2:] == expected
+
+
 def test_times_are_compared_on_one_kind_of_machine() -> None:
     records = [a_record(LANGUAGE, LANGUAGE.arms[0], 1, [5.0])]
     records.append(a_record(LANGUAGE, Arm("ba", 4), 1, [5.0], seconds_of_updates=90.0))
