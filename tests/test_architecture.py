@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "core": {"values", "rows", "modules", "noise", "keying", "runtime"},
     "distributed": {"core", "runtime", *LEAVES},
     "checkpoints": {"core", "distributed", "models", "data", "tasks", *LEAVES},
-    "nn": {"noise", *LEAVES},
+    "nn": {"noise", "random", *LEAVES},
     "checking": {"core", "values", "rows", "modules", "keying", "nn"},
     "models": {"noise", "keying", "nn", *LEAVES},
     "data": LEAVES,

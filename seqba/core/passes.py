@@ -132,6 +132,8 @@ class Update:
             yield
         if self.keys_draws and noise.drew_ordinary and len(noise.pass_copies) > 1:
             _tell_of_unkeyed_draws(self.model)
+        if noise.ambiguous is not None:
+            _tell_of_ambiguous_draw(self.model, *noise.ambiguous, rows=(noise.rows or 0) // len(noise.copies))
 
     def warn_of_a_repeated_key(self, stacklevel: int) -> None:
         """Says so where masks come again after the weights have moved: a forgotten `update=`, which none would notice.
@@ -165,7 +167,7 @@ class _Remembered:
         self.plan = parse_plan("auto")
         self.key: Key | None = None
         self.sample: torch.Tensor | None = None
-        self.has_been_told = False
+        self.told: set[str] = set()
 
 
 # By identity: a model may define what it is equal to.
@@ -178,14 +180,30 @@ def _remembered(model: nn.Module) -> _Remembered:
 
 
 def _tell_of_unkeyed_draws(model: nn.Module) -> None:
+    _tell_once(
+        model,
+        "unkeyed",
+        "the model draws noise that can't be keyed, so the stacked plan draws other noise than the looped one: "
+        'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
+    )
+
+
+def _tell_of_ambiguous_draw(model: nn.Module, name: str, shape: tuple[int, ...], rows: int) -> None:
+    _tell_once(
+        model,
+        "ambiguous",
+        f"{name or 'the model itself, or loss_fn,'} draws a tensor of shape {shape} for all rows, which looped passes, "
+        f"of {rows} rows, take for numbers of theirs: so the stacked plan draws other noise than the looped one; name "
+        "one plan, or draw it in a shape whose dimension 0 is no multiple of the rows",
+    )
+
+
+def _tell_once(model: nn.Module, kind: str, line: str) -> None:
+    """Warns of something once for each model."""
     known = _remembered(model)
-    if not known.has_been_told:
-        known.has_been_told = True
-        warnings.warn(
-            "the model draws noise that can't be keyed, so the stacked plan draws other noise than the looped one: "
-            'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
-            stacklevel=2,
-        )
+    if kind not in known.told:
+        known.told.add(kind)
+        warnings.warn(line, stacklevel=2)
 
 
 def _sample_weights(model: nn.Module) -> torch.Tensor:
