@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from seqba.keying.draws import KeyedForm, keep_mask
-from seqba.noise.masks import drop, kept_scale
-from seqba.noise.noise import Noise, drop_level
-from seqba.random.philox import LEVELS
+from seqba.noise.noise import Noise
+from seqba.random.masks import LEVELS, drop, drop_level, kept_scale
 
 _ALPHA = -1.7580993408473766  # what SELU tends to on its left: −αλ, Klambauer et al. 2017
 
@@ -106,12 +105,19 @@ def scaled_dot_product_attention(
     weights = scores.softmax(-1, dtype=dtype).to(value.dtype)
     if unseeing is not None:
         weights = weights.masked_fill(unseeing, 0)
-    dropped = _dropped(noise, weights, weights.shape, dropout_p, training=True, inplace=False)
+    dropped = _dropped(noise, weights, weights.shape, dropout_p, training=True, inplace=False, is_rows_first=True)
     return (weights if dropped is None else dropped) @ value
 
 
 def _dropped(
-    noise: Noise, input: Tensor, shape: Sequence[int], p: float, training: bool, inplace: bool
+    noise: Noise,
+    input: Tensor,
+    shape: Sequence[int],
+    p: float,
+    training: bool,
+    inplace: bool,
+    *,
+    is_rows_first: bool = False,
 ) -> Tensor | None:
     """Drops by a mask of `shape`, which may be broadcast."""
     if not training or p == 0:
@@ -119,7 +125,7 @@ def _dropped(
     _check_probability(p)
     if drop_level(p) == LEVELS:
         return input.mul_(0) if inplace else input * 0
-    kept = keep_mask(noise, shape, p, input.device)
+    kept = keep_mask(noise, shape, p, input.device, is_rows_first=is_rows_first)
     return input.mul_(kept.to(input.dtype).mul_(kept_scale(p))) if inplace else drop(input, kept, p)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.keying.draws import KeyedForm, copies_dimension, fill
+from seqba.keying.draws import KeyedForm, fill
 from seqba.keying.owner import find_owner
+from seqba.keying.shapes import copies_dimension
 from seqba.noise.noise import Noise, numbers_per_copy
 
 
