@@ -75,10 +75,13 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         options=record.training,
     )
     dropouts = [module.dropout.p for module in trainer.model.modules() if isinstance(module, Attention)]
-    on_cpu = trainer.device.type == "cpu"
-    arithmetic = (
-        describe_arithmetic(trainer.rules.autocast, attention_dropout=max(dropouts, default=None)) if on_cpu else None
-    )
+    arithmetic = None
+    if trainer.device.type == "cpu":
+        arithmetic = describe_arithmetic(
+            trainer.rules.autocast,
+            attention_dropout=max(dropouts, default=None),
+            compiled=record.training.run.compile,
+        )
     for line in (*lines, *([arithmetic] if arithmetic else [])):
         logger.info("%s", line)
     if loop.folder.options.no_save:
