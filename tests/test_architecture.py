@@ -19,24 +19,25 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "seqba"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# What each part may import from seqba, beside itself: random, rows, modules ← noise ← keying ← core;
+# What each part may import from seqba, beside itself: random, rows, modules, runtime ← noise ← keying ← core;
 # noise ← nn ← models; core, data ← tasks; everything ← training ← cli.
 LEAVES = {"errors", "options", "extras"}
 MAY_IMPORT = {
     "errors": set(),
     "options": {"errors"},
     "extras": {"errors"},
+    "values": set(),
     "random": set(),
     "rows": set(),
     "modules": set(),
-    "noise": {"random", "rows"},
+    "noise": {"random", "rows", "modules"},
     "keying": {"random", "modules", "noise"},
-    "core": {"random", "rows", "modules", "noise", "keying"},
     "runtime": set(),
+    "core": {"values", "rows", "modules", "noise", "keying", "runtime"},
     "distributed": {"core", "runtime", *LEAVES},
     "checkpoints": {"core", "distributed", "models", "data", "tasks", *LEAVES},
-    "nn": {"noise", *LEAVES},
-    "checking": {"core", "rows", "modules", "keying", "nn"},
+    "nn": {"noise", "random", *LEAVES},
+    "checking": {"core", "values", "rows", "modules", "keying", "nn"},
     "models": {"noise", "keying", "nn", *LEAVES},
     "data": LEAVES,
     "tasks": {"core", "noise", "nn", "data", *LEAVES},
@@ -77,7 +78,7 @@ MAY_IMPORT = {
         "training",
         *LEAVES,
     },
-    "integrations": {"core", "rows", *LEAVES},
+    "integrations": {"core", "values", "rows", *LEAVES},
     # The package's own face: what `import seqba` gives.
     "__init__": {"checking", "core", "distributed", "errors", "nn"},
 }
@@ -98,7 +99,7 @@ def imported_modules(source: str) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-TORCH_ALONE = {"core", "random", "rows", "modules", "noise", "keying"}
+TORCH_ALONE = {"core", "values", "random", "rows", "modules", "noise", "keying", "runtime"}
 """The method and the rooms that it stands on: they go with torch and the standard library into anybody's loop."""
 
 MORE_THAN_TORCH = {"random/philox_kernels.py": ("triton",)}

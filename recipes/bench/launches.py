@@ -27,6 +27,7 @@ from workload import SIZES, build_ours, fused_loss, training_batches
 
 from seqba import grid_gradient
 from seqba.data.pairs import PairBatch
+from seqba.modules.walk import gradients_of
 from seqba.nn.kernels.casts import shared_casts
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
@@ -48,8 +49,7 @@ def count_update(size: str, copies: int, dtype: torch.dtype | None, max_tokens: 
                 return fused_loss(model, batch)
 
         def norm() -> list[Tensor]:
-            gradients = [one.grad for one in model.parameters() if one.grad is not None]
-            return [nn.utils.get_total_norm(gradients, foreach=True)]  # as torch itself chooses on a real one
+            return [nn.utils.get_total_norm(gradients_of(model), foreach=True)]  # as torch itself chooses on a real one
 
         for number in range(2):
             dispatched.launches, dispatched.waits, dispatched.sent = Counter(), Counter(), Counter()

@@ -171,7 +171,7 @@ def _measure(run: Run, places: Places, folder: Path) -> None:
     """
     split, copies = folder / SPLIT, sorted({arm.copies for arm in run.study.arms if arm.name == "ba"})
     measure = ["seqba-measure", str(places.data), "--path", str(folder / LAST), "--examples", "40", "--pairs", "0"]
-    _call([*measure, "--json", str(split), "--quiet", *places.device], folder / "measure.out")
+    _call([*measure, *run.study.measure, "--json", str(split), "--quiet", *places.device], folder / "measure.out")
     advise = ["seqba-advise", str(split), "--copies", ",".join(map(str, copies)), "--timed-updates", "1", "--quiet"]
     _call([*advise, *places.device, "--json", str(folder / ADVICE)], folder / "advise.out")
 

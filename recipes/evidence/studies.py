@@ -111,6 +111,7 @@ STUDIES = (
         metric="top1",
         cost=flop.Counted(products=43_976_704),
         arms=arms(4, names=["ba"]),
+        measure=words("--batch-norm running"),  # the auxiliary head has one value per channel of a picture
     ),
     Study(
         name="translation-2500",

@@ -63,6 +63,7 @@ class Study:
         metric: of validation, by which arms are compared along the way: a field of the log.
         cost: multiplications and additions of a run.
         arms: the baseline first.
+        measure: further options of seqba-measure.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Study:
     metric: str
     cost: flop.Cost
     arms: tuple[Arm, ...]
+    measure: tuple[str, ...] = ()
 
     @property
     def rises(self) -> bool:

@@ -7,7 +7,8 @@ import signal
 import sys
 import textwrap
 
-from entries import ENTRIES, FLOP_PER_PRODUCT, GPU, GPU_FLOPS, NETWORKS, Entry
+from entries import ENTRIES
+from entry import FLOP_PER_PRODUCT, GPU, GPU_FLOPS, NETWORKS, Entry
 
 
 def described(entry: Entry) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entries import Entry
+from entry import Entry
 from run_facts import curve, origin, seconds_of_updates, write_compactly
 
 from seqba.plotting.logs import RunLines, read_run

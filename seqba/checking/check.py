@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from seqba.checking.ambiguous import AmbiguousDraw, find_ambiguous
 from seqba.checking.compare import Comparison, Gradients, compare
 from seqba.checking.findings import judge
 from seqba.checking.report import Report
@@ -21,11 +22,12 @@ from seqba.checking.unkeyed import UnkeyedDraw, UnkeyedDraws
 from seqba.checking.untouched import seed_everything, untouched
 from seqba.core import copies as passes_of
 from seqba.core import merged_gradient
-from seqba.core.accumulator import Loss, described, whole_number
 from seqba.core.plan import PlanLike
+from seqba.keying.shapes import watching_shapes
 from seqba.modules.wrappers import check_model, module_names
 from seqba.nn import GhostBatchNorm2d
 from seqba.rows.nested import count_rows
+from seqba.values import Loss, described, whole_number
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]
@@ -71,6 +73,7 @@ def check(
         raise TypeError(f"loss_fn must be a function of model and batch, not {described(loss_fn)}")
     with untouched(model), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the model draws noise that can't be keyed")  # said in the report
+        warnings.filterwarnings("ignore", ".* draws a tensor of shape .* for all rows")  # likewise
         warnings.filterwarnings("ignore", "the weights have changed")  # an earlier check's masks, on purpose
         if not model.training:
             model.train()
@@ -90,23 +93,28 @@ class _Check:
         self.losses: list[float] = []  # of the latest gradient's passes
         self.half: torch.dtype | None = None  # whose rounding is in the gradients
         self.batch_problem: str | None = None
+        self.rows = 0
         try:
-            count_rows(batch)
+            self.rows = count_rows(batch)
         except (TypeError, ValueError) as error:
             self.batch_problem = str(error)
 
     def report(self) -> Report:
         """Computes the gradients and judges them."""
         unkeyed = self.unkeyed_draws()
-        looped = self.gradients(self.loss_fn, "looped", seed=0)
+        with watching_shapes() as of_looped:
+            looped = self.gradients(self.loss_fn, "looped", seed=0)
         losses = self.losses
         changed = [name for name, buffer in self.model.named_buffers() if not torch.equal(buffer, self.buffers[name])]
         repeated = self.compared(looped, self.loss_fn, "looped", seed=1)
         copies_differ = len(set(losses)) > 1 or len(set(self.losses)) > 1
         recomputed = None if self.forked else self.compared(looped, self.recomputing, "looped", seed=0)
         stacked, grows = None, False
+        ambiguous: tuple[AmbiguousDraw, ...] = ()
         if self.batch_problem is None:
-            stacked = self.compared(looped, self.loss_fn, "stacked", seed=0)
+            with watching_shapes() as of_stacked:
+                stacked = self.compared(looped, self.loss_fn, "stacked", seed=0)
+            ambiguous = find_ambiguous(of_looped, of_stacked, rows=self.rows, copies=self.copies)
             grows = self.losses[:1] != [0] and math.isclose(sum(losses), sum(self.losses), rel_tol=1e-4)
         norms = _batch_norms(self.model)
         report = Report(
@@ -117,6 +125,7 @@ class _Check:
             copies_differ=copies_differ,
             loss_grows=grows and self.returns_mean,
             unkeyed=unkeyed,
+            ambiguous=ambiguous,
             batch_norms=norms,
             counting=tuple(name for name in changed if name.rpartition(".")[0] not in norms),
             batch_problem=self.batch_problem,

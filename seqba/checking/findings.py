@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from seqba.checking.ambiguous import AmbiguousDraw
 from seqba.checking.report import Finding, Report
 from seqba.checking.unkeyed import UnkeyedDraw
 
@@ -21,6 +22,8 @@ def judge(report: Report) -> Iterator[Finding]:
             f"{_called(draw)} draws by {draw.operation} ({draw.times} times a copy), which no key reaches",
             f'plan="looped", where each pass seeds it; for every plan, {_instead_of(draw)}',
         )
+    for shaped in report.ambiguous:
+        yield _of_a_shape(shaped)
     yield from _of_what_forwards_leave_behind(report)
     yield from _of_the_loss(report)
     if report.recomputed is not None and not report.recomputed.agrees and report.repeated.agrees:
@@ -28,6 +31,21 @@ def judge(report: Report) -> Iterator[Finding]:
             f"recomputed layers differ: {report.recomputed}",
             "leave activation checkpointing off, or have the layer compute the same when it is run again",
         )
+
+
+def _of_a_shape(draw: AmbiguousDraw) -> Finding:
+    module = draw.module or "the model itself, or loss_fn,"
+    if draw.is_time_first:
+        return Finding(
+            f"{module} draws {draw.shape}, time first: in a batch whose length is a multiple of the rows of several "
+            "copies it is taken for rows first",
+            'give the layer around it batch_first = False, which tells; or plan="looped", which is right for any shape',
+        )
+    return Finding(
+        f"{module} draws {draw.shape} for all rows: in a batch whose rows divide {draw.shape[0]} it is taken for "
+        "numbers of the rows",
+        'draw one number at a time, torch.rand([]), or plan="looped", where each copy has its own',
+    )
 
 
 def _of_what_forwards_leave_behind(report: Report) -> Iterator[Finding]:
@@ -49,7 +67,9 @@ def _of_what_forwards_leave_behind(report: Report) -> Iterator[Finding]:
 
 
 def _of_the_loss(report: Report) -> Iterator[Finding]:
-    is_explained = report.unkeyed or report.batch_norms or report.counting or not report.repeated.agrees
+    is_explained = (
+        report.unkeyed or report.ambiguous or report.batch_norms or report.counting or not report.repeated.agrees
+    )
     if report.loss_grows:
         yield Finding(
             f"the loss grows with the rows: that of {report.copies} copies in one pass is their sum, taken for a mean",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from seqba.checking.ambiguous import AmbiguousDraw
 from seqba.checking.compare import Comparison
 from seqba.checking.unkeyed import UnkeyedDraw
 
@@ -39,6 +40,7 @@ class Report:
         copies_differ: whether the copies' losses differ at all.
         loss_grows: whether a loss without a weight grows with the copies of a pass, as a sum does.
         unkeyed: draws that no key reaches.
+        ambiguous: draws whose shape doesn't tell rows from what all rows share, in batches like this one.
         batch_norms: names of modules that normalise over whatever rows are in a pass.
         counting: names of buffers, but theirs, that a forward has changed.
         batch_problem: why rows of the batch can't be repeated, or None.
@@ -52,6 +54,7 @@ class Report:
     copies_differ: bool
     loss_grows: bool
     unkeyed: tuple[UnkeyedDraw, ...]
+    ambiguous: tuple[AmbiguousDraw, ...]
     batch_norms: tuple[str, ...]
     counting: tuple[str, ...]
     batch_problem: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import multiprocessing
@@ -17,6 +18,9 @@ from seqba.errors import RanksLost, UserError, one_line
 
 Main = Callable[[Sequence[str] | None], int]
 
+ENDINGS, IGNORED = (signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN
+"""Signals that end a command, the second one when its terminal closes; unless they are ignored, as under nohup."""
+
 
 def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     """Runs a command's `main` and turns what users can mend into one line on stderr and exit status 2.
@@ -25,11 +29,9 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
         The exit status: main's own; 2 for a user's mistake, a bad file or a full disk; 130 for Ctrl-C.
     """
     _open_streams()
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before = {number: signal.signal(number, _terminate) for number in ENDINGS if signal.getsignal(number) != IGNORED}
     try:
-        status = main(arguments)
-        sys.stdout.flush()
-        return status
+        return _flushed(main, arguments)
     except UserError as error:
         return _complain(str(error))
     except BrokenPipeError:
@@ -51,7 +53,19 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
         reason = str(error).partition("\n")[0]
         return _complain(f"out of memory{f' ({reason})' if reason else ''}: take smaller batches or a smaller model")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _flushed(main: Main, arguments: Sequence[str] | None) -> int:
+    """The status of `main`, all its output written: at the interpreter's end a reader that went away is a traceback."""
+    try:
+        status = main(arguments)
+    except SystemExit:  # --help
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return status
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -93,5 +107,6 @@ def _describe(error: OSError) -> str:
 def _complain(line: str) -> int:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     where = f"rank {os.environ.get('RANK', '?')}: " if several else ""
-    print(f"error: {where}{one_line(line)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a full disk may be stderr's, or its terminal closed
+        print(f"error: {where}{one_line(line)}", file=sys.stderr)
     return 2

@@ -21,7 +21,6 @@ from seqba.tasks.registry import TASKS, VARIANTS
 from seqba.tasks.text_options import BleuOptions
 from seqba.training.config import RunConfig
 from seqba.training.options import (
-    OWN_OPTIONS,
     CheckpointOptions,
     GridOptions,
     LogOptions,
@@ -31,6 +30,7 @@ from seqba.training.options import (
     TrainingOptions,
     ValidationOptions,
 )
+from seqba.training.options.optimisation import OWN_OPTIONS
 
 logger = logging.getLogger(__name__)
 

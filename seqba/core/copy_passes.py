@@ -8,13 +8,13 @@ from types import TracebackType
 
 from torch import nn
 
-from seqba.core.accumulator import whole_number
 from seqba.core.group import ALONE
 from seqba.core.hooks import finish_update
 from seqba.core.passes import Update
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
 from seqba.rows.replicate import check_copies
+from seqba.values import whole_number
 
 
 class CopyPass:
@@ -49,7 +49,7 @@ class CopyPass:
         finally:
             if kind is not None:
                 finish_update(self._update.model, keep=False)
-        if kind is None:
+        if kind is None and self._update.forked:
             check_forked(self.noise)
 
 

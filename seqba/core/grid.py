@@ -10,19 +10,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core.accumulator import Accumulator, AlsoRead, Loss, Step, described
+from seqba.core.accumulator import Accumulator, AlsoRead, Step
 from seqba.core.cells import Cells
 from seqba.core.comparing import divided_micro_batches, exchange_rows
-from seqba.core.gradients_before import GradientsBefore
 from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import discarding_pending, finish_update
-from seqba.core.passes import Update, plan_for
-from seqba.core.plan import Pass, PlanLike, SavedBytes
+from seqba.core.passes import Update
+from seqba.core.plan import Pass, PlanLike, plan_for
+from seqba.modules.gradients import GradientsBefore
 from seqba.modules.wrappers import Replicas
 from seqba.noise.compare import Comparison, check_compared
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
 from seqba.rows.nested import count_rows
+from seqba.runtime.activations import SavedBytes
+from seqba.values import Loss, described
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]
@@ -118,7 +120,7 @@ class Grid:
         self.drew_noise = False
         for _ in range(self._dummy_passes(cells)):
             self._run_dummy(cells, sums)
-        shared = self._compare_shared(dict(cells))
+        shared = self._compare_shared(dict(cells)) if self.update.compared else {}
         for micro_batch, copies in cells:
             if not copies:
                 continue
@@ -151,8 +153,6 @@ class Grid:
 
     def _compare_shared(self, own: dict[int, range]) -> dict[int, Planned]:
         """`_compare` for the micro-batches whose copies run on several processes, which tell each other the rows."""
-        if not self.update.compared:
-            return {}
         numbers = divided_micro_batches(self.group, len(self.cells.micro_batches), self.cells.copies)
         found = {number: self._compare(number, own.get(number, range(0)), is_shared=True) for number in numbers}
         if found:
@@ -171,7 +171,7 @@ class Grid:
             if not self.plan.shrink(pass_):
                 raise
             raise _OutOfMemory(error) from error
-        check_compared(noise, loss)
+        check_compared(comparison, loss)
 
     def _trunk(self, copies: range) -> Trunk | None:
         """What the passes of some copies of a micro-batch have in common."""
@@ -236,8 +236,10 @@ class Grid:
                     stack.enter_context(self.exchange.last_backward())
                 with saved.counting() if saved else nullcontext():
                     loss = self.loss_fn(self.model, rows)
-                check_forked(noise)
-                check_compared(noise, loss)
+                if trunk:
+                    check_forked(noise)
+                if comparison:
+                    check_compared(comparison, loss)
                 scaled = sums.add(loss, len(pass_.copies))
                 if saved:
                     shared = trunk.saved_bytes if trunk else 0

@@ -138,8 +138,3 @@ def attach_group(model: nn.Module, group: Group) -> None:
 def group_of(model: nn.Module) -> Group | None:
     """The processes over which the parameters of a model are in parts; None where each has them whole."""
     return cast("Group | None", getattr(model, _GROUP, None))
-
-
-def local_part(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
-    return cast(Tensor, tensor.to_local()).detach() if hasattr(tensor, "to_local") else tensor

@@ -6,22 +6,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import torch
 from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.core.accumulator import whole_number
-from seqba.core.group import group_of, local_part
-from seqba.core.plan import Plan, PlanLike, parse_plan
+from seqba.core.group import group_of
 from seqba.keying.keyed import is_keying, keying
-from seqba.modules.walk import modules_of, parameters_of
+from seqba.keying.telling import warn_of_draws
 from seqba.modules.wrappers import Replicas, check_model, module_names
 from seqba.noise.compare import Comparison
 from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
 from seqba.noise.noise import Noise
-
-Key = tuple[int, int, int]
+from seqba.noise.repeated import is_repeated
+from seqba.values import whole_number
 
 
 class Update:
@@ -36,6 +32,9 @@ class Update:
         forked: whether copies begin at `seqba.fork` inside the model.
         compared: whether the loss compares copies by `seqba.compare_copies`.
         seeded: whether passes seed torch's own generators in any case.
+
+    Attributes:
+        keys_draws: whether torch's functions draw keyed noise in the passes.
 
     Raises:
         TypeError: for an argument of another type.
@@ -74,13 +73,9 @@ class Update:
                 "parameters in parts on several processes (FSDP) don't go with compared=True: processes would gather "
                 "them for different numbers of passes; keep them whole"
             )
-        self._seeded = seeded or compared or self.replicas.size > 1
-        self._names = _names(model)
-
-    @property
-    def keys_draws(self) -> bool:
-        """Whether torch's functions draw keyed noise in the passes."""
-        return self.keyed or is_keying()
+        self.keys_draws = keyed or is_keying()
+        self._seeded = seeded or compared or self.keys_draws or self.replicas.size > 1
+        self._names = module_names(model)
 
     def noise(
         self,
@@ -105,7 +100,7 @@ class Update:
         return Noise(
             self.seed,
             self.update,
-            self.replicas.number(self.micro_batch + micro_batch),
+            (self.micro_batch + micro_batch) * self.replicas.size + self.replicas.rank,  # other rows, other masks
             copies,
             self._names,
             rows,
@@ -122,92 +117,27 @@ class Update:
             noise: of the pass.
             exchanges: whether a wrapper that takes means over processes does so in this backward: once an update.
         """
-        keys_draws = self.keys_draws
         with ExitStack() as stack:
             stack.enter_context(noise_context(noise))
-            if self._seeded or keys_draws:
+            if self._seeded:
                 stack.enter_context(noise.ordinary())
             if self.keyed:
                 stack.enter_context(keying())
-            if not exchanges:
+            if not exchanges and self.replicas.synchronised:
                 stack.enter_context(self.replicas.without_exchange())
             yield
-        if keys_draws and noise.drew_ordinary and len(noise.pass_copies) > 1:
-            _tell_of_unkeyed_draws(self.model)
+        if self.keys_draws:
+            warn_of_draws(self.model, noise)
 
     def warn_of_a_repeated_key(self, stacklevel: int) -> None:
         """Says so where masks come again after the weights have moved: a forgotten `update=`, which none would notice.
 
         To be called once an update, after its passes, if they drew noise.
         """
-        key = (self.seed, self.update, self.micro_batch)
-        sample = _sample_weights(self.model)
-        known = _remembered(self.model)
-        is_repeated = key == known.key and _differ(sample, known.sample)
-        known.key, known.sample = key, sample
-        if is_repeated:
+        if is_repeated(self.model, (self.seed, self.update, self.micro_batch)):
             warnings.warn(
                 "the weights have changed, but this update draws the same masks as the one before (seed "
                 f"{self.seed}, update {self.update}, micro-batch {self.micro_batch}): pass update= with the number of "
                 "the update",
                 stacklevel=stacklevel + 1,
             )
-
-
-def plan_for(model: nn.Module, plan: PlanLike) -> Plan:
-    """`auto` measures each model once, not at every call; where passes go together, ranks can't each measure."""
-    chosen = _remembered(model).plan if plan == "auto" else parse_plan(plan)
-    return parse_plan("looped") if chosen.is_auto and group_of(model) is not None else chosen
-
-
-class _Remembered:
-    """What is kept of a model from one call to the next."""
-
-    def __init__(self) -> None:
-        self.plan = parse_plan("auto")
-        self.key: Key | None = None
-        self.sample: torch.Tensor | None = None
-        self.has_been_told = False
-        self.tree: list[tuple[str, int]] = []
-        self.names: dict[int, str] = {}
-
-
-# By identity: a model may define what it is equal to.
-_models: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
-def _remembered(model: nn.Module) -> _Remembered:
-    known: _Remembered = _models.setdefault(model, _Remembered())  # type: ignore[no-untyped-call]
-    return known
-
-
-def _names(model: nn.Module) -> dict[int, str]:
-    """`module_names`, made anew where modules have come, gone or changed names since the last update."""
-    known, modules = _remembered(model), modules_of(model)
-    tree = [("", id(model)), *((name, id(child)) for module in modules for name, child in module._modules.items())]
-    if known.tree != tree:
-        known.tree, known.names = tree, module_names(model)
-    return known.names
-
-
-def _tell_of_unkeyed_draws(model: nn.Module) -> None:
-    known = _remembered(model)
-    if not known.has_been_told:
-        known.has_been_told = True
-        warnings.warn(
-            "the model draws noise that can't be keyed, so the stacked plan draws other noise than the looped one: "
-            'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
-            stacklevel=2,
-        )
-
-
-def _sample_weights(model: nn.Module) -> torch.Tensor:
-    """A few hundred weights of one parameter, which tell moved weights from unmoved ones; no GPU is asked for them."""
-    trained = [parameter for parameter in parameters_of(model) if parameter.grad is not None]
-    flat = local_part(trained[-1]).detach().flatten() if trained else torch.zeros(1)
-    return flat[:: max(1, flat.numel() // 256)].clone()
-
-
-def _differ(sample: torch.Tensor, before: torch.Tensor | None) -> bool:
-    """Whether weights have moved; not told of those that went to another device in between."""
-    return before is not None and before.device == sample.device and not torch.equal(before, sample)

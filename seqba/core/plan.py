@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.nn.parameter import is_lazy
+from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
-CPU_PASS_BYTES = 256 << 20
-"""Activations that a CPU pass may hold under `auto`: more rows than that make no kernel faster, only memory larger."""
-
-FREE_SHARE = 0.6
-"""Share of a GPU's free memory that `auto` fills with activations; the backward's temporaries need the rest."""
+from seqba.core.group import group_of
+from seqba.runtime.activations import room_bytes
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ class Plan:
             device: that it runs on.
             shared_bytes: that are kept once for all copies, below a fork.
         """
-        self.copies_per_pass = max(1, (_room_bytes(device) - shared_bytes) // max(bytes_per_copy, 1))
+        self.copies_per_pass = max(1, (room_bytes(device) - shared_bytes) // max(bytes_per_copy, 1))
 
     def next_pass(self, micro_batch: int, first: int, copies: int) -> Pass:
         """The pass that begins with copy `first` of `micro_batch`."""
@@ -95,35 +90,14 @@ def parse_plan(plan: PlanLike | str) -> Plan:
     raise ValueError(f"plan is {plan!r}; choose auto, stacked, looped, or a number of copies per pass")
 
 
-class SavedBytes:
-    """Counts the bytes that a forward keeps for its backward, each storage once; parameters count as nothing."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        made = (parameter for parameter in model.parameters() if not is_lazy(parameter))
-        self._seen = {parameter.untyped_storage().data_ptr() for parameter in made}
-        self.total = 0
-
-    def so_far(self) -> int:
-        """The bytes counted until now."""
-        return self.total
-
-    def _note(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
-            self._seen.add(storage.data_ptr())
-            self.total += storage.nbytes()
-        return tensor
-
-    @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Counts what is saved inside."""
-        with torch.autograd.graph.saved_tensors_hooks(self._note, lambda tensor: tensor):
-            yield
+# What "auto" measured of each model; by identity, as a model may define what it is equal to.
+_measured: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def _room_bytes(device: torch.device) -> int:
-    if device.type != "cuda":
-        return CPU_PASS_BYTES
-    free, _ = torch.cuda.mem_get_info(device)
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(FREE_SHARE * (free + cached))
+def plan_for(model: nn.Module, plan: PlanLike) -> Plan:
+    """`auto` measures each model once, not at every call; where passes go together, ranks can't each measure."""
+    if plan == "auto":
+        chosen: Plan = _measured.setdefault(model, Plan(is_auto=True))  # type: ignore[no-untyped-call]
+    else:
+        chosen = parse_plan(plan)
+    return parse_plan("looped") if chosen.is_auto and group_of(model) is not None else chosen

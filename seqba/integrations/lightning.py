@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from seqba.core import copies as passes_of
-from seqba.core.accumulator import whole_number
 from seqba.core.copy_passes import CopyPass
 from seqba.extras import needed
 from seqba.rows.replicate import check_copies
+from seqba.values import whole_number
 
 needed("lightning", "seqba.integrations.lightning")
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import copies as passes_of
-from seqba.core.accumulator import described, whole_number
 from seqba.core.copy_passes import CopyPass
 from seqba.extras import needed
 from seqba.rows.replicate import check_copies
+from seqba.values import described, whole_number
 
 for package in ("transformers", "accelerate"):
     needed(package, "seqba.integrations.transformers")

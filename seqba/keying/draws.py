@@ -13,40 +13,18 @@ import torch
 from torch import Tensor
 
 from seqba.keying.owner import find_owner
+from seqba.keying.shapes import copies_dimension
 from seqba.noise.noise import Noise, numbers_per_copy
 
-KeyedForm = Callable[..., Tensor | None]
+KeyedForm = Callable[..., Any]
 
 
-def copies_dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool) -> int | None:
-    """The dimension of a draw along which the copies of the pass lie one after the other, or None if they share it.
-
-    Args:
-        noise: of the pass; its `rows`, where they are known, decide.
-        shape: of the draw.
-        of_rows: whether the draw belongs to a tensor that was computed from the rows (dropout's input), rather than
-            being made by its shape alone (`torch.rand`).
-
-    Returns:
-        0 where dimension 0 is a multiple of the rows (heads may be folded into it); 1 where that one is the rows (time
-        first); else 0 for what was computed from the rows, whose dimension 0 may be the tokens of all of them. None for
-        what has no dimension or a single row for all: a layer that is dropped by one number, a mask of positions.
-    """
-    rows = noise.rows
-    if not shape:
-        return None
-    if rows is None:
-        return 0 if of_rows or shape[0] % len(noise.copies) == 0 else None
-    if shape[0] % rows == 0:
-        return 0
-    if len(shape) > 1 and shape[1] == rows:
-        return 1
-    return 0 if of_rows and shape[0] != 1 else None
-
-
-def keep_mask(noise: Noise, shape: Sequence[int], p: float, device: torch.device) -> Tensor:
+def keep_mask(
+    noise: Noise, shape: Sequence[int], p: float, device: torch.device, *, is_rows_first: bool = False
+) -> Tensor:
     """Which elements of a tensor computed from the rows are kept: int8 of `shape`, as `Noise.keep_mask` draws it."""
-    owner, dim = find_owner(noise.names), copies_dimension(noise, shape, of_rows=True)
+    owner = find_owner(noise.names)
+    dim = copies_dimension(noise, shape, of_rows=True, is_rows_first=is_rows_first)
     if dim is None:
         return noise.keep_mask(owner, (1, *shape), p, device, shared=True).view(tuple(shape))
     parts = parts_shape(noise, shape, dim)

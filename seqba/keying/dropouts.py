@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from seqba.keying.draws import KeyedForm, keep_mask
-from seqba.noise.masks import drop, kept_scale
-from seqba.noise.noise import Noise, drop_level
-from seqba.random.philox import LEVELS
+from seqba.noise.noise import Noise
+from seqba.random.masks import LEVELS, drop, drop_level, kept_scale
 
 _ALPHA = -1.7580993408473766  # what SELU tends to on its left: −αλ, Klambauer et al. 2017
 
@@ -21,9 +20,23 @@ def dropout(noise: Noise, input: Tensor, p: float = 0.5, training: bool = True, 
     return _dropped(noise, input, input.shape, p, training, inplace)
 
 
-def plain_dropout(noise: Noise, input: Tensor, p: float, train: bool) -> Tensor | None:
-    """`torch.dropout`."""
-    return _dropped(noise, input, input.shape, p, train, inplace=False)
+def of_torch(form: KeyedForm, *, inplace: bool = False) -> KeyedForm:
+    """`torch.dropout`, `dropout_` and so on, which say `train`, from the form of `F.dropout`."""
+
+    def dropped(noise: Noise, input: Tensor, p: float, train: bool) -> Tensor | None:
+        result: Tensor | None = form(noise, input, p, train, inplace)
+        return result
+
+    return dropped
+
+
+def native_dropout(noise: Noise, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor] | None:
+    """`torch.native_dropout`: (dropped, which are kept); `train` None means True."""
+    if train is False or p == 0 or drop_level(p) == LEVELS:
+        return None
+    _check_probability(p)
+    kept = keep_mask(noise, input.shape, p, input.device)
+    return drop(input, kept, p), kept.bool()
 
 
 def feature_dropout(batched_dimensions: int | None) -> KeyedForm:
@@ -92,12 +105,19 @@ def scaled_dot_product_attention(
     weights = scores.softmax(-1, dtype=dtype).to(value.dtype)
     if unseeing is not None:
         weights = weights.masked_fill(unseeing, 0)
-    dropped = _dropped(noise, weights, weights.shape, dropout_p, training=True, inplace=False)
+    dropped = _dropped(noise, weights, weights.shape, dropout_p, training=True, inplace=False, is_rows_first=True)
     return (weights if dropped is None else dropped) @ value
 
 
 def _dropped(
-    noise: Noise, input: Tensor, shape: Sequence[int], p: float, training: bool, inplace: bool
+    noise: Noise,
+    input: Tensor,
+    shape: Sequence[int],
+    p: float,
+    training: bool,
+    inplace: bool,
+    *,
+    is_rows_first: bool = False,
 ) -> Tensor | None:
     """Drops by a mask of `shape`, which may be broadcast."""
     if not training or p == 0:
@@ -105,7 +125,7 @@ def _dropped(
     _check_probability(p)
     if drop_level(p) == LEVELS:
         return input.mul_(0) if inplace else input * 0
-    kept = keep_mask(noise, shape, p, input.device)
+    kept = keep_mask(noise, shape, p, input.device, is_rows_first=is_rows_first)
     return input.mul_(kept.to(input.dtype).mul_(kept_scale(p))) if inplace else drop(input, kept, p)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqba.keying import draws, dropouts
+from seqba.keying import draws, dropouts, samples
 from seqba.keying.owner import OUTSIDE, find_owner
 from seqba.modules.wrappers import check_model
 from seqba.noise.context import current_noise, is_in_the_pass
@@ -29,21 +29,37 @@ _FUNCTIONAL: dict[str, draws.KeyedForm] = {
     "dropout3d": dropouts.feature_dropout(5),
     "alpha_dropout": dropouts.alpha_dropout,
     "feature_alpha_dropout": dropouts.feature_alpha_dropout,
+    "rrelu_": samples.rrelu(inplace=True),
     "scaled_dot_product_attention": dropouts.scaled_dot_product_attention,
 }
+_OF_TORCH: dict[str, draws.KeyedForm] = {
+    "alpha_dropout": dropouts.alpha_dropout,
+    "dropout": dropouts.dropout,
+    "feature_alpha_dropout": dropouts.feature_alpha_dropout,
+    "feature_dropout": dropouts.feature_dropout(None),
+}
 _TORCH: dict[str, draws.KeyedForm] = {
-    "dropout": dropouts.plain_dropout,
+    **{name: dropouts.of_torch(form) for name, form in _OF_TORCH.items()},
+    **{f"{name}_": dropouts.of_torch(form, inplace=True) for name, form in _OF_TORCH.items()},
+    "native_dropout": dropouts.native_dropout,
     "bernoulli": draws.bernoulli,
     "normal": draws.normal,
     "rand": draws.created("uniform_"),
     "rand_like": draws.created_like("uniform_"),
     "randint": draws.randint,
+    "randint_like": samples.randint_like,
     "randn": draws.created("normal_"),
     "randn_like": draws.created_like("normal_"),
+    "randperm": samples.randperm,
+    "rrelu": samples.rrelu(inplace=False),
+    "rrelu_": samples.rrelu(inplace=True),
+    **{name: samples.sampled(name) for name in ("_standard_gamma", "binomial", "poisson")},
+    **{name: samples.sampled(name, event_dimensions=1) for name in ("_sample_dirichlet", "multinomial")},
 }
 _METHODS: dict[str, draws.KeyedForm] = {
     "bernoulli": draws.bernoulli,
     "bernoulli_": draws.bernoulli_in_place,
+    "multinomial": samples.sampled("multinomial", event_dimensions=1),
     **{
         name: draws.in_place(name)
         for name in ("cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_", "uniform_")
@@ -57,8 +73,9 @@ def keyed(model: nn.Module) -> Iterator[None]:
 
     So the gradient of a model that holds nothing of seqba's doesn't depend on the plan either. What is keyed:
     `F.dropout` in all its kinds, the dropout of `F.scaled_dot_product_attention` and `F.multi_head_attention_forward`,
-    `torch.rand`, `randn`, `randint`, `normal`, `bernoulli`, their `_like` forms, and the methods `bernoulli_`,
-    `normal_`, `uniform_`, `exponential_` and so on (drop path, LayerDrop, layers that add noise, Gumbel softmax). The
+    `F.rrelu`, `torch.rand`, `randn`, `randint`, `randperm`, `normal`, `bernoulli`, `multinomial`, `poisson`,
+    `binomial`, their `_like` forms, and the methods `bernoulli_`, `normal_`, `uniform_`, `exponential_` and so on (drop
+    path, LayerDrop, layers that add noise, Gumbel softmax, `torch.distributions`). The
     masks of `nn.Dropout` are those of `seqba.nn.Dropout` in the same place. Outside a pass, with a generator of the
     caller's, and in threads that don't compute the pass, torch's functions are what they are.
 

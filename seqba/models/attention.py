@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seqba.models.unpadding import GraphRows, Packing, Rows
 from seqba.nn import Dropout
-from seqba.nn.kernels.attention import packed_attention, suits_writing_out
+from seqba.nn.kernels.attention import HeadLayout, packed_attention, suits_writing_out
 from seqba.nn.kernels.flash import flash_attention, suits_flash
 from seqba.nn.kernels.linear import linear
 from seqba.nn.kernels.products import product_dtype
@@ -58,9 +58,7 @@ class Attention(nn.Module):
                 for part in torch.split(parameter, self.heads * self.head_dim):
                     nn.init.xavier_uniform_(part, gain=1 / math.sqrt(2))
 
-    def attend_to_self(
-        self, projected: Tensor, packing: Rows, *, causal: bool, kept: Tensor | None = None
-    ) -> Tensor:
+    def attend_to_self(self, projected: Tensor, packing: Rows, *, causal: bool, kept: Tensor | None = None) -> Tensor:
         """Self-attention of packed rows → (N, D); each token sees its own row, or its past where `causal`.
 
         `projected` (N, 3D) is what `input_projection` made of the rows, `kept` a mask of the weights that was drawn
@@ -69,9 +67,9 @@ class Attention(nn.Module):
         if self._stays_packed(projected, packing):
             query, key, value = projected.view(-1, 3, self.heads, self.head_dim).unbind(1)
             return self._attend_packed(query, key, value, packing, packing, causal=causal)
-        if isinstance(packing, Packing) and self._is_written_out(projected, packing):
-            layout = packing.head_layout(self.heads)
-            return linear(packed_attention(projected, None, layout, layout, causal=causal), self.output_projection)
+        layouts = self._layouts(projected, packing, packing)
+        if layouts is not None:
+            return linear(packed_attention(projected, None, *layouts, causal=causal), self.output_projection)
         query, key, value = self._heads(packing.pad(projected, blank=False), 3)
         # Padding is on the right, so a causal query never reaches it: no mask is needed there.
         mixed = self._attend(query, key, value, None if causal else packing, kept, causal=causal)
@@ -93,8 +91,8 @@ class Attention(nn.Module):
             key, value = projected.view(-1, 2, self.heads, self.head_dim).unbind(1)
             queries = query.view(-1, self.heads, self.head_dim)
             return self._attend_packed(queries, key, value, packing, memory_packing, causal=False)
-        if isinstance(packing, Packing) and isinstance(memory_packing, Packing) and self._is_written_out(query, memory_packing):
-            layouts = packing.head_layout(self.heads), memory_packing.head_layout(self.heads)
+        layouts = self._layouts(query, packing, memory_packing)
+        if layouts is not None:
             return linear(packed_attention(query, projected, *layouts, causal=False), self.output_projection)
         (queries,) = self._heads(packing.pad(query, blank=False), 1)
         key, value = self._heads(memory_packing.pad(projected, blank=False), 2)
@@ -106,7 +104,7 @@ class Attention(nn.Module):
         return not self._drops and suits_flash(rows.device, product_dtype(rows), self.head_dim)
 
     def _stays_packed(self, projected: Tensor, packing: Rows) -> bool:
-        return packing.ends is not None if isinstance(packing, GraphRows) else self.stays_packed(projected)
+        return packing.stays_packed if isinstance(packing, GraphRows) else self.stays_packed(projected)
 
     @property
     def _drops(self) -> bool:
@@ -126,9 +124,13 @@ class Attention(nn.Module):
         key, value = self._heads(packing.pad(self.memory_projection(memory)), 2)
         return key.contiguous(), value.contiguous()
 
-    def _is_written_out(self, rows: Tensor, keys: Packing) -> bool:
-        """Whether these packed rows go through `packed_attention` to their keys; dropout has a way of its own."""
-        return torch.is_grad_enabled() and not self._drops and suits_writing_out(rows, keys.length)
+    def _layouts(self, rows: Tensor, queries: Rows, keys: Rows) -> tuple[HeadLayout, HeadLayout] | None:
+        """Where heads stand if these rows go through `packed_attention` to their keys; dropout has a way of its own."""
+        if isinstance(queries, GraphRows) or isinstance(keys, GraphRows) or self._drops:
+            return None
+        if not torch.is_grad_enabled() or not suits_writing_out(rows, keys.length):
+            return None
+        return queries.head_layout(self.heads), keys.head_layout(self.heads)
 
     def _heads(self, padded: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, T, parts·D) → `parts` views of (B, H, T, d)."""

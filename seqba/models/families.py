@@ -40,7 +40,7 @@ class Family(Generic[Options, Config]):
         fork_places: (architecture, configuration) → names of the places at which copies may begin, for the `fork_at` of
             a model; empty where there is none.
         prefix: what the names of another program's models begin with, which belong to it too; "" for none.
-        recomputes_layers: whether `seqba.models.layers.recompute_layers` finds layers in it.
+        has_layers: whether it is made of the layers of `seqba.models.layers`, which can be computed again and compiled.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Family(Generic[Options, Config]):
     forward_methods: tuple[str, ...] = ()
     fork_places: Callable[[str, Config], tuple[str, ...]] = lambda *_: ()
     prefix: str = ""
-    recomputes_layers: bool = False
+    has_layers: bool = False
 
     def read(self, values: Mapping[str, Any]) -> Config:
         """Configuration that a file holds as plain values, names, types and ranges checked.
@@ -207,7 +207,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         rows_share=False,
         forward_methods=("features",),
         fork_places=lambda _, config: (ENCODER, *layer_places(config.decoder_layers, DECODER_LAYER)),
-        recomputes_layers=True,
+        has_layers=True,
     ),
     "awd_lstm": Family(
         title="AWD-LSTM (language_modeling)",
@@ -232,7 +232,7 @@ FAMILIES: dict[str, Family[Any, Any]] = {
         rows_share=False,
         forward_methods=("features",),
         fork_places=lambda _, config: layer_places(config.decoder_layers),
-        recomputes_layers=True,
+        has_layers=True,
     ),
     "image_classifier": Family(
         title="image networks (image_classification)",

@@ -9,29 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from seqba.errors import UserError
 from seqba.models.attention import Attention
 from seqba.models.layers import DecoderLayer, Masks, Memory, ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import GraphRows, Packing
+from seqba.nn import Dropout
 
 BACKEND = "inductor"
 """Backend of torch.compile."""
 
 MOST_GRAPHS = 64
-"""Graphs of a kind of layer, at most; torch's own limit of 8 is soon reached by rows that are or aren't padded."""
+"""Graphs of a kind of layer, at most: a batch of one row has one of its own, as one without padding has."""
 
 
 def compile_layers(model: nn.Module) -> None:
     """Has each Transformer layer of a model run as a compiled graph in the passes of updates.
 
-    Layers of a kind share their graphs; a graph is compiled when it is needed first. Without gradients, in evaluation
-    and outside of updates layers run as they are. Neither masks nor names of weights change.
-
-    A graph is made of torch's own operations, which the compiler fuses, in the place of `seqba.nn.kernels`.
+    Layers of a kind share their graphs, each compiled when it is needed first; its operations are torch's own, which
+    the compiler fuses, rather than those of `seqba.nn.kernels`. Without gradients, in evaluation and outside of updates
+    layers run as they are. Neither masks nor names of weights change.
     """
     for module in model.modules():
         if isinstance(module, SelfAttentionLayer):
@@ -40,62 +41,76 @@ def compile_layers(model: nn.Module) -> None:
             module.compiled = _run_decoder
 
 
+def check_compiler(device: torch.device) -> None:
+    """Compiles a trifle for a device, so that a run on a machine that can't is refused before it begins.
+
+    A CPU needs a C++ compiler for it, a GPU Triton.
+
+    Raises:
+        UserError: with the reason.
+    """
+    try:
+        torch.compile(torch.sin, backend=BACKEND, fullgraph=True)(torch.zeros(2, device=device))
+    except Exception as error:  # the compiler's errors have no base but this
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"--compile: torch can't compile for this machine's {device.type}: {reason}") from error
+
+
 def _run_self_attention(
     layer: SelfAttentionLayer, x: Tensor, norm: nn.LayerNorm | None, packing: Packing
 ) -> ResidualStream:
     masks = _draw(layer, x, packing)
     x = ResidualStream(x, norm).normalized()
-    return ResidualStream(_graph(_self_attention)(layer, x, _rows(layer.attention, x, packing), masks))
+    return ResidualStream(_compiled(_self_attention)(layer, x, _places(layer.attention, x, packing), masks))
 
 
 def _run_decoder(
     layer: DecoderLayer, x: Tensor, norm: nn.LayerNorm | None, packing: Packing, rows: Tensor, memory: Memory
 ) -> ResidualStream:
-    if not isinstance(memory.packing, Packing):
-        raise TypeError("the rows of a memory are packed by a Packing")
-    masks = _draw(layer, x, packing, memory.packing)
+    read = cast(Packing, memory.packing)
+    scores = packing.rows, layer.cross_attention.heads, packing.length, read.length
+    masks = _draw(layer, x, packing)._replace(
+        cross_attention=layer.cross_attention.dropout.draw(scores, x.device),
+        cross_attention_residual=_draw_rows(layer.cross_attention_residual.dropout, x, packing),
+    )
     x = ResidualStream(x, norm).normalized()
-    places = _rows(layer.attention, x, packing), _rows(layer.attention, x, memory.packing)
-    return ResidualStream(_graph(_decoder)(layer, x, rows, *places, memory.is_projected, masks))
+    memory = Memory(rows, _places(layer.cross_attention, x, read), memory.is_projected)
+    return ResidualStream(_compiled(_decoder)(layer, x, _places(layer.attention, x, packing), memory, masks))
 
 
 def _self_attention(layer: SelfAttentionLayer, x: Tensor, places: GraphRows, masks: Masks) -> Tensor:
+    """(N, D) → (N, D), normalised, so that graphs are the same whatever norm is due before a layer."""
     return layer.compute(x, None, places, masks).normalized()
 
 
-def _decoder(
-    layer: DecoderLayer,
-    x: Tensor,
-    rows: Tensor,
-    places: GraphRows,
-    memory_places: GraphRows,
-    is_projected: bool,
-    masks: Masks,
-) -> Tensor:
-    return layer.compute(x, None, places, rows, Memory(rows, memory_places, is_projected), masks).normalized()
+def _decoder(layer: DecoderLayer, x: Tensor, places: GraphRows, memory: Memory, masks: Masks) -> Tensor:
+    return layer.compute(x, None, places, memory.rows, memory, masks).normalized()
 
 
 @cache
-def _graph(layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _compiled(layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The compiled function: whole (a break would be an error), and of symbolic sizes from the first batch on."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_GRAPHS)
+    # Sizes that are equal in one batch (rows and tokens of a row, say) aren't so in the next.
+    torch.fx.experimental._config.use_duck_shape = False
     return torch.compile(layer, backend=BACKEND, fullgraph=True, dynamic=True)
 
 
-def _rows(attention: Attention, x: Tensor, packing: Packing) -> GraphRows:
-    return packing.for_graph(with_ends=attention.stays_packed(x))
+def _places(attention: Attention, x: Tensor, packing: Packing) -> GraphRows:
+    return packing.for_graph(stays_packed=attention.stays_packed(x))
 
 
-def _draw(layer: SelfAttentionLayer | DecoderLayer, x: Tensor, packing: Packing, memory: Packing | None = None) -> Masks:
-    """Draws what the layer would draw on the way: each dropout draws once."""
-    (count, width), device, rows = x.shape, x.device, packing.copy_rows
-    scores = packing.rows, layer.attention.heads, packing.length
-    cross = isinstance(layer, DecoderLayer) and memory is not None
+def _draw(layer: SelfAttentionLayer | DecoderLayer, x: Tensor, packing: Packing) -> Masks:
+    """Draws what both kinds of layers draw on their way."""
+    scores = packing.rows, layer.attention.heads, packing.length, packing.length
+    hidden = len(x), layer.feed_forward.expand.out_features
     return Masks(
-        attention=layer.attention.dropout.draw((*scores, packing.length), device),
-        attention_residual=layer.attention_residual.dropout.draw((count, width), device, rows),
-        cross_attention=layer.cross_attention.dropout.draw((*scores, memory.length), device) if cross else None,
-        cross_attention_residual=layer.cross_attention_residual.dropout.draw((count, width), device, rows) if cross else None,
-        feed_forward=layer.feed_forward.dropout.draw((count, layer.feed_forward.expand.out_features), device, rows),
-        feed_forward_residual=layer.feed_forward_residual.dropout.draw((count, width), device, rows),
+        attention=layer.attention.dropout.draw(scores, x.device),
+        attention_residual=_draw_rows(layer.attention_residual.dropout, x, packing),
+        feed_forward=layer.feed_forward.dropout.draw(hidden, x.device, packing.copy_rows),
+        feed_forward_residual=_draw_rows(layer.feed_forward_residual.dropout, x, packing),
     )
+
+
+def _draw_rows(dropout: Dropout, x: Tensor, packing: Packing) -> Tensor | None:
+    return dropout.draw(x.shape, x.device, packing.copy_rows)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seqba.core import current_noise
 from seqba.models.attention import Attention
 from seqba.models.sizes import Activation, LayerSizes
 from seqba.models.unpadding import CopyRows, Packing, Rows
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
+from seqba.noise.context import current_noise
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     # In place: the product before a ReLU isn't needed again, and N × 4D is the largest tensor of a layer.
@@ -43,7 +43,9 @@ class FeedForward(nn.Module):
     def forward(self, hidden: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None) -> Tensor:
         """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
         active = ACTIVATIONS[self.activation](hidden)
-        return linear(self.dropout(active, copy_rows) if kept is None else self.dropout.drop(active, kept), self.contract)
+        return linear(
+            self.dropout(active, copy_rows) if kept is None else self.dropout.drop(active, kept), self.contract
+        )
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class SelfAttentionLayer(nn.Module):
 
     Attributes:
         recomputes: see `recompute_layers`.
+        compiled: what computes the layer in updates, see `seqba.models.graphs`; None for `compute`.
     """
 
     recomputes = False
@@ -159,6 +162,7 @@ class DecoderLayer(nn.Module):
 
     Attributes:
         recomputes: see `recompute_layers`.
+        compiled: what computes the layer in updates, see `seqba.models.graphs`; None for `compute`.
     """
 
     recomputes = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -106,10 +106,9 @@ class Packing:
             self._biases[dtype] = aligned[:, : self.length].masked_fill_(~self.mask, float("-inf"))
         return self._biases[dtype]
 
-
-    def for_graph(self, *, with_ends: bool) -> GraphRows:
-        """What a compiled graph reads of it; with the ends of its rows where attention takes them packed."""
-        return GraphRows(self.mask, self.index, self.ends if with_ends else None)
+    def for_graph(self, *, stays_packed: bool) -> GraphRows:
+        """What a compiled graph reads of it; whether attention takes its rows packed is a part of the graph."""
+        return GraphRows(self.mask, self.index, self.ends, stays_packed)
 
 
 @dataclass(frozen=True)
@@ -119,13 +118,15 @@ class GraphRows:
     Attributes:
         mask: (B, T) bool, True where a token is.
         index: see `Packing`.
-        ends: see `Packing`; None where attention pads its rows.
+        ends: see `Packing`.
+        stays_packed: whether attention takes the rows packed.
     """
 
     mask: Tensor
     index: Tensor | None
-    ends: Tensor | None
-    copy_rows: CopyRows = None
+    ends: Tensor
+    stays_packed: bool
+    copy_rows: ClassVar[CopyRows] = None  # masks have been drawn by them
 
     @property
     def length(self) -> int:

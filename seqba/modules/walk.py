@@ -5,29 +5,42 @@ An update looks through its model several times, and on a GPU waits for that: to
 
 from __future__ import annotations
 
-from torch import nn
+from typing import cast
+
+from torch import Tensor, nn
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
     """All modules of a model, itself the first, each once: `list(model.modules())`."""
-    found: list[nn.Module] = []
-    seen: set[int] = set()
-    waiting: list[nn.Module | None] = [model]
-    while waiting:
-        module = waiting.pop()
-        if module is not None and id(module) not in seen:
-            seen.add(id(module))
-            found.append(module)
-            if module._modules:
-                waiting.extend(reversed(module._modules.values()))
-    return found
+    found = {id(model): model}
+    _add_below(model, found)
+    return list(found.values())
+
+
+def _add_below(module: nn.Module, found: dict[int, nn.Module]) -> None:
+    for child in module._modules.values():
+        if child is not None and id(child) not in found:
+            found[id(child)] = child
+            if child._modules:
+                _add_below(child, found)
 
 
 def parameters_of(model: nn.Module) -> list[nn.Parameter]:
     """All parameters of a model, each once: `list(model.parameters())`."""
     found: dict[int, nn.Parameter] = {}
     for module in modules_of(model):
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                found.setdefault(id(parameter), parameter)
+        if module._parameters:
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    found[id(parameter)] = parameter
     return list(found.values())
+
+
+def gradients_of(model: nn.Module) -> list[Tensor]:
+    """The gradients that there are, in the order of the parameters."""
+    return [parameter.grad for parameter in parameters_of(model) if parameter.grad is not None]
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
+    return cast(Tensor, tensor.to_local()).detach() if hasattr(tensor, "to_local") else tensor

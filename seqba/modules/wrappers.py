@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any, cast
 
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.modules.walk import modules_of, parameters_of
 
@@ -19,15 +21,30 @@ WRAPPED = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint
 """Where DistributedDataParallel, torch.compile, FSDP and checkpoint wrappers keep the module that they wrap."""
 
 
-def module_names(model: nn.Module) -> dict[int, str]:
+def module_names(model: nn.Module) -> Mapping[int, str]:
     """`id` of each module → its qualified name, less the attributes of wrappers: those of the model in them.
 
-    Where two modules come to one name their draws are numbered on, so that they differ all the same.
+    Where two modules come to one name their draws are numbered on, so that they differ all the same. Names are made
+    anew where modules have come, gone or changed names since the last call.
     """
-    return {
-        id(module): ".".join(part for part in name.split(".") if part not in WRAPPED)
-        for name, module in model.named_modules()
-    }
+    children = [module._modules for module in modules_of(model) if module._modules]
+    tree = list(chain.from_iterable(children)), [id(child) for named in children for child in named.values()]
+    known = _names.get(model)  # type: ignore[no-untyped-call]
+    if known is None or known[0] != tree:
+        known = (
+            tree,
+            {
+                id(module): ".".join(part for part in name.split(".") if part not in WRAPPED)
+                for name, module in model.named_modules()
+            },
+        )
+        _names[model] = known
+    names: Mapping[int, str] = known[1]
+    return names
+
+
+# By identity: a model may define what it is equal to.
+_names: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def check_model(model: nn.Module) -> None:
@@ -90,10 +107,6 @@ class Replicas:
                 return cls(dist.get_rank(group), dist.get_world_size(group))
         return cls()
 
-    def number(self, micro_batch: int) -> int:
-        """The number of this process's micro-batch among those of all: other rows, other masks."""
-        return micro_batch * self.size + self.rank
-
     @contextmanager
     def without_exchange(self) -> Iterator[None]:
         """Inside, a backward leaves gradients to be added up by the one that follows."""
@@ -106,7 +119,8 @@ class Replicas:
 def _wrappers_in(model: nn.Module) -> list[nn.Module]:
     """The modules that may be another library's around a part of the model."""
     modules = modules_of(model)
-    return [one for one in modules if _may_wrap(type(one)) or "no_sync" in vars(one)]  # type: ignore[arg-type]
+    kinds = {kind for kind in set(map(type, modules)) if _may_wrap(kind)}
+    return [one for one in modules if type(one) in kinds or "no_sync" in one.__dict__]
 
 
 @cache

@@ -102,8 +102,8 @@ def per_copy(batch: Value) -> Value:
 
 
 def check_forked(noise: Noise) -> None:
-    """Raises RuntimeError for the forward of a pass that should have come to its fork and hasn't."""
-    if noise.trunk is not None and not noise.calls.is_above:
+    """Raises RuntimeError for the forward of a pass of an update that forks, which hasn't come to its fork."""
+    if not noise.calls.is_above:
         raise RuntimeError(
             "forked=True, but neither the model nor the loss called seqba.fork, so that there was one copy throughout: "
             "call it in the model's forward, or leave forked out"

@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 
 from seqba.noise.calls import Calls
-from seqba.random.philox import LEVELS, Draw
+from seqba.random.masks import drop, drop_level, kept
+from seqba.random.philox import Draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from seqba.noise.compare import Comparison
     from seqba.noise.fork import Trunk
-
-# Probabilities are resolved to 1/65,536 (`LEVELS`): sixteen random bits per element are drawn, not the 64 of a double.
 
 ALL_COPIES = -1
 """Stands for the copy in the key of a draw that all copies of a micro-batch share, as all below a fork."""
@@ -62,6 +61,8 @@ class Noise:
         pass_copies: the copies of the pass.
         draws: how many draws were made.
         drew_ordinary: whether anything was drawn from torch's own generators, above a fork where there is one.
+        ambiguous: a draw of stacked copies whose shape would be that of rows in a looped pass: the module's name, and
+            the shape; None so far.
         calls: numbers of the calls of each site.
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
@@ -92,7 +93,9 @@ class Noise:
         self.comparison = comparison
         self.draws = 0
         self.drew_ordinary = False
+        self.ambiguous: tuple[str, tuple[int, ...]] | None = None
         self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
+        self._key = _mixed(0, seed, update, micro_batch)
         self._rows = rows
         self._unnamed: dict[int, tuple[object, str]] = {}
         self._generators: dict[torch.device, torch.Generator] = {}
@@ -171,9 +174,37 @@ class Noise:
             row[: -(-count // 4)].random_(-(1 << 63), None, generator=generator)
         numbers = words.view(torch.int16)
         if rows is None:
-            return _kept(numbers[:, : counts[0]], probability).view(tuple(shape))
+            return kept(numbers[:, : counts[0]], probability).view(tuple(shape))
         drawn = torch.cat([row[:count] for row, count in zip(numbers, counts, strict=True)])
-        return _kept(drawn, probability).view(tuple(shape))
+        return kept(drawn, probability).view(tuple(shape))
+
+    def drop(
+        self,
+        owner: object,
+        x: Tensor,
+        p: float,
+        added: Tensor | None = None,
+        *,
+        rows: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Drops from x by a mask of its shape that is drawn here: x·mask / (1 − p) + added, for p as it is drawn.
+
+        A GPU does it in one kernel, which keeps no mask and draws it again in the backward.
+
+        Args:
+            owner: the object that draws, usually a module.
+            x: (k·R, ...), floating.
+            p: probability of dropping, in [0, 1).
+            added: like x; None for nothing.
+            rows: how many rows each copy has, where they don't all have R (`part_rows`).
+
+        Raises:
+            ValueError: as `keep_mask`.
+        """
+        if draws_by_counter(x.device) and rows is None and Draw.can_drop(x, added):
+            numbers_per_copy(x.shape, len(self.copies))
+            return self.draw(owner).drop(x, added, drop_level(p))
+        return drop(x, self.keep_mask(owner, x.shape, p, x.device, rows=rows), p, added)
 
     def part_rows(self, is_row: Tensor) -> tuple[int, ...] | None:
         """How many rows each copy of the pass has left where a model leaves some out, padding say.
@@ -212,7 +243,7 @@ class Noise:
         """
         site = self._site(owner)
         self.draws += 1
-        key = _mixed(self.seed, self.update, self.micro_batch, site)
+        key = _mixed(self._key, site)
         return Draw.of(key, (ALL_COPIES,) if shared else self.copies)
 
     def generators(self, owner: object, device: torch.device, *, shared: bool = False) -> Iterator[torch.Generator]:
@@ -229,7 +260,7 @@ class Noise:
         self.draws += 1
         generator = self._generator(device)
         for copy in (ALL_COPIES,) if shared else self.copies:
-            yield generator.manual_seed(_mix(self.seed, self.update, self.micro_batch, copy, site))
+            yield generator.manual_seed(_mix(self._key, copy, site))
 
     @contextmanager
     def ordinary(self) -> Iterator[None]:
@@ -247,7 +278,7 @@ class Noise:
             self.draws += self.drew_ordinary
 
     def _seed_ordinary(self) -> list[Tensor]:
-        torch.manual_seed(_mix(self.seed, self.update, self.micro_batch, self.copies[0], _digest("ordinary noise")))
+        torch.manual_seed(_mix(self._key, self.copies[0], _digest("ordinary noise")))
         self._seeded = _generator_states()
         return self._seeded
 
@@ -314,34 +345,20 @@ def draws_by_counter(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def drop_level(probability: float) -> int:
-    """How many of the 65,536 levels are dropped at `probability`: round(65,536·p)."""
-    return round(probability * LEVELS)
-
-
-def _kept(numbers: Tensor, probability: float) -> Tensor:
-    """Which of some int16 numbers, uniform on [-32768, 32767], are kept: int8."""
-    # Written as bytes rather than bools: on a CPU, torch vectorises this comparison and the mask's use only so.
-    kept = torch.empty_like(numbers, dtype=torch.int8)
-    torch.ge(numbers, drop_level(probability) - LEVELS // 2, out=kept)
-    return kept
-
-
 @cache
 def _digest(site: str) -> int:
     return int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little")
 
 
-def _mix(*numbers: int) -> int:
-    """Mixes a key into 32 bits, for a generator of torch's."""
-    state = _mixed(*numbers)
+def _mix(state: int, *numbers: int) -> int:
+    """Mixes a key, whose first numbers came to `state`, into 32 bits, for a generator of torch's."""
+    state = _mixed(state, *numbers)
     # A CPU generator keeps the low 32 bits of a seed: fold, so that all 64 count.
     return (state ^ (state >> 32)) & 0xFFFFFFFF
 
 
-def _mixed(*numbers: int) -> int:
-    """Mixes a key into 64 bits: SplitMix64's finaliser (Steele et al. 2014) over the running sum."""
-    state = 0
+def _mixed(state: int, *numbers: int) -> int:
+    """Mixes numbers of a key into 64 bits: SplitMix64's finaliser (Steele et al. 2014) over the running sum."""
     for number in numbers:
         state = (state + number + 0x9E3779B97F4A7C15) & _WORD
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from seqba.core.group import local_part
+from seqba.modules.walk import local_part
 from seqba.training.options import OptimisationOptions
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from seqba import __version__
 from seqba.data.names import name_text
 from seqba.training.config import RunConfig
-from seqba.training.options import OWN_OPTIONS
+from seqba.training.options.optimisation import OWN_OPTIONS
 
 CONFIG_FILE = "config.toml"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -143,6 +144,7 @@ class TrainingLoop:
         names = list(due.names)
         if due.validate:
             progress.validation_pending = True
+            before = copy.deepcopy(progress)
             try:
                 names += self._validate(stop)
             except Interrupted:
@@ -150,6 +152,10 @@ class TrainingLoop:
                 return STOPPED
             except UserError:
                 self._save_before_exit()
+                raise
+            except OSError:  # of the log, as in `_step`: what the validation recorded is recorded again
+                self.progress = before
+                self._save_alone_before_exit()
                 raise
         progress.validation_pending = False
         progress.last_finished_update = self.trainer.updates
@@ -205,7 +211,7 @@ class TrainingLoop:
 
     def _copies_of_update(self, ahead: int) -> int:
         """M of an update that comes so many after those that were tried; skipped ones count, as their data are gone."""
-        return self.grid.copies_at(self.trainer.updates + self.trainer.skipped + ahead)
+        return self.grid.copies_at(self.trainer.tried + ahead)
 
     def _readable(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
         """Batch that was read; where a rank can't read its part (a broken picture), saves what was learned, raises."""

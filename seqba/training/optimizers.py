@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqba.core.group import local_part
 from seqba.errors import UserError
+from seqba.modules.walk import local_part
 from seqba.training.nt_asgd import NonMonotonicTrigger
 from seqba.training.options import OptimisationOptions
 

@@ -88,7 +88,7 @@ def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
             f"checkpoint {start.path} can't be resumed from, a part of it is missing or damaged: {reason}"
         ) from None
     if resets.lr_scheduler:
-        trainer.updates = 0
+        trainer.updates = trainer.tried = 0
         progress.last_finished_update = 0
     if resets.meters:
         progress.reset_meters()

@@ -76,6 +76,7 @@ BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {
     "grid": {"fork": None},
     "batches": {"weights": []},
     "optimisation": {"store_ema": False},
+    "run": {"compile": False},
     "schedule": {"lr_factor": 1.0},
     "translation": {"subword_sampling": 0.0},
 }
@@ -118,7 +119,7 @@ def check_same_run(start: Start, before: Identity, after: Identity) -> None:
     if start.resets.optimizer and start.resets.dataloader:
         return  # only the weights are taken over: what trained them doesn't matter
     noise = {"model": [name for name in options if is_noise(name)]}
-    changes += _changes(before, after, {**WEIGHT_MOVING, "run": _moving_limits(after), **noise})
+    changes += _changes(before, after, {**WEIGHT_MOVING, "run": ["compile", *_moving_limits(after)], **noise})
     if changes:
         logger.warning("going on from %s with %s", start.path, ", ".join(changes))
 

@@ -8,16 +8,18 @@ from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Those that ask a run to stop, the last one when its terminal closes."""
 
 ECHO_S = 5.0
 """Under torchrun a signal may come twice: Slurm sends it to every process, and torchrun hands on what it got."""
 
 
 class StopSignal:
-    """Context in which SIGTERM and SIGINT only set a flag, which the loop reads between updates.
+    """Context in which SIGTERM, SIGINT and SIGHUP only set a flag, which the loop reads between updates.
 
-    The first signal gives both signals their default meaning back, so that a second one stops at once. Under torchrun,
+    One that is ignored, as SIGHUP is under nohup, stays so. The first signal gives all of them their default meaning
+    back, so that a second one stops at once. Under torchrun,
     which kills by itself what takes too long, a second one within `ECHO_S` seconds is taken for the first. Must be
     entered in the main thread.
 
@@ -31,8 +33,9 @@ class StopSignal:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        """Takes over both signals."""
-        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        """Takes over the signals."""
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._receive) for number in heard}
         return self
 
     def __exit__(
@@ -55,7 +58,7 @@ class StopSignal:
             self._received_at = monotonic()
             if "TORCHELASTIC_RUN_ID" in os.environ:
                 return
-        for either in SIGNALS:
-            signal.signal(either, signal.SIG_DFL)
+        for each in self._previous:
+            signal.signal(each, signal.SIG_DFL)
         if again:
             os.kill(os.getpid(), number)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
 from seqba.distributed import collective_errors, is_sharded, reshard, whole_tensor
 from seqba.errors import UserError
-from seqba.modules.walk import parameters_of
+from seqba.modules.walk import gradients_of, parameters_of
 from seqba.nn.kernels.casts import shared_casts
 from seqba.statistics import CellWatch
 from seqba.tasks import Task
@@ -110,6 +110,7 @@ class Trainer(Generic[Batch]):
 
     Attributes:
         updates: steps made so far. Skipped updates don't count.
+        tried: updates made or skipped so far, by which copies are scheduled; no reset of counts for the log changes it.
         skipped: updates skipped so far.
         is_sharded: whether each rank has a part of the weights, and of what the optimizer keeps for them.
     """
@@ -136,6 +137,7 @@ class Trainer(Generic[Batch]):
         self.scaler = scaler
         self.average = average
         self.updates = 0
+        self.tried = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.device = next(model.parameters()).device
@@ -154,7 +156,8 @@ class Trainer(Generic[Batch]):
         """
         number, own = self.updates + 1, batch.sums(self.task)
         lift = _power_of_two_at(own.weight) if self.ranks is ALONE else 1.0  # what the group divides by comes later
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * batch.copies) else None
         with shared_casts(enabled=not self.is_sharded):
             step = grid_gradient(
@@ -233,6 +236,7 @@ class Trainer(Generic[Batch]):
         """
         return {
             "updates": self.updates,
+            "tried": self.tried,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "copies_per_pass": self._plan.copies_per_pass,
@@ -251,6 +255,7 @@ class Trainer(Generic[Batch]):
         """
         self.updates = int(state["updates"])
         self.skipped = int(state["skipped"])
+        self.tried = int(state.get("tried", self.updates + self.skipped))  # older checkpoints don't say
         self.skipped_in_a_row = int(state["skipped_in_a_row"])
         if self.scaler is not None and state.get("scaler") is not None:
             self.scaler.load_state_dict(state["scaler"])
@@ -290,8 +295,7 @@ class Trainer(Generic[Batch]):
 
     def _unscale(self, scaler: torch.amp.GradScaler, lift: float) -> None:
         scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in parameters_of(self.model) if parameter.grad is not None]
-        torch._foreach_div_(gradients, lift)
+        torch._foreach_div_(gradients_of(self.model), lift)
 
     def _finish_gradient(self, lift: float) -> Tensor:
         """Undoes the scaling of losses, and clips; returns the norm before that, 0-dim, which no one has waited for."""
@@ -301,14 +305,14 @@ class Trainer(Generic[Batch]):
 
     def _clip(self) -> Tensor:
         """Scales gradients down where their norm is too large; returns the norm before that, 0-dim."""
-        gradients = [parameter.grad for parameter in parameters_of(self.model) if parameter.grad is not None]
+        gradients = gradients_of(self.model)
         if self.is_sharded:
             with collective_errors():
                 norm = whole_tensor(nn.utils.get_total_norm(gradients))
         else:
             norm = nn.utils.get_total_norm(gradients)
         if self.rules.clip_norm > 0:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.rules.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(parameters_of(self.model), self.rules.clip_norm, norm)
         return norm
 
     def _step(self, number: int, lr: float) -> None:
@@ -323,6 +327,7 @@ class Trainer(Generic[Batch]):
             self.scaler.step(self.optimizer)
 
     def _count(self, report: UpdateReport) -> None:
+        self.tried += 1
         if not report.skipped:
             self.updates = report.update
             self.skipped_in_a_row = 0

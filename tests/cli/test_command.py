@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,22 @@ def test_a_closed_stream_is_no_traceback(closed: str) -> None:
     assert done.stdout.decode() == ("" if closed == ">&-" else "×\n")
 
 
+@pytest.mark.parametrize("call", ["seqba.cli.score", "seqba.cli.train"])
+def test_help_whose_reader_went_away_is_no_traceback(call: str) -> None:
+    code = f"from {call} import entry; entry()"
+    command = f'"{sys.executable}" -c "{code}" --help | false; exit "${{PIPESTATUS[0]}}"'
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_under_both_streams_is_no_traceback() -> None:
+    code = "import sys; from seqba.cli.command import run; sys.exit(run(lambda arguments: print('x' * 9999)))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=full)
+    assert done.returncode == 2
+
+
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_a_name_goes_out_as_it_came_in(locale: dict[str, str]) -> None:
     code = (
@@ -69,7 +86,8 @@ def test_a_name_goes_out_as_it_came_in(locale: dict[str, str]) -> None:
     assert done.stdout == name + " × \\ud800\n".encode()
 
 
-def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_half_written(tmp_path: Path, number: signal.Signals) -> None:
     code = (
         "import sys, time; from pathlib import Path; from seqba.cli.command import run\n"
         "from seqba.data.files import atomic_write\n"
@@ -82,6 +100,6 @@ def test_sigterm_leaves_nothing_half_written(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
-        process.terminate()
-        assert process.wait(30) == 143
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
     assert not list(tmp_path.iterdir())

@@ -232,7 +232,7 @@ def test_auto_weighs_the_first_copy_and_stacks_what_fits(network: Network, monke
     assert passes == [9]  # what fits doesn't depend on how many copies were there to be weighed
 
     passes.clear()
-    monkeypatch.setattr("seqba.core.plan.CPU_PASS_BYTES", 1)
+    monkeypatch.setattr("seqba.runtime.activations.CPU_PASS_BYTES", 1)
     seqba.merged_gradient(network, make_batch(), loss_fn, copies=3, plan=Plan(is_auto=True))
     assert passes == [1, 1, 1]
 

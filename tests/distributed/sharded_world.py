@@ -15,7 +15,6 @@ from spread_world import MicroBatches
 from torch import Tensor, nn
 
 from seqba.core import grid_gradient, merged_gradient
-from seqba.core.group import local_part
 from seqba.distributed import (
     Ranks,
     RanksLost,
@@ -26,6 +25,7 @@ from seqba.distributed import (
     whole_tensor,
     whole_weights,
 )
+from seqba.modules.walk import local_part
 from seqba.nn import Dropout, GhostBatchNorm2d
 
 SIZES = (2, 3, 4)

@@ -10,8 +10,8 @@ from model_cases import CASES, COPIES, transformer
 from small_network import gradient_of, relative_error
 
 import seqba
-from seqba.core.plan import SavedBytes
 from seqba.models.layers import DecoderLayer, SelfAttentionLayer, recompute_layers
+from seqba.runtime.activations import SavedBytes
 
 MODELS = ["transformer", "pre-norm transformer", "transformer_lm"]
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import seqba
 from seqba.core import Noise, noise_context
-from seqba.noise.masks import BLOCK_NUMBERS
+from seqba.random.masks import BLOCK_NUMBERS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

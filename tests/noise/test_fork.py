@@ -268,7 +268,7 @@ def test_what_auto_measures_are_the_bytes_above_with_those_below_taken_once(monk
         measured(self, bytes_per_copy, device, shared_bytes=shared_bytes)
 
     monkeypatch.setattr(Plan, "measured", note)
-    monkeypatch.setattr("seqba.core.plan.CPU_PASS_BYTES", 8000)
+    monkeypatch.setattr("seqba.runtime.activations.CPU_PASS_BYTES", 8000)
     forked_gradient(make_network(), batch_of(), plan=plan)
     ((above, below),) = told
     assert below > 6 * 16 * 8  # the tanh of 6 rows

@@ -61,7 +61,7 @@ IMAGE_NETWORKS = {
 @pytest.fixture(scope="module")
 def modules() -> Iterator[dict[str, ModuleType]]:
     """The scripts of recipes/paper/, by name."""
-    names = ("entries", "records", "list_entries")
+    names = ("entry", "entries", "records", "list_entries")
     sys.path.insert(0, str(ROOT / "recipes" / "paper"))
     yield {name: importlib.import_module(name) for name in names}
     sys.path.remove(str(ROOT / "recipes" / "paper"))
@@ -105,13 +105,13 @@ def test_products_of_image_networks_are_counted(modules: dict[str, ModuleType], 
         model = build_image_classifier(arch, config, classes, side).eval()
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, 3, side, side))
-    assert modules["entries"].NETWORKS[network].products == pytest.approx(counter.get_total_flops() / 2, rel=0.005)
+    assert modules["entry"].NETWORKS[network].products == pytest.approx(counter.get_total_flops() / 2, rel=0.005)
 
 
 def test_products_of_searched_cells_are_those_of_their_definition(modules: dict[str, ModuleType]) -> None:
     # Counted again in tests/models/test_evolved.py.
     counted = {"DARTS": 528.4e6, "AmoebaNet": 488.9e6, "AmoebaNet (width=128)": 5729.8e6}
-    assert {name: modules["entries"].NETWORKS[name].products for name in counted} == counted
+    assert {name: modules["entry"].NETWORKS[name].products for name in counted} == counted
 
 
 def test_products_of_text_networks_are_their_weights(modules: dict[str, ModuleType]) -> None:
@@ -121,7 +121,7 @@ def test_products_of_text_networks_are_their_weights(modules: dict[str, ModuleTy
         transformer = build_transformer(resolve_transformer("transformer_wmt_en_de", options), 32_768, 32_768)
     for name, model in (("LSTM", lstm), ("Transformer", transformer)):
         weights = sum(parameter.numel() for parameter in model.parameters())
-        assert modules["entries"].NETWORKS[name].products == pytest.approx(weights, rel=0.005)
+        assert modules["entry"].NETWORKS[name].products == pytest.approx(weights, rel=0.005)
 
 
 def test_costs_are_those_of_all_arms(modules: dict[str, ModuleType]) -> None:
@@ -142,7 +142,7 @@ def test_the_head_of_the_image_rows_has_the_same_costs(recipe, modules: dict[str
         once = entry.flop / entry.passes, entry.gpu_hours / entry.passes
         assert (float(baseline), float(ba)) == pytest.approx((once[0], once[0] * copies), rel=0.06)
         assert (float(hours), float(ba_hours)) == pytest.approx((once[1], once[1] * copies), abs=0.06)
-        assert int(share) == 100 * modules["entries"].NETWORKS[entry.network].share
+        assert int(share) == 100 * modules["entry"].NETWORKS[entry.network].share
 
 
 def test_every_command_is_one_that_its_recipe_takes(recipe, modules: dict[str, ModuleType], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqba.cli import eval_lm
+from seqba.cli.jobs import eval_lm
 from seqba.models.builders import fresh_model
 from seqba.models.families import ARCHITECTURES, FAMILIES
 from seqba.models.options import TransformerLMOptions

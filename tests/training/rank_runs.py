@@ -69,8 +69,11 @@ ARM_RUNS = {
     "large_batch_of_pictures": [*RUNS["resnet"], "--arm", "large-batch", "--copies", "2", "--update-freq", "3"],
     "copies_of_searched_cells": CELLS,
     "large_batch_of_searched_cells": [*CELLS, "--arm", "large-batch", "--copies", "2", "--update-freq", "3"],
+    "compared_copies_of_pairs": [*RUNS["transformer"], "--consistency", "2.5", "--copies", "4"],
+    "compared_copies_of_streams": [*RUNS["awd_lstm"], "--consistency", "0.5", "--plan", "looped"],
 }
-"""The further arms, and networks whose cells were searched; each run has at least three cells of its grid."""
+"""The further arms, networks whose cells were searched, and copies that are compared, some on other ranks; each run has
+at least three cells of its grid."""
 
 SAMPLED_RUNS = {
     "subwords": [

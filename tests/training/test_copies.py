@@ -12,7 +12,7 @@ from reversal import train_arguments
 from small_runs import StopAfter, make_loop, make_options
 from sums import SquaresTask
 
-from seqba.checkpoints.file import read_checkpoint
+from seqba.checkpoints.file import read_checkpoint, write_checkpoint
 from seqba.cli.command import run
 from seqba.cli.train import main
 from seqba.errors import UserError
@@ -85,29 +85,57 @@ def test_going_on_equals_never_having_stopped_on_either_side_of_a_change(tmp_pat
         assert all(torch.equal(straight[name], twice[name]) for name in straight), stop
 
 
-def test_a_skipped_update_counts_so_that_a_resumed_run_has_the_same_copies(tmp_path: Path) -> None:
-    """Batches are read ahead of the update that may be skipped: M goes by batches, not by steps."""
+class Failing(SquaresTask):
+    """Makes a loss that isn't finite in one of its passes."""
 
-    class Failing(SquaresTask):
-        def loss(self, model: Any, batch: Any) -> Any:
-            loss, weight, sums = super().loss(model, batch)
-            self.passes += 1
-            return (loss * float("nan") if self.passes == 4 else loss), weight, sums
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.passes, self.at = 0, at
 
-        passes = 0
+    def loss(self, model: Any, batch: Any) -> Any:
+        loss, weight, sums = super().loss(model, batch)
+        self.passes += 1
+        return (loss * float("nan") if self.passes == self.at else loss), weight, sums
 
-    seen = []
-    loop = make_loop(make_options(tmp_path, copies="1:0,3:4", max_update=4, update_freq=(1,)), task=Failing())
-    update = loop.trainer.update
+
+def copies_seen(loop: Any) -> list[int]:
+    """M of each update that a run tries."""
+    seen, update = [], loop.trainer.update
 
     def noting(batch: Any, status: Any) -> Any:
         seen.append(batch.copies)
         return update(batch, status)
 
-    loop.trainer.update = noting  # type: ignore[method-assign]
+    loop.trainer.update = noting
     loop.run(StopAfter(10**6))
+    return seen
+
+
+def test_a_skipped_update_counts_so_that_a_resumed_run_has_the_same_copies(tmp_path: Path) -> None:
+    """Batches are read ahead of the update that may be skipped: M goes by batches, not by steps."""
+    loop = make_loop(make_options(tmp_path, copies="1:0,3:4", max_update=4, update_freq=(1,)), task=Failing(at=4))
+    assert copies_seen(loop) == [1, 1, 1, 3, 3]
     assert loop.trainer.skipped == 1
-    assert seen == [1, 1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("resets", [{}, {"reset_meters": True}, {"reset_lr_scheduler": True}])
+def test_counts_that_begin_anew_leave_the_copies_where_they_were(resets: dict[str, bool], tmp_path: Path) -> None:
+    """Updates that begin anew have the schedule begin anew; the counts of the log don't."""
+    common = {"copies": "1:0,3:5", "update_freq": (1,)}
+    first = make_loop(make_options(tmp_path, max_update=2, **common), task=Failing(at=2))
+    assert copies_seen(first) == [1, 1, 1]
+    later = make_loop(make_options(tmp_path, max_update=5, **common, **resets))
+    assert copies_seen(later) == ([1, 1, 1, 1, 3] if "reset_lr_scheduler" in resets else [1, 3, 3])
+    assert later.trainer.skipped == (0 if "reset_meters" in resets else 1)
+
+
+def test_a_checkpoint_that_does_not_count_what_was_tried_goes_on(tmp_path: Path) -> None:
+    common = {"copies": "1:0,3:5", "update_freq": (1,)}
+    copies_seen(make_loop(make_options(tmp_path, max_update=2, **common), task=Failing(at=2)))
+    state = read_checkpoint(tmp_path / LAST)
+    del state["extra_state"]["trainer"]["tried"]
+    write_checkpoint(tmp_path / LAST, state)
+    assert copies_seen(make_loop(make_options(tmp_path, max_update=4, **common))) == [1, 3]
 
 
 @pytest.mark.parametrize("plan", ["stacked", "looped"])

@@ -88,6 +88,35 @@ def test_a_finished_run_does_nothing_more(tmp_path: Path) -> None:
     assert (tmp_path / LAST).read_bytes() == before
 
 
+@pytest.mark.parametrize(("event", "update"), [("update", 3), ("validation", 4)])
+def test_a_log_whose_reader_has_gone_costs_no_update(
+    event: str, update: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = make_loop(make_options(tmp_path / "straight", max_update=6))
+    straight.run(StopSignal())
+    options = make_options(tmp_path / "broken", max_update=6)
+    loop = make_loop(options)
+    told = getattr(loop.log, event)
+
+    def tell(*arguments: Any) -> None:
+        if loop.trainer.updates == update:
+            raise BrokenPipeError
+        told(*arguments)
+
+    monkeypatch.setattr(loop.log, event, tell)
+    with pytest.raises(BrokenPipeError):
+        loop.run(StopSignal())
+    again = make_loop(options)
+    assert (again.trainer.updates, again.progress.validation_pending) == (update, True)
+    again.run(StopSignal())
+    assert torch.equal(weights(again), weights(straight))
+    assert (again.progress.best, again.progress.validations_since_best) == (
+        straight.progress.best,
+        straight.progress.validations_since_best,
+    )
+    assert names(tmp_path / "broken") == names(tmp_path / "straight")
+
+
 def test_patience_counts_validations_without_a_new_best(tmp_path: Path) -> None:
     scores = iter([3.0, 2.0, 2.5, 1.0, 1.0, 1.5])
     options = make_options(

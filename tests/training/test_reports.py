@@ -22,7 +22,8 @@ from sums import SquaresTask
 from seqba.core import ALONE, Group
 from seqba.errors import UserError
 from seqba.training import reports as module
-from seqba.training.options import TRACKERS, LogOptions
+from seqba.training.options import LogOptions
+from seqba.training.options.log import TRACKERS
 from seqba.training.reports import OPENERS, REPORTS_FILE, NewReport, open_reports
 from seqba.training.signals import StopSignal
 

@@ -212,6 +212,8 @@ BLEU = ValidationOptions(best_checkpoint_metric="bleu", maximize_best_checkpoint
         ("translation", {"log": LogOptions(report_project="x")}, "--report-project belongs to --report-to"),
         ("streams", {"run": RunOptions(checkpoint_activations=True)}, "--arch awd_lstm has none"),
         ("images", {"run": RunOptions(checkpoint_activations=True)}, "is for the layers of a Transformer"),
+        ("streams", {"run": RunOptions(compile=True)}, "--compile is for the layers of a Transformer"),
+        ("translation", {"run": RunOptions(compile=True, shard_params=True)}, "--compile excludes --shard-params"),
         ("translation", {"optimisation": OptimisationOptions(ema_decay=0.9)}, "--ema-decay belongs to --store-ema"),
         ("translation", {"optimisation": OptimisationOptions(ema_update_freq=2)}, "--ema-update-freq belongs to"),
         (

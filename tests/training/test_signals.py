@@ -10,7 +10,7 @@ import pytest
 from seqba.training.signals import StopSignal
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_first_signal_only_sets_a_flag(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopSignal() as stop:
@@ -21,7 +21,7 @@ def test_a_first_signal_only_sets_a_flag(number: signal.Signals) -> None:
     assert signal.getsignal(number) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_second_signal_ends_the_process_at_once(number: signal.Signals) -> None:
     code = f"""
 import os
@@ -52,3 +52,14 @@ with signals.StopSignal() as stop:
         [sys.executable, "-c", code], env={**os.environ, "TORCHELASTIC_RUN_ID": "1"}, capture_output=True, check=False
     )
     assert done.returncode == status
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_set()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -15,8 +15,8 @@ from sums import Rows, SquaresTask
 from torch import Tensor, nn
 
 from seqba.core import ALONE
-from seqba.core.group import local_part
 from seqba.distributed import Ranks
+from seqba.modules.walk import local_part
 from seqba.training.agreement import Interrupted
 from seqba.training.sharding import shard_model
 from seqba.training.trainer import Trainer, UpdateRules

@@ -14,6 +14,7 @@ from seqba.checkpoints.model import LoadedModel, build_model, load_model
 from seqba.cli.output import warn_on_stderr
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, family_of
+from seqba.nn.drop_path import DropPath, EpochRise
 from seqba.options import options_from
 from seqba.tasks import Task
 from seqba.tasks.image_options import ImageOptions
@@ -85,6 +86,26 @@ class TrainedRun:
             return options_from(kind, self._cfg(*names))
         except (TypeError, AttributeError) as error:
             raise UserError(f"checkpoint {self.path} doesn't say how it was trained: {error}") from None
+
+    def hold_drop_path(self, model: nn.Module, update: int) -> None:
+        """Gives the drop path of a model, which rises over a run, the probability of an update of this run.
+
+        Args:
+            model: of the run's architecture.
+            update: its number, from 1; 0 for new weights, as 1.
+
+        Raises:
+            UserError: for a checkpoint that doesn't say where the rise ends, or data that can't be opened.
+        """
+        paths = [module for module in model.modules() if isinstance(module, DropPath) and module.p > 0]
+        if not paths:
+            return
+        epochs = self._cfg("training", "schedule", "drop_path_epochs") or self._cfg("training", "run", "max_epoch")
+        micro_batches = self._cfg("training", "grid", "update_freq")[0]
+        epoch_updates = -(-len(self.open_task(self.batches(), seed=1).epoch(1, micro_batches)) // micro_batches)
+        share = EpochRise(epoch_updates, epochs)(update)
+        for path in paths:
+            path.rise = lambda _: share
 
     def check_fork(self, place: str) -> None:
         """Refuses a place that the model doesn't have.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.kernels.backwards import once_differentiable
+
 LONGEST_KEYS = 512
 """Keys of a row up to which attention's weights are kept, T × S a head; those of longer rows would fill the memory."""
 
@@ -122,7 +124,7 @@ class _PackedAttention(torch.autograd.Function):
             return queries.gather(torch.bmm(weights, v).unsqueeze(0))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, weights = ctx.saved_tensors
         (grad,) = ctx.queries.spread(grads[0], 1)

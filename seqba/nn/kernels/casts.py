@@ -1,22 +1,29 @@
-"""Weights in the dtype of products: cast once for all passes of an update, where the update says so.
-
-And what a GPU needs no cast for at all: products and sums in the dtype of the weights.
-"""
+"""Weights in the dtype of products: cast once for all passes of an update, where the update says so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+import functools
+import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.nn.kernels.products import product
 
-HALVES = (torch.bfloat16, torch.float16)
-# A plain global: CUDA's backward threads, which may recompute a layer, must see it too.
-_shared: MutableMapping[Tensor, tuple[int, Tensor]] | None = None
+@dataclass(slots=True)
+class _Cast:
+    """A weight in a narrower dtype, and the version of the weight that it was made of."""
+
+    weight: weakref.ref[Tensor]
+    version: int
+    narrow: Tensor
+
+
+# By the weights' ids. Plain globals: CUDA's backward threads, which may recompute a layer, must see them too.
+_shared: dict[int, _Cast] | None = None
+_of_last_update: dict[int, _Cast] = {}
 
 
 @contextmanager
@@ -37,32 +44,27 @@ def shared_casts(*, enabled: bool = True) -> Iterator[None]:
     _shared = _renewed() if enabled else None
     try:
         yield
-        _of_last_update = _on_gpu(_shared)
+        _of_last_update = _on_gpu(_shared or {})
     finally:
         _shared = outer
 
 
-_of_last_update: MutableMapping[Tensor, tuple[int, Tensor]] = WeakIdKeyDictionary()
-
-
-def _on_gpu(casts: MutableMapping[Tensor, tuple[int, Tensor]] | None) -> MutableMapping[Tensor, tuple[int, Tensor]]:
+def _on_gpu(casts: dict[int, _Cast]) -> dict[int, _Cast]:
     """The casts of parameters on a GPU."""
-    kept: MutableMapping[Tensor, tuple[int, Tensor]] = WeakIdKeyDictionary()
-    for weight, cast in list((casts or {}).items()):
-        if weight.device.type != "cpu" and weight.is_leaf:
-            kept[weight] = cast
-    return kept
+    weights = {key: cast.weight() for key, cast in casts.items() if not cast.narrow.is_cpu}
+    return {key: casts[key] for key, weight in weights.items() if weight is not None and weight.is_leaf}
 
 
-def _renewed() -> MutableMapping[Tensor, tuple[int, Tensor]]:
+def _renewed() -> dict[int, _Cast]:
     """What an update begins with: the casts of the last one, made again in one kernel, but of weights that moved."""
-    alive = [(weight, kept) for weight, kept in _of_last_update.items() if _fits(kept[1], weight)]
+    kept = [(cast, cast.weight()) for cast in _of_last_update.values()]
+    alive = [(cast, weight) for cast, weight in kept if weight is not None and _fits(cast.narrow, weight)]
     if alive:
-        torch._foreach_copy_([cast for _, (_, cast) in alive], [weight.detach() for weight, _ in alive])
-    casts: MutableMapping[Tensor, tuple[int, Tensor]] = WeakIdKeyDictionary()
-    for weight, (_, cast) in alive:
-        casts[weight] = (weight._version, cast)
-    return casts
+        with torch.no_grad():
+            torch._foreach_copy_([cast.narrow for cast, _ in alive], [weight for _, weight in alive])
+    for cast, weight in alive:
+        cast.version = weight._version
+    return {id(weight): cast for cast, weight in alive}
 
 
 def _fits(cast: Tensor, weight: Tensor) -> bool:
@@ -73,33 +75,25 @@ def narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """The weight in `dtype`, without a gradient: itself, the cast that passes share, or a new one."""
     if weight.dtype == dtype:
         return weight
-    if _shared is None:
-        return weight.to(dtype)
-    version, cast = _shared.get(weight, (-1, weight))
-    if version != weight._version or cast.dtype != dtype:
-        cast = weight.detach().to(dtype)
-        _shared[weight] = (weight._version, cast)
-    return cast
+    return weight.to(dtype) if _shared is None else _shared_cast(_shared, weight, dtype)
 
 
 def shared_cast(weight: Tensor, dtype: torch.dtype) -> Tensor | None:
     """The cast that passes share, for a product's backward; None where they don't, or the weight has that dtype."""
-    return None if _shared is None or weight.dtype == dtype else narrow(weight, dtype)
+    return None if _shared is None or weight.dtype == dtype else _shared_cast(_shared, weight, dtype)
 
 
-def has_wide_products(device: torch.device) -> bool:
-    """Whether torch multiplies 16-bit matrices into float32 on a device: 2.8 and later, on NVIDIA's GPUs."""
-    return device.type == "cuda" and torch.version.cuda is not None and hasattr(torch.ops.aten.mm, "dtype")
+def _shared_cast(casts: dict[int, _Cast], weight: Tensor, dtype: torch.dtype) -> Tensor:
+    key = id(weight)
+    cast = casts.get(key)
+    if cast is None or cast.version != weight._version or cast.narrow.dtype != dtype or cast.weight() is not weight:
+        forgetting = weakref.ref(weight, functools.partial(_forget, key))
+        cast = casts[key] = _Cast(forgetting, weight._version, weight.detach().to(dtype))
+    return cast.narrow
 
 
-def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); by NVIDIA without rounding to 16 bits in between."""
-    if a.dtype in HALVES and dtype == torch.float32 and has_wide_products(a.device):
-        wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
-        return wide
-    return product(a, b).to(dtype)
-
-
-def sum_as(a: Tensor, dtype: torch.dtype) -> Tensor:
-    """The sum of rows (N, M) → (M,) in the dtype of a bias; on a GPU without rounding to 16 bits in between."""
-    return a.sum(0).to(dtype) if a.device.type == "cpu" else a.sum(0, dtype=dtype)
+def _forget(key: int, _: weakref.ref[Tensor]) -> None:
+    """A cast is kept no longer than its weight, whose id may become another one's."""
+    for casts in (_shared, _of_last_update):
+        if casts is not None:
+            casts.pop(key, None)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.loss import chunk_rows
 from seqba.nn.kernels.products import product, product_dtype
@@ -104,7 +105,7 @@ class _CopyDivergence(torch.autograd.Function):
         return divergence
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden * grad, grad_weight * grad, None

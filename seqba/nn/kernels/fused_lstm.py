@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.nn.kernels.casts import narrow, product_as, shared_cast, sum_as
-from seqba.nn.kernels.products import product
+from seqba.nn.kernels.backwards import once_differentiable
+from seqba.nn.kernels.casts import narrow, shared_cast
+from seqba.nn.kernels.products import product, product_as, sum_as
 
 
 def has_fused_cell(device: torch.device) -> bool:
@@ -64,7 +65,7 @@ class FusedLSTM(torch.autograd.Function):
         return h[:, 1:], c[:, -1].clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Runs back through time, and takes the gradients by x and the weights in one product each."""
         by_y, by_last_c = grads

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqba.nn.kernels.casts import narrow, product_as, shared_cast, sum_as
-from seqba.nn.kernels.products import product, product_dtype
+from seqba.nn.kernels.backwards import once_differentiable
+from seqba.nn.kernels.casts import narrow, shared_cast
+from seqba.nn.kernels.products import product, product_as, product_dtype, sum_as
 
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -97,9 +98,13 @@ def _is_plain() -> bool:
     return not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
-def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
-    with torch.autocast(y.device.type, enabled=False):
-        return product(y.to(dtype), narrow(weight, dtype), narrow(bias, dtype))
+def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """y·Wᵀ + b in `dtype`, autocast's where that is on, and the cast of W that passes share, for the backward."""
+    rows = y if y.dtype == dtype else y.to(dtype)
+    if weight.dtype == dtype == bias.dtype:
+        return product(rows, weight, bias), None
+    cast = shared_cast(weight, dtype)
+    return product(rows, narrow(weight, dtype) if cast is None else cast, narrow(bias, dtype)), cast
 
 
 def _gradients(
@@ -109,21 +114,23 @@ def _gradients(
 
     `cast` is W in z's dtype if it is at hand.
     """
-    by_x = product_as(grad_z, (weight.to(grad_z.dtype) if cast is None else cast).t(), dtype or x.dtype)
-    by_weight = product_as(grad_z.t(), x.to(grad_z.dtype).t(), weight.dtype)
-    return by_x, by_weight, sum_as(grad_z, weight.dtype)
+    wide, own = weight.dtype, grad_z.dtype
+    if cast is None:
+        cast = weight if wide == own else weight.to(own)
+    by_x = product_as(grad_z, cast.t(), dtype or x.dtype)
+    by_weight = product_as(grad_z.t(), (x if x.dtype == own else x.to(own)).t(), wide)
+    return by_x, by_weight, sum_as(grad_z, wide)
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        dtype = product_dtype(x)
         ctx.save_for_backward(x, weight)
-        ctx.cast = shared_cast(weight, dtype)
-        return _product(x, weight, bias, dtype)
+        z, ctx.cast = _product(x, weight, bias, product_dtype(x))
+        return z
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         return _gradients(grads[0], x, weight, ctx.cast)
@@ -138,10 +145,10 @@ class _Linears(torch.autograd.Function):
         rows = x.to(dtype)
         ctx.save_for_backward(rows, weight)
         ctx.count, ctx.dtype, ctx.weight_dtype = count, x.dtype, parameters[0].dtype
-        return _product(rows, weight, bias, dtype).chunk(count, dim=1)
+        return product(rows, weight, bias).chunk(count, dim=1)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad_z = torch.cat(grads, dim=1)
@@ -157,15 +164,16 @@ class _NormLinear(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(x)
         y, mean, deviation = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
-        rows = y.to(dtype)
-        kept = [] if x.device.type == "cpu" and dtype == x.dtype else [rows]
+        rows = y if y.dtype == dtype else y.to(dtype)
+        kept = [] if x.is_cpu and dtype == x.dtype else [rows]
         ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation, *kept)
-        ctx.eps, ctx.cast = eps, shared_cast(weight, dtype)
+        ctx.eps = eps
         ctx.set_materialize_grads(False)  # pre-norm layers leave y alone
-        return y, _product(rows, weight, bias, dtype)
+        z, ctx.cast = _product(rows, weight, bias, dtype)
+        return y, z
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, weight, mean, deviation, *kept = ctx.saved_tensors
         y = kept[0] if kept else nn.functional.layer_norm(x, x.shape[1:], norm_weight, norm_bias, ctx.eps)
@@ -181,13 +189,12 @@ class _NormLinear(torch.autograd.Function):
 class _GatheredLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        dtype = product_dtype(x)
         ctx.save_for_backward(x, index, weight)
-        ctx.cast = shared_cast(weight, dtype)
-        return _product(x.index_select(0, index), weight, bias, dtype)
+        z, ctx.cast = _product(x.index_select(0, index), weight, bias, product_dtype(x))
+        return z
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_z,) = grads
         x, index, weight = ctx.saved_tensors

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.nn.kernels.casts import narrow, product_as
-from seqba.nn.kernels.products import product, product_dtype
+from seqba.nn.kernels.backwards import once_differentiable
+from seqba.nn.kernels.casts import narrow
+from seqba.nn.kernels.products import product, product_as, product_dtype
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
@@ -110,7 +111,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return loss, nll
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [None if tensor is None else tensor * grad_loss for tensor in ctx.saved_tensors]
         return (*scaled, None, None)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow, shared_cast
 from seqba.nn.kernels.fused_lstm import FusedLSTM, dropped, has_fused_cell
 from seqba.nn.kernels.prepacked import can_prepack, can_prepack_narrow, prepacked_sum, prepacked_wide_sum
@@ -107,7 +108,7 @@ class _MaskedLSTM(torch.autograd.Function):
         return h[1:], c[-1].clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_y, grad_last_c = grads
         x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import seqba.models.attention as attention
-from seqba.core.plan import SavedBytes
 from seqba.models.attention import Attention
 from seqba.models.unpadding import Packing
 from seqba.nn.kernels.attention import LONGEST_KEYS, SHORTEST_KEYS, HeadLayout, packed_attention, suits_writing_out
+from seqba.runtime.activations import SavedBytes
 
 PAD, WIDTH, HEADS = 1, 12, 3
 UNPADDED, PADDED, MEMORY = [5, 5, 5], [5, 2, 4], [4, 6, 1]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seqba.core.plan import SavedBytes
 from seqba.nn.kernels.linear import _Linears, gathered_linear, linear, linears, norm_linear
+from seqba.runtime.activations import SavedBytes
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""Where the copies of a pass lie in a draw of torch's: told by its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from seqba.keying.owner import find_owner, is_time_first
+from seqba.noise.noise import Noise
+
+
+@dataclass(frozen=True)
+class DrawShape:
+    """Shape of a keyed draw.
+
+    Attributes:
+        module: name of the module whose draw it is; "" for the model itself, or for code outside of it.
+        shape: of the draw.
+        of_rows: whether it belongs to a tensor that was computed from the rows.
+        is_said: whether the module says on which dimension its rows are.
+    """
+
+    module: str
+    shape: tuple[int, ...]
+    of_rows: bool
+    is_said: bool
+
+
+_watched: list[DrawShape] | None = None
+
+
+@contextmanager
+def watching_shapes() -> Iterator[list[DrawShape]]:
+    """Inside, the shapes of keyed draws are added to the list, in their order."""
+    global _watched
+    before, _watched = _watched, []
+    try:
+        yield _watched
+    finally:
+        _watched = before
+
+
+def copies_dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool, is_rows_first: bool = False) -> int | None:
+    """The dimension of a draw along which the copies of the pass lie one after the other, or None if they share it.
+
+    Args:
+        noise: of the pass; its `rows`, where they are known, decide.
+        shape: of the draw.
+        of_rows: whether the draw belongs to a tensor that was computed from the rows (dropout's input), rather than
+            being made by its shape alone (`torch.rand`).
+        is_rows_first: whether it is known to have its rows on dimension 0 (attention's weights).
+
+    Returns:
+        0 where dimension 0 is a multiple of the rows (heads may be folded into it); 1 where that one is the rows (time
+        first); else 0 for what was computed from the rows, whose dimension 0 may be the tokens of all of them. Where
+        both would fit, 1 in a layer that says `batch_first=False`, else 0. None for what has no dimension or a single
+        row for all: a layer that is dropped by one number, a mask of positions.
+
+    A shape that copies share when they are stacked, and that a looped pass takes for its rows', is noted in
+    `noise.ambiguous`.
+    """
+    if _watched is not None:
+        owner = noise.names.get(id(find_owner(noise.names)), "")
+        _watched.append(DrawShape(owner, tuple(shape), of_rows, is_rows_first or is_time_first(noise.names)))
+    rows = noise.rows
+    if not shape:
+        return None
+    if rows is None:
+        return 0 if of_rows or shape[0] % len(noise.copies) == 0 else None
+    second = len(shape) > 1 and shape[1] == rows and not is_rows_first
+    if shape[0] % rows == 0:
+        return 1 if second and of_rows and is_time_first(noise.names) else 0
+    if second:
+        return 1
+    if of_rows and shape[0] != 1:
+        return 0
+    if not of_rows and shape[0] % (rows // len(noise.copies)) == 0:
+        owner = noise.names.get(id(find_owner(noise.names)), "")
+        noise.ambiguous = noise.ambiguous or (owner, tuple(shape))
+    return None

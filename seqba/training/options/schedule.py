@@ -1,0 +1,93 @@
+"""Options of a training run: learning rate of each update, and the noise that rises with it."""
+
+from __future__ import annotations
+
+from seqba.errors import UserError
+from seqba.options import option, options
+from seqba.training.copies import factor_option, power_of_copies
+
+
+@options
+class ScheduleOptions:
+    """Learning rate of each update, and the noise that rises with it."""
+
+    lr_scheduler: str = option(
+        "fixed",
+        "fixed, step: falls at each of --lr-drops, inverse_sqrt, cosine: falls to --min-lr, again in each period, "
+        "polynomial_decay: falls to --end-learning-rate, or vaswani: d^-0.5 · min(t^-0.5, t · warmup^-1.5), which sets "
+        "its own peak",
+        choices=("fixed", "step", "inverse_sqrt", "cosine", "polynomial_decay", "vaswani"),
+    )
+    lr: float | None = option(None, "learning rate, the peak where there is a warm-up", above=0)
+    lr_factor: float | str = option(
+        1.0,
+        "all learning rates of the schedule × this: a number, or a power of --copies like M^0.5, which is the same for "
+        "all arms (the paper tried M^0.25, M^0.5, M and M^2 on fixed-samples; not in fairseq)",
+        above=0,
+        metavar="X or M^P",
+        read=factor_option,
+    )
+    warmup_updates: int | None = option(
+        None, "updates of linear warm-up (default: 4000 for inverse_sqrt and vaswani, 0 for the others)", minimum=0
+    )
+    warmup_init_lr: float = option(
+        -1, "where the warm-up of inverse_sqrt or step (-1 = 0) or cosine (-1 = --min-lr) starts", minimum=-1
+    )
+    lr_drops: tuple[int, ...] = option(
+        (),
+        "step: the learning rate falls after so many epochs or updates each (not in fairseq)",
+        minimum=1,
+        metavar="N[,N]",
+    )
+    lr_drop_unit: str = option(
+        "epoch",
+        "what --lr-drops counts: updates, or epochs of the arm baseline, so that all arms fall at the same updates "
+        "(not in fairseq)",
+        choices=("epoch", "update"),
+    )
+    lr_shrink: tuple[float, ...] = option(
+        (0.1,),
+        "step: by this factor; a list has one for each drop; cosine: each period's rates are so much of those before",
+        above=0,
+        maximum=1,
+        metavar="X[,X]",
+    )
+    min_lr: float | None = option(
+        None,
+        "cosine: the least learning rate of a period (default: 0); for the others the former name of --stop-min-lr",
+        minimum=0,
+    )
+    lr_period_updates: int | None = option(
+        None, "cosine: updates of the first period (default: those from the warm-up to --max-update)", minimum=1
+    )
+    t_mult: float = option(1.0, "cosine: each period is so much longer than the one before", minimum=1)
+    total_num_update: int | None = option(
+        None, "polynomial_decay: the update at which it has fallen (default: --max-update)", minimum=1
+    )
+    end_learning_rate: float = option(0.0, "polynomial_decay: what it falls to", minimum=0)
+    power: float = option(1.0, "polynomial_decay: of the share of updates that are left; 1 is a line", above=0)
+    drop_path_epochs: int | None = option(
+        None,
+        "--drop-path is reached after so many epochs of the arm baseline, from 0 in the first one on by equal steps "
+        "(default: --max-epoch; not in fairseq)",
+        minimum=1,
+    )
+    stop_min_lr: float = option(-1, "stop once the learning rate has fallen to this after its warm-up", minimum=-1)
+
+    def __post_init__(self) -> None:
+        """Refuses a factor that is none."""
+        try:
+            self.factor(1)
+        except ValueError as error:
+            raise UserError(f"--lr-factor: {error}") from None
+
+    def factor(self, copies: int) -> float:
+        """--lr-factor for so many copies."""
+        factor = self.lr_factor
+        return power_of_copies(factor, copies) if isinstance(factor, str) else factor
+
+    @property
+    def stops_below(self) -> float:
+        """Learning rate at which the run ends; -1 for none."""
+        has_floor = self.min_lr is not None and self.lr_scheduler != "cosine"
+        return self.min_lr if has_floor and self.min_lr is not None else self.stop_min_lr

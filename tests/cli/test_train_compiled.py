@@ -1,0 +1,79 @@
+"""`seqba-train --compile`: the run of uncompiled layers to rounding, which goes on either way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reversal import train_arguments
+from torch import fx
+
+from seqba.cli.command import run
+from seqba.cli.train import main
+from seqba.models import graphs
+
+LAST = "checkpoint_last.pt"
+OPTIONS = ["--optimizer", "sgd", "--store-ema", "--ema-decay", "0.5", "--attention-dropout", "0.1"]
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own tracing
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[fx.GraphModule]:
+    """The graphs of a test, by a backend that runs them as they are."""
+    made: list[fx.GraphModule] = []
+
+    def keep(graph: fx.GraphModule, _: Any) -> Callable[..., Any]:
+        made.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(graphs, "BACKEND", keep)
+    graphs._compiled.cache_clear()
+    torch._dynamo.reset()
+    return made
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    loaded = torch.load(folder / LAST, weights_only=True)
+    return {**loaded["model"], **{f"raw {name}": value for name, value in loaded.get("raw_model", {}).items()}}
+
+
+def test_a_run_goes_on_with_and_without(
+    reversal: Path, tmp_path: Path, compiled: list[fx.GraphModule], caplog: pytest.LogCaptureFixture
+) -> None:
+    def train(folder: str, updates: int, *more: str) -> None:
+        arguments = train_arguments(reversal, tmp_path / folder, *OPTIONS, "--max-update", str(updates), *more)
+        assert main(arguments) == 0
+
+    train("plain", 6)
+    assert not compiled
+    train("compiled", 6, "--compile")
+    assert 3 <= len(compiled) <= 5  # a trial; layers of two kinds; each for batches without padding, too
+    train("first", 3, "--compile")
+    train("first", 6)
+    assert "--compile False (it had True)" in caplog.text
+    train("then", 3)
+    train("then", 6, "--compile")
+    assert "--compile True (it had False)" in caplog.text
+    expected = weights(tmp_path / "plain")
+    for folder in ("compiled", "first", "then"):
+        found = weights(tmp_path / folder)
+        assert list(found) == list(expected)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=f"{folder} {name}")
+
+
+def test_a_machine_that_cant_compile_is_told_of_at_the_start(
+    reversal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("\nNo working C++ compiler found\nand more of it")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    assert run(main, train_arguments(reversal, tmp_path, "--compile")) == 2
+    assert capsys.readouterr().err == (
+        "error: --compile: torch can't compile for this machine's cpu: No working C++ compiler found\n"
+    )

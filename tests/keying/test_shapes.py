@@ -1,0 +1,120 @@
+"""Where copies lie in a draw, where its shape alone doesn't tell."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from foreign_models import LENGTH, Around, Attention, gradient, make_model, make_rows, square_loss
+from small_network import relative_error
+from torch import Tensor, nn
+
+import seqba
+from seqba.checking.ambiguous import AmbiguousDraw
+
+
+def gradients(model: nn.Module, *, rows: int, copies: int) -> tuple[Tensor, Tensor]:
+    """Stacked and looped."""
+    found = []
+    for plan in ("stacked", "looped"):
+        model.zero_grad()
+        seqba.merged_gradient(model, make_rows(rows), square_loss, copies=copies, update=3, keyed=True, plan=plan)
+        found.append(gradient(model))
+    return found[0], found[1]
+
+
+class TimeFirst(nn.Module):
+    """Dropout on (T, B, D) in a layer that may say so."""
+
+    def __init__(self, *, batch_first: bool | None) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.3)
+        if batch_first is not None:
+            self.batch_first = batch_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.layer(x.transpose(0, 1))).transpose(0, 1)
+
+
+def time_first(**options: Any) -> nn.Module:
+    torch.manual_seed(1)
+    return TimeFirst(**options).double()
+
+
+def around(noisy: Callable[[Tensor], Tensor]) -> nn.Module:
+    torch.manual_seed(1)
+    return Around(lambda module, x: noisy(x)).double()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_model("Transformer, time first"),
+        lambda: make_model("Transformer"),
+        lambda: time_first(batch_first=False),
+        lambda: Attention(need_weights=True).double(),
+        lambda: Attention(need_weights=False).double(),
+    ],
+    ids=["Transformer, time first", "Transformer", "time first", "attention with weights", "attention"],
+)
+@pytest.mark.parametrize(("rows", "copies"), [(1, LENGTH), (1, 2), (5, 1), (4, 2)])
+def test_layers_that_say_where_their_rows_are_have_it_so_at_any_length(
+    make: Callable[[], nn.Module], rows: int, copies: int
+) -> None:
+    """As many rows as places, as many rows as heads, and neither."""
+    stacked, looped = gradients(make(), rows=rows, copies=copies)
+    assert relative_error(stacked, looped) < 1e-12
+
+
+def test_time_first_is_not_known_where_nothing_says_so_but_it_is_seen() -> None:
+    model = time_first(batch_first=None)
+    stacked, looped = gradients(model, rows=1, copies=LENGTH)
+    assert relative_error(stacked, looped) > 1e-3
+    # Two copies of two rows, whose gradients are right: no length of 5 is a multiple of 4.
+    report = seqba.check(model, make_rows(2), square_loss)
+    assert report.stacked_looped is not None
+    assert report.stacked_looped.agrees
+    assert report.ambiguous == (AmbiguousDraw("dropout", (LENGTH, 2, 8), is_time_first=True),)
+    assert "batch_first = False" in str(report)
+    assert seqba.check(time_first(batch_first=False), make_rows(2), square_loss).is_fine
+    assert seqba.check(model, make_rows(3), square_loss).is_fine  # six rows are never as many as five places
+
+
+def test_numbers_for_all_rows_are_told_of_where_looped_passes_take_them_for_rows() -> None:
+    def noisy(x: Tensor) -> Tensor:
+        return x * torch.rand(6)[0]
+
+    with pytest.warns(
+        UserWarning, match=r"^the model itself.* draws a tensor of shape \(6,\) for all rows.* of 3 rows"
+    ):
+        stacked, looped = gradients(around(noisy), rows=3, copies=4)
+    assert relative_error(stacked, looped) > 1e-3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stacked, looped = gradients(around(noisy), rows=4, copies=4)
+    assert relative_error(stacked, looped) < 1e-12
+    report = seqba.check(around(noisy), make_rows(4), square_loss)
+    assert report.ambiguous == (AmbiguousDraw("", (6,), is_time_first=False),)
+    assert "in a batch whose rows divide 6" in str(report)
+    assert seqba.check(around(noisy), make_rows(7), square_loss).ambiguous == ()
+
+
+def test_the_warning_comes_once_for_each_model() -> None:
+    model = around(lambda x: x * torch.rand(6)[0])
+    with pytest.warns(UserWarning, match="for all rows"):
+        gradients(model, rows=3, copies=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradients(model, rows=3, copies=4)
+
+
+def test_one_number_for_all_rows_is_never_taken_for_rows() -> None:
+    model = around(lambda x: x * torch.rand([]))
+    for rows in (1, 2):
+        stacked, looped = gradients(model, rows=rows, copies=3)
+        assert relative_error(stacked, looped) < 1e-12
+    assert seqba.check(model, make_rows(1), square_loss).ambiguous == ()
