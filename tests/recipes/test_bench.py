@@ -192,6 +192,15 @@ def test_decoding_finds_the_same_translations_as_generate(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_decoding_finds_the_same_hypotheses_as_ctranslate2(tmp_path: Path) -> None:
+    pytest.importorskip("ctranslate2", reason="pip install ctranslate2")
+    rows = run_quick("decoding_ctranslate2", tmp_path)["rows"]
+    sides = ["seqba float32", "seqba bfloat16", "CTranslate2 float32", "CTranslate2 int8"]
+    assert [row["search"] for row in rows] == sides
+    assert rows[0]["agree"] == rows[2]["agree"] == 1
+
+
+@pytest.mark.slow
 def test_loss_memory_measures_both_losses(tmp_path: Path) -> None:
     rows = run_quick("loss_memory", tmp_path)["rows"]
     assert [row["loss"] for row in rows] == ["logits", "fused"]
