@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "random": set(),
     "rows": set(),
     "modules": set(),
-    "noise": {"random", "rows"},
+    "noise": {"random", "rows", "modules"},
     "keying": {"random", "modules", "noise"},
     "runtime": set(),
     "core": {"values", "rows", "modules", "noise", "keying", "runtime"},

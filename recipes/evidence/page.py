@@ -25,6 +25,7 @@ from tables import (
     is_first,
     main_table,
     provenance,
+    rows_of_the_paper,
     side_by_side,
 )
 
@@ -40,6 +41,7 @@ DRAWN = ("baseline", "ba", "fixed-samples", "fixed-rows")
 def page(text: str, records: Sequence[Record]) -> str:
     """The page with the tables of these records."""
     written = {"all studies": side_by_side(records), "copies or examples": copies_or_examples(records)}
+    written["rows of the paper"] = rows_of_the_paper(records)
     for study in STUDIES:
         written[study.name] = section(study, records)
     for name, words in written.items():

@@ -179,6 +179,21 @@ def provenance(sides: Sequence[Side], records: Sequence[Record]) -> str:
     )
 
 
+def rows_of_the_paper(records: Sequence[Record]) -> str:
+    """What `recipes/paper.sh` has made, shortened or whole, beside the paper's figures."""
+    rows = []
+    for record in records:
+        if "paper" not in record:
+            continue
+        arm = title_of(Arm(record["arm"], record["copies"]), 1).removesuffix(" (1 seed)")
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in record["scores"].items())
+        told = record["paper"].get(record["arm"])
+        paper = "–" if told is None else f"{told:.2f} {record['paper_unit']}"
+        sizes = [f"{record['updates']:,}", f"{record['processed'] / 1e6:.2f} M {record['unit']}"]
+        rows.append([record["study"], arm, str(record["seed"]), *sizes, scores, paper, f"`{record['command']}`"])
+    return table(["row", "arm", "seed", "updates", "processed", "came to", "the paper", "command"], rows)
+
+
 def scientific(number: float) -> str:
     """1.2·10¹³."""
     digits, exponent = f"{number:.1e}".split("e")

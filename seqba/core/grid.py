@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core.accumulator import Accumulator, AlsoRead, Loss, Step
+from seqba.core.accumulator import Accumulator, AlsoRead, Step
 from seqba.core.cells import Cells
 from seqba.core.comparing import divided_micro_batches, exchange_rows
 from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import discarding_pending, finish_update
-from seqba.core.passes import Update, plan_for
-from seqba.core.plan import Pass, PlanLike
+from seqba.core.passes import Update
+from seqba.core.plan import Pass, PlanLike, plan_for
 from seqba.modules.gradients import GradientsBefore
 from seqba.modules.wrappers import Replicas
 from seqba.noise.compare import Comparison, check_compared
@@ -24,7 +24,7 @@ from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
 from seqba.rows.nested import count_rows
 from seqba.runtime.activations import SavedBytes
-from seqba.values import described
+from seqba.values import Loss, described
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]

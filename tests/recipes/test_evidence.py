@@ -28,6 +28,8 @@ from seqba.cli.train import build_parser, read_config
 from seqba.data.cifar import CIFAR10
 from seqba.data.images import open_images
 from seqba.errors import UserError
+from seqba.models.evolved import EvolvedNetwork
+from seqba.models.genotypes import GENOTYPES
 from seqba.models.resnet import resnet_cifar
 from seqba.training.rules import validate_config
 
@@ -137,6 +139,17 @@ def test_operations_of_a_network_are_those_that_torch_counts() -> None:
     )
 
 
+def test_operations_of_searched_cells_are_those_that_torch_counts() -> None:
+    (study,) = (study for study in STUDIES if study.name == "images-darts")
+    model = EvolvedNetwork(10, GENOTYPES["darts"], init_channels=16, layers=8)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.randn(2, 3, 32, 32))
+    assert study.cost.whole(10) == counter.get_total_flops() / 2 * flop.FORWARD_AND_BACKWARD
+    options = Run(study, study.arms[0], 1).options
+    sizes = [options[options.index(name) + 1] for name in ("--arch", "--init-channels", "--layers")]
+    assert sizes == ["darts", "16", "8"]
+
+
 def test_operations_of_an_lstm_by_hand() -> None:
     # layers: 4·3·(2 + 3) + 4·2·(3 + 2) = 100 weights, output 5·2
     assert flop.AWDLSTM(layers=2, embedding=2, hidden=3).whole(5) == 6 * 110
@@ -199,6 +212,16 @@ def test_copies_against_as_many_examples() -> None:
         ]
     row = tables.copies_or_examples(kept).splitlines()[2]
     assert row == f"| {LANGUAGE.title} | 6 | 6 | test perplexity | +0.0 ± 0.7 | −0.400 ± 0.141 |"
+
+
+def test_rows_of_the_paper_stand_beside_its_figures() -> None:
+    records = [a_record(LANGUAGE, arm, 3, [5.0]) for arm in (LANGUAGE.arms[0], LANGUAGE.arms[0], Arm("ba", 8))]
+    for record in records[1:]:
+        record |= {"study": "table2-darts-cifar10", "scores": {"top1": 48.0}, "command": "bash recipes/paper.sh"}
+        record |= {"paper": {"baseline": 97.65}, "paper_unit": "top-1 %", "unit": "images"}
+    row = "| table2-darts-cifar10 | {} | 3 | 10 | {} M images | top1 48.00 | {} | `bash recipes/paper.sh` |"
+    expected = [row.format("baseline", "0.00", "97.65 top-1 %"), row.format("ba, M = 8", "0.01", "–")]
+    assert tables.rows_of_the_paper(records).splitlines()[2:] == expected
 
 
 def test_times_are_compared_on_one_kind_of_machine() -> None:
