@@ -230,6 +230,9 @@ def test_times_are_compared_on_one_kind_of_machine() -> None:
     assert "| 4.00 | 1.50 |" in page.section(LANGUAGE, records)
     records[1]["machine"] = {"processor": "a processor", "gpu": "a GPU"}
     assert "| 4.00 | – |" in page.section(LANGUAGE, records)
+    records += [a_record(LANGUAGE, LANGUAGE.arms[0], 2, [5.0], machine=records[1]["machine"])]
+    records += [a_record(LANGUAGE, Arm("ba", 4), 2, [5.0])]
+    assert "| 4.00 | – |" in page.section(LANGUAGE, records)
 
 
 def test_unfinished_runs_are_named_and_left_out() -> None:
