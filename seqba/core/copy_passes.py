@@ -108,7 +108,7 @@ def copies(
 
 
 def _passes(update: Update, count: int, rows: int | None, *, exchange: bool, end_update: bool) -> Iterator[CopyPass]:
-    drew_noise = False
+    drew_noise = is_noisy = False
     trunk = Trunk(last_copy=count - 1) if update.forked else None
     for copy in range(count):
         noise = update.noise(0, range(copy, copy + 1), rows, trunk)
@@ -118,7 +118,10 @@ def _passes(update: Update, count: int, rows: int | None, *, exchange: bool, end
         if not pass_.was_entered:
             raise RuntimeError("a pass of seqba.copies wasn't entered: compute its loss and gradient in `with pass_:`")
         drew_noise = drew_noise or pass_.noise.draws > 0
+        is_noisy = is_noisy or drew_noise or pass_.noise.drew_ordinary
     if end_update:
         finish_update(update.model)
+    if count > 1 and not is_noisy:
+        update.warn_of_equal_copies()
     if drew_noise:
         update.warn_of_a_repeated_key(stacklevel=2)

@@ -13,7 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from seqba.core.group import group_of
 from seqba.core.plan import Plan, PlanLike, parse_plan
 from seqba.keying.keyed import is_keying, keying
-from seqba.modules.walk import local_part, parameters_of
+from seqba.modules.walk import local_part, modules_of, parameters_of
 from seqba.modules.wrappers import Replicas, check_model, module_names
 from seqba.noise.compare import Comparison
 from seqba.noise.context import noise_context
@@ -123,8 +123,7 @@ class Update:
         """
         with ExitStack() as stack:
             stack.enter_context(noise_context(noise))
-            if self._seeded:
-                stack.enter_context(noise.ordinary())
+            stack.enter_context(noise.ordinary() if self._seeded else noise.watching_ordinary())
             if self.keyed:
                 stack.enter_context(keying())
             if not exchanges and self.replicas.synchronised:
@@ -134,6 +133,18 @@ class Update:
             _tell_of_unkeyed_draws(self.model)
         if noise.ambiguous is not None:
             _tell_of_ambiguous_draw(self.model, *noise.ambiguous, rows=(noise.rows or 0) // len(noise.copies))
+
+    def warn_of_equal_copies(self) -> None:
+        """Says so where nothing made the copies of an update differ: M times the work for the gradient of one."""
+        modules = modules_of(self.model)
+        is_off = not any(module.training for module in modules)
+        reason = "the model is in evaluation mode" if is_off else "no dropout, nothing from torch's generators"
+        _tell_once(
+            self.model,
+            "equal",
+            f"nothing drew noise in this update ({reason}): its copies are equal, M times the work for the gradient of "
+            f"one; {'call model.train()' if is_off else 'give the model noise, or leave copies out'}",
+        )
 
     def warn_of_a_repeated_key(self, stacklevel: int) -> None:
         """Says so where masks come again after the weights have moved: a forgotten `update=`, which none would notice.
