@@ -1,11 +1,16 @@
-"""Values that callers pass: described in a message, and taken as whole numbers."""
+"""Values of callers: whole numbers, what a loss function returns; and how a message describes any."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
+from numbers import Real
 
 from torch import Tensor
+
+Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
+"""What a loss function returns: a mean, (sum, weight), or (sum, weight, further sums)."""
 
 
 def described(value: object) -> str:
@@ -32,3 +37,63 @@ def whole_number(name: str, value: object) -> int:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be a whole number, not {described(value)}") from None
+
+
+def loss_parts(loss: Loss, copies_in_pass: int) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+    """Any of the three forms of a loss → (sum, weight, further sums); a mean counts one per copy.
+
+    Raises:
+        ValueError: for a loss that isn't a 0-dim tensor with a gradient, or a weight that isn't positive.
+        TypeError: for a weight or further sums of another type.
+    """
+    if isinstance(loss, Tensor):
+        _check_sum(loss)
+        return loss * copies_in_pass, float(copies_in_pass), {}
+    if not isinstance(loss, tuple) or len(loss) not in (2, 3):
+        raise ValueError(f"{_FORMS}, not {described(loss)}{_hint(loss)}")
+    _check_sum(loss[0])
+    weight = _weight(loss[1])
+    return loss[0], weight, _further_sums(loss[2]) if len(loss) == 3 else {}
+
+
+_FORMS = "loss_fn must return a 0-dim tensor, (sum, weight), or (sum, weight, further sums)"
+
+
+def _check_sum(loss: object) -> None:
+    if not isinstance(loss, Tensor):
+        raise ValueError(f"{_FORMS}, not {described(loss)} as its sum{_hint(loss)}")
+    if loss.dim() != 0:
+        raise ValueError(f"{_FORMS}, not {tuple(loss.shape)}, which is {described(loss)}")
+    if not loss.is_floating_point():
+        raise ValueError(f"{_FORMS}, not {described(loss)}, which has no gradient")
+    if not loss.requires_grad:
+        raise ValueError("the loss that loss_fn returned has no gradient: it was detached, or made under no_grad")
+
+
+def _weight(weight: object) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, (Tensor, Real)):
+        raise TypeError(f"the weight that loss_fn returned is {described(weight)}; it must be a number")
+    if isinstance(weight, Tensor) and weight.numel() != 1:
+        raise ValueError(
+            f"the weight that loss_fn returned is {described(weight)}; it must be a number: (sum, weight) says what "
+            "the sum is divided by, not what the model put out"
+        )
+    value = float(weight)
+    if not 0 < value < math.inf:
+        raise ValueError(f"loss_fn returned the weight {value}; it must be positive")
+    return value
+
+
+def _further_sums(sums: object) -> Mapping[str, Tensor]:
+    if not isinstance(sums, Mapping):
+        raise TypeError(f"the further sums that loss_fn returned are {described(sums)}; they must be a dict")
+    for name, value in sums.items():
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise TypeError(f"the further sum {name!r} that loss_fn returned is {described(value)}, not a 0-dim tensor")
+    return sums
+
+
+def _hint(loss: object) -> str:
+    if isinstance(loss, Mapping) and "loss" in loss:
+        return ": return its 'loss'"
+    return ": leave .item() out, which has no gradient" if isinstance(loss, float) else ""

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqba.nn.kernels import casts, flash
+from seqba.nn.kernels import flash, products
 from seqba.rows import nested
 
 NAME = "fakegpu"
@@ -98,7 +98,7 @@ def fake_gpu() -> Iterator[Dispatched]:
         stack.enter_context(mock.patch.object(nn.functional, ATTENTION, _attention))
         stack.enter_context(mock.patch.object(nested, "_check_tensor"))  # refuses subclasses of tensors
         stack.enter_context(mock.patch.object(flash, "has_flash_attention", return_value=True))
-        stack.enter_context(mock.patch.object(casts, "has_wide_products", return_value=True))
+        stack.enter_context(mock.patch.object(products, "has_wide_products", return_value=True))
         stack.enter_context(FakeTensorMode())
         stack.enter_context(torch.device(device))
         yield stack.enter_context(Dispatched())

@@ -2,15 +2,11 @@
 
     python recipes/bench/fork_noise.py [--models small awd_lstm_small] [--examples 10] [--updates 100] [--json FILE]
 
-A nested analysis of variance over single examples, t draws below the fork and m draws above it (two of each):
-
-    S_above = (q1 − q2)·m/(m − 1),   S_below = (q2 − q3)·t/(t − 1) − S_above/m
-    q1 = mean ‖g‖²,  q2 = mean ‖mean over draws above‖²,  q3 = mean ‖mean over all draws‖² (of an example)
-
-"first" and "after" are S_above / (S_above + S_below) before and after --updates of Adam, whose rate rises to 0.001, on
-a task that can be learned: repeating the source, or words of which four in five follow from the one before. A copy
-costs 1 − f of a pass (see `forks.py`) and averages this share of the noise. Models as in `forks.py`; those of images
-have all their noise above, but for their views.
+A nested analysis of variance over single examples (`seqba.statistics.measure_noise_above`; `seqba-measure --fork` takes
+it of a checkpoint). "first" and "after" are S_above / (S_above + S_below) before and after --updates of Adam, whose
+rate rises to 0.001, on a task that can be learned: repeating the source, or words of which four in five follow from the
+one before. A copy costs 1 − f of a pass (see `forks.py`) and averages this share of the noise. Models as in `forks.py`;
+those of images have all their noise above, but for their views.
 
 Expectation: at the initial weights the encoder below leaves four fifths of the Transformer's noise, and the last layer
 a third. The shares move during training.
@@ -18,7 +14,6 @@ a third. The shares move during training.
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,48 +21,22 @@ from typing import Any
 import torch
 from fork_cases import Case, case_of
 from harness import Row, parse_options, report
-from torch import Tensor
 
 import seqba
-from seqba.core import Noise, noise_context
-from seqba.noise.fork import Trunk
+from seqba.statistics import measure_noise_above
 
-DRAWS = 2
 PEAK_LR = 1e-3
 
 
 def noise_above(case: Case, model: Any, place: str, examples: int) -> float:
     """Share of the noise of a single example's gradient that is drawn above a fork."""
     model.fork_at(place)
-    names = {id(module): name for name, module in model.named_modules()}
-    q1, q2, q3 = [], [], []
-    for example in _examples(case, examples):
-        mean = 0.0
-        for below in range(DRAWS):
-            gradients = [_gradient(case, model, example, names, below, above) for above in range(DRAWS)]
-            q1 += [float(gradient.square().sum()) for gradient in gradients]
-            over_draws = torch.stack(gradients).mean(0)
-            q2.append(float(over_draws.square().sum()))
-            mean = mean + over_draws / DRAWS
-        q3.append(float(mean.square().sum()))
-    first, second, third = map(statistics.fmean, (q1, q2, q3))
-    above = (first - second) * DRAWS / (DRAWS - 1)
-    below = max((second - third) * DRAWS / (DRAWS - 1) - above / DRAWS, 0.0)
-    return above / (above + below)
+    return measure_noise_above(model, _examples(case, examples), case.loss, seed=7).value
 
 
 def _examples(case: Case, count: int) -> Iterator[Any]:
     (batch,) = case.batches(1)
     return (case.rows(batch, slice(number, number + 1)) for number in range(count))
-
-
-def _gradient(case: Case, model: Any, example: Any, names: Any, below: int, above: int) -> Tensor:
-    """The gradient of an example in the draw `below` of what copies share, and copy `above` of it."""
-    model.zero_grad()
-    with noise_context(Noise(7, 0, below, (above,), names, trunk=Trunk(last_copy=above))):
-        loss, weight = case.loss(model, example)
-        (loss / weight).backward()
-    return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
 
 
 def measure_noise(name: str, options: Any) -> list[Row]:

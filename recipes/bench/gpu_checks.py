@@ -19,7 +19,8 @@ from seqba import merged_gradient
 from seqba.data.pairs import PairBatch
 from seqba.decoding.beam import SearchOptions, beam_search
 from seqba.random import philox
-from seqba.random.philox import LEVELS, Draw
+from seqba.random.masks import LEVELS
+from seqba.random.philox import Draw
 
 GOALS = {"kernels": {1: 600, 4: 700}, "waits": 1}
 SEED = 7

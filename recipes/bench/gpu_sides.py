@@ -18,6 +18,7 @@ from seqba import grid_gradient, merged_gradient
 from seqba.core import parse_plan
 from seqba.data.image_batch import ImageBatch
 from seqba.data.pairs import PairBatch
+from seqba.models import graphs
 from seqba.models.builders import build_network
 from seqba.models.config import ImageClassifierConfig
 from seqba.modules.walk import gradients_of
@@ -63,11 +64,16 @@ class Setting:
         return [to_device(batch, self.device) for batch in batches]
 
 
-def seqba_update(setting: Setting, copies: int, plan: str, fork: str | None = None) -> Update:
+def seqba_update(
+    setting: Setting, copies: int, plan: str, fork: str | None = None, *, compiled: bool = False
+) -> Update:
     """An update of the Transformer as seqba's trainer makes it: the gradient, its norm, a step."""
     torch.manual_seed(1)
     model = build_ours(SIZES[setting.size]).to(setting.device).train()
     model.fork_at(fork)
+    if compiled:
+        graphs.BACKEND = "eager" if setting.toy else graphs.BACKEND
+        graphs.compile_layers(model)
     optimizer, batches, where = fused_adam(model), setting.batches(), parse_plan(plan)
 
     def loss(model: nn.Module, batch: PairBatch) -> tuple[Tensor, float]:
@@ -171,6 +177,8 @@ def training_sides(setting: Setting) -> dict[str, Callable[[], Update]]:
     for copies in (2, 4, 8):
         for plan in ("stacked", "looped"):
             sides[f"seqba M={copies} {plan}"] = partial(seqba_update, setting, copies, plan)
+    sides["seqba M=1 compiled"] = partial(seqba_update, setting, 1, "stacked", compiled=True)
+    sides["seqba M=4 stacked, compiled"] = partial(seqba_update, setting, 4, "stacked", compiled=True)
     sides["seqba M=4 forked at the encoder"] = partial(seqba_update, setting, 4, "stacked", "encoder")
     sides["keyed Marian M=4 stacked"] = partial(keyed_update, setting, 4, "stacked")
     return sides

@@ -22,6 +22,9 @@ from record import is_finished, read_records
 from studies import STUDIES, runs_of
 from study import SEEDS, Run
 
+from seqba.cli.command import run as run_command
+from seqba.errors import UserError
+
 ROOT = Path(__file__).resolve().parents[2]
 FINISHED, FAILED, UNFINISHED = 0, 1, 124
 GRACE_S = 20.0
@@ -53,14 +56,13 @@ def chosen_runs(only: str, seeds: str, updates: int | None) -> list[Run]:
     """Runs that --only and --seeds name, in the order of --only.
 
     Raises:
-        SystemExit: if they name none.
+        UserError: if they name none.
     """
     runs = runs_of(STUDIES, [int(seed) for seed in seeds.split(",")], updates)
     found = [run for start in only.split(",") for run in runs if run.name.startswith(start)]
     found = list(dict.fromkeys(found))
     if not found:
-        print(f"error: --only {only} names none of {', '.join(study.name for study in STUDIES)}", file=sys.stderr)
-        sys.exit(2)
+        raise UserError(f"--only {only} names none of {', '.join(study.name for study in STUDIES)}")
     return found
 
 
@@ -202,4 +204,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

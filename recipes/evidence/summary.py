@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from record import Record
 from study import Arm, Study
 
-LAST = "last"
-"""The last validation, as a score: of images it is of the test pictures."""
+LAST, LAST_NLL = "last", "last_nll"
+"""The last validation, as scores, by the study's metric and in nats: of images it is of the test pictures."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,20 @@ class Side:
     arm: Arm
     records: tuple[Record, ...]
 
+    @property
+    def machines(self) -> list[str]:
+        """GPUs, or processors, of the runs."""
+        return sorted({record["machine"].get("gpu", record["machine"]["processor"]) for record in self.records})
+
     def mean(self, of: Callable[[Record], float]) -> float:
         """Mean of a number over the seeds."""
         return statistics.fmean(of(record) for record in self.records)
 
     def score(self, name: str) -> Spread | None:
-        """A score of the evaluation, or `LAST`; None unless all seeds have it."""
-        if name == LAST:
-            return Spread(tuple(record["curves"]["valid"][self.study.metric][-1] for record in self.records))
+        """A score of the evaluation, `LAST` or `LAST_NLL`; None unless all seeds have it."""
+        if name in (LAST, LAST_NLL):
+            metric = self.study.metric if name == LAST else "nll"
+            return Spread(tuple(record["curves"]["valid"][metric][-1] for record in self.records))
         found = [record["scores"].get(name) for record in self.records]
         return None if None in found else Spread(tuple(found))
 

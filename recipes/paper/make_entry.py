@@ -14,6 +14,8 @@ from entry import Entry
 from records import finished_runs, write_record
 from run_facts import ROOT
 
+from seqba.cli.command import run as run_command
+
 
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, which paper.sh has checked, and what follows a lone --."""
@@ -71,4 +73,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main, sys.argv[1:]))

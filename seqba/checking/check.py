@@ -22,13 +22,12 @@ from seqba.checking.unkeyed import UnkeyedDraw, UnkeyedDraws
 from seqba.checking.untouched import seed_everything, untouched
 from seqba.core import copies as passes_of
 from seqba.core import merged_gradient
-from seqba.core.accumulator import Loss
 from seqba.core.plan import PlanLike
 from seqba.keying.shapes import watching_shapes
 from seqba.modules.wrappers import check_model, module_names
 from seqba.nn import GhostBatchNorm2d
 from seqba.rows.nested import count_rows
-from seqba.values import described, whole_number
+from seqba.values import Loss, described, whole_number
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]

@@ -39,13 +39,13 @@ class AdviseOptions:
     fork: str | None = option(
         None,
         "time updates whose copies begin inside the model as well (encoder, decoder-layer-N, layer-N or head, as "
-        "seqba-train has it), beside whole copies; needs --noise-above",
+        "seqba-train has it), beside whole copies; needs a measurement with the same --fork, or --noise-above",
         metavar="PLACE",
     )
     noise_above: float | None = option(
         None,
-        "of --fork: the share of the noise that is above it, and that copies average (recipes/bench/fork_noise.py "
-        "measures it: 0.9 to 0.8 behind a Transformer's encoder)",
+        "of --fork: the share of the noise that is above it, and that copies average (default: as measured by "
+        "seqba-measure --fork)",
         minimum=0,
         maximum=1,
     )
@@ -65,10 +65,8 @@ class AdviseOptions:
 
     def __post_init__(self) -> None:
         """Checks what no single option can."""
-        if (self.fork is None) != (self.noise_above is None):
-            raise UserError(
-                "--fork and --noise-above belong together: what a fork costs, and what it leaves of the noise"
-            )
+        if self.noise_above is not None and self.fork is None:
+            raise UserError("--noise-above belongs to --fork, which isn't given: what a fork costs, and what it leaves")
         if self.times is None:
             return
         if self.batch_examples is None:

@@ -31,9 +31,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     _open_streams()
     before = {number: signal.signal(number, _terminate) for number in ENDINGS if signal.getsignal(number) != IGNORED}
     try:
-        status = main(arguments)
-        sys.stdout.flush()
-        return status
+        return _flushed(main, arguments)
     except UserError as error:
         return _complain(str(error))
     except BrokenPipeError:
@@ -57,6 +55,17 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _flushed(main: Main, arguments: Sequence[str] | None) -> int:
+    """The status of `main`, all its output written: at the interpreter's end a reader that went away is a traceback."""
+    try:
+        status = main(arguments)
+    except SystemExit:  # --help
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return status
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -34,6 +34,12 @@ class MeasureOptions:
     )
     draws: int = option(4, "m, draws of the noise for each: N·m passes over single examples", minimum=2)
     pairs: int = option(100, "pairs for each correlation, 4 or 5 passes each; 0 = no correlations", minimum=0)
+    fork: str | None = option(
+        None,
+        "which share of the noise is above this place, where copies may begin (encoder, decoder-layer-N, layer-N or "
+        "head, as seqba-train has it): 4 more passes of each example",
+        metavar="PLACE",
+    )
     fresh: bool = option(False, "take new weights (of --seed) instead of the trained ones: update 0")
     batch_norm: str = option(
         "own",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +11,7 @@ from torch import Tensor, nn
 from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import gathered
 from seqba.modules.walk import local_part
-from seqba.values import described
-
-Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
+from seqba.values import Loss, loss_parts
 
 AlsoRead = Callable[[], Sequence[Tensor]]
 
@@ -60,7 +56,7 @@ class Accumulator:
 
     def add(self, loss: Loss, copies_in_pass: int) -> Tensor:
         """Takes a pass's loss and returns what its backward starts from."""
-        total, weight, sums = _unpack(loss, copies_in_pass)
+        total, weight, sums = loss_parts(loss, copies_in_pass)
         if self.total_weight is None:
             self.total_weight = weight * (self.cells / copies_in_pass)
         self.weight += weight
@@ -75,7 +71,7 @@ class Accumulator:
 
     def add_dummy(self, loss: Loss) -> Tensor:
         """Notes which sums the loss function of a dummy pass reports, and returns zero times its loss."""
-        total, _, sums = _unpack(loss, 1)
+        total, _, sums = loss_parts(loss, 1)
         self.loss = torch.zeros_like(total) if self.loss is None else self.loss
         for name, value in sums.items():
             self.sums.setdefault(name, torch.zeros_like(value))
@@ -132,58 +128,3 @@ def read_numbers(tensors: Sequence[Tensor]) -> list[float]:
 def trained(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that have a gradient, in the order of the model."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def _unpack(loss: Loss, copies_in_pass: int) -> tuple[Tensor, float, Mapping[str, Tensor]]:
-    """Any of the three forms of a loss → (sum, weight, further sums); a mean counts one per copy."""
-    if isinstance(loss, Tensor):
-        _check_sum(loss)
-        return loss * copies_in_pass, float(copies_in_pass), {}
-    if not isinstance(loss, tuple) or len(loss) not in (2, 3):
-        raise ValueError(f"{_FORMS}, not {described(loss)}{_hint(loss)}")
-    _check_sum(loss[0])
-    weight = _weight(loss[1])
-    return loss[0], weight, _further_sums(loss[2]) if len(loss) == 3 else {}
-
-
-_FORMS = "loss_fn must return a 0-dim tensor, (sum, weight), or (sum, weight, further sums)"
-
-
-def _check_sum(loss: object) -> None:
-    if not isinstance(loss, Tensor):
-        raise ValueError(f"{_FORMS}, not {described(loss)} as its sum{_hint(loss)}")
-    if loss.dim() != 0:
-        raise ValueError(f"{_FORMS}, not {tuple(loss.shape)}, which is {described(loss)}")
-    if not loss.is_floating_point():
-        raise ValueError(f"{_FORMS}, not {described(loss)}, which has no gradient")
-    if not loss.requires_grad:
-        raise ValueError("the loss that loss_fn returned has no gradient: it was detached, or made under no_grad")
-
-
-def _weight(weight: object) -> float:
-    if isinstance(weight, bool) or not isinstance(weight, (Tensor, Real)):
-        raise TypeError(f"the weight that loss_fn returned is {described(weight)}; it must be a number")
-    if isinstance(weight, Tensor) and weight.numel() != 1:
-        raise ValueError(
-            f"the weight that loss_fn returned is {described(weight)}; it must be a number: (sum, weight) says what "
-            "the sum is divided by, not what the model put out"
-        )
-    value = float(weight)
-    if not 0 < value < math.inf:
-        raise ValueError(f"loss_fn returned the weight {value}; it must be positive")
-    return value
-
-
-def _further_sums(sums: object) -> Mapping[str, Tensor]:
-    if not isinstance(sums, Mapping):
-        raise TypeError(f"the further sums that loss_fn returned are {described(sums)}; they must be a dict")
-    for name, value in sums.items():
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            raise TypeError(f"the further sum {name!r} that loss_fn returned is {described(value)}, not a 0-dim tensor")
-    return sums
-
-
-def _hint(loss: object) -> str:
-    if isinstance(loss, Mapping) and "loss" in loss:
-        return ": return its 'loss'"
-    return ": leave .item() out, which has no gradient" if isinstance(loss, float) else ""

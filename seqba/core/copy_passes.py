@@ -11,6 +11,7 @@ from torch import nn
 from seqba.core.group import ALONE
 from seqba.core.hooks import finish_update
 from seqba.core.passes import Update
+from seqba.keying.telling import warn_of_equal_copies
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
 from seqba.rows.replicate import check_copies
@@ -122,6 +123,6 @@ def _passes(update: Update, count: int, rows: int | None, *, exchange: bool, end
     if end_update:
         finish_update(update.model)
     if count > 1 and not is_noisy:
-        update.warn_of_equal_copies()
+        warn_of_equal_copies(update.model)
     if drew_noise:
         update.warn_of_a_repeated_key(stacklevel=2)

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core.accumulator import Accumulator, AlsoRead, Loss, Step
+from seqba.core.accumulator import Accumulator, AlsoRead, Step
 from seqba.core.cells import Cells
 from seqba.core.comparing import divided_micro_batches, exchange_rows
 from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import discarding_pending, finish_update
-from seqba.core.passes import Update, plan_for
-from seqba.core.plan import Pass, PlanLike
+from seqba.core.passes import Update
+from seqba.core.plan import Pass, PlanLike, plan_for
+from seqba.keying.telling import warn_of_equal_copies
 from seqba.modules.gradients import GradientsBefore
 from seqba.modules.wrappers import Replicas
 from seqba.noise.compare import Comparison, check_compared
@@ -24,7 +25,7 @@ from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
 from seqba.rows.nested import count_rows
 from seqba.runtime.activations import SavedBytes
-from seqba.values import described
+from seqba.values import Loss, described
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]
@@ -115,7 +116,7 @@ class Grid:
             if (pass_.micro_batch, len(pass_.copies)) == (first.micro_batch, len(first.copies))
         ]
         if len(losses) * len(first.copies) > 1 and all(torch.equal(losses[0], loss) for loss in losses[1:]):
-            self.update.warn_of_equal_copies()
+            warn_of_equal_copies(self.model)
 
     def _run_until_it_fits(
         self, cells: Sequence[tuple[int, range]], weight: float | None, before: GradientsBefore

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -29,14 +29,30 @@ class UpdateHook(Protocol):
         ...
 
 
+@runtime_checkable
+class HookTogether(UpdateHook, Protocol):
+    """An `UpdateHook` whose modules use what they gathered all at once, which is fewer kernels on a GPU."""
+
+    @staticmethod
+    def finish_together(modules: Sequence[Any], *, keep: bool) -> None:
+        """`finish_update` of all modules of the class."""
+        ...
+
+
 def finish_update(model: nn.Module, *, keep: bool = True) -> None:
     """Tells every module of `model` that gathers over passes that the update is over.
 
     Both gradient functions do this by themselves. A loop that passes them `end_update=False` does it when it has
     decided about the update: `keep` is false for one whose step isn't made.
     """
+    together: dict[type[HookTogether], list[UpdateHook]] = {}
     for module in _hooks_of(model):
-        module.finish_update(keep=keep)
+        if _is_together(kind := type(module)):
+            together.setdefault(cast("type[HookTogether]", kind), []).append(module)
+        else:
+            module.finish_update(keep=keep)
+    for kind, modules in together.items():
+        kind.finish_together(modules, keep=keep)
 
 
 def gathered(model: nn.Module) -> Iterator[Tensor]:
@@ -60,6 +76,11 @@ def discarding_pending(model: nn.Module) -> Iterator[None]:
 
 def _hooks_of(model: nn.Module) -> Iterator[UpdateHook]:
     return (cast(UpdateHook, module) for module in modules_of(model) if _is_hook(type(module)))  # type: ignore[arg-type]
+
+
+@cache
+def _is_together(kind: type[UpdateHook]) -> bool:
+    return issubclass(kind, HookTogether)
 
 
 @cache

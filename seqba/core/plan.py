@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
+from seqba.core.group import group_of
 from seqba.runtime.activations import room_bytes
 
 
@@ -85,3 +88,16 @@ def parse_plan(plan: PlanLike | str) -> Plan:
     if (is_number or (isinstance(plan, str) and plan.isdecimal())) and int(plan) >= 1:
         return Plan(copies_per_pass=int(plan))
     raise ValueError(f"plan is {plan!r}; choose auto, stacked, looped, or a number of copies per pass")
+
+
+# What "auto" measured of each model; by identity, as a model may define what it is equal to.
+_measured: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def plan_for(model: nn.Module, plan: PlanLike) -> Plan:
+    """`auto` measures each model once, not at every call; where passes go together, ranks can't each measure."""
+    if plan == "auto":
+        chosen: Plan = _measured.setdefault(model, Plan(is_auto=True))  # type: ignore[no-untyped-call]
+    else:
+        chosen = parse_plan(plan)
+    return parse_plan("looped") if chosen.is_auto and group_of(model) is not None else chosen

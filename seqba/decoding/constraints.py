@@ -67,12 +67,12 @@ def constrain(log_probs: Tensor, history: Tensor, forced: Tensor, options: Searc
     if options.unkpen:
         log_probs[:, :, UNK] -= options.unkpen
     rows = (forced != FREE).nonzero().squeeze(1)
-    columns = forced[rows].view(-1, 1, 1).expand(-1, log_probs.size(1), 1)
-    kept = log_probs[rows].gather(2, columns)
+    kept = log_probs[rows, :, forced[rows]]  # (rows, K)
     forbid_specials(log_probs)
     if history.size(2) < options.min_len:
         log_probs[:, :, EOS] = -torch.inf
     if options.no_repeat_ngram_size:
         forbid_repeats(log_probs, history, options.no_repeat_ngram_size)
     if rows.numel():
-        log_probs[rows] = torch.full_like(log_probs[rows], -torch.inf).scatter(2, columns, kept)
+        log_probs.index_fill_(0, rows, -torch.inf)
+        log_probs[rows, :, forced[rows]] = kept

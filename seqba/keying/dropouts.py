@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from seqba.keying.draws import KeyedForm, keep_mask
-from seqba.noise.masks import drop, kept_scale
-from seqba.noise.noise import Noise, drop_level
-from seqba.random.philox import LEVELS
+from seqba.noise.noise import Noise
+from seqba.random.masks import LEVELS, drop, drop_level, kept_scale
 
 _ALPHA = -1.7580993408473766  # what SELU tends to on its left: −αλ, Klambauer et al. 2017
 

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from seqba.errors import UserError
 from seqba.models.attention import Attention
 from seqba.models.layers import DecoderLayer, Masks, Memory, ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import GraphRows, Packing
@@ -38,6 +39,21 @@ def compile_layers(model: nn.Module) -> None:
             module.compiled = _run_self_attention
         elif isinstance(module, DecoderLayer):
             module.compiled = _run_decoder
+
+
+def check_compiler(device: torch.device) -> None:
+    """Compiles a trifle for a device, so that a run on a machine that can't is refused before it begins.
+
+    A CPU needs a C++ compiler for it, a GPU Triton.
+
+    Raises:
+        UserError: with the reason.
+    """
+    try:
+        torch.compile(torch.sin, backend=BACKEND, fullgraph=True)(torch.zeros(2, device=device))
+    except Exception as error:  # the compiler's errors have no base but this
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"--compile: torch can't compile for this machine's {device.type}: {reason}") from error
 
 
 def _run_self_attention(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,8 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
             raise ValueError(f"ghost_batch is {ghost_batch}; a group has at least one image")
         self.ghost_batch = ghost_batch
         self._rate = momentum
-        self._sums: Tensor | None = None  # (3, C): means and variances of the update's groups, and ones, added up
+        self._passes: list[Tensor] = []  # (G, 2, C) each: means and variances of a pass's groups
+        self._sums: Tensor | None = None  # (3, C): those of passes before, and ones, added up, other ranks' too
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises `input` (k·B, C, H, W) group by group."""
@@ -57,35 +58,58 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         # A single group isn't split: the backward of that would copy its gradient.
         groups = (input,) if size == input.shape[0] else torch.split(input, size)
         statistics = self.weight.new_zeros(len(groups), 2, self.num_features)
+        parameters = (_per_group(parameter, len(groups)) for parameter in (self.weight, self.bias))
         outputs = [
             # With a momentum of 1 the kernel leaves the group's own mean and unbiased variance behind.
-            nn.functional.batch_norm(rows, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
-            for rows, (mean, variance) in zip(groups, statistics, strict=True)
+            nn.functional.batch_norm(rows, mean, variance, weight, bias, True, 1.0, self.eps)
+            for rows, (mean, variance), weight, bias in zip(groups, statistics, *parameters, strict=True)
         ]
         if noise is None or not noise.calls.is_recomputing:  # a layer that is recomputed has been counted
-            ones = statistics.new_full((1, self.num_features), len(groups))
-            sums = torch.cat([statistics.sum(0), ones])
-            if noise is not None and not counts_below(noise):
-                sums = torch.zeros_like(sums)
-            self._sums = sums if self._sums is None else self._sums + sums
+            self._passes.append(statistics if noise is None or counts_below(noise) else statistics[:0])
         if noise is None:
             self.finish_update(keep=True)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def gathered(self) -> Iterable[Tensor]:
         """Sums over the groups since the last `finish_update`."""
+        for statistics in self._passes:
+            ones = statistics.new_full((1, self.num_features), len(statistics))
+            sums = torch.cat([statistics.sum(0), ones])
+            self._sums = sums if self._sums is None else self._sums + sums
+        self._passes = []
         return [] if self._sums is None else [self._sums]
 
     def finish_update(self, *, keep: bool) -> None:
         """Moves the running statistics towards the mean over the groups since the last call, if `keep`."""
-        sums, self._sums = self._sums, None
-        if sums is None or not keep or self.running_mean is None or self.running_var is None:
-            return
-        mean, variance = sums[:2] / sums[2]
-        self.running_mean.mul_(1 - self._rate).add_(mean, alpha=self._rate)
-        self.running_var.mul_(1 - self._rate).add_(variance, alpha=self._rate)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        self.finish_together([self], keep=keep)
+
+    @staticmethod
+    def finish_together(modules: Sequence[GhostBatchNorm2d], *, keep: bool) -> None:
+        """`finish_update` of several modules: on a GPU one kernel for each part, in place of one for each module."""
+        moves: dict[float, list[tuple[Tensor, Tensor]]] = {}  # by the rate: running statistics, what they move towards
+        counts = []
+        for module in modules:
+            towards = module._take_mean()
+            running_mean, running_var = module.running_mean, module.running_var
+            if keep and towards is not None and running_mean is not None and running_var is not None:
+                moves.setdefault(module._rate, []).extend(zip((running_mean, running_var), towards, strict=True))
+                counts += [] if module.num_batches_tracked is None else [module.num_batches_tracked]
+        for rate, pairs in moves.items():
+            running = [each for each, _ in pairs]
+            torch._foreach_mul_(running, 1 - rate)
+            torch._foreach_add_(running, [towards for _, towards in pairs], alpha=rate)
+        if counts:
+            torch._foreach_add_(counts, 1)
+
+    def _take_mean(self) -> Tensor | None:
+        """Mean and variance (2, C) over the groups since the last call; None where there was no pass."""
+        if self._sums is None and len(self._passes) == 1 and len(self._passes[0]) == 1:
+            mean: Tensor | None = self._passes[0][0]
+        else:
+            sums = next(iter(self.gathered()), None)
+            mean = None if sums is None else sums[:2] / sums[2]
+        self._passes, self._sums = [], None
+        return mean
 
     def extra_repr(self) -> str:
         """`16, ghost_batch=32, eps=…`."""
@@ -100,3 +124,10 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
                 f"divides the {images} images of a copy"
             )
         return size
+
+
+def _per_group(parameter: Tensor, groups: int) -> Sequence[Tensor]:
+    """The parameter for each group; on a GPU as parts of one tensor, whose gradients are added up in one kernel."""
+    if groups == 1 or parameter.is_cpu:
+        return [parameter] * groups
+    return parameter.expand(groups, -1).unbind()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from seqba.noise.context import current_noise
-from seqba.noise.masks import drop
+from seqba.random.masks import drop
 
 
 class DropPath(nn.Module):

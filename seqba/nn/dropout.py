@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.noise.context import current_noise
-from seqba.noise.masks import drop, keyed_drop
+from seqba.random.masks import drop
 
 
 class Dropout(nn.Module):
@@ -48,7 +48,7 @@ class Dropout(nn.Module):
         noise = current_noise()
         if noise is None:
             return nn.functional.dropout(input, self.p)
-        return keyed_drop(noise, self, input, self.p, rows=rows)
+        return noise.drop(self, input, self.p, rows=rows)
 
     def add(self, residual: Tensor, input: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """Residual + dropout(input), both (k·R, ...): the end of a sublayer, in one kernel on a GPU."""
@@ -56,7 +56,7 @@ class Dropout(nn.Module):
         if not self.training or self.p == 0 or noise is None:
             dropped: Tensor = self(input, rows)
             return residual + dropped
-        return keyed_drop(noise, self, input, self.p, residual, rows=rows)
+        return noise.drop(self, input, self.p, residual, rows=rows)
 
     def draw(self, shape: Sequence[int], device: torch.device, rows: Sequence[int] | None = None) -> Tensor | None:
         """Draws the mask that the next forward of the pass would draw, for `drop` to drop by.

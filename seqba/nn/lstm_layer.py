@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seqba.nn.kernels.masked_lstm import State, masked_lstm, suits_prepacking
 from seqba.nn.kernels.products import product_dtype
 from seqba.nn.weight_noise import WeightDropout
-from seqba.noise.masks import drop, kept_scale
+from seqba.random.masks import drop, kept_scale
 
 
 class WeightDroppedLSTM(nn.Module):

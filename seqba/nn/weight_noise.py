@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.noise.context import current_noise
-from seqba.noise.masks import kept_scale
+from seqba.random.masks import kept_scale
 
 
 class WeightDropout(nn.Module):

@@ -34,7 +34,7 @@ def compare_copies(term: Term, rows: Tensor, *shared: Tensor) -> Tensor:
     In an update with `compared=True` the parts of all passes add up to `term(rows of all copies, *shared, copies=M)`,
     and their gradients to its gradient, in any plan and on any ranks. Where not all copies of a micro-batch are in one
     pass, its passes run forward once more, without a graph, and the rows of all copies are held, then their gradient:
-    M·N rows, on every rank that has some of them.
+    M·N rows, on every rank that has some of them. Running statistics of ordinary batch norms see such passes twice.
 
     Args:
         term: `term(rows, *shared, copies=M)` → 0-dim, of the (M·N, ...) rows of all copies, copy-major, summed over
@@ -131,7 +131,7 @@ class Comparison:
             raise ValueError(
                 f"copies to compare have {seen.shape[1]} and {parts.shape[1]} rows: they must have the same ones"
             )
-        seen[list(copies)] = parts
+        seen[_part(copies)] = parts
 
     def described(self) -> dict[int, tuple[tuple[int, ...], torch.dtype]]:
         """Shapes and dtypes of the rows that have been shown."""
@@ -170,11 +170,16 @@ class _Differentiated:
     def part(self, copies: Sequence[int], rows: Tensor, shared: Sequence[Tensor]) -> Tensor:
         """What a pass of some copies adds: its rows' gradient, and a share of the value and of the other gradients."""
         share = len(copies) / self._copies
-        by_rows = self._by_rows[list(copies)].view_as(rows)
+        by_rows = self._by_rows[_part(copies)].view_as(rows)
         trained = [tensor for tensor in shared if tensor.requires_grad]
         gradients = [by_rows, *(gradient * share for gradient in self._by_shared)]
         part: Tensor = _Known.apply(self._value * share, gradients, rows, *trained)  # type: ignore[no-untyped-call]
         return part
+
+
+def _part(copies: Sequence[int]) -> slice:
+    """Place of a pass's copies, which are neighbours, among all copies."""
+    return slice(copies[0], copies[-1] + 1)
 
 
 class _Known(torch.autograd.Function):

@@ -17,15 +17,14 @@ import torch
 from torch import Tensor
 
 from seqba.noise.calls import Calls
-from seqba.random.philox import LEVELS, Draw
+from seqba.random.masks import drop, drop_level, kept
+from seqba.random.philox import Draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from seqba.noise.compare import Comparison
     from seqba.noise.fork import Trunk
-
-# Probabilities are resolved to 1/65,536 (`LEVELS`): sixteen random bits per element are drawn, not the 64 of a double.
 
 ALL_COPIES = -1
 """Stands for the copy in the key of a draw that all copies of a micro-batch share, as all below a fork."""
@@ -175,9 +174,37 @@ class Noise:
             row[: -(-count // 4)].random_(-(1 << 63), None, generator=generator)
         numbers = words.view(torch.int16)
         if rows is None:
-            return _kept(numbers[:, : counts[0]], probability).view(tuple(shape))
+            return kept(numbers[:, : counts[0]], probability).view(tuple(shape))
         drawn = torch.cat([row[:count] for row, count in zip(numbers, counts, strict=True)])
-        return _kept(drawn, probability).view(tuple(shape))
+        return kept(drawn, probability).view(tuple(shape))
+
+    def drop(
+        self,
+        owner: object,
+        x: Tensor,
+        p: float,
+        added: Tensor | None = None,
+        *,
+        rows: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Drops from x by a mask of its shape that is drawn here: x·mask / (1 − p) + added, for p as it is drawn.
+
+        A GPU does it in one kernel, which keeps no mask and draws it again in the backward.
+
+        Args:
+            owner: the object that draws, usually a module.
+            x: (k·R, ...), floating.
+            p: probability of dropping, in [0, 1).
+            added: like x; None for nothing.
+            rows: how many rows each copy has, where they don't all have R (`part_rows`).
+
+        Raises:
+            ValueError: as `keep_mask`.
+        """
+        if draws_by_counter(x.device) and rows is None and Draw.can_drop(x, added):
+            numbers_per_copy(x.shape, len(self.copies))
+            return self.draw(owner).drop(x, added, drop_level(p))
+        return drop(x, self.keep_mask(owner, x.shape, p, x.device, rows=rows), p, added)
 
     def part_rows(self, is_row: Tensor) -> tuple[int, ...] | None:
         """How many rows each copy of the pass has left where a model leaves some out, padding say.
@@ -323,19 +350,6 @@ def _numbers_of_copies(shape: Sequence[int], copies: int, rows: Sequence[int] | 
 def draws_by_counter(device: torch.device) -> bool:
     """Whether a device draws by `seqba.random.philox`, as all but a CPU do."""
     return device.type != "cpu"
-
-
-def drop_level(probability: float) -> int:
-    """How many of the 65,536 levels are dropped at `probability`: round(65,536·p)."""
-    return round(probability * LEVELS)
-
-
-def _kept(numbers: Tensor, probability: float) -> Tensor:
-    """Which of some int16 numbers, uniform on [-32768, 32767], are kept: int8."""
-    # Written as bytes rather than bools: on a CPU, torch vectorises this comparison and the mask's use only so.
-    kept = torch.empty_like(numbers, dtype=torch.int8)
-    torch.ge(numbers, drop_level(probability) - LEVELS // 2, out=kept)
-    return kept
 
 
 @cache

@@ -22,11 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LEVELS = 1 << 16
-"""A mask takes 16 bits for each element; one call of the generator makes eight of them, the lower half first."""
+from seqba.random.masks import LEVELS
 
 NARROW = (torch.float32, torch.float16, torch.bfloat16)
 """Dtypes that `Draw.drop` multiplies in float32."""
+
+# A mask takes 16 bits for each element; one call of the generator makes eight of them, the lower half first.
 
 _ROUNDS = 10
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -63,6 +64,13 @@ class Draw:
     def of_copy(self, number: int) -> Draw:
         """The draw of one of the copies alone, from 0."""
         return Draw(self.key, self.first + number, 1)
+
+    @staticmethod
+    def can_drop(x: Tensor, added: Tensor | None) -> bool:
+        """Whether `drop` takes these tensors."""
+        if x.dtype not in NARROW or not x.is_contiguous():
+            return False
+        return added is None or (added.dtype in NARROW and added.shape == x.shape and added.is_contiguous())
 
     def keep_mask(self, shape: Sequence[int], level: int, device: torch.device) -> Tensor:
         """int8 of `shape` (k·R, ...), 0 for `level` of 65,536 numbers and 1 for the others."""

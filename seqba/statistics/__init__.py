@@ -3,6 +3,7 @@
 from seqba.statistics.advice import Advice, PassCosts, advise
 from seqba.statistics.cells import CellSplit, CellWatch
 from seqba.statistics.correlations import Correlations, Related, measure_correlations
+from seqba.statistics.fork_noise import measure_noise_above
 from seqba.statistics.gradients import ExampleGradients, Gradient, pearson
 from seqba.statistics.split import Estimate, VarianceSplit, measure_split
 
@@ -19,6 +20,7 @@ __all__ = [
     "VarianceSplit",
     "advise",
     "measure_correlations",
+    "measure_noise_above",
     "measure_split",
     "pearson",
 ]

@@ -11,7 +11,10 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core import finish_update, merged_gradient
+from seqba.core import ALONE, finish_update, merged_gradient
+from seqba.core.accumulator import Accumulator
+from seqba.core.passes import Update
+from seqba.noise.fork import Trunk, check_forked
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Any]
@@ -48,7 +51,8 @@ class ExampleGradients(Generic[Batch]):
         batch_norm: "own" leaves batch norms in training mode, also in the gradient without noise; "running" uses their
             running statistics in both.
 
-    Randomness: draw t is keyed as micro-batch t of update 0, which no training update is. No two draws share noise.
+    Randomness: draw t is keyed as micro-batch t of update 0, which no training update is. No two draws share noise, but
+    for what is below a fork in `forked`.
     """
 
     def __init__(
@@ -73,6 +77,24 @@ class ExampleGradients(Generic[Batch]):
         """
         with self._modes(noise=True):
             return self._gradient(example, draw)
+
+    def forked(self, example: Batch, draw: int, copies: int) -> Iterator[Gradient]:
+        """Gradients of a model that forks, under one draw of the noise below the fork and another one above for each.
+
+        Args:
+            example: a batch of one row.
+            draw: number of the draw below.
+            copies: how many gradients, one for each copy above.
+        """
+        update = Update(self.model, seed=self.seed, update=0, micro_batch=draw, forked=True)
+        for copy in range(copies):
+            noise = update.noise(0, range(copy, copy + 1), trunk=Trunk(last_copy=copy))  # below is computed anew
+            sums = Accumulator(None, 1, ALONE)
+            with self._modes(noise=True), update.running(noise, exchanges=True):
+                loss = sums.add(self.loss_fn(self.model, example), 1)
+                check_forked(noise)
+                loss.backward()  # type: ignore[no-untyped-call]
+            yield self._taken(sums.weight)
 
     def clean(self, example: Batch) -> Gradient:
         """The gradient without noise: every module in evaluation mode, but for batch norms of "own" statistics."""
@@ -99,13 +121,17 @@ class ExampleGradients(Generic[Batch]):
         step = merged_gradient(
             self.model, example, self.loss_fn, copies=1, seed=self.seed, micro_batch=draw, end_update=False
         )
+        return self._taken(step.weight)
+
+    def _taken(self, weight: float) -> Gradient:
+        """The gradient of a mean that a pass has left, taken from the model and times the weight."""
         finish_update(self.model, keep=False)
         parts = []
         for parameter in self._trained:
             gradient, parameter.grad = parameter.grad, None
             part = torch.zeros_like(parameter) if gradient is None else gradient
-            parts.append(part.detach().mul_(step.weight))
-        return Gradient(tuple(parts), step.weight)
+            parts.append(part.detach().mul_(weight))
+        return Gradient(tuple(parts), weight)
 
     @contextmanager
     def _modes(self, *, noise: bool) -> Iterator[None]:

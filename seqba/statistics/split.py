@@ -30,6 +30,20 @@ class Estimate:
     value: float
     error: float = math.nan
 
+    def plain(self) -> dict[str, float | None]:
+        """Plain values, as JSON holds them, None for what isn't finite; `from_plain` reads them back."""
+        return {"value": _or_none(self.value), "standard_error": _or_none(self.error)}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Estimate:
+        """Reads `plain` back: infinity for a value of None.
+
+        Raises:
+            KeyError, TypeError, ValueError: for anything else.
+        """
+        value, error = values["value"], values["standard_error"]
+        return cls(math.inf if value is None else float(value), math.nan if error is None else float(error))
+
 
 @dataclass(frozen=True)
 class VarianceSplit:
@@ -76,11 +90,7 @@ class VarianceSplit:
 
     def plain(self) -> dict[str, Any]:
         """Plain values, as JSON holds them; `from_plain` reads them back."""
-        parts = {name: getattr(self, name) for name in _ESTIMATES}
-        told = {
-            name: {"value": _or_none(part.value), "standard_error": _or_none(part.error)}
-            for name, part in parts.items()
-        }
+        told = {name: getattr(self, name).plain() for name in _ESTIMATES}
         return {**told, "examples": self.examples, "draws": self.draws, "mean_weight": self.mean_weight}
 
     @classmethod
@@ -90,7 +100,7 @@ class VarianceSplit:
         Raises:
             KeyError, TypeError, ValueError: for anything else.
         """
-        parts = {name: _estimate(values[name]) for name in _ESTIMATES}
+        parts = {name: Estimate.from_plain(values[name]) for name in _ESTIMATES}
         return cls(
             **parts,
             examples=int(values["examples"]),
@@ -183,11 +193,11 @@ class SplitSums:
         share = weights / mean_weight - 1
         ratio = Estimate(math.inf)
         if between > 0:
-            ratio = Estimate(noise / between, _error(within - noise / between * own) / between)
+            ratio = Estimate(noise / between, standard_error(within - noise / between * own) / between)
         return VarianceSplit(
-            signal=Estimate(signal, 2 * _error(past - signal * share, places)),
-            between=Estimate(between, _error(own - 2 * between * share)),
-            noise=Estimate(noise, _error(within - 2 * noise * share)),
+            signal=Estimate(signal, 2 * standard_error(past - signal * share, places)),
+            between=Estimate(between, standard_error(own - 2 * between * share)),
+            noise=Estimate(noise, standard_error(within - 2 * noise * share)),
             ratio=ratio,
             examples=count,
             draws=draws,
@@ -247,18 +257,13 @@ def measure_split(
     return sums.split()
 
 
-def _error(values: Tensor, counts: Tensor | None = None) -> float:
+def standard_error(values: Tensor, counts: Tensor | None = None) -> float:
     """Standard error of the mean of N independent values; of means over earlier examples, each counts as many times."""
     counts = torch.ones_like(values) if counts is None else counts
     shares = counts / counts.sum()
     mean = (shares * values).sum()
     variance = (shares * (values - mean).square()).sum()
     return math.sqrt(float(variance) / (len(values) - 1))
-
-
-def _estimate(values: Mapping[str, Any]) -> Estimate:
-    value, error = values["value"], values["standard_error"]
-    return Estimate(math.inf if value is None else float(value), math.nan if error is None else float(error))
 
 
 def _or_none(number: float) -> float | None:

@@ -13,9 +13,8 @@ from seqba.core import ALONE, Group
 from seqba.distributed import Ranks
 from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.models.forks import Forking
-from seqba.models.graphs import compile_layers
+from seqba.models.graphs import check_compiler, compile_layers
 from seqba.models.layers import recompute_layers
-from seqba.runtime.compiler import check_compiler
 from seqba.tasks import MicroBatches
 from seqba.training.arms import BaselineEpochs, Grid, derive_grid
 from seqba.training.averages import build_average

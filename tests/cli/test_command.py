@@ -55,6 +55,15 @@ def test_a_closed_stream_is_no_traceback(closed: str) -> None:
     assert done.stdout.decode() == ("" if closed == ">&-" else "×\n")
 
 
+@pytest.mark.parametrize("call", ["seqba.cli.score", "seqba.cli.train"])
+def test_help_whose_reader_went_away_is_no_traceback(call: str) -> None:
+    code = f"from {call} import entry; entry()"
+    command = f'"{sys.executable}" -c "{code}" --help | false; exit "${{PIPESTATUS[0]}}"'
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_a_full_disk_under_both_streams_is_no_traceback() -> None:
     code = "import sys; from seqba.cli.command import run; sys.exit(run(lambda arguments: print('x' * 9999)))"
     with open("/dev/full", "w") as full:

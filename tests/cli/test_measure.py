@@ -285,6 +285,29 @@ def test_updates_that_fork_are_timed_beside_whole_copies(
     }
 
 
+def test_the_noise_above_a_fork_is_measured_and_advised_by(
+    alphabet: Path, blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, advice = tmp_path / "split.json", tmp_path / "advice.json"
+    arguments = [str(alphabet), "--path", str(blocks), *FEW, "--fork", "layer-1", "--json", str(file)]
+    assert run(measure, arguments) == 0
+    told = json.loads(file.read_text())
+    share = told["noise_above"]["value"]
+    assert told["fork"] == "layer-1"
+    assert 0.2 < share < 1
+    assert f"share of S_w above --fork layer-1            {share:.4g} ± " in capsys.readouterr().out
+    timed = [str(file), "--cpu", "--copies", "2", "--timed-updates", "1", "--fork", "layer-1"]
+    assert run(advise, [*timed, "--json", str(advice)]) == 0
+    assert json.loads(advice.read_text())["costs"]["looped, layer-1"]["noise_above"] == share
+
+
+def test_the_noise_above_a_place_that_is_not_there_is_refused(
+    alphabet: Path, blocks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(alphabet), "--path", str(blocks), *FEW, "--fork", "layer-9"]
+    assert "--fork layer-9 has no place in" in last_complaint(capsys, run(measure, arguments))
+
+
 def test_a_file_of_options_names_both_what_is_read_and_what_is_written(measured: Path, tmp_path: Path) -> None:
     (tmp_path / "advise.toml").write_text(
         f"measured = '{measured}'\njson = '{tmp_path / 'advice.json'}'\ntimes = '1:1,2:2'\nbatch-examples = 10\n",
@@ -371,7 +394,11 @@ def test_weights_that_are_not_finite_are_told(
         (["--times", "2:1", "--batch-examples", "3"], "no time of an update at M = 1"),
         (["--times", "1:-1", "--batch-examples", "3"], "times must be positive"),
         (["--copies", "0"], "--copies is 0"),
-        (["--fork", "layer-1"], "--fork and --noise-above belong together"),
+        (
+            ["--fork", "layer-1"],
+            "doesn't say which share of the noise is above --fork layer-1: measure with seqba-measure --fork",
+        ),
+        (["--noise-above", "0.5"], "--noise-above belongs to --fork"),
         (["--fork", "encoder", "--noise-above", "0.5"], "--fork encoder has no place in"),
         (
             ["--times", "1:2", "--batch-examples", "3", "--fork", "layer-1", "--noise-above", "0.5"],

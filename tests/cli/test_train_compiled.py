@@ -14,7 +14,6 @@ from torch import fx
 from seqba.cli.command import run
 from seqba.cli.train import main
 from seqba.models import graphs
-from seqba.training import assembly
 
 LAST = "checkpoint_last.pt"
 OPTIONS = ["--optimizer", "sgd", "--store-ema", "--ema-decay", "0.5", "--attention-dropout", "0.1"]
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile warns of its 
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[fx.GraphModule]:
-    """The graphs of a test, by a backend that runs them as they are; that of torch isn't asked for anything."""
+    """The graphs of a test, by a backend that runs them as they are."""
     made: list[fx.GraphModule] = []
 
     def keep(graph: fx.GraphModule, _: Any) -> Callable[..., Any]:
@@ -32,7 +31,6 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[fx.GraphModule]:
         return graph.forward
 
     monkeypatch.setattr(graphs, "BACKEND", keep)
-    monkeypatch.setattr(assembly, "check_compiler", lambda _: None)
     graphs._compiled.cache_clear()
     torch._dynamo.reset()
     return made
@@ -53,7 +51,7 @@ def test_a_run_goes_on_with_and_without(
     train("plain", 6)
     assert not compiled
     train("compiled", 6, "--compile")
-    assert len(compiled) == 2
+    assert 3 <= len(compiled) <= 5  # a trial; layers of two kinds; each for batches without padding, too
     train("first", 3, "--compile")
     train("first", 6)
     assert "--compile False (it had True)" in caplog.text

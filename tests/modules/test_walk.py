@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core.passes import Update
-from seqba.modules.walk import modules_of, parameters_of
+from seqba.modules.walk import gradients_of, modules_of, parameters_of
 
 
 def test_they_are_torchs_own_in_the_same_order() -> None:
@@ -19,6 +19,9 @@ def test_they_are_torchs_own_in_the_same_order() -> None:
     assert [id(one) for one in parameters_of(model)] == [id(one) for one in model.parameters()]
     assert not parameters_of(nn.Identity())
     assert torch.is_tensor(parameters_of(shared)[0])
+    assert gradients_of(model) == []
+    shared.weight.grad, model[1][1].bias.grad = torch.ones(2, 2), torch.zeros(2)
+    assert [id(one) for one in gradients_of(model)] == [id(shared.weight.grad), id(model[1][1].bias.grad)]
 
 
 def test_a_module_that_changes_its_name_draws_by_the_new_one() -> None:

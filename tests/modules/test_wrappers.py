@@ -108,11 +108,19 @@ def test_ranks_beside_data_parallel_are_refused_and_ordinary_dropout_differs_too
 
 
 @pytest.mark.slow
+def test_copies_are_compared_in_every_plan_of_data_parallel(processes: Results) -> None:
+    for result in processes.values():
+        stacked, looped = result["compared"]
+        torch.testing.assert_close(looped, stacked, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
 def test_sharding_by_others_means_over_rows_that_have_masks_of_their_own(tmp_path: Path) -> None:
     results = run_groups(in_sharding, [2], tmp_path)
     for found in results.values():
         assert relative_error(found["fully_shard"], mean_of_processes(2)) < 1e-12
         assert "model.module" in found["refused"]
+        assert "(FSDP) don't go with compared=True" in found["not compared"]
 
 
 def test_rows_dealt_over_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

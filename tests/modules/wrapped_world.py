@@ -57,6 +57,7 @@ def in_data_parallel(ranks: Ranks) -> dict[str, Any]:
     found["buckets"] = accumulated(ranks, gradient_as_bucket_view=True)
     found["compiled"] = compiled(ranks)
     found["after a failure"] = after_a_failure(ranks)
+    found["compared"] = [compared(wrapped(ranks)[0], ranks, plan) for plan in ("stacked", "looped")]
     found["refused"] = refusal(ranks)
     found["ordinary masks differ"] = ordinary_masks_differ(ranks)
     return found
@@ -131,6 +132,22 @@ def after_a_failure(ranks: Ranks) -> Tensor:
     return gradient_of(model)
 
 
+def variance(logits: Tensor, *, copies: int) -> Tensor:
+    return logits.view(copies, -1, logits.shape[1]).var(0).sum()
+
+
+def compared(model: nn.Module, ranks: Ranks, plan: Any) -> Tensor:
+    """The gradient of a loss that compares copies."""
+
+    def loss_fn(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
+        logits = model(batch[0])
+        return logits.square().sum() + seqba.compare_copies(variance, logits), len(batch[1])
+
+    options = {"copies": COPIES, "plan": plan, "update": 7, "compared": True}
+    seqba.merged_gradient(model, rows_of(ranks.rank), loss_fn, **options)
+    return gradient_of(model)
+
+
 def refusal(ranks: Ranks) -> str:
     try:
         seqba.merged_gradient(wrapped(ranks)[0], rows_of(0), summed_loss, copies=COPIES, ranks=ranks)
@@ -160,6 +177,10 @@ def in_sharding(ranks: Ranks) -> dict[str, Any]:
     seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, copies=COPIES, plan="looped", update=7)
     found["fully_shard"] = torch.cat([parameter.grad.full_tensor().flatten() for parameter in model.parameters()])
     found["refused"] = refused_in_fsdp(ranks)
+    try:
+        compared(model, ranks, "stacked")
+    except ValueError as error:
+        found["not compared"] = str(error)
     return found
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqba import finish_update, grid_gradient, merged_gradient
 from seqba.nn import Dropout, GhostBatchNorm2d
@@ -152,3 +156,42 @@ def test_groups_that_do_not_divide_a_copy_are_refused() -> None:
         GhostBatchNorm2d(2, 4)(torch.zeros(12, 2, 4, 4))
     with pytest.raises(ValueError, match="ghost_batch is 0"):
         GhostBatchNorm2d(2, 0)
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations by their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, _types: Any, given: Any = (), named: Any = None) -> Any:
+        self.names[str(function)] += 1
+        return function(*given, **(named or {}))
+
+
+def test_the_running_statistics_of_all_modules_move_together() -> None:
+    """On a GPU the books of a network's batch norms cost as much time as the network."""
+    model = nn.Sequential(*(GhostBatchNorm2d(2, momentum=rate) for rate in (0.1, 0.1, 0.1, 0.5)))
+    with noise_context(Noise(0, 0, 0, (0,))):
+        model(torch.randn(6, 2, 4, 4))
+    with Counted() as counted:
+        finish_update(model)
+    computing = {name: count for name, count in counted.names.items() if "select" not in name and "unbind" not in name}
+    assert computing == {
+        "aten._foreach_mul_.Scalar": 2,  # a rate each
+        "aten._foreach_add_.List": 2,
+        "aten._foreach_add_.Scalar": 1,
+    }
+    assert [int(norm.num_batches_tracked) for norm in model] == [1] * 4
+
+
+def test_groups_on_a_gpu_have_their_scale_and_shift_from_one_tensor() -> None:
+    norm = GhostBatchNorm2d(3).to("meta")
+    with noise_context(Noise(0, 0, 0, (0, 1))), Counted() as counted:
+        y = norm(torch.empty(8, 3, 4, 4, device="meta"))
+        y.backward(torch.empty_like(y))
+    assert counted.names["aten.native_batch_norm_backward.default"] == 2
+    assert counted.names["aten.stack.default"] == 2  # gradients of both groups, by the scale and by the shift
+    assert norm.weight.grad is not None
+    assert norm.weight.grad.shape == (3,)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from seqba.core.masks import BLOCK_NUMBERS
 from torch import nn
 
 import seqba
 from seqba.core import Noise, noise_context
+from seqba.random.masks import BLOCK_NUMBERS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

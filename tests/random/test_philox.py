@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core import Noise, noise_context
-from seqba.noise import masks, noise
-from seqba.noise.masks import kept_scale
+from seqba.noise import noise
+from seqba.random.masks import kept_scale
 from seqba.random.philox import Draw, rounds
 
 CPU = torch.device("cpu")
@@ -26,8 +26,7 @@ LEVEL = 20_000
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU draws as a GPU does."""
-    for module in (noise, masks):
-        monkeypatch.setattr(module, "draws_by_counter", lambda _: True)
+    monkeypatch.setattr(noise, "draws_by_counter", lambda _: True)
 
 
 @pytest.mark.parametrize(

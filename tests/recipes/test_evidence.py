@@ -15,6 +15,7 @@ import flop
 import page
 import prepare
 import pytest
+import tables
 import torch
 from record import is_finished, read_records
 from run import chosen_runs
@@ -26,6 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from seqba.cli.train import build_parser, read_config
 from seqba.data.cifar import CIFAR10
 from seqba.data.images import open_images
+from seqba.errors import UserError
+from seqba.models.evolved import EvolvedNetwork
+from seqba.models.genotypes import GENOTYPES
 from seqba.models.resnet import resnet_cifar
 from seqba.training.rules import validate_config
 
@@ -122,7 +126,7 @@ def test_only_names_runs_in_its_order() -> None:
         "translation-5000.ba-4.1",
         "images-5000.baseline.3",
     ]
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError):
         chosen_runs("no-such-study", "1", None)
 
 
@@ -133,6 +137,17 @@ def test_operations_of_a_network_are_those_that_torch_counts() -> None:
     assert counter.get_total_flops() / 2 * flop.FORWARD_AND_BACKWARD == pytest.approx(
         flop.ResNet(8).whole(10), rel=0.01
     )
+
+
+def test_operations_of_searched_cells_are_those_that_torch_counts() -> None:
+    (study,) = (study for study in STUDIES if study.name == "images-darts")
+    model = EvolvedNetwork(10, GENOTYPES["darts"], init_channels=16, layers=8)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.randn(2, 3, 32, 32))
+    assert study.cost.whole(10) == counter.get_total_flops() / 2 * flop.FORWARD_AND_BACKWARD
+    options = Run(study, study.arms[0], 1).options
+    sizes = [options[options.index(name) + 1] for name in ("--arch", "--init-channels", "--layers")]
+    assert sizes == ["darts", "16", "8"]
 
 
 def test_operations_of_an_lstm_by_hand() -> None:
@@ -177,16 +192,44 @@ def test_equal_cost_and_equal_updates() -> None:
     assert second.best().mean == 4.2
     assert second.best(flop=first.records[0]["flop"]).mean == 5.0  # ten updates of four copies cost forty of one
     assert (first.updates_to(4.4), second.updates_to(4.4), first.updates_to(4.2)) == (40, 20, None)
-    rows = page.equal_table([first, second]).splitlines()
-    assert rows[3].split(" | ")[1:] == ["4.200 ± 0.000", "5.000 ± 0.000", "20", "0.50 |"]
+    rows = tables.equal_table([first, second]).splitlines()
+    assert rows[3].split(" | ")[1:] == ["4.200 ± 0.000", "4.200 ± 0.000", "5.000 ± 0.000", "20", "0.50 |"]
 
-    both = page.side_by_side([*baseline, *ba]).splitlines()[2].split(" | ")
+    both = tables.side_by_side([*baseline, *ba]).splitlines()[2].split(" | ")
     assert both[2:] == [
         "ba, M = 4 (2 seeds): 4.200 ± 0.000",
         "ba, M = 4 (2 seeds): 4.200 ± 0.000",
         "baseline (2 seeds): 4.400 ± 0.000",
         "ba, M = 4 (2 seeds): 5.000 ± 0.000 |",
     ]
+
+
+def test_copies_against_as_many_examples() -> None:
+    kept = [a_record(LANGUAGE, LANGUAGE.arms[0], 1, [5.0])]
+    for arm, ends in ((Arm("ba", 4), (4.2, 4.4)), (Arm("fixed-samples", 4), (4.6, 4.8))):
+        kept += [
+            a_record(LANGUAGE, arm, seed, [4.1, end], passes=arm.copies * seed) for seed, end in enumerate(ends, 1)
+        ]
+    row = tables.copies_or_examples(kept).splitlines()[2]
+    assert row == f"| {LANGUAGE.title} | 6 | 6 | test perplexity | +0.0 ± 0.7 | −0.400 ± 0.141 |"
+
+
+def test_rows_of_the_paper_stand_beside_its_figures() -> None:
+    records = [a_record(LANGUAGE, arm, 3, [5.0]) for arm in (LANGUAGE.arms[0], LANGUAGE.arms[0], Arm("ba", 8))]
+    for record in records[1:]:
+        record |= {"study": "table2-darts-cifar10", "scores": {"top1": 48.0}, "command": "bash recipes/paper.sh"}
+        record |= {"paper": {"baseline": 97.65}, "paper_unit": "top-1 %", "unit": "images"}
+    row = "| table2-darts-cifar10 | {} | 3 | 10 | {} M images | top1 48.00 | {} | `bash recipes/paper.sh` |"
+    expected = [row.format("baseline", "0.00", "97.65 top-1 %"), row.format("ba, M = 8", "0.01", "–")]
+    assert tables.rows_of_the_paper(records).splitlines()[2:] == expected
+
+
+def test_times_are_compared_on_one_kind_of_machine() -> None:
+    records = [a_record(LANGUAGE, LANGUAGE.arms[0], 1, [5.0])]
+    records.append(a_record(LANGUAGE, Arm("ba", 4), 1, [5.0], seconds_of_updates=90.0))
+    assert "| 4.00 | 1.50 |" in page.section(LANGUAGE, records)
+    records[1]["machine"] = {"processor": "a processor", "gpu": "a GPU"}
+    assert "| 4.00 | – |" in page.section(LANGUAGE, records)
 
 
 def test_unfinished_runs_are_named_and_left_out() -> None:
@@ -263,6 +306,16 @@ def test_list_makes_nothing(recipe, tmp_path: Path) -> None:
     assert finished.stdout.splitlines()[0].startswith("images-5000.baseline ")
     assert "runs to make" in finished.stdout.splitlines()[-1]
     assert not (tmp_path / "none").exists()
+
+
+def test_a_reader_of_the_list_may_go_away(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = ["bash", ROOT / "recipes" / "evidence.sh", "--list", "yes", "--results", tmp_path]
+    environment = {**os.environ, "SEQBA_VENV": sys.prefix}
+    done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,12 @@ from seqba.data.files import read_lines, write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.models.forks import Forking
-from seqba.models.graphs import compile_layers
+from seqba.models.graphs import check_compiler, compile_layers
 from seqba.models.layers import recompute_layers
 from seqba.nn.kernels.casts import shared_casts
-from seqba.runtime.compiler import check_compiler
 from seqba.runtime.devices import choose_device, to_device
 from seqba.runtime.memory import keep_freed_memory
-from seqba.statistics import Advice, PassCosts, VarianceSplit, advise
+from seqba.statistics import Advice, Estimate, PassCosts, VarianceSplit, advise
 from seqba.tasks import Task
 from seqba.tasks.options import BatchOptions
 from seqba.training.optimizers import build_optimizer
@@ -63,6 +62,8 @@ def print_advice(path: str, options: AdviseOptions) -> None:
     if options.times is not None:
         costs, read_s, examples = [_given_costs(options.times)], None, options.batch_examples
     else:
+        if options.fork is not None and options.noise_above is None:
+            options = dataclasses.replace(options, noise_above=_measured_share(path, measured, options.fork))
         costs, read_s, examples = _timed(measured, split, options)
     try:
         advice = advise(
@@ -118,6 +119,23 @@ def _read(path: str) -> tuple[Mapping[str, Any], VarianceSplit]:
     if not isinstance(measured, dict):
         raise UserError(wrong)
     return measured, split
+
+
+def _measured_share(path: str, measured: Mapping[str, Any], place: str) -> float:
+    """Share of the noise above a fork, as it was measured, from 0 to 1.
+
+    Raises:
+        UserError: for a measurement without it.
+    """
+    if measured.get("fork") != place:
+        raise UserError(
+            f"{path} doesn't say which share of the noise is above --fork {place}: measure with seqba-measure --fork "
+            f"{place}, or give --noise-above"
+        )
+    try:
+        return min(1.0, max(0.0, Estimate.from_plain(measured["noise_above"]).value))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is not what seqba-measure --json writes: measure again") from None
 
 
 def _given_costs(text: str) -> PassCosts:

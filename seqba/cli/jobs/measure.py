@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,10 +20,18 @@ from seqba.cli.output import warn_on_stderr
 from seqba.data.files import write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
+from seqba.models.forks import Forking
 from seqba.plotting.picture import COLOURS, THEMES, Frame, Series, draw
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
-from seqba.statistics import Correlations, Estimate, VarianceSplit, measure_correlations, measure_split
+from seqba.statistics import (
+    Correlations,
+    Estimate,
+    VarianceSplit,
+    measure_correlations,
+    measure_noise_above,
+    measure_split,
+)
 from seqba.statistics.advice import worth_of_copies
 from seqba.statistics.correlations import KINDS
 from seqba.statistics.gradients import LossFunction, Statistics
@@ -40,17 +48,20 @@ class Measured:
         about: what was measured, as plain values.
         split: of the variance.
         correlations: by kind.
+        noise_above: share of the noise above a fork; None where none was asked for.
     """
 
     about: Mapping[str, Any]
     split: VarianceSplit
     correlations: Mapping[str, Correlations]
+    noise_above: Estimate | None = None
 
     def plain(self) -> dict[str, Any]:
         """Plain values, as JSON holds them."""
         return {
             **self.about,
             "split": self.split.plain(),
+            "noise_above": None if self.noise_above is None else self.noise_above.plain(),
             "predicted_correlations": {
                 "views": self.split.correlation_of_views,
                 "views_of_other_examples": self.split.correlation_of_examples,
@@ -86,6 +97,8 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
         train_subset=options.gen_subset,
         weights=(),  # every example of the split counts alike
     )
+    if options.fork is not None:
+        trained.check_fork(options.fork)
     task = trained.open_task(batches, seed=options.seed, cutout=options.cutout)
     examples = SingleExamples(task, device, options.seed)
     if len(examples) < options.examples:
@@ -95,7 +108,7 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
     trained.hold_drop_path(model, updates)
     started = time.perf_counter()
     try:
-        split, correlations = _statistics(model, examples, stateless_loss(task), options)
+        statistics = _statistics(model, examples, stateless_loss(task), options)
     except ValueError as error:
         hint = "; try --batch-norm running" if "per channel" in str(error) else ""
         raise UserError(f"{options.path} can't be measured: {error}{hint}") from None
@@ -109,39 +122,31 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "updates": updates,
         "fresh": options.fresh,
+        "fork": options.fork,
         "unit": task.unit,
         "seed": options.seed,
         "batch_norm": options.batch_norm,
         "cutout": options.cutout,
         "elapsed_s": time.perf_counter() - started,
     }
-    return Measured(about, split, correlations)
+    return Measured(about, *statistics)
 
 
 def _statistics(
     model: nn.Module, examples: SingleExamples, loss: LossFunction[Any], options: MeasureOptions
-) -> tuple[VarianceSplit, dict[str, Correlations]]:
-    """Both measurements, with a bar on stderr if that is a terminal."""
+) -> tuple[VarianceSplit, dict[str, Correlations], Estimate | None]:
+    """The measurements, with a bar on stderr if that is a terminal."""
     count, pairs = min(options.examples, len(examples)), max(0, min(options.pairs, len(examples) - 1))
     statistics: Statistics = "own" if options.batch_norm == "own" else "running"
-    with progress_bar()(
-        total=count + pairs, desc="Measure", unit="example", leave=False, disable=options.quiet or None
-    ) as bar:
-        split = measure_split(
-            model,
-            islice(examples, count),
-            loss,
-            draws=options.draws,
-            seed=options.seed,
-            batch_norm=statistics,
-            progress=bar.update,
-        )
-        if not pairs:
-            return split, {}
-        related = examples.related(pairs)
-        return split, measure_correlations(
-            model, related, loss, seed=options.seed, batch_norm=statistics, progress=bar.update
-        )
+    total = count + pairs + (0 if options.fork is None else count)
+    with progress_bar()(total=total, desc="Measure", unit="example", leave=False, disable=options.quiet or None) as bar:
+        how: Any = {"seed": options.seed, "batch_norm": statistics, "progress": bar.update}
+        split = measure_split(model, islice(examples, count), loss, draws=options.draws, **how)
+        correlations = measure_correlations(model, examples.related(pairs), loss, **how) if pairs else {}
+        if options.fork is None:
+            return split, correlations, None
+        cast(Forking, model).fork_at(options.fork)
+        return split, correlations, measure_noise_above(model, islice(examples, count), loss, **how)
 
 
 def table(measured: Measured) -> list[str]:
@@ -156,6 +161,9 @@ def table(measured: Measured) -> list[str]:
         f"Squared norms of the gradient of the mean loss (nats per {unit}), ± standard error",
         *(f"  {name:<8} {what:<44} {_told(value)}" for name, what, value in _parts(split)),
     ]
+    if measured.noise_above is not None:
+        what = f"share of S_w above --fork {about['fork']}"
+        lines.append(f"  {'':<8} {what:<44} {_told(measured.noise_above)}")
     if measured.correlations:
         lines += [
             "",

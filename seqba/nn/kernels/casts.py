@@ -1,10 +1,8 @@
-"""Weights in the dtype of products: cast once for all passes of an update, where the update says so.
-
-And what a GPU needs no cast for at all: products and sums in the dtype of the weights.
-"""
+"""Weights in the dtype of products: cast once for all passes of an update, where the update says so."""
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from seqba.nn.kernels.products import product
-
-HALVES = (torch.bfloat16, torch.float16)
-HAS_WIDE_PRODUCTS = torch.version.cuda is not None and hasattr(torch.ops.aten.mm, "dtype")
 
 
 @dataclass(slots=True)
@@ -94,25 +87,13 @@ def _shared_cast(casts: dict[int, _Cast], weight: Tensor, dtype: torch.dtype) ->
     key = id(weight)
     cast = casts.get(key)
     if cast is None or cast.version != weight._version or cast.narrow.dtype != dtype or cast.weight() is not weight:
-        # Kept no longer than the weight, whose id would be given to another one.
-        forgetting = weakref.ref(weight, lambda _: casts.pop(key, None))
+        forgetting = weakref.ref(weight, functools.partial(_forget, key))
         cast = casts[key] = _Cast(forgetting, weight._version, weight.detach().to(dtype))
     return cast.narrow
 
 
-def has_wide_products(device: torch.device) -> bool:
-    """Whether torch multiplies 16-bit matrices into float32 on a device: 2.8 and later, on NVIDIA's GPUs."""
-    return device.type == "cuda" and HAS_WIDE_PRODUCTS
-
-
-def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); by NVIDIA without rounding to 16 bits in between."""
-    if a.dtype in HALVES and dtype == torch.float32 and has_wide_products(a.device):
-        wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
-        return wide
-    return product(a, b).to(dtype)
-
-
-def sum_as(a: Tensor, dtype: torch.dtype) -> Tensor:
-    """The sum of rows (N, M) → (M,) in the dtype of a bias; on a GPU without rounding to 16 bits in between."""
-    return a.sum(0).to(dtype) if a.is_cpu else a.sum(0, dtype=dtype)
+def _forget(key: int, _: weakref.ref[Tensor]) -> None:
+    """A cast is kept no longer than its weight, whose id may become another one's."""
+    for casts in (_shared, _of_last_update):
+        if casts is not None:
+            casts.pop(key, None)

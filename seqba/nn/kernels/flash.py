@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from seqba.nn.kernels.casts import HALVES
+from seqba.nn.kernels.products import HALVES
 
 MAX_HEAD_DIM = 256
 

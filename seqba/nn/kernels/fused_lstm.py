@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from seqba.nn.kernels.backwards import once_differentiable
-from seqba.nn.kernels.casts import narrow, product_as, shared_cast, sum_as
-from seqba.nn.kernels.products import product
+from seqba.nn.kernels.casts import narrow, shared_cast
+from seqba.nn.kernels.products import product, product_as, sum_as
 
 
 def has_fused_cell(device: torch.device) -> bool:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from seqba.nn.kernels.backwards import once_differentiable
-from seqba.nn.kernels.casts import narrow, product_as, shared_cast, sum_as
-from seqba.nn.kernels.products import product, product_dtype
+from seqba.nn.kernels.casts import narrow, shared_cast
+from seqba.nn.kernels.products import product, product_as, product_dtype, sum_as
 
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -98,10 +98,13 @@ def _is_plain() -> bool:
     return not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
-def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype, cast: Tensor | None = None) -> Tensor:
-    """y·Wᵀ + b in `dtype`, autocast's where that is on, which has nothing left to cast; `cast` is W in it, or None."""
+def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """y·Wᵀ + b in `dtype`, autocast's where that is on, and the cast of W that passes share, for the backward."""
     rows = y if y.dtype == dtype else y.to(dtype)
-    return product(rows, narrow(weight, dtype) if cast is None else cast, narrow(bias, dtype))
+    if weight.dtype == dtype == bias.dtype:
+        return product(rows, weight, bias), None
+    cast = shared_cast(weight, dtype)
+    return product(rows, narrow(weight, dtype) if cast is None else cast, narrow(bias, dtype)), cast
 
 
 def _gradients(
@@ -122,10 +125,9 @@ def _gradients(
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        dtype = product_dtype(x)
         ctx.save_for_backward(x, weight)
-        ctx.cast = shared_cast(weight, dtype)
-        return _product(x, weight, bias, dtype, ctx.cast)
+        z, ctx.cast = _product(x, weight, bias, product_dtype(x))
+        return z
 
     @staticmethod
     @once_differentiable
@@ -143,7 +145,7 @@ class _Linears(torch.autograd.Function):
         rows = x.to(dtype)
         ctx.save_for_backward(rows, weight)
         ctx.count, ctx.dtype, ctx.weight_dtype = count, x.dtype, parameters[0].dtype
-        return _product(rows, weight, bias, dtype).chunk(count, dim=1)
+        return product(rows, weight, bias).chunk(count, dim=1)
 
     @staticmethod
     @once_differentiable
@@ -165,9 +167,10 @@ class _NormLinear(torch.autograd.Function):
         rows = y if y.dtype == dtype else y.to(dtype)
         kept = [] if x.is_cpu and dtype == x.dtype else [rows]
         ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation, *kept)
-        ctx.eps, ctx.cast = eps, shared_cast(weight, dtype)
+        ctx.eps = eps
         ctx.set_materialize_grads(False)  # pre-norm layers leave y alone
-        return y, _product(rows, weight, bias, dtype, ctx.cast)
+        z, ctx.cast = _product(rows, weight, bias, dtype)
+        return y, z
 
     @staticmethod
     @once_differentiable
@@ -186,10 +189,9 @@ class _NormLinear(torch.autograd.Function):
 class _GatheredLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        dtype = product_dtype(x)
         ctx.save_for_backward(x, index, weight)
-        ctx.cast = shared_cast(weight, dtype)
-        return _product(x.index_select(0, index), weight, bias, dtype, ctx.cast)
+        z, ctx.cast = _product(x.index_select(0, index), weight, bias, product_dtype(x))
+        return z
 
     @staticmethod
     @once_differentiable

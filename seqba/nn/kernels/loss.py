@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from seqba.nn.kernels.backwards import once_differentiable
-from seqba.nn.kernels.casts import narrow, product_as
-from seqba.nn.kernels.products import product, product_dtype
+from seqba.nn.kernels.casts import narrow
+from seqba.nn.kernels.products import product, product_as, product_dtype
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""

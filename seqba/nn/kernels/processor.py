@@ -24,12 +24,12 @@ class Processor:
     vendor: str = ""
     features: frozenset[str] = frozenset()
 
-    @property
+    @functools.cached_property
     def is_intel(self) -> bool:
         """Whether Intel made it."""
         return self.vendor == "GenuineIntel"
 
-    @property
+    @functools.cached_property
     def has_amx(self) -> bool:
         """Whether it multiplies tiles of bfloat16 (AMX)."""
         return "amx_bf16" in self.features

@@ -19,6 +19,9 @@ HAS_ONEDNN = (
 HAS_MKL = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
 """Whether torch.mm is MKL's, in float32."""
 
+HALVES = (torch.bfloat16, torch.float16)
+HAS_WIDE_PRODUCTS = torch.version.cuda is not None and hasattr(torch.ops.aten.mm, "dtype")
+
 STRIP = 512
 
 
@@ -44,6 +47,25 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return result
     return nn.functional.linear(a.contiguous() if is_transposed_first(a, b, processor()) else a, b, bias)
+
+
+def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); by NVIDIA without rounding to 16 bits in between."""
+    if a.dtype in HALVES and dtype == torch.float32 and has_wide_products(a.device):
+        wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
+        return wide
+    result = product(a, b)
+    return result if result.dtype == dtype else result.to(dtype)
+
+
+def sum_as(a: Tensor, dtype: torch.dtype) -> Tensor:
+    """The sum of rows (N, M) → (M,) in the dtype of a bias; on a GPU without rounding to 16 bits in between."""
+    return a.sum(0).to(dtype) if a.is_cpu else a.sum(0, dtype=dtype)
+
+
+def has_wide_products(device: torch.device) -> bool:
+    """Whether torch multiplies 16-bit matrices into float32 on a device: 2.8 and later, on NVIDIA's GPUs."""
+    return device.type == "cuda" and HAS_WIDE_PRODUCTS
 
 
 def takes_linear_operator(a: Tensor, b: Tensor, bias: Tensor | None, processor: Processor) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from seqba.nn.kernels import casts
+from seqba.nn.kernels import casts, products
 from seqba.nn.kernels.casts import narrow, shared_cast, shared_casts
 from seqba.nn.kernels.linear import linear
 
@@ -49,6 +49,18 @@ def test_a_cast_goes_with_its_weight() -> None:
         del weight
         gc.collect()
         assert cast() is None
+
+
+def test_casts_go_with_the_update_at_once() -> None:
+    weight = nn.Parameter(torch.randn(3, 4))
+    gc.disable()  # the narrow weights of a large model don't wait for a collection
+    try:
+        with shared_casts():
+            cast = weakref.ref(narrow(weight, torch.bfloat16))
+            assert cast() is not None
+        assert cast() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -104,6 +116,6 @@ def test_products_wider_than_their_factors_are_for_nvidias_gpus_alone() -> None:
 
     seen: list[str] = []
     with Operators():
-        wide = casts.product_as(*torch.empty(2, 3, 4, dtype=torch.bfloat16, device="meta"), torch.float32)
+        wide = products.product_as(*torch.empty(2, 3, 4, dtype=torch.bfloat16, device="meta"), torch.float32)
     assert wide.dtype == torch.float32
     assert "aten.mm.dtype" not in seen

@@ -1,18 +1,23 @@
-"""What becomes of a tensor under a mask that was drawn before."""
+"""Masks of 16-bit numbers: which elements are kept, and what becomes of a tensor under a mask."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seqba.noise.noise import Noise, draws_by_counter, drop_level, numbers_per_copy
-from seqba.random.philox import LEVELS, NARROW
+LEVELS = 1 << 16
+"""Probabilities are resolved to 1/65,536: sixteen random bits per element are drawn, not the 64 of a double."""
 
 BLOCK_NUMBERS = 1 << 17
 """Numbers that a CPU drops at a time: what it makes of them on the way, 0.5 MB in float32, stays in its cache."""
+
+
+def drop_level(probability: float) -> int:
+    """How many of the 65,536 levels are dropped at `probability`: round(65,536·p)."""
+    return round(probability * LEVELS)
 
 
 def kept_scale(p: float) -> float:
@@ -20,60 +25,33 @@ def kept_scale(p: float) -> float:
     return LEVELS / (LEVELS - drop_level(p))
 
 
-def keyed_drop(
-    noise: Noise,
-    owner: object,
-    x: Tensor,
-    p: float,
-    added: Tensor | None = None,
-    rows: Sequence[int] | None = None,
-) -> Tensor:
-    """Drops from x by a mask of its shape that is drawn here: x·mask / (1 − p) + added, for p as it is drawn.
-
-    A GPU does it in one kernel, which keeps no mask and draws it again in the backward.
-
-    Args:
-        noise: of the pass.
-        owner: the object that draws, usually a module.
-        x: (k·R, ...), floating.
-        p: probability of dropping, in [0, 1).
-        added: like x; None for nothing.
-        rows: how many rows each copy has, where they don't all have R (`Noise.part_rows`).
-
-    Raises:
-        ValueError: as `Noise.keep_mask`.
-    """
-    if draws_by_counter(x.device) and rows is None and _suits_the_kernel(x, added):
-        numbers_per_copy(x.shape, len(noise.copies))
-        return noise.draw(owner).drop(x, added, drop_level(p))
-    kept = noise.keep_mask(owner, x.shape, p, x.device, rows=rows)
-    if added is None or added.shape != x.shape:
-        dropped = drop(x, kept, p)
-        return dropped if added is None else added + dropped
-    result: Tensor = _DropAndAdd.apply(x, kept, kept_scale(p), added)  # type: ignore[no-untyped-call]
+def kept(numbers: Tensor, p: float) -> Tensor:
+    """Which of some int16 numbers, uniform on [-32768, 32767], are kept: int8, 1 where kept and 0 where dropped."""
+    # Written as bytes rather than bools: on a CPU, torch vectorises this comparison and the mask's use only so.
+    result = torch.empty_like(numbers, dtype=torch.int8)
+    torch.ge(numbers, drop_level(p) - LEVELS // 2, out=result)
     return result
 
 
-def _suits_the_kernel(x: Tensor, added: Tensor | None) -> bool:
-    if x.dtype not in NARROW or not x.is_contiguous():
-        return False
-    return added is None or (added.dtype in NARROW and added.shape == x.shape and added.is_contiguous())
-
-
-def drop(x: Tensor, kept: Tensor, p: float) -> Tensor:
-    """Drops from x by a mask drawn before: x·kept / (1 − p), for p as it was drawn; backward keeps the mask alone.
+def drop(x: Tensor, kept: Tensor, p: float, added: Tensor | None = None) -> Tensor:
+    """Drops from x by a mask drawn before: x·kept / (1 − p) + added, for p as it was drawn; backward keeps the mask.
 
     Args:
         x: any shape, floating.
         kept: int8, broadcastable to x: 1 where kept, 0 where dropped. One byte an element, where `F.dropout` keeps
             four on a CPU.
         p: the probability that `kept` was drawn with.
+        added: like x; None for nothing.
 
     Returns:
         A tensor like x.
     """
-    result: Tensor = _Drop.apply(x, kept, kept_scale(p), x.dtype)  # type: ignore[no-untyped-call]
-    return result
+    scale = kept_scale(p)
+    if added is not None and added.shape == x.shape:
+        result: Tensor = _DropAndAdd.apply(x, kept, scale, added)  # type: ignore[no-untyped-call]
+        return result
+    dropped: Tensor = _Drop.apply(x, kept, scale, x.dtype)  # type: ignore[no-untyped-call]
+    return dropped if added is None else added + dropped
 
 
 class _Drop(torch.autograd.Function):
@@ -116,9 +94,13 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """The tensors as they are; on a CPU, where all have one shape, in blocks of rows that stay near the core."""
+    """The tensors as they are; on a CPU, where all have one shape, in blocks of rows that stay near the core.
+
+    A compiler sees them whole, and makes loops of its own.
+    """
     first = tensors[0]
-    if first.device.type != "cpu" or any(tensor.shape != first.shape for tensor in tensors) or not first.dim():
+    alike = all(tensor.shape == first.shape for tensor in tensors)
+    if first.device.type != "cpu" or torch.compiler.is_compiling() or not alike or not first.dim():
         return [tensors]
     rows = max(1, BLOCK_NUMBERS * first.shape[0] // max(1, first.numel()))
     return zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True)
