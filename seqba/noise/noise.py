@@ -290,6 +290,13 @@ class Noise:
             self.drew_ordinary = not all(map(torch.equal, seeded, _generator_states()))
             self.draws += self.drew_ordinary
 
+    @contextmanager
+    def watching_ordinary(self) -> Iterator[None]:
+        """Inside, torch's own generators are let alone; `drew_ordinary` tells whether anything came from them."""
+        before = _generator_states()
+        yield
+        self.drew_ordinary = not all(map(torch.equal, before, _generator_states()))
+
     def _seed_ordinary(self) -> list[Tensor]:
         torch.manual_seed(_mix(self._key, self.copies[0], _digest("ordinary noise")))
         self._seeded = _generator_states()
