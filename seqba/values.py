@@ -39,6 +39,19 @@ def whole_number(name: str, value: object) -> int:
         raise TypeError(f"{name} must be a whole number, not {described(value)}") from None
 
 
+def number_of_copies(value: object) -> int:
+    """A number of copies.
+
+    Raises:
+        TypeError: for what isn't a whole number.
+        ValueError: below 1.
+    """
+    copies = whole_number("copies", value)
+    if copies < 1:
+        raise ValueError(f"copies is {copies}; it must be at least 1")
+    return copies
+
+
 def loss_parts(loss: Loss, copies_in_pass: int) -> tuple[Tensor, float, Mapping[str, Tensor]]:
     """Any of the three forms of a loss → (sum, weight, further sums); a mean counts one per copy.
 

@@ -368,3 +368,11 @@ def test_subword_sampling_is_timed_against_sentencepieces_own(tmp_path: Path) ->
     rows = {row["way"]: row for row in json.loads(figures.read_text(encoding="utf-8"))["rows"]}
     assert set(rows) == {"plain", "sampled", "sentencepiece"}
     assert rows["sampled"]["tokens"] > 1
+
+
+def test_an_update_moves_between_few_files(tmp_path: Path) -> None:
+    rows = {row["moves of an update"]: row for row in run_quick("moves", tmp_path, "--pairs", "1")["rows"]}
+    assert set(rows) >= {"all", "outside the model"}
+    assert len(rows) == 3
+    assert rows["all"]["files"] > rows["outside the model"]["files"] > 10
+    assert rows["outside the model"]["moves"] <= 180
