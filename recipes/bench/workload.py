@@ -157,9 +157,9 @@ def fused_loss(model: torch.nn.Module, batch: PairBatch) -> tuple[torch.Tensor, 
     return loss, float(len(target))
 
 
-def under_autocast(loss: Callable[..., T], dtype: torch.dtype | None) -> Callable[..., T]:
+def under_autocast(loss: Callable[..., T], dtype: torch.dtype | None, device: str = "cpu") -> Callable[..., T]:
     """A loss whose forward runs under autocast in `dtype`; itself for None."""
-    return loss if dtype is None else torch.autocast("cpu", dtype)(loss)
+    return loss if dtype is None else torch.autocast(device, dtype)(loss)
 
 
 def training_flops(size: Size, batch: PairBatch, *, vocabulary: int = VOCABULARY) -> float:

@@ -119,8 +119,7 @@ class Update:
         """
         with ExitStack() as stack:
             stack.enter_context(noise_context(noise))
-            if self._seeded:
-                stack.enter_context(noise.ordinary())
+            stack.enter_context(noise.ordinary() if self._seeded else noise.watching_ordinary())
             if self.keyed:
                 stack.enter_context(keying())
             if not exchanges and self.replicas.synchronised:

@@ -50,6 +50,7 @@ def test_one_copy_without_dropout_is_an_ordinary_step_bit_for_bit(loss_fn: Any) 
     assert torch.equal(ours, gradient_of(model))
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 @pytest.mark.parametrize("copies", [1, 2, 7])
 def test_without_dropout_the_gradient_is_the_same_for_every_number_of_copies(copies: int) -> None:
     torch.manual_seed(2)
@@ -129,6 +130,7 @@ def test_the_former_name_of_a_micro_batch_is_taken_with_a_warning(network: Netwo
     assert torch.equal(gradient_of(network), expected)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_the_step_reports_means(network: Network) -> None:
     batch = make_batch()
     network.eval()
