@@ -21,6 +21,7 @@ from seqba.models.transformer import Transformer
 
 BEAM = 4
 LOWERED = 100.0
+NEVER = [Dictionary.bos, Dictionary.pad]
 LONGEST_A, LONGEST_B = 1.2, 10.0
 Translations = list[list[int]]
 Search = Callable[[torch.Tensor, "torch.Tensor | None"], Translations]
@@ -81,7 +82,8 @@ def read_model(checkpoint: str, size: str) -> Transformer:
 class Ending:
     """A step model whose translations end after a given number of words, and not before.
 
-    The logit of </s> is lowered by 100; once the words are there, it is raised by as much.
+    The logit of </s> is lowered by 100; once the words are there, it is raised by as much. What is never said has no
+    part in the softmax, as on the other sides.
     """
 
     def __init__(self, model: Transformer, words: torch.Tensor) -> None:
@@ -94,6 +96,7 @@ class Ending:
     def step(self, state: Any, tokens: torch.Tensor) -> torch.Tensor:
         """The model's logits, (B, K, V)."""
         logits = self.model.step(state, tokens)
+        logits[:, :, NEVER] = -torch.inf
         logits[:, :, Dictionary.eos] += torch.where(self.fed >= self.words, LOWERED, -LOWERED).unsqueeze(1)
         self.fed += 1
         return logits
@@ -138,12 +141,11 @@ def their_search(ours: Transformer, device: torch.device | str = "cpu") -> Searc
     marian = build_marian(size, vocabulary=ours.output_weight.shape[0]).eval()
     copy_weights(ours, marian)
     marian.to(device)
-    never = torch.tensor([Dictionary.bos, Dictionary.pad])  # what our search never says either
     specials = {Dictionary.eos, Dictionary.pad}
 
     @torch.inference_mode()
     def search(source: torch.Tensor, words: torch.Tensor | None) -> Translations:
-        marian.final_logits_bias[0, never] = -torch.inf
+        marian.final_logits_bias[0, NEVER] = -torch.inf
         marian.final_logits_bias[0, Dictionary.eos] = 0.0 if words is None else -LOWERED
         found = marian.generate(
             input_ids=source,

@@ -84,7 +84,7 @@ def main_table(sides: Sequence[Side]) -> str:
     for side in sides:
         flop, each = side.mean(lambda r: r["flop"]), base.mean(lambda r: r["flop"])
         seconds = side.mean(lambda r: r["seconds_of_updates"]) / base.mean(lambda r: r["seconds_of_updates"])
-        time = f"{seconds:.2f}" if side.machines == base.machines else "–"
+        time = f"{seconds:.2f}" if side.machines == base.machines and len(base.machines) == 1 else "–"
         name, _, digits = scores[0]
         rows.append(
             [
@@ -173,7 +173,7 @@ def provenance(sides: Sequence[Side], records: Sequence[Record]) -> str:
     stopped = [name_of(record) for record in own if not is_trained(record)]
     left = f" Stopped before their end, and not in the tables: {', '.join(stopped)}." if stopped else ""
     return (
-        f"{len(every)} runs, {', '.join(machines)}, {', '.join(versions)}, {' and '.join(dates)}; "
+        f"{len(every)} runs, {' and '.join(machines)}, {', '.join(versions)}, {' and '.join(dates)}; "
         f"{seconds / 60:.0f} minutes of updates in all, several runs side by side.{left}\n\n"
         f"    bash recipes/evidence.sh --only {study.name}\n"
     )
@@ -185,7 +185,7 @@ def rows_of_the_paper(records: Sequence[Record]) -> str:
     for record in records:
         if "paper" not in record:
             continue
-        arm = title_of(Arm(record["arm"], record["copies"]), 1).removesuffix(" (1 seed)")
+        arm = record["arm"] if record["copies"] == 1 else f"{record['arm']}, M = {record['copies']}"
         scores = ", ".join(f"{name} {value:.2f}" for name, value in record["scores"].items())
         told = record["paper"].get(record["arm"])
         paper = "–" if told is None else f"{told:.2f} {record['paper_unit']}"

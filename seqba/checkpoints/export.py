@@ -22,7 +22,7 @@ from seqba.checkpoints.marian import (
 )
 from seqba.checkpoints.model import LoadedModel
 from seqba.data.dictionary import Dictionary, is_described_by
-from seqba.data.files import atomic_write, write_json
+from seqba.data.files import atomic_write, make_folder, write_json
 from seqba.data.marian import is_marian_folder
 from seqba.data.pairs import choose_languages
 from seqba.data.sides import Side, marian_sides, open_side
@@ -147,7 +147,7 @@ def write_marian(loaded: LoadedModel, data: Path, folder: Path) -> None:
     orders = [_their_order(model, len(side.dictionary)) for side in sides]
     config = _marian_config(options, orders)
     weights = _marian_weights(model, config, orders, options)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, f"--output {folder}")
     _write_tokenizer(folder, sides, orders, models)
     write_json(folder / "config.json", config)
     ids = {name: config[name] for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}

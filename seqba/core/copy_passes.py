@@ -11,10 +11,10 @@ from torch import nn
 from seqba.core.group import ALONE
 from seqba.core.hooks import finish_update
 from seqba.core.passes import Update
+from seqba.keying.telling import warn_of_equal_copies
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
-from seqba.rows.replicate import check_copies
-from seqba.values import whole_number
+from seqba.values import number_of_copies
 
 
 class CopyPass:
@@ -100,15 +100,14 @@ def copies(
         RuntimeError: for a pass that wasn't entered before the next one is asked for; with `forked` for one that
             ended without a call of `seqba.fork`.
     """
-    count = whole_number("copies", copies)
-    check_copies(count)
+    count = number_of_copies(copies)
     ALONE.check_model(model)
     passes = Update(model, seed=seed, update=update, micro_batch=micro_batch, keyed=True, forked=forked)
     return _passes(passes, count, rows, exchange=exchange, end_update=end_update)
 
 
 def _passes(update: Update, count: int, rows: int | None, *, exchange: bool, end_update: bool) -> Iterator[CopyPass]:
-    drew_noise = False
+    drew_noise = is_noisy = False
     trunk = Trunk(last_copy=count - 1) if update.forked else None
     for copy in range(count):
         noise = update.noise(0, range(copy, copy + 1), rows, trunk)
@@ -118,7 +117,10 @@ def _passes(update: Update, count: int, rows: int | None, *, exchange: bool, end
         if not pass_.was_entered:
             raise RuntimeError("a pass of seqba.copies wasn't entered: compute its loss and gradient in `with pass_:`")
         drew_noise = drew_noise or pass_.noise.draws > 0
+        is_noisy = is_noisy or drew_noise or pass_.noise.drew_ordinary
     if end_update:
         finish_update(update.model)
+    if count > 1 and not is_noisy:
+        warn_of_equal_copies(update.model)
     if drew_noise:
         update.warn_of_a_repeated_key(stacklevel=2)

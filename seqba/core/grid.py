@@ -17,6 +17,7 @@ from seqba.core.group import ALONE, Exchange, Group
 from seqba.core.hooks import discarding_pending, finish_update
 from seqba.core.passes import Update
 from seqba.core.plan import Pass, PlanLike, plan_for
+from seqba.keying.telling import warn_of_equal_copies
 from seqba.modules.gradients import GradientsBefore
 from seqba.modules.wrappers import Replicas
 from seqba.noise.compare import Comparison, check_compared
@@ -76,6 +77,7 @@ class Grid:
         self.backward = backward
         self.exchange: Exchange = ALONE
         self.drew_noise = False
+        self._quiet: list[tuple[Pass, torch.Tensor]] = []  # passes that drew nothing, with their losses
         self._has_told_rows = False
 
     def run(
@@ -100,7 +102,21 @@ class Grid:
         before.add()
         if end_update:
             finish_update(self.model, keep=math.isfinite(step.loss))
+        self._tell_of_equal_copies()
         return step
+
+    def _tell_of_equal_copies(self) -> None:
+        """Warns where several copies came out alike: one pass of them drew nothing, or passes have the same loss."""
+        if self.cells.replicated or not self._quiet:
+            return
+        first, _ = max(self._quiet, key=lambda each: len(each[0].copies))
+        losses = [
+            loss
+            for pass_, loss in self._quiet
+            if (pass_.micro_batch, len(pass_.copies)) == (first.micro_batch, len(first.copies))
+        ]
+        if len(losses) * len(first.copies) > 1 and all(torch.equal(losses[0], loss) for loss in losses[1:]):
+            warn_of_equal_copies(self.model)
 
     def _run_until_it_fits(
         self, cells: Sequence[tuple[int, range]], weight: float | None, before: GradientsBefore
@@ -117,14 +133,14 @@ class Grid:
 
     def _run_passes(self, cells: Sequence[tuple[int, range]], weight: float | None) -> Accumulator:
         sums = Accumulator(weight, sum(len(copies) for _, copies in cells), self.group)
-        self.drew_noise = False
+        self.drew_noise, self._quiet = False, []
         for _ in range(self._dummy_passes(cells)):
             self._run_dummy(cells, sums)
         shared = self._compare_shared(dict(cells)) if self.update.compared else {}
         for micro_batch, copies in cells:
             if not copies:
                 continue
-            batch = self.cells.micro_batches[micro_batch]
+            batch = self.cells.batch(micro_batch)
             comparison, passes = shared.get(micro_batch) or self._compare(micro_batch, copies)
             trunk = self._trunk(copies)
             for pass_ in passes:
@@ -145,7 +161,7 @@ class Grid:
             return None, passes
         comparison, planned = Comparison(self.cells.copies), list(passes)
         if planned and (is_shared or len(planned) > 1):
-            batch, trunk = self.cells.micro_batches[micro_batch], self._trunk(copies)
+            batch, trunk = self.cells.batch(micro_batch), self._trunk(copies)
             with comparison.looking(), discarding_pending(self.model), torch.no_grad():
                 for pass_ in planned:
                     self._look(pass_, batch, trunk, comparison)
@@ -208,7 +224,7 @@ class Grid:
         micro_batch, copies = cells[0]
         one = Pass(micro_batch, range(copies.start, copies.start + 1))
         comparison = Comparison(self.cells.copies) if self.update.compared else None
-        batch, trunk = self.cells.micro_batches[micro_batch], self._trunk(one.copies)
+        batch, trunk = self.cells.batch(micro_batch), self._trunk(one.copies)
         rows, noise = self._rows_and_noise(one, batch, trunk, comparison)
         looking = nullcontext() if comparison is None else comparison.looking()
         with looking, discarding_pending(self.model), self.update.running(noise, exchanges=True):
@@ -253,6 +269,8 @@ class Grid:
                 raise  # other processes have a part of the last pass's gradient, or nothing smaller is left
             raise _OutOfMemory(error) from error
         self.drew_noise = self.drew_noise or noise.draws > 0
+        if not noise.draws and not noise.drew_ordinary:
+            self._quiet.append((pass_, scaled.detach()))
 
     def _rows_and_noise(
         self, pass_: Pass, batch: Any, trunk: Trunk | None, comparison: Comparison | None

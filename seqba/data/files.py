@@ -32,6 +32,26 @@ def check_folder(path: str | Path, named: str) -> None:
         raise UserError(f"{named} can't be written: no permission to write into {folder}")
 
 
+def make_folder(path: str | Path, named: str) -> None:
+    """Makes a folder, and those above it, unless it is there.
+
+    Args:
+        path: the folder.
+        named: the option and its value, for the message.
+
+    Raises:
+        UserError: if it can't be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        is_dangling = os.path.islink(path) and not os.path.exists(path)
+        reason = f"it is a link to {os.readlink(path)}, which doesn't exist" if is_dangling else "it is no folder"
+        raise UserError(f"{named} can't be written to: {reason}") from None
+    except OSError as error:
+        raise UserError(f"{named} can't be written to: {error.strerror}") from None
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a file that appears under its name only once it is complete and on the disk.

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.files import atomic_text, atomic_write
+from seqba.data.files import atomic_text, atomic_write, make_folder
 from seqba.data.indexed import IndexedWriter
 from seqba.data.marian import read_marian_text
 from seqba.data.mixing import weights_path, write_weights
@@ -319,11 +319,11 @@ def _staged(destdir: str) -> Iterator[Path]:
     """Yields a folder inside `destdir` whose files move there if the block succeeds and vanish if it does not."""
     destination = Path(destdir)
     created = not destination.exists()
+    make_folder(destination, f"--destdir {destdir}")
     try:
-        destination.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=".preprocess-", dir=destination))
     except OSError as error:
-        raise UserError(f"--destdir {destdir} cannot be written: {error.strerror}; choose another one") from None
+        raise UserError(f"--destdir {destdir} can't be written to: {error.strerror}") from None
     try:
         yield stage
         # Dictionaries last: once they are there, a second run refuses to start.

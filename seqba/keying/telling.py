@@ -1,4 +1,4 @@
-"""Warnings of draws in which the stacked plan differs from the looped one; each once for a model."""
+"""Warnings of draws in which the stacked plan differs from the looped one, or copies don't; each once for a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from seqba.modules.walk import modules_of
 from seqba.noise.noise import Noise
 
 # By identity: a model may define what it is equal to.
@@ -37,6 +38,18 @@ def warn_of_draws(model: nn.Module, noise: Noise) -> None:
             f"passes, of {rows} rows, take for numbers of theirs: so the stacked plan draws other noise than the "
             "looped one; name one plan, or draw it in a shape whose dimension 0 is no multiple of the rows",
         )
+
+
+def warn_of_equal_copies(model: nn.Module) -> None:
+    """Warns where nothing made the copies of an update differ: M times the work for the gradient of one."""
+    is_off = not any(module.training for module in modules_of(model))
+    reason = "the model is in evaluation mode" if is_off else "no dropout, nothing from torch's generators"
+    _warn_once(
+        model,
+        "equal",
+        f"nothing drew noise in this update ({reason}): its copies are equal, M times the work for the gradient of "
+        f"one; {'call model.train()' if is_off else 'give the model noise, or leave copies out'}",
+    )
 
 
 def _warn_once(model: nn.Module, kind: str, line: str) -> None:

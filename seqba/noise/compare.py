@@ -126,7 +126,9 @@ class Comparison:
                 f"{rows.shape[0]} rows to compare in a pass of {len(copies)} copies: each must have as many"
             )
         parts = rows.view(len(copies), -1, *rows.shape[1:])
-        seen = self._rows.setdefault(call, rows.new_zeros((self._copies, *parts.shape[1:])))
+        if call not in self._rows:
+            self._rows[call] = rows.new_zeros((self._copies, *parts.shape[1:]))
+        seen = self._rows[call]
         if seen.shape[1:] != parts.shape[1:]:
             raise ValueError(
                 f"copies to compare have {seen.shape[1]} and {parts.shape[1]} rows: they must have the same ones"
@@ -139,8 +141,9 @@ class Comparison:
 
     def seen(self, described: Mapping[int, tuple[tuple[int, ...], torch.dtype]], device: torch.device) -> list[Tensor]:
         """The rows that have been shown, in the order of their calls; zeros for those that other processes have."""
-        for call, (shape, dtype) in described.items():
-            self._rows.setdefault(call, torch.zeros(shape, dtype=dtype, device=device))
+        for call in described.keys() - self._rows.keys():
+            shape, dtype = described[call]
+            self._rows[call] = torch.zeros(shape, dtype=dtype, device=device)
         return [self._rows[call] for call in sorted(described)]
 
 

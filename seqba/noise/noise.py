@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from seqba.noise.calls import Calls
-from seqba.random.masks import drop, drop_level, kept
+from seqba.random.masks import drop, drop_by_numbers, drop_level, kept
 from seqba.random.philox import Draw
 
 if TYPE_CHECKING:
@@ -160,23 +160,34 @@ class Noise:
         Raises:
             ValueError: if dimension 0 isn't a multiple of the number of copies in the pass, or the sum of `rows`.
         """
-        keyed = (ALL_COPIES,) if shared else self.copies
-        counts = _numbers_of_copies(shape, len(keyed), rows)
-        if draws_by_counter(device):
-            draw, level = self.draw(owner, shared=shared), drop_level(probability)
-            if rows is None:
-                return draw.keep_mask(shape, level, device)
-            parts = [draw.of_copy(number).keep_mask((count,), level, device) for number, count in enumerate(counts)]
-            return torch.cat(parts).view(tuple(shape))
+        if not draws_by_counter(device):
+            return kept(self._numbers(owner, shape, device, shared=shared, rows=rows), probability).view(tuple(shape))
+        counts = _numbers_of_copies(shape, 1 if shared else len(self.copies), rows)
+        draw, level = self.draw(owner, shared=shared), drop_level(probability)
+        if rows is None:
+            return draw.keep_mask(shape, level, device)
+        parts = [draw.of_copy(number).keep_mask((count,), level, device) for number, count in enumerate(counts)]
+        return torch.cat(parts).view(tuple(shape))
+
+    def _numbers(
+        self,
+        owner: object,
+        shape: Sequence[int],
+        device: torch.device,
+        *,
+        shared: bool = False,
+        rows: Sequence[int] | None = None,
+    ) -> Tensor:
+        """As many 16-bit numbers as `shape` has elements, for a mask: int16, drawn from torch's generators."""
+        counts = _numbers_of_copies(shape, 1 if shared else len(self.copies), rows)
         # Four 16-bit numbers come out of each 64-bit draw; the surplus of the last word is thrown away.
-        words = torch.empty((len(keyed), -(-max(counts) // 4)), dtype=torch.int64, device=device)
+        words = torch.empty((len(counts), -(-max(counts) // 4)), dtype=torch.int64, device=device)
         for row, count, generator in zip(words, counts, self.generators(owner, device, shared=shared), strict=True):
             row[: -(-count // 4)].random_(-(1 << 63), None, generator=generator)
         numbers = words.view(torch.int16)
         if rows is None:
-            return kept(numbers[:, : counts[0]], probability).view(tuple(shape))
-        drawn = torch.cat([row[:count] for row, count in zip(numbers, counts, strict=True)])
-        return kept(drawn, probability).view(tuple(shape))
+            return numbers[:, : counts[0]]
+        return torch.cat([row[:count] for row, count in zip(numbers, counts, strict=True)])
 
     def drop(
         self,
@@ -201,10 +212,12 @@ class Noise:
         Raises:
             ValueError: as `keep_mask`.
         """
-        if draws_by_counter(x.device) and rows is None and Draw.can_drop(x, added):
-            numbers_per_copy(x.shape, len(self.copies))
-            return self.draw(owner).drop(x, added, drop_level(p))
-        return drop(x, self.keep_mask(owner, x.shape, p, x.device, rows=rows), p, added)
+        if not draws_by_counter(x.device):
+            return drop_by_numbers(x, self._numbers(owner, x.shape, x.device, rows=rows), p, added)
+        if rows is not None or not Draw.can_drop(x, added):
+            return drop(x, self.keep_mask(owner, x.shape, p, x.device, rows=rows), p, added)
+        numbers_per_copy(x.shape, len(self.copies))
+        return self.draw(owner).drop(x, added, drop_level(p))
 
     def part_rows(self, is_row: Tensor) -> tuple[int, ...] | None:
         """How many rows each copy of the pass has left where a model leaves some out, padding say.
@@ -276,6 +289,13 @@ class Noise:
             seeded, self._seeded = self._seeded or seeded, None
             self.drew_ordinary = not all(map(torch.equal, seeded, _generator_states()))
             self.draws += self.drew_ordinary
+
+    @contextmanager
+    def watching_ordinary(self) -> Iterator[None]:
+        """Inside, torch's own generators are let alone; `drew_ordinary` tells whether anything came from them."""
+        before = _generator_states()
+        yield
+        self.drew_ordinary = not all(map(torch.equal, before, _generator_states()))
 
     def _seed_ordinary(self) -> list[Tensor]:
         torch.manual_seed(_mix(self._key, self.copies[0], _digest("ordinary noise")))

@@ -54,6 +54,11 @@ def drop(x: Tensor, kept: Tensor, p: float, added: Tensor | None = None) -> Tens
     return dropped if added is None else added + dropped
 
 
+def drop_by_numbers(x: Tensor, numbers: Tensor, p: float, added: Tensor | None = None) -> Tensor:
+    """`drop` by the mask of as many int16 numbers as x has elements, uniform on [-32768, 32767]."""
+    return drop(x, kept(numbers, p).view(x.shape), p, added)
+
+
 class _Drop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:

@@ -45,21 +45,27 @@ def announce(
         f"an update: {_micro_batches(micro_batches)} of at most {size} × {_copies(copies)} (--arm {options.grid.arm}, "
         f"--plan {options.grid.plan})",
         f"{_until(options)}; {_where(options)}",
+        *(["layers are compiled: the first updates wait for it"] if options.run.compile else []),
         *_averaged(options),
         *_measured(options.log.measure_every, is_single=copies.most == 1 and max(micro_batches) == 1),
     ]
 
 
-def describe_arithmetic(precision: torch.dtype | None, *, attention_dropout: float | None) -> str:
+def describe_arithmetic(
+    precision: torch.dtype | None, *, attention_dropout: float | None, compiled: bool = False
+) -> str:
     """How a CPU computes, which the processor's vendor and features decide: a line of the log, and of `run.json`.
 
     Args:
         precision: dtype of the passes under autocast; None for float32.
         attention_dropout: on the weights of the model's attention in training; None for a model without attention.
+        compiled: whether its layers are compiled, which then multiply as torch's compiler has it.
     """
     dtype = precision or torch.float32
     name = str(dtype).removeprefix("torch.")
-    products = f"products in {name} by {describe_products(dtype)}"
+    products = (
+        f"products in {name} by {describe_products(dtype)}{', of compiled layers by torch.mm' if compiled else ''}"
+    )
     if attention_dropout is None:
         return products
     return f"{products}; attention is {_describe_attention(dtype, attention_dropout)}"

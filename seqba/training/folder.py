@@ -12,6 +12,7 @@ from typing import Any
 from seqba.checkpoints.file import copy_checkpoint, write_checkpoint
 from seqba.checkpoints.names import EPOCH_NAME, INTERVAL_NAME
 from seqba.core import Group
+from seqba.data.files import make_folder
 from seqba.errors import UserError
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress
@@ -44,8 +45,10 @@ def held_folder(options: CheckpointOptions, ranks: Group) -> Iterator[None]:
     held, refusal = None, None
     if ranks.is_first and not options.no_save:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder, f"--save-dir {folder}")
             held = _lock(folder)
+        except UserError as error:
+            refusal = str(error)
         except BlockingIOError:
             refusal = f"--save-dir {folder} is that of a run that is still going: choose another one, or wait for it"
         except OSError as error:
@@ -115,8 +118,8 @@ class CheckpointFolder:
         """
         if self.options.no_save:
             return
+        make_folder(self.path, f"--save-dir {self.options.save_dir}")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".writable.{os.getpid()}"
             probe.touch()
             probe.unlink()

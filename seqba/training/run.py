@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
+import warnings
 from contextlib import closing
+from typing import TextIO
 
 import torch
 
@@ -42,6 +44,24 @@ def train(config: RunConfig) -> int:
     Raises:
         UserError: for options or files that can't work, before long work wherever possible.
     """
+    with warnings.catch_warnings():
+        warnings.showwarning = _log_warning
+        return _train(config)
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Shows a warning as a line of the log."""
+    logger.warning("warning: %s", message)
+
+
+def _train(config: RunConfig) -> int:
     validate_config(config)
     options = config.training
     device = choose_device(cpu=options.run.cpu)
@@ -75,10 +95,13 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         options=record.training,
     )
     dropouts = [module.dropout.p for module in trainer.model.modules() if isinstance(module, Attention)]
-    on_cpu = trainer.device.type == "cpu"
-    arithmetic = (
-        describe_arithmetic(trainer.rules.autocast, attention_dropout=max(dropouts, default=None)) if on_cpu else None
-    )
+    arithmetic = None
+    if trainer.device.type == "cpu":
+        arithmetic = describe_arithmetic(
+            trainer.rules.autocast,
+            attention_dropout=max(dropouts, default=None),
+            compiled=record.training.run.compile,
+        )
     for line in (*lines, *([arithmetic] if arithmetic else [])):
         logger.info("%s", line)
     if loop.folder.options.no_save:

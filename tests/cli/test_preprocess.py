@@ -360,7 +360,7 @@ def test_a_destination_that_cannot_be_written(tmp_path: Path, capsys: pytest.Cap
     arguments = ("-s", "en", "-t", "de", "--trainpref", put(tmp_path, "train"), "--destdir")
     for destination in ("file", "file/below"):
         line = complaint(capsys, *arguments, tmp_path / destination)
-        assert f"--destdir {tmp_path}/{destination} cannot be written" in line
+        assert f"--destdir {tmp_path}/{destination} can't be written to" in line
 
 
 @pytest.mark.parametrize("created", [True, False])

@@ -33,6 +33,7 @@ def test_it_is_the_looped_plan_of_the_merged_gradient(name: str) -> None:
     assert (found - expected).norm() <= 1e-15 * expected.norm()
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_passes_tell_their_numbers() -> None:
     model = make_model("nn.Dropout")
     told = []
@@ -75,6 +76,7 @@ class Gathering(nn.Linear):
         self.told.append(keep)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_modules_that_gather_are_told_of_the_end() -> None:
     model = Gathering().double()
     looped(model, square_loss, make_rows(), update=0)

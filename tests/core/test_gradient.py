@@ -50,6 +50,7 @@ def test_one_copy_without_dropout_is_an_ordinary_step_bit_for_bit(loss_fn: Any) 
     assert torch.equal(ours, gradient_of(model))
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 @pytest.mark.parametrize("copies", [1, 2, 7])
 def test_without_dropout_the_gradient_is_the_same_for_every_number_of_copies(copies: int) -> None:
     torch.manual_seed(2)
@@ -129,6 +130,7 @@ def test_the_former_name_of_a_micro_batch_is_taken_with_a_warning(network: Netwo
     assert torch.equal(gradient_of(network), expected)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_the_step_reports_means(network: Network) -> None:
     batch = make_batch()
     network.eval()
@@ -289,6 +291,26 @@ def test_impossible_arguments_are_refused(network: Network, options: dict[str, A
 def test_impossible_losses_are_refused(network: Network, loss_fn: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         seqba.merged_gradient(network, make_batch(), loss_fn, copies=3, plan="stacked")
+
+
+@pytest.mark.parametrize("plan", ["stacked", "looped"])
+def test_a_micro_batch_of_padding_alone_adds_nothing(network: Network, plan: Any) -> None:
+    def loss_fn(model: nn.Module, batch: Any) -> Any:
+        (rows, *_), counts = batch[0], batch[1]
+        return (model(rows).square().sum(-1) * counts).sum(), counts.sum()
+
+    rows = make_batch()[0]
+    counted, none = ([rows], torch.ones(len(rows))), ([rows], torch.zeros(len(rows)))
+    weight = 2 * len(rows)
+    expected = seqba.grid_gradient(network, [counted], loss_fn, copies=2, weight=weight, plan=plan)
+    gradients = [parameter.grad.clone() for parameter in network.parameters()]
+    network.zero_grad()
+    step = seqba.grid_gradient(network, [counted, none], loss_fn, copies=2, weight=weight, plan=plan)
+    assert (step.loss, step.weight) == (expected.loss, expected.weight)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"weight 0\.0; it must be positive"):
+        seqba.merged_gradient(network, none, loss_fn, copies=2, plan=plan)
 
 
 def test_a_grid_whose_weight_does_not_add_up_is_refused(network: Network) -> None:

@@ -37,6 +37,7 @@ def loss_fn(model: nn.Module, x: Tensor) -> tuple[Tensor, float]:
     return model(x).sum(), len(x)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 @pytest.mark.parametrize(("plan", "passes"), [("stacked", 1), ("looped", 4), (3, 2)])
 def test_merged_gradient_ends_its_update(plan: str | int, passes: int) -> None:
     model = nn.Sequential(Counter(), Counter())
@@ -44,12 +45,14 @@ def test_merged_gradient_ends_its_update(plan: str | int, passes: int) -> None:
     assert [module.told for module in model] == [[(passes, True)]] * 2
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_merged_gradient_keeps_nothing_of_a_loss_that_is_not_finite() -> None:
     model = Counter()
     merged_gradient(model, torch.full((2, 1), torch.inf), loss_fn, copies=2, plan="looped")
     assert model.told == [(2, False)]
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_the_end_may_be_left_to_who_decides_about_the_step() -> None:
     model = Counter()
     grid_gradient(model, [torch.ones(2, 1)] * 3, loss_fn, copies=2, weight=12, plan="looped", end_update=False)
@@ -61,6 +64,7 @@ def test_the_end_may_be_left_to_who_decides_about_the_step() -> None:
     assert model.told == [(8, False), (6, True)]
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_an_attempt_that_ran_out_of_memory_is_forgotten() -> None:
     model = Counter()
 

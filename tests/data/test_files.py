@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqba.data.files import atomic_text, atomic_write, open_file, read_lines, write_json
+from seqba.data.files import atomic_text, atomic_write, make_folder, open_file, read_lines, write_json
 from seqba.errors import UserError
 
 
@@ -107,3 +107,18 @@ def test_json_holds_names_that_are_not_utf8_and_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert (tmp_path / "a.json").read_bytes() == written
+
+
+def test_a_folder_is_made_or_told_why_not(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b", "--save-dir a/b")
+    make_folder(tmp_path / "a" / "b", "--save-dir a/b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("/nowhere/at/all")
+    for name, reason in {
+        "file": "it is no folder",
+        "file/below": "Not a directory",
+        "link": "it is a link to /nowhere/at/all, which doesn't exist",
+    }.items():
+        with pytest.raises(UserError, match=f"^--out {name} can't be written to: {reason}$"):
+            make_folder(tmp_path / name, f"--out {name}")

@@ -92,6 +92,7 @@ def test_mixed_precision_and_its_scaler_stay_lightnings(precision: str) -> None:
     assert 0 < distance(mixed, trained_with()) < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_copies_without_noise_change_nothing() -> None:
     modules = [Toy(dropout=0.0) for _ in range(3)]
     for module, copies in zip(modules, (COPIES, 1, 0), strict=True):
@@ -177,6 +178,7 @@ def test_a_fit_after_an_interrupted_one_has_copies_once() -> None:
     assert trainer.fit_loop.epoch_loop.automatic_optimization is before
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")
 def test_batches_without_a_loss_are_left_out() -> None:
     class Choosy(Toy):

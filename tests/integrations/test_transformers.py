@@ -139,6 +139,7 @@ def test_mixed_precision_stays_the_trainers(tmp_path: Path) -> None:
     assert 0 < distance(mixed, model) < 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_copies_without_noise_change_nothing(tmp_path: Path) -> None:
     one, plain = make_marian(dropout=0.0), make_marian(dropout=0.0)
     losses = [
@@ -298,6 +299,7 @@ def test_a_loss_past_the_trainers_is_refused(tmp_path: Path) -> None:
         Own(model=make_marian(), args=make_trainer(make_marian(), tmp_path).args, train_dataset=make_rows()).train()
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_a_loss_in_the_class_that_is_given_is_divided(tmp_path: Path) -> None:
     class Own(Watched):
         def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:

@@ -202,6 +202,7 @@ def test_the_generators_functions_are_put_back() -> None:
     assert (torch.get_rng_state, torch.set_rng_state) == before
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_ghost_batch_norm_counts_a_recomputed_layer_once() -> None:
     def statistics(recompute: Recompute) -> Tensor:
         torch.manual_seed(0)

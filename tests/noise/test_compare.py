@@ -80,6 +80,7 @@ def test_the_gradient_is_that_of_the_definition(network: Network, plan: Any) -> 
     assert step.loss == pytest.approx(float(total.detach()) / (10 * COPIES), rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_without_noise_copies_are_equal_and_the_gradient_is_the_plain_one() -> None:
     torch.manual_seed(1)
     model = Network(dropout=0.0)

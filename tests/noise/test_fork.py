@@ -62,6 +62,7 @@ def test_what_is_below_is_computed_once_where_it_is_a_function(way: str, plan: A
     assert model.times_below == times
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 @pytest.mark.parametrize("copies", [1, 2, 5])
 @pytest.mark.parametrize("plan", ["stacked", "looped"])
 def test_without_dropout_a_fork_changes_nothing(copies: int, plan: Any) -> None:
@@ -141,6 +142,7 @@ def test_a_model_of_ordinary_dropout_is_keyed_on_both_sides(plan: Any) -> None:
     assert relative_error(stacked, forked_gradient(make_network(), batch_of(), plan="stacked")) < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_draws_that_rows_share_are_told_from_the_rows_on_either_side() -> None:
     seen: list[int | None] = []
 
@@ -175,6 +177,7 @@ def test_passes_of_a_loop_that_computes_its_own_losses_fork_too() -> None:
     assert [model.times_below] == [2]  # once in each of the updates
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_ordinary_noise_above_differs_from_copy_to_copy_in_a_loop_of_passes() -> None:
     """What no key reaches is seeded by the pass: below alike in all of them, above by the copy."""
     drawn: list[tuple[float, float]] = []
@@ -203,6 +206,7 @@ def _state_of_torch() -> float:
     return float(torch.random.get_rng_state().double().sum())
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_a_tensor_that_the_last_copy_does_not_use_keeps_the_gradients_of_the_others() -> None:
     class Choosy(nn.Module):
         def __init__(self) -> None:

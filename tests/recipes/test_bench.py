@@ -201,6 +201,15 @@ def test_decoding_finds_the_same_translations_as_generate(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_decoding_finds_the_same_hypotheses_as_ctranslate2(tmp_path: Path) -> None:
+    pytest.importorskip("ctranslate2", reason="pip install ctranslate2")
+    rows = run_quick("decoding_ctranslate2", tmp_path)["rows"]
+    sides = ["seqba float32", "seqba bfloat16", "CTranslate2 float32", "CTranslate2 int8"]
+    assert [row["search"] for row in rows] == sides
+    assert rows[0]["agree"] == rows[2]["agree"] == 1
+
+
+@pytest.mark.slow
 def test_loss_memory_measures_both_losses(tmp_path: Path) -> None:
     rows = run_quick("loss_memory", tmp_path)["rows"]
     assert [row["loss"] for row in rows] == ["logits", "fused"]
@@ -359,3 +368,11 @@ def test_subword_sampling_is_timed_against_sentencepieces_own(tmp_path: Path) ->
     rows = {row["way"]: row for row in json.loads(figures.read_text(encoding="utf-8"))["rows"]}
     assert set(rows) == {"plain", "sampled", "sentencepiece"}
     assert rows["sampled"]["tokens"] > 1
+
+
+def test_an_update_moves_between_few_files(tmp_path: Path) -> None:
+    rows = {row["moves of an update"]: row for row in run_quick("moves", tmp_path, "--pairs", "1")["rows"]}
+    assert set(rows) >= {"all", "outside the model"}
+    assert len(rows) == 3
+    assert rows["all"]["files"] > rows["outside the model"]["files"] > 10
+    assert rows["outside the model"]["moves"] <= 180

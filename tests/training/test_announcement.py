@@ -52,6 +52,7 @@ def test_a_run_is_announced_in_words(tmp_path: Any) -> None:
         ),
         ({"no_save": True, "stop_time_hours": 0.5}, "until hour 0.5; nothing is kept (--no-save)"),
         ({}, "until it is stopped; checkpoints"),
+        ({"compile": True}, "layers are compiled: the first updates wait for it"),
         ({"measure_every": 50, "copies": 2}, "every 50 updates the variance of the gradient is measured"),
         ({"measure_every": 50}, "an update of this arm is a single pass, which shows no variance: --measure-every"),
     ],
@@ -63,6 +64,8 @@ def test_other_runs_are_told_as_they_are(tmp_path: Any, given: dict[str, Any], t
 def test_a_cpus_arithmetic_is_told() -> None:
     assert describe_arithmetic(None, attention_dropout=0.0).startswith("products in float32 by ")
     assert describe_arithmetic(torch.bfloat16, attention_dropout=0.0).startswith("products in bfloat16 by ")
+    told = describe_arithmetic(None, attention_dropout=0.0, compiled=True)
+    assert ", of compiled layers by torch.mm; attention is " in told
     assert "attention" not in describe_arithmetic(None, attention_dropout=None)  # of an LSTM, or an image network
 
 

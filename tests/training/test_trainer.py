@@ -93,6 +93,7 @@ def test_a_step_by_hand() -> None:
     assert (report.update, report.lr, report.unique, report.weight) == (1, 0.1, 8, 4)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 @pytest.mark.parametrize("copies", [1, 3])
 def test_micro_batches_times_copies_equal_one_large_batch(copies: int) -> None:
     task = SquaresTask()
@@ -118,6 +119,7 @@ def test_noise_does_not_depend_on_the_plan(plan: str) -> None:
     assert torch.allclose(expected.weight, model.weight, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_names_of_sums_are_free() -> None:
     names = ("loss", "weight", "count", "unique", "processed", "unread")
 
@@ -193,6 +195,7 @@ def test_too_many_in_a_row_end_the_run() -> None:
         update(trainer, bad)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_state_comes_back() -> None:
     task = SquaresTask()
     trainer = make_trainer(task, Line(), copies=4, plan="auto")
@@ -218,6 +221,7 @@ def test_bf16_keeps_float32_weights_and_gradients() -> None:
     assert report.loss == pytest.approx(expected.loss, rel=0.05)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_weights_are_cast_once_for_all_passes_of_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
     task, model = SquaresTask(), Line()
     seen: list[Tensor | None] = []

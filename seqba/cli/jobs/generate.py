@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Collection, Iterator
@@ -21,7 +20,7 @@ from seqba.cli.output import print_hypotheses, warn_on_stderr
 from seqba.cli.translator_options import TranslatorChoices
 from seqba.core import ALONE, Group
 from seqba.data.batching import fitting
-from seqba.data.files import atomic_text
+from seqba.data.files import atomic_text, make_folder
 from seqba.data.limits import batch_tokens, longest_sides, refuse_or_leave_out
 from seqba.data.pairs import PairBatch, PairCorpus, open_pairs
 from seqba.data.splits import name_rows
@@ -66,6 +65,8 @@ def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, gi
     Raises:
         UserError: for files that can't be used, or options that the split has no use for.
     """
+    if options.results_path is not None:
+        make_folder(options.results_path, f"--results-path {options.results_path}")
     translator, search = load_translator(data, choices), choices.search
     corpus = open_pairs(
         data,
@@ -222,7 +223,6 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
     if options.results_path is None:
         yield sys.stdout
         return
-    os.makedirs(options.results_path, exist_ok=True)
     with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}.txt") as file:
         yield file
 
