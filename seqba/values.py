@@ -39,8 +39,28 @@ def whole_number(name: str, value: object) -> int:
         raise TypeError(f"{name} must be a whole number, not {described(value)}") from None
 
 
-def loss_parts(loss: Loss, copies_in_pass: int) -> tuple[Tensor, float, Mapping[str, Tensor]]:
+def number_of_copies(value: object) -> int:
+    """A number of copies.
+
+    Raises:
+        TypeError: for what isn't a whole number.
+        ValueError: below 1.
+    """
+    copies = whole_number("copies", value)
+    if copies < 1:
+        raise ValueError(f"copies is {copies}; it must be at least 1")
+    return copies
+
+
+def loss_parts(
+    loss: Loss, copies_in_pass: int, *, may_be_zero: bool = False
+) -> tuple[Tensor, float, Mapping[str, Tensor]]:
     """Any of the three forms of a loss → (sum, weight, further sums); a mean counts one per copy.
+
+    Args:
+        loss: as a loss function returned it.
+        copies_in_pass: how many copies it is of.
+        may_be_zero: whether its weight may be 0, as of a micro-batch of padding alone beside others.
 
     Raises:
         ValueError: for a loss that isn't a 0-dim tensor with a gradient, or a weight that isn't positive.
@@ -52,7 +72,7 @@ def loss_parts(loss: Loss, copies_in_pass: int) -> tuple[Tensor, float, Mapping[
     if not isinstance(loss, tuple) or len(loss) not in (2, 3):
         raise ValueError(f"{_FORMS}, not {described(loss)}{_hint(loss)}")
     _check_sum(loss[0])
-    weight = _weight(loss[1])
+    weight = _weight(loss[1], may_be_zero=may_be_zero)
     return loss[0], weight, _further_sums(loss[2]) if len(loss) == 3 else {}
 
 
@@ -70,7 +90,7 @@ def _check_sum(loss: object) -> None:
         raise ValueError("the loss that loss_fn returned has no gradient: it was detached, or made under no_grad")
 
 
-def _weight(weight: object) -> float:
+def _weight(weight: object, *, may_be_zero: bool) -> float:
     if isinstance(weight, bool) or not isinstance(weight, (Tensor, Real)):
         raise TypeError(f"the weight that loss_fn returned is {described(weight)}; it must be a number")
     if isinstance(weight, Tensor) and weight.numel() != 1:
@@ -79,7 +99,7 @@ def _weight(weight: object) -> float:
             "the sum is divided by, not what the model put out"
         )
     value = float(weight)
-    if not 0 < value < math.inf:
+    if not 0 < value < math.inf and not (may_be_zero and value == 0):
         raise ValueError(f"loss_fn returned the weight {value}; it must be positive")
     return value
 

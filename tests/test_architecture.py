@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "extras": {"errors"},
     "values": set(),
     "random": set(),
-    "rows": set(),
+    "rows": {"values"},
     "modules": set(),
     "noise": {"random", "rows", "modules"},
     "keying": {"random", "modules", "noise"},
@@ -78,7 +78,7 @@ MAY_IMPORT = {
         "training",
         *LEAVES,
     },
-    "integrations": {"core", "values", "rows", *LEAVES},
+    "integrations": {"core", "values", *LEAVES},
     # The package's own face: what `import seqba` gives.
     "__init__": {"checking", "core", "distributed", "errors", "nn"},
 }

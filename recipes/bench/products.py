@@ -5,7 +5,7 @@
 The shapes are those of the base Transformer's layers with 4,096 tokens, and of the loss's chunks: forward (x·Wᵀ + b),
 gradient by the input (g·W) and by the weight (gᵀ·x). torch.mm is MKL's in float32 and oneDNN's in bfloat16. "time" is
 the median over rounds of the processor's seconds of oneDNN's linear layer over torch.mm's; below 1 it is faster.
-"taken" is what `seqba.nn.kernels.products` takes on this processor. Freed memory is kept, as in training.
+"taken" is what `seqba.nn.kernels.products` takes on this processor, and its rate. Freed memory is kept, as in training.
 
 Expectation: depends on the processor. float32 below 1 for most shapes on AMD's, above 1 by the weight on Intel's.
 """
@@ -22,7 +22,7 @@ from harness import Row, parse_options, report
 from torch import nn
 
 from seqba.nn.kernels.processor import processor
-from seqba.nn.kernels.products import HAS_ONEDNN, takes_linear_operator
+from seqba.nn.kernels.products import HAS_ONEDNN, is_transposed_first, product, takes_linear_operator
 from seqba.runtime.memory import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -42,10 +42,11 @@ def measure(tokens: int, inputs: int, outputs: int, dtype: torch.dtype, rounds: 
     }
     rows: list[Row] = []
     for name, (a, b, extra) in products.items():
-        ours, theirs = [], []
+        ours, theirs, taken = [], [], []
         for _ in range(rounds + 1):
             ours.append(work_of(lambda a=a, b=b, extra=extra: LINEAR(a, b, extra, "none", [], "")))
             theirs.append(work_of(lambda a=a, b=b, extra=extra: nn.functional.linear(a, b, extra)))
+            taken.append(work_of(lambda a=a, b=b, extra=extra: product(a, b, extra)))
         work = 2 * tokens * inputs * outputs / 1e9
         rows.append(
             {
@@ -56,10 +57,17 @@ def measure(tokens: int, inputs: int, outputs: int, dtype: torch.dtype, rounds: 
                 "oneDNN GFLOP/s": work / statistics.median(ours[1:]),
                 "torch.mm GFLOP/s": work / statistics.median(theirs[1:]),
                 "time": statistics.median(o / t for o, t in zip(ours[1:], theirs[1:], strict=True)),
-                "taken": "oneDNN" if takes_linear_operator(a, b, extra, processor()) else "torch.mm",
+                "taken GFLOP/s": work / statistics.median(taken[1:]),
+                "taken": _taken(a, b, extra),
             }
         )
     return rows
+
+
+def _taken(a: torch.Tensor, b: torch.Tensor, extra: torch.Tensor | None) -> str:
+    if takes_linear_operator(a, b, extra, processor()):
+        return "oneDNN"
+    return "transposed, torch.mm" if is_transposed_first(a, b, processor()) else "torch.mm"
 
 
 def work_of(work: Callable[[], object]) -> float:

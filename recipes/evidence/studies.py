@@ -55,8 +55,6 @@ STUDIES = (
     Study(
         name="images-2500",
         title="Images: ResNet8 on 2,500 pictures of CIFAR-10",
-        about="ResNet8 with crops, flips and cutout on 2,500 pictures, batches of 64, a learning rate of 0.1 that "
-        "falls to a tenth after two thirds and again after five sixths of the updates; bfloat16",
         kind="images",
         data="cifar10-2500",
         options=(*RESNET, *words("--batch-size 64 --bf16 --lr-drops {936},{1170}")),
@@ -69,7 +67,6 @@ STUDIES = (
     Study(
         name="images-1000",
         title="Images: ResNet8 on 1,000 pictures of CIFAR-10",
-        about="The same network on 1,000 pictures, batches of 32, bfloat16",
         kind="images",
         data="cifar10-1000",
         options=(*RESNET, *words("--batch-size 32 --bf16 --lr-drops {1560},{1950}")),
@@ -82,7 +79,6 @@ STUDIES = (
     Study(
         name="images-5000",
         title="Images: ResNet8 on 5,000 pictures of CIFAR-10",
-        about="The same network on 5,000 pictures, in float32",
         kind="images",
         data="cifar10-5000",
         options=(*RESNET, *words("--batch-size 64 --lr-drops {2080},{2600}")),
@@ -101,8 +97,6 @@ STUDIES = (
     Study(
         name="images-darts",
         title="Images: a narrow DARTS on 10,000 pictures of CIFAR-10",
-        about="The cells of DARTS, 8 of 16 channels, with drop path, auxiliary head and cutout on 10,000 pictures, "
-        "batches of 96, a learning rate that falls to 0 along half a cosine",
         kind="images",
         data="cifar10-10000",
         options=DARTS,
@@ -116,7 +110,6 @@ STUDIES = (
     Study(
         name="translation-2500",
         title="Translation: a small Transformer on 2,500 pairs of Multi30k",
-        about="The same Transformer on 2,500 pairs",
         kind="translation",
         data="multi30k-2500",
         options=(*TRANSFORMER, *SMOOTHED, *words("--dropout 0.3 --max-tokens 4096 --warmup-updates 300")),
@@ -129,8 +122,6 @@ STUDIES = (
     Study(
         name="translation-5000",
         title="Translation: a small Transformer on 5,000 pairs of Multi30k",
-        about="2+2 layers of width 128, dropout 0.3, on 5,000 pairs of Multi30k, English to German, at most 4,096 "
-        "tokens an update",
         kind="translation",
         data="multi30k-5000",
         options=(*TRANSFORMER, *SMOOTHED, *words("--dropout 0.3 --max-tokens 4096 --warmup-updates 300")),
@@ -149,7 +140,6 @@ STUDIES = (
     Study(
         name="translation-29000",
         title="Translation: the same Transformer on all of Multi30k",
-        about="2+2 layers of width 128, dropout 0.1, on the 29,000 pairs of Multi30k, at most 4,096 tokens an update",
         kind="translation",
         data="multi30k",
         options=(*TRANSFORMER, *SMOOTHED, *words("--dropout 0.1 --max-tokens 4096 --warmup-updates 300")),
@@ -162,9 +152,6 @@ STUDIES = (
     Study(
         name="language-twentieth",
         title="Language model: AWD-LSTM on a twentieth of Penn Treebank",
-        about="An AWD-LSTM of 2 layers of 256 and 128, with the dropouts of the released recipe, on the first 2,100 "
-        "lines of Penn Treebank's training text; 20 streams, windows of 35 words, a learning rate of 30 that falls to "
-        "a quarter after two thirds and again after five sixths of the updates; bfloat16",
         kind="language",
         data="ptb-twentieth",
         options=(

@@ -54,7 +54,6 @@ class Study:
     Attributes:
         name: on the command line and in files.
         title: heading on the page.
-        about: what is learned from what, for the page.
         kind: what is learned, which says how a run is evaluated.
         data: folder under the prepared data (`prepare.py`).
         options: seqba-train's, of every arm; {N} in one stands for N × the arm's share.
@@ -68,7 +67,6 @@ class Study:
 
     name: str
     title: str
-    about: str
     kind: Kind
     data: str
     options: tuple[str, ...]

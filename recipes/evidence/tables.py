@@ -173,7 +173,7 @@ def provenance(sides: Sequence[Side], records: Sequence[Record]) -> str:
     stopped = [name_of(record) for record in own if not is_trained(record)]
     left = f" Stopped before their end, and not in the tables: {', '.join(stopped)}." if stopped else ""
     return (
-        f"{len(every)} runs, {', '.join(machines)}, {', '.join(versions)}, {' and '.join(dates)}; "
+        f"{len(every)} runs, {' and '.join(machines)}, {', '.join(versions)}, {' and '.join(dates)}; "
         f"{seconds / 60:.0f} minutes of updates in all, several runs side by side.{left}\n\n"
         f"    bash recipes/evidence.sh --only {study.name}\n"
     )

@@ -56,7 +56,7 @@ class Accumulator:
 
     def add(self, loss: Loss, copies_in_pass: int) -> Tensor:
         """Takes a pass's loss and returns what its backward starts from."""
-        total, weight, sums = loss_parts(loss, copies_in_pass)
+        total, weight, sums = loss_parts(loss, copies_in_pass, may_be_zero=self.weight_is_known)
         if self.total_weight is None:
             self.total_weight = weight * (self.cells / copies_in_pass)
         self.weight += weight
@@ -71,7 +71,7 @@ class Accumulator:
 
     def add_dummy(self, loss: Loss) -> Tensor:
         """Notes which sums the loss function of a dummy pass reports, and returns zero times its loss."""
-        total, _, sums = loss_parts(loss, 1)
+        total, _, sums = loss_parts(loss, 1, may_be_zero=self.weight_is_known)
         self.loss = torch.zeros_like(total) if self.loss is None else self.loss
         for name, value in sums.items():
             self.sums.setdefault(name, torch.zeros_like(value))

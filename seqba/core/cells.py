@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from seqba.rows.replicate import check_copies, replicate, select_copies
+from seqba.rows.nested import count_rows
+from seqba.rows.replicate import repeated, select_copies
+from seqba.values import number_of_copies
 
 Batch = TypeVar("Batch")
 
@@ -26,21 +28,25 @@ class Cells(Generic[Batch]):
     def __init__(
         self, micro_batches: Sequence[Batch], copies: int, *, replicated: bool = False, forked: bool = False
     ) -> None:
-        check_copies(copies)
         if replicated and forked:
             raise ValueError(
                 "a replicated batch has copies from the beginning, and with forked=True they begin inside the model: "
                 "pass the batch with each example once"
             )
         self.micro_batches = micro_batches
-        self.copies = copies
+        self.copies = number_of_copies(copies)
         self.replicated = replicated
         self._forked = forked
 
+    def batch(self, micro_batch: int) -> Batch:
+        """A micro-batch, whose rows are checked here, alike for looped and for stacked copies."""
+        batch = self.micro_batches[micro_batch]
+        if self.copies > 1 and not self._forked and not self.replicated:
+            count_rows(batch)
+        return batch
+
     def rows(self, batch: Batch, copies: range) -> Batch:
-        """The rows of some copies of a micro-batch, copy-major; looped copies are checked as stacked ones."""
-        if self._forked:
-            return batch
+        """The rows of some copies of a micro-batch, copy-major."""
         if self.replicated:
             return select_copies(batch, copies, self.copies)
-        return batch if self.copies == 1 else replicate(batch, len(copies))
+        return batch if self._forked or len(copies) == 1 else repeated(batch, len(copies))

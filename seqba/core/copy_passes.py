@@ -14,8 +14,7 @@ from seqba.core.passes import Update
 from seqba.keying.telling import warn_of_equal_copies
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
-from seqba.rows.replicate import check_copies
-from seqba.values import whole_number
+from seqba.values import number_of_copies
 
 
 class CopyPass:
@@ -101,8 +100,7 @@ def copies(
         RuntimeError: for a pass that wasn't entered before the next one is asked for; with `forked` for one that
             ended without a call of `seqba.fork`.
     """
-    count = whole_number("copies", copies)
-    check_copies(count)
+    count = number_of_copies(copies)
     ALONE.check_model(model)
     passes = Update(model, seed=seed, update=update, micro_batch=micro_batch, keyed=True, forked=forked)
     return _passes(passes, count, rows, exchange=exchange, end_update=end_update)

@@ -14,7 +14,6 @@ from seqba.core.grid import Backward, Grid, LossFunction, checked_group
 from seqba.core.group import ALONE, Group
 from seqba.core.passes import Update
 from seqba.core.plan import PlanLike
-from seqba.values import whole_number
 
 Batch = TypeVar("Batch")
 
@@ -108,7 +107,7 @@ def merged_gradient(
         compared=compared,
         seeded=group is not ALONE,
     )
-    cells = Cells([batch], whole_number("copies", copies), replicated=replicated, forked=forked)
+    cells = Cells([batch], copies, replicated=replicated, forked=forked)
     grid = Grid(passes, cells, loss_fn, plan, group, backward)
     group.check(1, cells.copies)
     step = grid.run(weight=None, end_update=end_update)
@@ -188,7 +187,7 @@ def grid_gradient(
         compared=compared,
         seeded=group is not ALONE,
     )
-    cells = Cells(micro_batches, whole_number("copies", copies), replicated=replicated, forked=forked)
+    cells = Cells(micro_batches, copies, replicated=replicated, forked=forked)
     grid = Grid(passes, cells, loss_fn, plan, group, backward)
     step = grid.run(weight=weight, end_update=end_update, also_sum=also_sum, also_read=also_read)
     if grid.drew_noise:

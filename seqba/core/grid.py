@@ -140,7 +140,7 @@ class Grid:
         for micro_batch, copies in cells:
             if not copies:
                 continue
-            batch = self.cells.micro_batches[micro_batch]
+            batch = self.cells.batch(micro_batch)
             comparison, passes = shared.get(micro_batch) or self._compare(micro_batch, copies)
             trunk = self._trunk(copies)
             for pass_ in passes:
@@ -161,7 +161,7 @@ class Grid:
             return None, passes
         comparison, planned = Comparison(self.cells.copies), list(passes)
         if planned and (is_shared or len(planned) > 1):
-            batch, trunk = self.cells.micro_batches[micro_batch], self._trunk(copies)
+            batch, trunk = self.cells.batch(micro_batch), self._trunk(copies)
             with comparison.looking(), discarding_pending(self.model), torch.no_grad():
                 for pass_ in planned:
                     self._look(pass_, batch, trunk, comparison)
@@ -224,7 +224,7 @@ class Grid:
         micro_batch, copies = cells[0]
         one = Pass(micro_batch, range(copies.start, copies.start + 1))
         comparison = Comparison(self.cells.copies) if self.update.compared else None
-        batch, trunk = self.cells.micro_batches[micro_batch], self._trunk(one.copies)
+        batch, trunk = self.cells.batch(micro_batch), self._trunk(one.copies)
         rows, noise = self._rows_and_noise(one, batch, trunk, comparison)
         looking = nullcontext() if comparison is None else comparison.looking()
         with looking, discarding_pending(self.model), self.update.running(noise, exchanges=True):

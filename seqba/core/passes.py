@@ -61,8 +61,9 @@ class Update:
         self.keyed = keyed
         self.forked = forked
         self.compared = compared
-        self.replicas = Replicas() if group_of(model) is not None else Replicas.of(model)
-        is_sharded = group_of(model) is not None or self.replicas.is_sharded
+        group = group_of(model)
+        self.replicas = Replicas.of(model) if group is None else Replicas()
+        is_sharded = group is not None or self.replicas.is_sharded
         if forked and is_sharded:
             raise ValueError(
                 "parameters in parts on several processes (FSDP) don't go with forked=True: processes would gather "

@@ -14,8 +14,7 @@ from torch.optim import LBFGS, Optimizer
 from seqba.core import copies as passes_of
 from seqba.core.copy_passes import CopyPass
 from seqba.extras import needed
-from seqba.rows.replicate import check_copies
-from seqba.values import whole_number
+from seqba.values import number_of_copies, whole_number
 
 needed("lightning", "seqba.integrations.lightning")
 
@@ -56,8 +55,7 @@ class BatchAugmentation(Callback):
     """
 
     def __init__(self, copies: int = 4, seed: int | None = None, *, forked: bool = False) -> None:
-        self.copies = whole_number("copies", copies)
-        check_copies(self.copies)
+        self.copies = number_of_copies(copies)
         self.forked = forked
         self.seed = None if seed is None else whole_number("seed", seed)
         self._without_copies: _AutomaticOptimization | None = None

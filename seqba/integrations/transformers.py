@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from seqba.core import copies as passes_of
 from seqba.core.copy_passes import CopyPass
 from seqba.extras import needed
-from seqba.rows.replicate import check_copies
-from seqba.values import described, whole_number
+from seqba.values import described, number_of_copies, whole_number
 
 for package in ("transformers", "accelerate"):
     needed(package, "seqba.integrations.transformers")
@@ -69,8 +68,7 @@ def batch_augmented(
         )
     if issubclass(trainer_class, BatchAugmentationMixin):
         raise ValueError(f"{trainer_class.__name__} has {trainer_class.copies} copies already")
-    copies = whole_number("copies", copies)
-    check_copies(copies)
+    copies = number_of_copies(copies)
     settings = {
         "copies": copies,
         "copies_forked": forked,

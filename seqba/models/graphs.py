@@ -17,11 +17,18 @@ from torch import Tensor, nn
 from seqba.errors import UserError
 from seqba.models.attention import Attention
 from seqba.models.layers import DecoderLayer, Masks, Memory, ResidualStream, SelfAttentionLayer
+from seqba.models.transformer import Transformer
+from seqba.models.transformer_lm import TransformerLM
 from seqba.models.unpadding import GraphRows, Packing
 from seqba.nn import Dropout
+from seqba.noise.context import noise_context
+from seqba.noise.noise import Noise
 
 BACKEND = "inductor"
 """Backend of torch.compile."""
+
+WIDE_ERROR, NARROW_ERROR = 1e-3, 0.1
+"""How far compiled gradients may be from uncompiled ones, of their norm: in float32, and in 16 bits."""
 
 MOST_GRAPHS = 64
 """Graphs of a kind of layer, at most: a batch of one row has one of its own, as one without padding has."""
@@ -41,19 +48,58 @@ def compile_layers(model: nn.Module) -> None:
             module.compiled = _run_decoder
 
 
-def check_compiler(device: torch.device) -> None:
-    """Compiles a trifle for a device, so that a run on a machine that can't is refused before it begins.
+def check_compiled(model: nn.Module, precision: torch.dtype | None) -> None:
+    """Compares the gradient of compiled layers with that of the same layers as they are, on a few rows.
 
-    A CPU needs a C++ compiler for it, a GPU Triton.
+    A compiler's mistake shows itself nowhere else: with a wrong gradient a model trains all the same, only worse. The
+    graphs are kept for the run.
+
+    Args:
+        model: a Transformer, with an encoder or without, whose layers are compiled: in training mode, on its device,
+            and copies begin at its input.
+        precision: dtype of autocast; None for float32.
 
     Raises:
-        UserError: with the reason.
+        UserError: for a machine that can't compile (a CPU needs a C++ compiler, a GPU Triton), and for a gradient that
+            differs.
     """
+    device = next(model.parameters()).device.type
+    layers = [module for module in model.modules() if isinstance(module, (SelfAttentionLayer, DecoderLayer))]
     try:
-        torch.compile(torch.sin, backend=BACKEND, fullgraph=True)(torch.zeros(2, device=device))
+        found = _gradient(model, precision)
     except Exception as error:  # the compiler's errors have no base but this
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"--compile: torch can't compile for this machine's {device.type}: {reason}") from error
+        raise UserError(f"--compile: torch can't compile for this machine's {device}: {reason}") from error
+    compiled = [layer.compiled for layer in layers]
+    try:
+        for layer in layers:
+            layer.compiled = None
+        expected = _gradient(model, precision)
+    finally:
+        for layer, run in zip(layers, compiled, strict=True):
+            layer.compiled = run
+    difference = float((found - expected).norm() / expected.norm())
+    if not difference < (WIDE_ERROR if precision is None else NARROW_ERROR):
+        raise UserError(
+            f"--compile: torch {torch.__version__}'s compiler gets gradients wrong on this machine's {device}, by "
+            f"{difference:.2g} of their norm: leave it out"
+        )
+
+
+def _gradient(model: nn.Module, precision: torch.dtype | None) -> Tensor:
+    """The gradient, (parameters,) float64, of a weighted sum of the model's output for two copies of three rows."""
+    model = cast("Transformer | TransformerLM", model)
+    device, first = model.output_weight.device, model.pad + 1
+    vocabulary = min(module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding))
+    words = first + torch.arange(12).view(3, 4) % (vocabulary - first)
+    words = words.masked_fill(torch.arange(4) >= torch.tensor([[4], [3], [2]]), model.pad).repeat(2, 1).to(device)
+    inputs = (words, words) if isinstance(model, Transformer) else (words,)
+    noise = Noise(0, 0, 0, (0, 1), {id(module): name for name, module in model.named_modules()})
+    with noise_context(noise), torch.autocast(device.type, precision, enabled=precision is not None):
+        hidden = model.features(*inputs).double()
+        weights = torch.arange(hidden.numel(), device=device).cos().view_as(hidden)
+        gradients = torch.autograd.grad((hidden * weights).sum(), list(model.parameters()), materialize_grads=True)
+    return torch.cat([gradient.flatten().double() for gradient in gradients])
 
 
 def _run_self_attention(
@@ -91,6 +137,7 @@ def _decoder(layer: DecoderLayer, x: Tensor, places: GraphRows, memory: Memory, 
 def _compiled(layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The compiled function: whole (a break would be an error), and of symbolic sizes from the first batch on."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_GRAPHS)
+    torch._dynamo.config.specialize_float = True  # probabilities stay what they are
     # Sizes that are equal in one batch (rows and tokens of a row, say) aren't so in the next.
     torch.fx.experimental._config.use_duck_shape = False
     return torch.compile(layer, backend=BACKEND, fullgraph=True, dynamic=True)

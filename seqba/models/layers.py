@@ -121,7 +121,7 @@ class Residual(nn.Module):
         self, x: Tensor, output: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None
     ) -> ResidualStream:
         """The stream after the sublayer."""
-        total = self.dropout.add(x, output, copy_rows) if kept is None else x + self.dropout.drop(output, kept)
+        total = self.dropout.add(x, output, copy_rows) if kept is None else self.dropout.drop(output, kept, x)
         return ResidualStream(total, None if self.pre_norm else self.norm)
 
 

@@ -19,8 +19,8 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 
 def _add_below(module: nn.Module, found: dict[int, nn.Module]) -> None:
     for child in module._modules.values():
-        if child is not None and id(child) not in found:
-            found[id(child)] = child
+        if child is not None and (key := id(child)) not in found:
+            found[key] = child
             if child._modules:
                 _add_below(child, found)
 

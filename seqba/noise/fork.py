@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from seqba.noise.context import current_noise
 from seqba.noise.noise import Noise, Place
 from seqba.rows.nested import map_rows
-from seqba.rows.replicate import repeat_rows
+from seqba.rows.replicate import repeat_rows, repeated
 
 Value = TypeVar("Value")
 
@@ -97,8 +97,7 @@ def per_copy(batch: Value) -> Value:
         return batch
     if not noise.calls.is_above:
         raise RuntimeError("seqba.per_copy was called below the fork, where there is one copy: call seqba.fork first")
-    copies = len(noise.pass_copies)
-    return batch if copies == 1 else cast(Value, map_rows(batch, lambda rows, _: repeat_rows(rows, copies)))
+    return repeated(batch, len(noise.pass_copies))
 
 
 def check_forked(noise: Noise) -> None:

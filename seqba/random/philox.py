@@ -119,8 +119,14 @@ class _Drop(torch.autograd.Function):
 
 
 def _dropped(x: Tensor, added: Tensor | None, draw: Draw, level: int, dtype: torch.dtype) -> Tensor:
-    result: Tensor = _operators().philox_drop(x, added, draw.copies, draw.first, draw.key, level, dtype)
+    arguments = x, added, draw.copies, draw.first, draw.key, level, dtype
+    result: Tensor = _drop_by_kernel(*arguments) if _needs_no_operator(x) else _operators().philox_drop(*arguments)
     return result
+
+
+def _needs_no_operator(x: Tensor) -> bool:
+    """Whether the kernel is launched at once: an operator's way through torch takes the host as long as the launch."""
+    return type(x) is Tensor and x.is_cuda and not torch.compiler.is_compiling()
 
 
 def words(key: int, first: int, copies: int, count: int, device: torch.device) -> Tensor:

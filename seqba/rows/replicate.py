@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqba.rows.nested import count_rows, map_rows
+from seqba.values import number_of_copies
 
 Batch = TypeVar("Batch")
 Sample = TypeVar("Sample")
@@ -52,8 +53,13 @@ def replicate(batch: Batch, copies: int) -> Batch:
 
     Source: Hoffer et al. 2020, section 2 ("M instances of the same input sample").
     """
-    check_copies(copies)
+    copies = number_of_copies(copies)
     count_rows(batch)
+    return repeated(batch, copies)
+
+
+def repeated(batch: Batch, copies: int) -> Batch:
+    """`replicate` of a batch whose rows have been counted."""
     return batch if copies == 1 else cast(Batch, map_rows(batch, lambda rows, _: repeat_rows(rows, copies)))
 
 
@@ -72,7 +78,7 @@ def select_copies(batch: Batch, copies: range, total: int) -> Batch:
         ValueError: as `replicate`, and if the rows are no multiple of `total`, or there are no such copies.
         TypeError: as `replicate`.
     """
-    check_copies(total)
+    total = number_of_copies(total)
     if not (copies and copies.step == 1 and 0 <= copies.start < copies.stop <= total):
         raise ValueError(f"{copies} aren't neighbouring copies of {total}")
     rows = count_rows(batch)
@@ -82,12 +88,6 @@ def select_copies(batch: Batch, copies: range, total: int) -> Batch:
         return batch
     each = rows // total
     return cast(Batch, map_rows(batch, lambda part, _: part[copies.start * each : copies.stop * each]))
-
-
-def check_copies(copies: int) -> None:
-    """Raises ValueError for a number of copies below 1."""
-    if copies < 1:
-        raise ValueError(f"copies is {copies}; it must be at least 1")
 
 
 def replicating_collate(collate_fn: Callable[[Sequence[Sample]], Batch], copies: int) -> Callable[..., Batch]:
@@ -102,8 +102,7 @@ def replicating_collate(collate_fn: Callable[[Sequence[Sample]], Batch], copies:
     Raises:
         ValueError: if `copies` < 1 (at once, not in a worker).
     """
-    check_copies(copies)
-    return _ReplicatingCollate(collate_fn, copies)
+    return _ReplicatingCollate(collate_fn, number_of_copies(copies))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch.utils.data import Sampler
 
-from seqba.rows.replicate import check_copies
+from seqba.values import number_of_copies
 
 
 class RepeatingBatchSampler(Sampler[list[Any]]):
@@ -33,11 +33,10 @@ class RepeatingBatchSampler(Sampler[list[Any]]):
     """
 
     def __init__(self, batch_sampler: Iterable[Iterable[Any]], copies: int) -> None:
-        check_copies(copies)
         if not isinstance(batch_sampler, Iterable):
             raise TypeError(f"batch_sampler is {batch_sampler!r}; it must yield batches of indices")
         self.batch_sampler = batch_sampler
-        self.copies = copies
+        self.copies = number_of_copies(copies)
 
     def __len__(self) -> int:
         """Number of batches, as of the inner sampler."""

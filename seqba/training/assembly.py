@@ -13,7 +13,7 @@ from seqba.core import ALONE, Group
 from seqba.distributed import Ranks
 from seqba.distributed.batch_broadcast import BatchBroadcast
 from seqba.models.forks import Forking
-from seqba.models.graphs import check_compiler, compile_layers
+from seqba.models.graphs import check_compiled, compile_layers
 from seqba.models.layers import recompute_layers
 from seqba.tasks import MicroBatches
 from seqba.training.arms import BaselineEpochs, Grid, derive_grid
@@ -127,13 +127,13 @@ def _build_model(workload: Workload, grid: Grid, device: torch.device, ranks: Gr
     options = workload.record.training
     torch.manual_seed(options.grid.seed)
     model = workload.build_model()
+    if options.run.compile:
+        compile_layers(model.to(device))
+        check_compiled(model, choose_precision(options.optimisation, device))
     if grid.fork is not None:
         cast(Forking, model).fork_at(grid.fork)
     if options.run.checkpoint_activations:
         recompute_layers(model)
-    if options.run.compile:
-        check_compiler(device)
-        compile_layers(model)
     if not options.run.shard_params or not isinstance(ranks, Ranks):
         return model.to(device)
     shard_model(model, ranks, device)

@@ -89,10 +89,6 @@ class UpdateRules:
             compared=compared,
         )
 
-    def measures(self, update: int, *, cells: int) -> bool:
-        """Whether this update is measured; one of a single cell shows no variance."""
-        return self.measure_every > 0 and update % self.measure_every == 0 and cells > 1
-
 
 class Trainer(Generic[Batch]):
     """Makes updates, and counts them.
@@ -158,7 +154,7 @@ class Trainer(Generic[Batch]):
         lift = _power_of_two_at(own.weight) if self.ranks is ALONE else 1.0  # what the group divides by comes later
         if not self.model.training:
             self.model.train()
-        watch = CellWatch(self.model) if self.rules.measures(number, cells=len(batch) * batch.copies) else None
+        watch = self._watch(number, batch)
         with shared_casts(enabled=not self.is_sharded):
             step = grid_gradient(
                 self.model,
@@ -206,6 +202,12 @@ class Trainer(Generic[Batch]):
         )
         self._count(report)
         return report
+
+    def _watch(self, number: int, batch: UpdateBatch[Batch]) -> CellWatch | None:
+        """Sees the gradient of each cell in an update that is measured; one of a single cell shows no variance."""
+        every = self.rules.measure_every
+        is_measured = every > 0 and number % every == 0 and len(batch) * batch.copies > 1
+        return CellWatch(self.model) if is_measured else None
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Loss of the task, under autocast where the rules say so."""

@@ -293,6 +293,26 @@ def test_impossible_losses_are_refused(network: Network, loss_fn: Any, message: 
         seqba.merged_gradient(network, make_batch(), loss_fn, copies=3, plan="stacked")
 
 
+@pytest.mark.parametrize("plan", ["stacked", "looped"])
+def test_a_micro_batch_of_padding_alone_adds_nothing(network: Network, plan: Any) -> None:
+    def loss_fn(model: nn.Module, batch: Any) -> Any:
+        (rows, *_), counts = batch[0], batch[1]
+        return (model(rows).square().sum(-1) * counts).sum(), counts.sum()
+
+    rows = make_batch()[0]
+    counted, none = ([rows], torch.ones(len(rows))), ([rows], torch.zeros(len(rows)))
+    weight = 2 * len(rows)
+    expected = seqba.grid_gradient(network, [counted], loss_fn, copies=2, weight=weight, plan=plan)
+    gradients = [parameter.grad.clone() for parameter in network.parameters()]
+    network.zero_grad()
+    step = seqba.grid_gradient(network, [counted, none], loss_fn, copies=2, weight=weight, plan=plan)
+    assert (step.loss, step.weight) == (expected.loss, expected.weight)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"weight 0\.0; it must be positive"):
+        seqba.merged_gradient(network, none, loss_fn, copies=2, plan=plan)
+
+
 def test_a_grid_whose_weight_does_not_add_up_is_refused(network: Network) -> None:
     with pytest.raises(ValueError, match="was given as 7, but the passes add up to 12"):
         seqba.grid_gradient(network, [make_batch()], summed_loss, copies=2, weight=7)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import seqba
 from seqba.core import Noise, noise_context
 from seqba.noise import noise
+from seqba.random import philox
 from seqba.random.masks import kept_scale
 from seqba.random.philox import Draw, rounds
 
@@ -106,6 +107,17 @@ def test_a_fused_drop_is_the_mask_applied_forward_and_backward(dtype: torch.dtyp
     assert x.grad.dtype == dtype
     torch.testing.assert_close(x.grad, (grad * factors).to(dtype))
     assert torch.equal(residual.grad, grad)
+
+
+def test_a_kernel_that_is_launched_at_once_drops_what_the_operator_drops(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, x, grad = Draw.of(7, (0, 1)), torch.randn(6, 11, requires_grad=True), torch.randn(6, 11)
+    by_operator = draw.drop(x, None, LEVEL)
+    monkeypatch.setattr(philox, "_needs_no_operator", lambda _: True)
+    monkeypatch.setattr(philox, "_kernels", lambda: None)
+    monkeypatch.setattr(philox, "_operators", lambda: pytest.fail("the operator was called"))
+    at_once = draw.drop(x, None, LEVEL)
+    assert torch.equal(at_once, by_operator)
+    assert torch.equal(*(torch.autograd.grad(y, x, grad)[0] for y in (at_once, by_operator)))
 
 
 def test_the_gradient_of_a_fused_drop_can_be_differentiated() -> None:

@@ -65,9 +65,9 @@ def test_an_update_on_a_gpu_is_few_operations_and_waits_once(tmp_path: Path) -> 
         assert found[dtype, 4]["operations"] <= 700
     assert [row["waits"] for row in found.values()] == [1, 1, 1, 1]  # none in the passes, one after them
     assert [row["from the CPU"] for row in found.values()] == ["0", "0", "0", "0"]
-    # Python 3.11 and torch 2.13 come to 22,098 and 25,061; a walk of torch's through all modules is 5,000 more.
-    assert found["float32", 1]["calls"] < 26_000
-    assert found["bfloat16", 1]["calls"] < 29_000
+    # Python 3.11 and torch 2.13 come to 20,178 and 23,141; a walk of torch's through all modules is 5,000 more.
+    assert found["float32", 1]["calls"] < 24_000
+    assert found["bfloat16", 1]["calls"] < 27_000
 
 
 def test_gpu_lstm_takes_each_way_through_time(tmp_path: Path) -> None:
@@ -368,3 +368,11 @@ def test_subword_sampling_is_timed_against_sentencepieces_own(tmp_path: Path) ->
     rows = {row["way"]: row for row in json.loads(figures.read_text(encoding="utf-8"))["rows"]}
     assert set(rows) == {"plain", "sampled", "sentencepiece"}
     assert rows["sampled"]["tokens"] > 1
+
+
+def test_an_update_moves_between_few_files(tmp_path: Path) -> None:
+    rows = {row["moves of an update"]: row for row in run_quick("moves", tmp_path, "--pairs", "1")["rows"]}
+    assert set(rows) >= {"all", "outside the model"}
+    assert len(rows) == 3
+    assert rows["all"]["files"] > rows["outside the model"]["files"] > 10
+    assert rows["outside the model"]["moves"] <= 180
