@@ -1,4 +1,4 @@
-"""The method: copies, keyed noise, plans, the merged gradient. Knows neither text nor images; imports torch alone."""
+"""The method: copies, keyed noise, plans, the merged gradient. Knows neither text nor images, and needs torch alone."""
 
 from seqba.core.accumulator import Step
 from seqba.core.carry import Carry

@@ -80,7 +80,11 @@ class Accumulator:
     def step(
         self, model: nn.Module, exchange: Exchange, also: Sequence[float], also_read: AlsoRead | None = None
     ) -> Step:
-        """Adds up gradients, losses and weights over the group, and divides once: the metrics of the whole grid."""
+        """Adds up gradients, losses and weights over the group, and divides once: the metrics of the whole grid.
+
+        Raises:
+            ValueError: for no micro-batch, passes whose weights don't add up to the grid's, or no weight on any rank.
+        """
         weight, loss = self._checked()
         further = also_read or tuple
         if self.group is ALONE:
@@ -96,6 +100,8 @@ class Accumulator:
         total = next(numbers)
         sums = {name: next(numbers) for name in self.sums}
         weight = next(numbers)
+        if not weight > 0:
+            raise ValueError(f"the grid's weight is {weight:g} over all ranks; it must be positive")
         added = tuple(next(numbers) for _ in also)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         torch._foreach_div_([local_part(gradient) for gradient in gradients], weight)

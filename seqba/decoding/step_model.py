@@ -15,7 +15,7 @@ class StepModel(Protocol):
     """A model that extends the hypotheses of B sentences by one token at a time, with what it computed in a state.
 
     B sentences, at most K hypotheses each and k of them now, V words, L source positions. A search begins with k = 1,
-    the empty hypothesis. `seqba.models.Transformer` is a step model; a table of logits is one too.
+    the empty hypothesis. `seqba.models.transformer.Transformer` is a step model; a table of logits is one too.
     """
 
     max_target_positions: int

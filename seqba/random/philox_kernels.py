@@ -1,7 +1,7 @@
 """Triton's kernels of `seqba.random.philox`: one launch for a draw of all copies of a pass.
 
-The only module of the core that needs more than torch. It is imported where a tensor on a GPU is drawn for the first
-time, and never on a CPU. The environment's TRITON_INTERPRET=1 runs the kernels in Python.
+Of the core and the rooms below it, the only module that needs more than torch. It is imported where a tensor on a GPU
+is drawn for the first time, and never on a CPU. The environment's TRITON_INTERPRET=1 runs the kernels in Python.
 """
 
 from __future__ import annotations

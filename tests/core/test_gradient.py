@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core import Plan
+from seqba.core.group import SingleProcess
 
 
 def merged(model: nn.Module, batch: Any, loss_fn: Any = summed_loss, **options: Any) -> Tensor:
@@ -311,6 +312,10 @@ def test_a_micro_batch_of_padding_alone_adds_nothing(network: Network, plan: Any
         torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"weight 0\.0; it must be positive"):
         seqba.merged_gradient(network, none, loss_fn, copies=2, plan=plan)
+    with pytest.raises(ValueError, match="weight is 0 over all ranks"):
+        seqba.grid_gradient(network, [none], loss_fn, copies=2, weight=0, plan=plan, ranks=SingleProcess())
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=0)
 
 
 def test_a_grid_whose_weight_does_not_add_up_is_refused(network: Network) -> None:
