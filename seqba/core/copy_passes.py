@@ -44,13 +44,15 @@ class CopyPass:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ends the pass; where it failed, what modules gathered in the update is thrown away."""
+        has_failed = True
         try:
             self._running.__exit__(kind, error, traceback)
+            if kind is None and self._update.forked:
+                check_forked(self.noise)
+            has_failed = kind is not None
         finally:
-            if kind is not None:
+            if has_failed:
                 finish_update(self._update.model, keep=False)
-        if kind is None and self._update.forked:
-            check_forked(self.noise)
 
 
 def copies(

@@ -48,8 +48,8 @@ def sampled(name: str, *, event_dimensions: int = 0) -> KeyedForm:
 
 
 def _parts(value: Any, copies: int, dim: int, *, like: Tensor) -> list[Any]:
-    """A tensor of rows by copies, each in memory of its own; anything else for all of them."""
-    if isinstance(value, Tensor) and value.shape == like.shape:
+    """A tensor of as many rows by copies, each in memory of its own; anything else for all of them."""
+    if isinstance(value, Tensor) and value.dim() == like.dim() and value.shape[dim] == like.shape[dim]:
         return [part.contiguous() for part in value.chunk(copies, dim)]
     return [value] * copies
 

@@ -66,7 +66,7 @@ def copies_dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool, is_ro
     rows = noise.rows
     if not shape:
         return None
-    if rows is None:
+    if not rows:  # unknown, or none at all
         return 0 if of_rows or shape[0] % len(noise.copies) == 0 else None
     second = len(shape) > 1 and shape[1] == rows and not is_rows_first
     if shape[0] % rows == 0:

@@ -90,6 +90,9 @@ def test_modules_that_gather_are_told_of_the_end() -> None:
     with pytest.raises(KeyError):
         looped(model, failing, make_rows(), update=2)
     assert model.told == [True, False]
+    with pytest.raises(RuntimeError, match=r"neither the model nor the loss called seqba\.fork"):
+        looped(model, square_loss, make_rows(), update=3, forked=True)
+    assert model.told == [True, False, False]
     assert seqba.current_noise() is None
 
 

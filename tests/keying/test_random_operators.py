@@ -69,6 +69,7 @@ KEYED: dict[str, Callable[[Tensor], Tensor]] = {
 
 MORE = {
     "binomial of one probability": lambda x: x * torch.binomial(to_int(x), torch.full((), 0.5, dtype=x.dtype)),
+    "binomial of a probability a row": lambda x: x * torch.binomial(to_int(x), shares(x.detach())[..., :1]),
     "Tensor.multinomial": lambda x: x.gather(1, shares(x[..., 0]).multinomial(2)[..., None]),
     "multinomial for all rows": lambda x: x[:, torch.multinomial(torch.ones(5), 2)],
     "randint_like to a number": lambda x: x * torch.randint_like(x, 7),

@@ -26,6 +26,15 @@ def gradients(model: nn.Module, *, rows: int, copies: int) -> tuple[Tensor, Tens
     return found[0], found[1]
 
 
+@pytest.mark.parametrize("plan", ["stacked", "looped"])
+def test_a_batch_without_rows_is_no_error(plan: Any) -> None:
+    model = around(lambda x: x * torch.rand_like(x) + torch.rand(5, 8))
+    step = seqba.merged_gradient(
+        model, make_rows(0), lambda model, rows: model(rows).sum(), copies=2, keyed=True, plan=plan
+    )
+    assert step.loss == 0
+
+
 class TimeFirst(nn.Module):
     """Dropout on (T, B, D) in a layer that may say so."""
 
