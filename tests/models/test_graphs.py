@@ -15,6 +15,7 @@ import seqba
 from seqba.models import graphs
 from seqba.models.graphs import compile_layers
 from seqba.models.layers import recompute_layers
+from seqba.noise import noise
 from seqba.noise.noise import Noise
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own tracing
@@ -128,6 +129,7 @@ def test_graphs_draw_nothing(compiled: Graphs) -> None:
     called = {str(node.target) for graph in compiled for node in graph.graph.nodes if node.op.startswith("call")}
     assert called
     assert not [name for name in called if "rand" in name or "dropout" in name or "seqba" in name]
+    assert not [name for name in called if "autograd_function" in name]  # torch 2.11 loses gradients in some
 
 
 def test_copies_with_tokens_of_their_own(compiled: Graphs) -> None:
@@ -182,9 +184,13 @@ def test_bfloat16_within_its_rounding(compiled: Graphs) -> None:
     assert len(compiled) == 2
 
 
-def test_forward_and_backward_are_compiled_beforehand(compiled: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by_counter", [False, True])  # as a CPU draws, and as a GPU
+def test_forward_and_backward_are_compiled_beforehand(
+    by_counter: bool, compiled: Graphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As for torch's own compiler, which takes a minute on a CPU: recipes/bench/layers.py runs it."""
     monkeypatch.setattr(graphs, "BACKEND", "aot_eager")
+    monkeypatch.setattr(noise, "draws_by_counter", lambda _: by_counter)
     for plan in ("stacked", "looped"):
         expected = gradient("transformer_lm", plan=plan)
         assert relative_error(gradient("transformer_lm", compile_layers, plan=plan), expected) < 1e-12
