@@ -130,10 +130,10 @@ class EpochUpdates(Generic[Batch]):
         It is read before the update that precedes it, whose message takes along whether it could be: so all ranks know
         in time that one can't go on, and it costs no message.
         """
-        if number == len(self):
+        first, total = number * self.size, len(self.micro_batches)
+        if first >= total:
             return None
-        first = number * self.size
-        size = min(self.size, len(self.micro_batches) - first)
+        size = min(self.size, total - first)
         cells = self.ranks.cells(size, copies)
         is_copied = isinstance(self.micro_batches, CopiedMicroBatches)
         try:

@@ -314,6 +314,7 @@ def test_a_folder_of_small_pictures_is_trained_on_as_cifar_is(tmp_path: Path) ->
     assert run(evaluate, arguments) == run(evaluate, [*arguments, "--tta", "2"]) == 0
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_equal_views_are_not_averaged(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(pictures, tmp_path, "--max-update", "1", "--augmentation", "none", "--cutout", "0") == 0
     capsys.readouterr()

@@ -68,7 +68,7 @@ def _renewed() -> dict[int, _Cast]:
 
 
 def _fits(cast: Tensor, weight: Tensor) -> bool:
-    return cast.device == weight.device and cast.shape == weight.shape
+    return cast.get_device() == weight.get_device() and cast.shape == weight.shape
 
 
 def narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
