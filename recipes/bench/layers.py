@@ -93,9 +93,16 @@ def measure(dtype: str, options: Any) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures the sides in each dtype."""
-    defaults: dict[str, Any] = {"size": "base", "vocabulary": 8000, "copies": 4, "max_tokens": 1024, "rounds": 3}
     options = parse_options(
-        __doc__, arguments, **defaults, dtypes=list(DTYPES), sides=[name for name in SIDES if name != "kept"]
+        __doc__,
+        arguments,
+        size="base",
+        vocabulary=8000,
+        copies=4,
+        max_tokens=1024,
+        rounds=3,
+        dtypes=list(DTYPES),
+        sides=[name for name in SIDES if name != "kept"],
     )
     if options.side:
         serve(options.side, build_side)

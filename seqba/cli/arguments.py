@@ -75,6 +75,10 @@ class Parser(argparse.ArgumentParser):
         for flag, option in self.accepted.items():
             add_accepted(self, flag, option)
 
+    def print_help(self, file: Any = None) -> None:
+        """Prints the help; where it can't be written that is an error, which argparse's own keeps to itself."""
+        print(self.format_help(), end="", file=file)
+
     def error(self, message: str) -> NoReturn:
         """Raises the message as a `UserError`; what argparse quotes of the command line is shown as it was given."""
         for text in self._arguments:

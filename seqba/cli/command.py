@@ -35,9 +35,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _complain(str(error))
     except BrokenPipeError:
-        # The reader went away (`| head`): not a mistake, and there is none left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 141  # the reader went away (`| head`): not a mistake, and there is none left to tell
     except RanksLost as error:
         status = _complain(str(error))
         sys.stdout.flush()
@@ -53,6 +51,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
         reason = str(error).partition("\n")[0]
         return _complain(f"out of memory{f' ({reason})' if reason else ''}: take smaller batches or a smaller model")
     finally:
+        _give_up_output()
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -66,6 +65,14 @@ def _flushed(main: Main, arguments: Sequence[str] | None) -> int:
         raise
     sys.stdout.flush()
     return status
+
+
+def _give_up_output() -> None:
+    """Drops output that can't be written: at the interpreter's end it would be an error of its own, of status 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -71,6 +71,19 @@ def test_a_full_disk_under_both_streams_is_no_traceback() -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # the text is written at the end, or at once
+@pytest.mark.parametrize("call", ["seqba.cli.score", "seqba.cli.train"])
+def test_help_onto_a_full_disk_is_one_line(call: str, unbuffered: str) -> None:
+    code = f"from {call} import entry; entry()"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code, "--help"], env=environment, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: the disk is full: free some space and run the same command again\n"
+
+
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_a_name_goes_out_as_it_came_in(locale: dict[str, str]) -> None:
     code = (

@@ -341,6 +341,7 @@ def test_times_may_be_given_instead(measured: Path, capsys: pytest.CaptureFixtur
             "--json no/such/folder/split.json can't be written: there is no folder",
         ),
         (["--batch-norm", "other"], "--batch-norm"),
+        (["--batch-norm", "running"], "--batch-norm is for networks with batch norms; that of"),
     ],
 )
 def test_what_can_not_be_measured_is_refused(

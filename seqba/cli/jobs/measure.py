@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from seqba import __version__
 from seqba.cli.jobs.single_examples import SingleExamples, stateless_loss
@@ -21,6 +22,7 @@ from seqba.data.files import write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.models.forks import Forking
+from seqba.options import is_given
 from seqba.plotting.picture import COLOURS, THEMES, Frame, Series, draw
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
@@ -104,6 +106,8 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
     if len(examples) < options.examples:
         warn_on_stderr(f"{options.gen_subset} has {len(examples)} examples, fewer than --examples {options.examples}")
     model = trained.fresh_model(options.seed, device) if options.fresh else trained.model
+    if is_given(options, "batch_norm") and not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise UserError(f"--batch-norm is for networks with batch norms; that of {options.path} has none")
     updates = 0 if options.fresh else trained.loaded.updates
     trained.hold_drop_path(model, updates)
     started = time.perf_counter()
