@@ -171,7 +171,8 @@ def grid_gradient(
         The mean loss over the grid and the weight.
 
     Raises:
-        ValueError: as `merged_gradient`, and if the weights that come out don't add up to `weight`.
+        ValueError: as `merged_gradient`, and if the weights that come out don't add up to `weight`, or are 0 on all
+            ranks.
         TypeError: as `merged_gradient`.
     """
     if not weight > 0 and not (ranks is not None and weight == 0):

@@ -60,7 +60,7 @@ class Noise:
     Attributes:
         pass_copies: the copies of the pass.
         draws: how many draws were made.
-        drew_ordinary: whether anything was drawn from torch's own generators, above a fork where there is one.
+        drew_ordinary: whether anything was drawn from torch's own generators; in a pass that seeds them, above a fork.
         ambiguous: a draw of stacked copies whose shape would be that of rows in a looped pass: the module's name, and
             the shape; None so far.
         calls: numbers of the calls of each site.
