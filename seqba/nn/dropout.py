@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.noise.context import current_noise
-from seqba.random.masks import drop, kept_scale
+from seqba.random.masks import drop
 
 
 class Dropout(nn.Module):
@@ -78,18 +78,14 @@ class Dropout(nn.Module):
         return noise.keep_mask(self, shape, self.p, device, rows=rows).detach()
 
     def drop(self, input: Tensor, kept: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Drops by a mask that `draw` returned, and adds: torch's operations alone, which a compiler differentiates.
+        """Drops by a mask that `draw` returned, and adds.
 
         Args:
             input: any floating tensor.
             kept: its mask.
             residual: of the shape of `input`; None for nothing.
         """
-        wide = torch.promote_types(input.dtype, torch.float32)
-        dropped = input.to(wide) * (kept.to(wide) * kept_scale(self.p))
-        if residual is None:
-            return dropped.to(input.dtype)
-        return (residual + dropped).to(torch.promote_types(input.dtype, residual.dtype))
+        return drop(input, kept, self.p, residual)
 
     def extra_repr(self) -> str:
         """`p=0.1`."""

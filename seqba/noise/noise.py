@@ -54,8 +54,8 @@ class Noise:
             common; None for one that sees its copies' rows from the beginning.
         copies_differ: whether the copies came with rows of their own, so that a model that leaves padding out may have
             different numbers of tokens for them (`part_rows`).
-        comparison: of a pass whose loss compares copies (`seqba.core.compare`), what the passes of its micro-batch have
-            in common for that; None for a loss that doesn't.
+        comparison: of a pass whose loss compares copies (`seqba.noise.compare`), what the passes of its micro-batch
+            have in common for that; None for a loss that doesn't.
 
     Attributes:
         pass_copies: the copies of the pass.

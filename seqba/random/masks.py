@@ -47,6 +47,8 @@ def drop(x: Tensor, kept: Tensor, p: float, added: Tensor | None = None) -> Tens
         A tensor like x.
     """
     scale = kept_scale(p)
+    if torch.compiler.is_compiling():
+        return _traced_drop(x, kept, scale, added)
     if added is not None and added.shape == x.shape:
         result: Tensor = _DropAndAdd.apply(x, kept, scale, added)  # type: ignore[no-untyped-call]
         return result
@@ -57,6 +59,15 @@ def drop(x: Tensor, kept: Tensor, p: float, added: Tensor | None = None) -> Tens
 def drop_by_numbers(x: Tensor, numbers: Tensor, p: float, added: Tensor | None = None) -> Tensor:
     """`drop` by the mask of as many int16 numbers as x has elements, uniform on [-32768, 32767]."""
     return drop(x, kept(numbers, p).view(x.shape), p, added)
+
+
+def _traced_drop(x: Tensor, kept: Tensor, scale: float, added: Tensor | None) -> Tensor:
+    """The same in operations that a compiler differentiates: torch 2.11 loses a traced function's gradient."""
+    wide = _wide(x)
+    dropped = x.to(wide) * (kept.to(wide) * scale)
+    if added is None:
+        return dropped.to(x.dtype)
+    return (added + dropped).to(torch.promote_types(x.dtype, added.dtype))
 
 
 class _Drop(torch.autograd.Function):

@@ -81,12 +81,14 @@ class ExampleGradients(Generic[Batch]):
     def forked(self, example: Batch, draw: int, copies: int) -> Iterator[Gradient]:
         """Gradients of a model that forks, under one draw of the noise below the fork and another one above for each.
 
+        Torch's own generators are seeded for it, so that ordinary dropout below the fork repeats its masks as well.
+
         Args:
             example: a batch of one row.
             draw: number of the draw below.
             copies: how many gradients, one for each copy above.
         """
-        update = Update(self.model, seed=self.seed, update=0, micro_batch=draw, forked=True)
+        update = Update(self.model, seed=self.seed, update=0, micro_batch=draw, forked=True, seeded=True)
         for copy in range(copies):
             noise = update.noise(0, range(copy, copy + 1), trunk=Trunk(last_copy=copy))  # below is computed anew
             sums = Accumulator(None, 1, ALONE)

@@ -39,6 +39,7 @@ def test_the_plans_agree_at_every_place(name: str, place: str) -> None:
     assert relative_error(gradient(CASES[name], None, dropout=0.3), stacked) > 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 @pytest.mark.parametrize(("name", "place"), [pair for pair in PLACES if pair[0] != "classifier"])
 @pytest.mark.parametrize("plan", ["stacked", "looped"])
 def test_without_noise_a_fork_changes_nothing(name: str, place: str, plan: Any) -> None:
@@ -46,6 +47,7 @@ def test_without_noise_a_fork_changes_nothing(name: str, place: str, plan: Any) 
     assert relative_error(gradient(CASES[name], place, dropout=0.0, plan=plan), plain) < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_without_noise_a_fork_at_the_head_changes_nothing() -> None:
     def loss(model: ImageClassifier, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         logits, labels = model(batch[0]), seqba.per_copy(batch[1])

@@ -83,17 +83,17 @@ def test_copies_may_begin_inside_and_layers_be_computed_again(name: str, place: 
 
 
 def masks_by_site(monkeypatch: pytest.MonkeyPatch, *prepare: Callable[[nn.Module], None]) -> dict[str, list[Tensor]]:
-    """The masks that an update of the Transformer draws, by the names of the modules that draw them."""
+    """The numbers of the masks that an update of the Transformer draws, by the names of the modules that draw them."""
     drawn: dict[str, list[Tensor]] = {}
-    plain = Noise.keep_mask
+    plain = Noise._numbers
 
-    def keep_mask(self: Noise, owner: object, *given: Any, **named: Any) -> Tensor:
-        mask = plain(self, owner, *given, **named)
-        drawn.setdefault(self.names[id(owner)], []).append(mask)
-        return mask
+    def numbers(self: Noise, owner: object, *given: Any, **named: Any) -> Tensor:
+        result = plain(self, owner, *given, **named)
+        drawn.setdefault(self.names[id(owner)], []).append(result.clone())
+        return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(Noise, "keep_mask", keep_mask)
+        patch.setattr(Noise, "_numbers", numbers)
         gradient("transformer", *prepare, plan="looped")
     return drawn
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import seqba
 from seqba.core import Noise, noise_context
-from seqba.random.masks import BLOCK_NUMBERS
+from seqba.random.masks import BLOCK_NUMBERS, drop
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -62,6 +62,32 @@ def test_adding_has_gradients_of_gradients() -> None:
     torch.manual_seed(0)
     assert torch.autograd.gradcheck(keyed, inputs)
     assert torch.autograd.gradgradcheck(keyed, inputs)
+
+
+@pytest.mark.parametrize("adds", [False, True])
+def test_a_compiler_differentiates_torchs_own_operations(adds: bool) -> None:
+    """torch 2.11 loses the gradient of a traced autograd function that writes into its result."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> object:
+        graphs.append(graph)
+        return graph
+
+    torch.manual_seed(1)
+    x, residual = (torch.randn(6, 5, requires_grad=True) for _ in range(2))
+    kept = (torch.rand(6, 5) > 0.5).to(torch.int8)
+
+    def dropped(x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return drop(x, kept, 0.5, residual if adds else None)
+
+    compiled = torch.compile(dropped, backend=keep, fullgraph=True)(x, residual)
+    torch.testing.assert_close(compiled, dropped(x, residual))
+    inputs = (x, residual) if adds else (x,)
+    by_graph, expected = (torch.autograd.grad(y.square().sum(), inputs) for y in (compiled, dropped(x, residual)))
+    torch.testing.assert_close(by_graph, expected)
+    called = [str(node.target) for graph in graphs for node in graph.graph.nodes if node.op.startswith("call")]
+    assert called
+    assert not [name for name in called if "autograd_function" in name]
 
 
 def test_what_is_added_may_be_broadcast() -> None:

@@ -18,10 +18,10 @@ WIDTH = 400
 class Product(nn.Module):
     """w · A(B(x)), A and B being dropouts above and below the fork: its gradient by w is A(B(x)) itself."""
 
-    def __init__(self, below: float, above: float) -> None:
+    def __init__(self, below: float, above: float, dropout: type[nn.Module] = seqba.nn.Dropout) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(WIDTH, dtype=torch.float64))
-        self.below, self.above = seqba.nn.Dropout(below), seqba.nn.Dropout(above)
+        self.below, self.above = dropout(below), dropout(above)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.above(seqba.fork(self.below, x)) @ self.weight
@@ -36,11 +36,12 @@ def mean(model: nn.Module, x: Tensor) -> Tensor:
     return model(x).mean()
 
 
+@pytest.mark.parametrize("dropout", [seqba.nn.Dropout, nn.Dropout])
 @pytest.mark.parametrize(("below", "above"), [(0.5, 0.5), (0.2, 0.5), (0.5, 0.1), (0.5, 0.0), (0.0, 0.5)])
-def test_the_share_is_the_one_that_is_worked_out(below: float, above: float) -> None:
+def test_the_share_is_the_one_that_is_worked_out(below: float, above: float, dropout: type[nn.Module]) -> None:
     """Of an element x: E_B Var_A = x²/(1 − b) · a/(1 − a), and Var_B E_A = x² · b/(1 − b)."""
     of_above, of_below = above / (1 - above) / (1 - below), below / (1 - below)
-    share = measure_noise_above(Product(below, above), examples(60), mean, seed=2)
+    share = measure_noise_above(Product(below, above, dropout), examples(60), mean, seed=2)
     assert share.value == pytest.approx(of_above / (of_above + of_below), abs=0.02)
     assert abs(share.value - of_above / (of_above + of_below)) <= 3.5 * share.error + 1e-12
 

@@ -100,7 +100,8 @@ def _run(gates: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> None:
 def _run_back(gates: Tensor, c: Tensor, by_y: Tensor, by_last_c: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
     """Runs back through time: the gradients by the gates' sums (R, T, 4H), narrow as `weight`, and by h0 and c0."""
     cells, (copies, _, size) = _cells(), weight.shape
-    by_gates, by_c = torch.empty_like(gates, dtype=weight.dtype), by_last_c.clone()
+    by_gates = torch.empty_like(gates, dtype=weight.dtype)
+    by_c = by_last_c.clone(memory_format=torch.contiguous_format)  # the kernel goes by rows of H, and writes to them
     steps = by_gates.view(copies, -1, *gates.shape[1:]).unbind(2)  # (k, B, 4H) each
     by_h = weight.new_zeros(copies, len(gates) // copies, size)
     with torch.cuda.device_of(gates):  # type: ignore[no-untyped-call]

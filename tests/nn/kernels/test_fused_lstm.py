@@ -35,7 +35,8 @@ def run(fused, tensors, kept):
 
 def gradients(outputs, tensors):
     generator = torch.Generator().manual_seed(1)
-    upstream = [torch.randn(part.shape, generator=generator).to(part.dtype) for part in outputs]
+    drawn = [torch.randn(part.shape[::-1], generator=generator).to(part.dtype) for part in outputs]
+    upstream = [part.permute(tuple(range(part.dim()))[::-1]) for part in drawn]  # as of a transposed state
     return torch.autograd.grad(outputs, tensors, upstream, retain_graph=True)
 """
 
