@@ -145,9 +145,6 @@ class ImageClassifierOptions:
     )
 
 
-ModelOptions = TransformerOptions | TransformerLMOptions | AWDLSTMOptions | ImageClassifierOptions
-
-
 def is_noise(name: str) -> bool:
     """Whether an option of a model says how noisy it is, rather than what its weights are."""
     return "dropout" in name or "noise" in name or name == "drop_path"

@@ -93,8 +93,8 @@ def _build_trainer(
     workload: Workload, grid: Grid, epochs: BaselineEpochs, device: torch.device, ranks: Group
 ) -> Trainer[Any]:
     options = workload.record.training
-    model = _build_model(workload, grid, device, ranks)
     precision = choose_precision(options.optimisation, device)
+    model = _build_model(workload, grid, device, ranks, precision)
     epoch_updates = partial(epochs.length, 1)
     schedule_drop_path(model, options, epoch_updates=epoch_updates)
     return Trainer(
@@ -122,14 +122,16 @@ def _build_trainer(
     )
 
 
-def _build_model(workload: Workload, grid: Grid, device: torch.device, ranks: Group) -> nn.Module:
+def _build_model(
+    workload: Workload, grid: Grid, device: torch.device, ranks: Group, precision: torch.dtype | None
+) -> nn.Module:
     """Model with new weights on the device, in parts on several ranks where the options say so."""
     options = workload.record.training
     torch.manual_seed(options.grid.seed)
     model = workload.build_model()
     if options.run.compile:
         compile_layers(model.to(device))
-        check_compiled(model, choose_precision(options.optimisation, device))
+        check_compiled(model, precision)
     if grid.fork is not None:
         cast(Forking, model).fork_at(grid.fork)
     if options.run.checkpoint_activations:

@@ -17,6 +17,7 @@ from seqba.cli.advise import main as advise
 from seqba.cli.command import run
 from seqba.cli.measure import main as measure
 from seqba.cli.train import main as train
+from seqba.models import graphs
 from seqba.nn.kernels.casts import shared_cast
 from seqba.tasks.language_modeling import LanguageModeling
 from seqba.training.folder import LAST
@@ -267,6 +268,22 @@ def test_timed_updates_are_those_of_the_training(
     arguments = ["--path", str(tmp_path / "other.pt"), "--cpu", "--copies", "2", "--timed-updates", "1"]
     assert run(advise, [str(measured), *arguments]) == 0
     assert set(seen) == {(True, True, True)}
+
+
+def test_a_machine_that_cant_compile_is_told_where_the_training_did(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = read_checkpoint(json.loads(measured.read_text())["path"])
+    state["cfg"]["training"]["run"]["compile"] = True
+    write_checkpoint(tmp_path / "compiled.pt", state)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    graphs._compiled.cache_clear()
+    status = run(advise, [str(measured), "--path", str(tmp_path / "compiled.pt"), "--cpu", "--copies", "2"])
+    assert "--compile: torch can't compile for this machine's cpu" in last_complaint(capsys, status)
 
 
 def test_updates_that_fork_are_timed_beside_whole_copies(

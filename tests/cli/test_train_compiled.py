@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,9 @@ def test_a_run_goes_on_with_and_without(
     assert not compiled
     train("compiled", 6, "--compile")
     assert 2 <= len(compiled) <= 4  # of layers of two kinds, and of batches without padding
+    with caplog.at_level(logging.INFO, logger="seqba.training.precision"):
+        train("narrow", 1, "--compile", "--fp16")
+    assert caplog.text.count("--fp16 is bfloat16 on a CPU") == 1
     train("first", 3, "--compile")
     train("first", 6)
     assert "--compile False (it had True)" in caplog.text

@@ -12,9 +12,10 @@ from small_network import gradient_of, relative_error
 from torch import Tensor, fx, nn
 
 import seqba
+from seqba.errors import UserError
 from seqba.models import graphs
-from seqba.models.graphs import compile_layers
-from seqba.models.layers import recompute_layers
+from seqba.models.graphs import check_compiled, compile_layers
+from seqba.models.layers import SelfAttentionLayer, recompute_layers
 from seqba.noise import noise
 from seqba.noise.noise import Noise
 
@@ -195,3 +196,43 @@ def test_forward_and_backward_are_compiled_beforehand(
         expected = gradient("transformer_lm", plan=plan)
         assert relative_error(gradient("transformer_lm", compile_layers, plan=plan), expected) < 1e-12
     assert not compiled
+
+
+@pytest.mark.parametrize(
+    ("precision", "rounding", "error", "is_right"),
+    [
+        (torch.bfloat16, 0.02, 0.1, True),
+        (torch.bfloat16, 0.12, 0.2, True),  # as six layers have it, and a compiler that rounds at other places
+        (torch.bfloat16, 0.12, 0.5, False),
+        (torch.float16, 0.0, 0.2, False),
+        (None, 0.0, 1e-4, True),
+        (None, 0.0, 1e-2, False),
+    ],
+)
+def test_sixteen_bits_may_round_as_those_of_uncompiled_layers_do(
+    precision: torch.dtype | None, rounding: float, error: float, is_right: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = CASES["transformer_lm"].build(0.3)
+    compile_layers(model)
+    (layer, *_) = (module for module in model.modules() if isinstance(module, SelfAttentionLayer))
+
+    def gradient(_: nn.Module, dtype: torch.dtype | None) -> Tensor:
+        if layer.compiled is not None:
+            return torch.tensor([1.0, error])
+        return torch.tensor([1.0, 0.0 if dtype is None else -rounding])
+
+    monkeypatch.setattr(graphs, "_gradient", gradient)
+    if is_right:
+        check_compiled(model, precision)
+    else:
+        with pytest.raises(UserError, match="compiler gets gradients wrong"):
+            check_compiled(model, precision)
+    assert layer.compiled is not None
+
+
+@pytest.mark.parametrize("name", ["transformer", "transformer_lm"])
+def test_the_check_takes_a_model_of_few_positions(name: str) -> None:
+    torch.manual_seed(1)
+    model: Any = CASES[name].build(0.3)
+    model.max_source_positions, model.max_target_positions = 3, 2
+    check_compiled(model, None)  # of layers as they are, twice: what it asks of a model is seen as well

@@ -22,7 +22,7 @@ from seqba.data.files import read_lines, write_json
 from seqba.errors import UserError
 from seqba.extras import progress_bar
 from seqba.models.forks import Forking
-from seqba.models.graphs import compile_layers
+from seqba.models.graphs import check_compiled, compile_layers
 from seqba.models.layers import recompute_layers
 from seqba.nn.kernels.casts import shared_casts
 from seqba.runtime.devices import choose_device, to_device
@@ -197,10 +197,11 @@ class _Timing:
         if options.fork is not None:
             trained.check_fork(options.fork)
         run = trained.options(RunOptions, "training", "run")
-        if run.checkpoint_activations:
-            recompute_layers(self.model)
         if run.compile:
             compile_layers(self.model)
+            check_compiled(self.model, torch.bfloat16 if self.is_narrow else None)
+        if run.checkpoint_activations:
+            recompute_layers(self.model)
         self.optimizer = build_optimizer(self.model.parameters(), optimisation)  # at learning rate 0
         batches = task.epoch(1, size)
         if len(batches) < size:
