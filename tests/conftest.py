@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,20 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 from alphabet import write_alphabet
 from reversal import write_reversal
 from toy_images import write_coloured_cifar
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_of_a_terminal() -> Iterator[None]:
+    """Processes of tests hear SIGINT and SIGHUP, which those of a suite in the background (`&`, nohup) would ignore.
+
+    A handler is not inherited, and this one does nothing, so that the suite itself goes on ignoring them.
+    """
+    ignored = [each for each in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(each) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")
