@@ -60,7 +60,8 @@ class Noise:
     Attributes:
         pass_copies: the copies of the pass.
         draws: how many draws were made.
-        drew_ordinary: whether anything was drawn from torch's own generators; in a pass that seeds them, above a fork.
+        drew_ordinary: whether anything was drawn from torch's own generators; in a pass that seeds them, above a fork,
+            in another one asked only where nothing else was drawn.
         ambiguous: a draw of stacked copies whose shape would be that of rows in a looped pass: the module's name, and
             the shape; None so far.
         calls: numbers of the calls of each site.
@@ -292,10 +293,10 @@ class Noise:
 
     @contextmanager
     def watching_ordinary(self) -> Iterator[None]:
-        """Inside, torch's own generators are let alone; `drew_ordinary` tells whether anything came from them."""
+        """Inside, torch's own generators are let alone; `drew_ordinary` tells whether noise came from them alone."""
         before = _generator_states()
         yield
-        self.drew_ordinary = not all(map(torch.equal, before, _generator_states()))
+        self.drew_ordinary = not self.draws and not all(map(torch.equal, before, _generator_states()))
 
     def _seed_ordinary(self) -> list[Tensor]:
         torch.manual_seed(_mix(self._key, self.copies[0], _digest("ordinary noise")))

@@ -192,6 +192,7 @@ def test_an_update_of_four_copies_is_merged_gradients(
     assert "going on from" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_a_fine_tuning_begins_with_the_models_loss(
     opus: MarianFolder, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,7 @@ def test_every_arm_cuts_words_anew(arm: str, data: Path, tmp_path: Path) -> None
     assert sampled["unique_tokens"] > plain["unique_tokens"]
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_the_variance_is_measured_with_it(data: Path, tmp_path: Path) -> None:
     noiseless = ["--dropout", "0", "--attention-dropout", "0", "--activation-dropout", "0", "--measure-every", "1"]
     train(data, tmp_path / "sampled", 1, *noiseless)
