@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from foreign_models import gradient, make_model, make_rows, square_loss
-from torch import Tensor
+from rank_groups import counting_messages
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -60,14 +59,4 @@ def on_wrapped_ranks(ranks: Ranks) -> dict[str, Any]:
 
 def wrapped(ranks: Ranks) -> tuple[DistributedDataParallel, list[int]]:
     """A model in DistributedDataParallel, and a list of the messages that its gradients have been sent in."""
-    model = DistributedDataParallel(make_model("Transformer"), process_group=ranks.group)
-    messages: list[int] = []
-
-    def send(state: object, bucket: Any) -> Any:
-        messages.append(bucket.index())
-        work = dist.all_reduce(bucket.buffer().div_(ranks.size), group=ranks.group, async_op=True)
-        return work.get_future().then(lambda future: future.value()[0])
-
-    send.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[Tensor]}  # looked at, as they are
-    model.register_comm_hook(None, send)
-    return model, messages
+    return counting_messages(make_model("Transformer"), ranks)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from rank_groups import counting_messages
 from small_network import Network, gradient_of, make_batch, mean_loss, summed_loss
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -65,17 +66,7 @@ def in_data_parallel(ranks: Ranks) -> dict[str, Any]:
 
 def wrapped(ranks: Ranks, **options: Any) -> tuple[DistributedDataParallel, list[int]]:
     """The network in DistributedDataParallel, and a list of the messages that its gradients have been sent in."""
-    model = DistributedDataParallel(make_network(), process_group=ranks.group, **options)
-    messages: list[int] = []
-
-    def send(state: object, bucket: Any) -> Any:
-        messages.append(bucket.index())
-        work = dist.all_reduce(bucket.buffer().div_(ranks.size), group=ranks.group, async_op=True)
-        return work.get_future().then(lambda future: future.value()[0])
-
-    send.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[Tensor]}  # looked at, as they are
-    model.register_comm_hook(None, send)
-    return model, messages
+    return counting_messages(make_network(), ranks, **options)
 
 
 def accumulated(ranks: Ranks, **options: Any) -> Tensor:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from seqba.distributed import Ranks
 
@@ -42,3 +44,18 @@ def _process(rank: int, work: Work, sizes: Sequence[int], folder: str) -> None:
             torch.save(work(Ranks.of(group)), Path(folder) / f"{size}-{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def counting_messages(module: nn.Module, ranks: Ranks, **options: Any) -> tuple[DistributedDataParallel, list[int]]:
+    """A module in DistributedDataParallel, and a list of the messages that its gradients have been sent in."""
+    model = DistributedDataParallel(module, process_group=ranks.group, **options)
+    messages: list[int] = []
+
+    def send(state: object, bucket: Any) -> Any:
+        messages.append(bucket.index())
+        work = dist.all_reduce(bucket.buffer().div_(ranks.size), group=ranks.group, async_op=True)
+        return work.get_future().then(lambda future: future.value()[0])
+
+    send.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[Tensor]}  # looked at, as they are
+    model.register_comm_hook(None, send)
+    return model, messages
