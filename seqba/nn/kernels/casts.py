@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -81,6 +81,11 @@ def narrow(weight: Tensor, dtype: torch.dtype) -> Tensor:
 def shared_cast(weight: Tensor, dtype: torch.dtype) -> Tensor | None:
     """The cast that passes share, for a product's backward; None where they don't, or the weight has that dtype."""
     return None if _shared is None or weight.dtype == dtype else _shared_cast(_shared, weight, dtype)
+
+
+def casts_or_weights(casts: Iterable[Tensor | None], weights: Iterable[Tensor]) -> list[Tensor]:
+    """What a backward multiplies by: the casts of its forward (`shared_cast`), a weight itself where there is none."""
+    return [weight if cast is None else cast for cast, weight in zip(casts, weights, strict=True)]
 
 
 def _shared_cast(casts: dict[int, _Cast], weight: Tensor, dtype: torch.dtype) -> Tensor:

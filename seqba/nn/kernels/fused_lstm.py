@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from seqba.nn.kernels.backwards import once_differentiable
-from seqba.nn.kernels.casts import narrow, shared_cast
+from seqba.nn.kernels.casts import casts_or_weights, narrow, shared_cast
 from seqba.nn.kernels.products import product, product_as, sum_as
 
 
@@ -70,9 +70,7 @@ class FusedLSTM(torch.autograd.Function):
         """Runs back through time, and takes the gradients by x and the weights in one product each."""
         by_y, by_last_c = grads
         x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors
-        cast_ih, cast_hh = (
-            w if cast is None else cast for w, cast in zip((weight_ih, weight_hh), ctx.casts, strict=True)
-        )
+        cast_ih, cast_hh = casts_or_weights(ctx.casts, (weight_ih, weight_hh))
         weight = dropped(cast_hh, kept, ctx.scale, ctx.dtype)
         by_gates, by_h0, by_c0 = _run_back(gates, c, by_y.contiguous(), by_last_c, weight)
         tokens = by_gates.flatten(0, 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seqba.nn.kernels.backwards import once_differentiable
-from seqba.nn.kernels.casts import narrow, shared_cast
+from seqba.nn.kernels.casts import casts_or_weights, narrow, shared_cast
 from seqba.nn.kernels.fused_lstm import FusedLSTM, dropped, has_fused_cell
 from seqba.nn.kernels.prepacked import can_prepack, can_prepack_narrow, prepacked_sum, prepacked_wide_sum
 from seqba.nn.kernels.products import product, product_dtype, transposed
@@ -113,9 +113,7 @@ class _MaskedLSTM(torch.autograd.Function):
         grad_y, grad_last_c = grads
         x, weight_ih, weight_hh, kept, gates, h, c = ctx.saved_tensors
         factors, through = _backward_factors(gates, c[:-1], _as_tanh((c[1:] * 2).sigmoid_()))
-        cast_ih, cast_hh = (
-            w if cast is None else cast for w, cast in zip((weight_ih, weight_hh), ctx.casts, strict=True)
-        )
+        cast_ih, cast_hh = casts_or_weights(ctx.casts, (weight_ih, weight_hh))
         recurrent = _swapped(dropped(cast_hh, kept, ctx.scale, ctx.dtype))
         by_h0, by_c0 = _run_back(factors, through, gates, grad_y, grad_last_c, recurrent, ctx.dtype)
         by_gates = factors.flatten(0, 1)
