@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
-from seqba.core.group import group_of
+from seqba.group import group_of
 from seqba.keying.keyed import is_keying, keying
 from seqba.keying.telling import warn_of_draws
 from seqba.modules.wrappers import Replicas, check_model, module_names
