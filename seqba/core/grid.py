@@ -16,13 +16,13 @@ from seqba.core.comparing import divided_micro_batches, exchange_rows
 from seqba.core.passes import Update
 from seqba.core.plan import Pass, PlanLike, plan_for
 from seqba.group import ALONE, Exchange, Group
-from seqba.keying.telling import warn_of_equal_copies
 from seqba.modules.gradients import GradientsBefore
 from seqba.modules.update_hooks import discarding_pending, finish_update
 from seqba.modules.wrappers import Replicas
 from seqba.noise.compare import Comparison, check_compared
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
+from seqba.noise.telling import warn_of_equal_copies
 from seqba.rows.nested import count_rows
 from seqba.runtime.activations import SavedBytes
 from seqba.values import Loss, described
