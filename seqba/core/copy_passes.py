@@ -9,12 +9,9 @@ from types import TracebackType
 from torch import nn
 
 from seqba.core.passes import Update
-from seqba.group import ALONE
 from seqba.modules.update_hooks import finish_update
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
-from seqba.noise.telling import warn_of_equal_copies
-from seqba.values import number_of_copies
 
 
 class CopyPass:
@@ -47,7 +44,7 @@ class CopyPass:
         has_failed = True
         try:
             self._running.__exit__(kind, error, traceback)
-            if kind is None and self._update.forked:
+            if kind is None:
                 check_forked(self.noise)
             has_failed = kind is not None
         finally:
@@ -102,27 +99,20 @@ def copies(
         RuntimeError: for a pass that wasn't entered before the next one is asked for; with `forked` for one that
             ended without a call of `seqba.fork`.
     """
-    count = number_of_copies(copies)
-    ALONE.check_model(model)
-    passes = Update(model, seed=seed, update=update, micro_batch=micro_batch, keyed=True, forked=forked)
-    return _passes(passes, count, rows, exchange=exchange, end_update=end_update)
+    made = Update(model, seed=seed, update=update, micro_batch=micro_batch, copies=copies, keyed=True, forked=forked)
+    return _passes(made, rows, exchange=exchange, end_update=end_update)
 
 
-def _passes(update: Update, count: int, rows: int | None, *, exchange: bool, end_update: bool) -> Iterator[CopyPass]:
-    drew_noise = is_noisy = False
-    trunk = Trunk(last_copy=count - 1) if update.forked else None
-    for copy in range(count):
+def _passes(update: Update, rows: int | None, *, exchange: bool, end_update: bool) -> Iterator[CopyPass]:
+    trunk = Trunk(last_copy=update.copies - 1) if update.forked else None
+    for copy in range(update.copies):
         noise = update.noise(0, range(copy, copy + 1), rows, trunk)
-        is_last = copy == count - 1
+        is_last = copy == update.copies - 1
         pass_ = CopyPass(update, noise, is_last=is_last, exchanges=is_last and exchange)
         yield pass_
         if not pass_.was_entered:
             raise RuntimeError("a pass of seqba.copies wasn't entered: compute its loss and gradient in `with pass_:`")
-        drew_noise = drew_noise or pass_.noise.draws > 0
-        is_noisy = is_noisy or drew_noise or pass_.noise.drew_ordinary
+        update.warnings.note(noise)
     if end_update:
         finish_update(update.model)
-    if count > 1 and not is_noisy:
-        warn_of_equal_copies(update.model)
-    if drew_noise:
-        update.warn_of_a_repeated_key(stacklevel=2)
+    update.warnings.warn(stacklevel=2)

@@ -1,59 +1,106 @@
-"""Warnings of draws in which the stacked plan differs from the looped one, or copies don't; each once for a model."""
+"""Warnings of what the passes of an update drew, or didn't: what the user would not notice."""
 
 from __future__ import annotations
 
 import warnings
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.modules.walk import modules_of
 from seqba.noise.noise import Noise
+from seqba.noise.repeated import Key, is_repeated
 
 # By identity: a model may define what it is equal to.
 _told: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def warn_of_draws(model: nn.Module, noise: Noise) -> None:
-    """Warns of what a pass drew without a key, and of a draw whose shape doesn't say whose it is.
+class NoiseWarnings:
+    """Watches what the passes of an update draw, and warns: of a repeated key each time, of the rest once for a model.
 
     Args:
-        model: that was computed.
-        noise: of the pass, which has ended.
+        model: that is computed.
+        key: seed, update, and number of the first micro-batch.
+        keyed: whether passes key what the model draws by torch's functions.
     """
-    if noise.drew_ordinary and len(noise.pass_copies) > 1:
-        _warn_once(
-            model,
-            "unkeyed",
-            "the model draws noise that can't be keyed, so the stacked plan draws other noise than the looped one: "
-            'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
-        )
-    if noise.ambiguous is not None:
-        name, shape = noise.ambiguous
-        rows = (noise.rows or 0) // len(noise.copies)
-        _warn_once(
-            model,
-            "ambiguous",
-            f"{name or 'the model itself, or loss_fn,'} draws a tensor of shape {shape} for all rows, which looped "
-            f"passes, of {rows} rows, take for numbers of theirs: so the stacked plan draws other noise than the "
-            "looped one; name one plan, or draw it in a shape whose dimension 0 is no multiple of the rows",
-        )
 
+    def __init__(self, model: nn.Module, key: Key, *, keyed: bool) -> None:
+        self._model = model
+        self._key = key
+        self._keyed = keyed
+        self._has_drawn = False  # by a key, or from generators that the pass has seeded
+        self._is_noisy = False
+        self._quiet: dict[tuple[int, tuple[int, ...]], Tensor | None] = {}  # passes that drew nothing → their losses
 
-def warn_of_equal_copies(model: nn.Module) -> None:
-    """Warns where nothing made the copies of an update differ: M times the work for the gradient of one."""
-    is_off = not any(module.training for module in modules_of(model))
-    reason = "the model is in evaluation mode" if is_off else "no dropout, nothing from torch's generators"
-    _warn_once(
-        model,
-        "equal",
-        f"nothing drew noise in this update ({reason}): its copies are equal, M times the work for the gradient of "
-        f"one; {'call model.train()' if is_off else 'give the model noise, or leave copies out'}",
-    )
+    def note(self, noise: Noise, loss: Tensor | None = None) -> None:
+        """Takes the noise of a pass that has ended, and warns of draws in which stacked copies differ from looped ones.
 
+        Args:
+            noise: of the pass.
+            loss: its 0-dim loss; None where only the caller knows it.
+        """
+        if self._keyed:
+            self._warn_of_draws(noise)
+        self._has_drawn = self._has_drawn or noise.draws > 0
+        if noise.draws or noise.drew_ordinary or noise.copies_differ:
+            self._is_noisy = True
+        else:
+            self._quiet[noise.micro_batch, tuple(noise.pass_copies)] = None if loss is None else loss.detach()
 
-def _warn_once(model: nn.Module, kind: str, line: str) -> None:
-    told: set[str] = _told.setdefault(model, set())  # type: ignore[no-untyped-call]
-    if kind not in told:
-        told.add(kind)
-        warnings.warn(line, stacklevel=3)
+    def warn(self, stacklevel: int) -> None:
+        """Warns, once its passes have run, of an update whose copies are equal, or whose masks are those of the last.
+
+        Args:
+            stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
+        """
+        if "equal" not in _told.get(self._model, ()) and self._has_equal_copies():  # type: ignore[no-untyped-call]
+            is_off = not any(module.training for module in modules_of(self._model))
+            reason = "the model is in evaluation mode" if is_off else "no dropout, nothing from torch's generators"
+            self._warn_once(
+                "equal",
+                f"nothing drew noise in this update ({reason}): its copies are equal, M times the work for the "
+                f"gradient of one; {'call model.train()' if is_off else 'give the model noise, or leave copies out'}",
+                stacklevel + 1,
+            )
+        if self._has_drawn and is_repeated(self._model, self._key):
+            seed, update, micro_batch = self._key
+            warnings.warn(
+                f"the weights have changed, but this update draws the same masks as the one before (seed {seed}, "
+                f"update {update}, micro-batch {micro_batch}): pass update= with the number of the update",
+                stacklevel=stacklevel + 1,
+            )
+
+    def _has_equal_copies(self) -> bool:
+        """Whether nothing was drawn, and passes of several copies of a micro-batch have the same loss."""
+        if self._is_noisy or not self._quiet:
+            return False
+        number, copies = max(self._quiet, key=lambda each: len(each[1]))
+        losses = [loss for (other, some), loss in self._quiet.items() if (other, len(some)) == (number, len(copies))]
+        known = [loss for loss in losses if loss is not None]
+        return len(losses) * len(copies) > 1 and all(torch.equal(known[0], loss) for loss in known[1:])
+
+    def _warn_of_draws(self, noise: Noise) -> None:
+        if noise.drew_ordinary and len(noise.pass_copies) > 1:
+            self._warn_once(
+                "unkeyed",
+                "the model draws noise that can't be keyed, so the stacked plan draws other noise than the looped one: "
+                'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
+                stacklevel=4,
+            )
+        if noise.ambiguous is not None:
+            name, shape = noise.ambiguous
+            rows = (noise.rows or 0) // len(noise.copies)
+            self._warn_once(
+                "ambiguous",
+                f"{name or 'the model itself, or loss_fn,'} draws a tensor of shape {shape} for all rows, which looped "
+                f"passes, of {rows} rows, take for numbers of theirs: so the stacked plan draws other noise than the "
+                "looped one; name one plan, or draw it in a shape whose dimension 0 is no multiple of the rows",
+                stacklevel=4,
+            )
+
+    def _warn_once(self, kind: str, line: str, stacklevel: int) -> None:
+        told: set[str] = _told.setdefault(self._model, set())  # type: ignore[no-untyped-call]
+        if kind not in told:
+            told.add(kind)
+            warnings.warn(line, stacklevel=stacklevel + 1)
