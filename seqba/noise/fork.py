@@ -124,7 +124,7 @@ class Trunk:
         last_copy: number of the last copy that runs here, whose backward goes on below the fork.
 
     Attributes:
-        marks: where passes note the places at which recomputed layers were (`seqba.noise.calls`).
+        marks: where passes note the places at which recomputed layers were (`seqba.noise.sites`).
         weigh: tells the bytes that the forward has kept so far; asked at the fork.
         saved_bytes: what it told.
     """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from seqba.noise.calls import Calls
+from seqba.noise.sites import Calls
 from seqba.random.masks import drop, drop_by_numbers, drop_level, kept
 from seqba.random.philox import Draw
 
@@ -68,7 +68,7 @@ class Noise:
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
     makes three sites. A layer that activation checkpointing recomputes in the backward draws the masks of its forward
-    again (`seqba.noise.calls`).
+    again (`seqba.noise.sites`).
     """
 
     def __init__(
