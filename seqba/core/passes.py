@@ -15,6 +15,7 @@ from seqba.noise.compare import Comparison
 from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
 from seqba.noise.noise import Noise
+from seqba.noise.ordinary import ordinary_noise
 from seqba.noise.telling import NoiseWarnings
 from seqba.rows.nested import count_rows
 from seqba.rows.replicate import repeated, select_copies
@@ -124,7 +125,7 @@ class Update:
         """
         with ExitStack() as stack:
             stack.enter_context(noise_context(noise))
-            stack.enter_context(noise.ordinary() if self._seeded else noise.watching_ordinary())
+            stack.enter_context(ordinary_noise(noise, seeded=self._seeded))
             if self.keyed:
                 stack.enter_context(keying())
             if not exchanges and self.replicas.synchronised:

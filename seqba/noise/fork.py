@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from seqba.noise.context import current_noise
-from seqba.noise.noise import Noise, Place
+from seqba.noise.noise import Noise
+from seqba.noise.sites import Place
 from seqba.rows.nested import map_rows
 from seqba.rows.replicate import repeat_rows, repeated
 

@@ -25,7 +25,7 @@ from seqba.cli.train import COMMON, SOME, build_parser, main, read_config
 from seqba.models.embedding import sinusoids
 from seqba.models.families import FAMILIES
 from seqba.models.options import TransformerLMOptions, TransformerOptions
-from seqba.noise.noise import KEY_VERSION
+from seqba.noise.sites import KEY_VERSION
 from seqba.tasks.registry import VARIANTS
 from seqba.tasks.text_options import BlockOptions, TranslationOptions
 from seqba.training.folder import LAST
