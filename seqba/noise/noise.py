@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from seqba.noise.fork import Trunk
     from seqba.noise.ordinary import OrdinaryNoise
 
+_SHARED = (ALL_COPIES,)
+"""The copies of a draw that all have in common."""
+
 
 class Noise:
     """The keyed noise of one pass: which copies of which micro-batch a forward is looking at, and their draws.
@@ -46,8 +49,9 @@ class Noise:
     Attributes:
         pass_copies: the copies of the pass.
         draws: how many draws were made.
-        drew_ordinary: whether anything was drawn from torch's own generators; in a pass that seeds them, above a fork,
-            in another one asked only where nothing else was drawn.
+        own_draws: how many of them are each copy's own: neither below a fork nor shared by the copies.
+        drew_ordinary: whether anything was drawn from torch's own generators, above a fork if there is one; in a pass
+            that doesn't seed them asked only where there are no `own_draws`.
         ambiguous: a draw of stacked copies whose shape would be that of rows in a looped pass: the module's name, and
             the shape; None so far.
         ordinary: what watches torch's own generators while the pass runs.
@@ -79,7 +83,7 @@ class Noise:
         self.trunk = trunk
         self.copies_differ = copies_differ
         self.comparison = comparison
-        self.draws = 0
+        self.draws = self.own_draws = 0
         self.drew_ordinary = False
         self.ambiguous: tuple[str, tuple[int, ...]] | None = None
         self.ordinary: OrdinaryNoise | None = None
@@ -91,7 +95,7 @@ class Noise:
     @property
     def copies(self) -> Sequence[int]:
         """The copies that rows are of at this point of the pass: below a fork one, which stands for all of them."""
-        return self.pass_copies if self.trunk is None or self.calls.is_above else (ALL_COPIES,)
+        return self.pass_copies if self.trunk is None or self.calls.is_above else _SHARED
 
     @property
     def rows(self) -> int | None:
@@ -237,8 +241,7 @@ class Noise:
             owner: the object that draws, usually a module; its name and the number of this call make the site.
             shared: one draw for all copies, keyed by `ALL_COPIES` in the copy's place.
         """
-        self.draws += 1
-        return Draw.of(self._sites.key(owner), (ALL_COPIES,) if shared else self.copies)
+        return Draw.of(self._sites.key(owner), self._copies_of_draw(shared=shared))
 
     def generators(self, owner: object, device: torch.device, *, shared: bool = False) -> Iterator[torch.Generator]:
         """One generator for each copy of the pass, in order, seeded by (seed, update, micro-batch, copy, site).
@@ -250,8 +253,7 @@ class Noise:
             device: of the generator.
             shared: one for all copies, keyed by `ALL_COPIES` in the copy's place.
         """
-        seeds = self._sites.seeds(owner, (ALL_COPIES,) if shared else self.copies)
-        self.draws += 1
+        seeds = self._sites.seeds(owner, self._copies_of_draw(shared=shared))
         generator = self._generator(device)
         for seed in seeds:
             yield generator.manual_seed(seed)
@@ -259,6 +261,13 @@ class Noise:
     def ordinary_seed(self) -> int:
         """What seeds torch's own generators at this point of the pass, by its first copy."""
         return self._sites.ordinary_seed(self.copies[0])
+
+    def _copies_of_draw(self, *, shared: bool) -> Sequence[int]:
+        """Whose draw is made now, which counts it."""
+        copies = _SHARED if shared else self.copies
+        self.draws += 1
+        self.own_draws += copies is not _SHARED
+        return copies
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:

@@ -20,14 +20,14 @@ def ordinary_noise(noise: Noise, *, seeded: bool) -> Iterator[None]:
         seeded: whether the pass seeds the generators, which go on afterwards as if nothing had been drawn. For ordinary
             dropout on several ranks, which may have seeded theirs alike, and what `seqba.keyed` doesn't reach. Numbers
             that are drawn from them count as a draw of the pass. Generators that it doesn't seed are asked only where
-            nothing else was drawn.
+            no draw was a copy's own.
     """
     with torch.random.fork_rng(devices=_cuda_devices()) if seeded else nullcontext():
         ordinary = OrdinaryNoise(noise, is_seeded=seeded)
         noise.ordinary = ordinary
         yield
         noise.ordinary = None
-        noise.drew_ordinary = (seeded or not noise.draws) and ordinary.has_drawn()
+        noise.drew_ordinary = (seeded or not noise.own_draws) and ordinary.has_drawn()
         if seeded:
             noise.draws += noise.drew_ordinary
 
@@ -46,14 +46,14 @@ class OrdinaryNoise:
         self._begin()
 
     def has_drawn(self) -> bool:
-        """Whether anything was drawn since the pass began; since its fork, where it seeds."""
+        """Whether anything was drawn since the pass began, or since its fork."""
         return not all(map(torch.equal, self._begun, _generator_states()))
 
     def go_above(self) -> None:
         """Passes the fork."""
         if self._is_seeded:
             self._noise.draws += self.has_drawn()
-            self._begin()
+        self._begin()
 
     def _begin(self) -> None:
         if self._is_seeded:

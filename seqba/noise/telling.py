@@ -30,8 +30,9 @@ class NoiseWarnings:
         self._key = key
         self._keyed = keyed
         self._has_drawn = False  # by a key, or from generators that the pass has seeded
+        self._is_forked = False
         self._is_noisy = False
-        self._quiet: dict[tuple[int, tuple[int, ...]], Tensor | None] = {}  # passes that drew nothing → their losses
+        self._quiet: dict[tuple[int, tuple[int, ...]], Tensor | None] = {}  # passes without noise of their own → losses
 
     def note(self, noise: Noise, loss: Tensor | None = None) -> None:
         """Takes the noise of a pass that has ended, and warns of draws in which stacked copies differ from looped ones.
@@ -43,7 +44,8 @@ class NoiseWarnings:
         if self._keyed:
             self._warn_of_draws(noise)
         self._has_drawn = self._has_drawn or noise.draws > 0
-        if noise.draws or noise.drew_ordinary or noise.copies_differ:
+        self._is_forked = noise.trunk is not None
+        if noise.own_draws or noise.drew_ordinary or noise.copies_differ:
             self._is_noisy = True
         else:
             self._quiet[noise.micro_batch, tuple(noise.pass_copies)] = None if loss is None else loss.detach()
@@ -55,14 +57,7 @@ class NoiseWarnings:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
         """
         if "equal" not in _told.get(self._model, ()) and self._has_equal_copies():  # type: ignore[no-untyped-call]
-            is_off = not any(module.training for module in modules_of(self._model))
-            reason = "the model is in evaluation mode" if is_off else "no dropout, nothing from torch's generators"
-            self._warn_once(
-                "equal",
-                f"nothing drew noise in this update ({reason}): its copies are equal, M times the work for the "
-                f"gradient of one; {'call model.train()' if is_off else 'give the model noise, or leave copies out'}",
-                stacklevel + 1,
-            )
+            self._warn_once("equal", self._why_equal(), stacklevel + 1)
         if self._has_drawn and is_repeated(self._model, self._key):
             seed, update, micro_batch = self._key
             warnings.warn(
@@ -72,13 +67,25 @@ class NoiseWarnings:
             )
 
     def _has_equal_copies(self) -> bool:
-        """Whether nothing was drawn, and passes of several copies of a micro-batch have the same loss."""
+        """Whether no copy drew noise of its own, and passes of several copies of a micro-batch have the same loss."""
         if self._is_noisy or not self._quiet:
             return False
         number, copies = max(self._quiet, key=lambda each: len(each[1]))
         losses = [loss for (other, some), loss in self._quiet.items() if (other, len(some)) == (number, len(copies))]
         known = [loss for loss in losses if loss is not None]
         return len(losses) * len(copies) > 1 and all(torch.equal(known[0], loss) for loss in known[1:])
+
+    def _why_equal(self) -> str:
+        if not any(module.training for module in modules_of(self._model)):
+            reason, advice = "in this update (the model is in evaluation mode)", "call model.train()"
+        elif self._is_forked:
+            reason, advice = "above seqba.fork in this update", "fork below some of the noise, or leave copies out"
+        elif self._has_drawn:
+            reason, advice = "but what copies share in this update", "draw some for each copy, or leave copies out"
+        else:
+            reason = "in this update (no dropout, nothing from torch's generators)"
+            advice = "give the model noise, or leave copies out"
+        return f"nothing drew noise {reason}: its copies are equal, M times the work for the gradient of one; {advice}"
 
     def _warn_of_draws(self, noise: Noise) -> None:
         if noise.drew_ordinary and len(noise.pass_copies) > 1:
