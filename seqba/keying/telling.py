@@ -53,8 +53,8 @@ def _warn_of_shapes(model: nn.Module, noise: Noise) -> None:
                 "ambiguous",
                 f"{name} draws a tensor of shape {draw.shape} for all rows, which looped passes, of "
                 f"{draw.rows // draw.copies} rows, take for numbers of theirs: so the stacked plan draws other "
-                "noise than the looped one; name one plan, or draw it in a shape whose dimension 0 is no multiple of the "
-                "rows",
+                "noise than the looped one; name one plan, or draw it in a shape whose dimension 0 is no multiple of "
+                "the rows",
             )
             return
         earlier, of_batch = before.get(site, (draw, batch))
