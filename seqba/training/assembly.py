@@ -85,7 +85,7 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
 
 def _baseline_epochs(workload: Workload) -> BaselineEpochs:
     """Epochs of the arm baseline, in updates."""
-    grid = Grid(workload.record.training.grid.update_freq, copies=1)
+    grid = Grid(workload.record.training.grid.update_freq)
     return BaselineEpochs(lambda epoch: count_updates(workload.baseline, epoch, grid.micro_batches(epoch)))
 
 

@@ -103,11 +103,11 @@ class TrainingLoop:
         while True:
             updates = self._open_epoch()
             first = self.progress.updates_in_epoch
-            coming = updates.read(first, self._copies_of_update(ahead=1))
+            coming = updates.read(first, update=self.trainer.tried + 1)
             self._agreed = self._own_status(stop, coming).over(self.trainer.ranks, self.trainer.device)
             for number in range(first, len(updates)):
                 batch = self._readable(coming)
-                coming = updates.read(number + 1, self._copies_of_update(ahead=2))
+                coming = updates.read(number + 1, update=self.trainer.tried + 2)
                 yield batch, self._own_status(stop, coming)
 
     def _step(self, batch: UpdateBatch[Any], status: Status) -> None:
@@ -197,9 +197,8 @@ class TrainingLoop:
             UserError: if there are more or fewer than there were when the checkpoint was written.
         """
         progress, trainer = self.progress, self.trainer
-        size = self.grid.micro_batches(progress.epoch)
-        micro_batches = trainer.task.epoch(progress.epoch, size)
-        updates = EpochUpdates(micro_batches, size, trainer.ranks, self.broadcast, trainer.device)
+        micro_batches = trainer.task.epoch(progress.epoch, self.grid.micro_batches(progress.epoch))
+        updates = EpochUpdates(micro_batches, self.grid, progress.epoch, trainer.ranks, self.broadcast, trainer.device)
         if progress.updates_in_epoch and progress.updates_of_epoch != len(updates):
             raise UserError(
                 f"epoch {progress.epoch} has {len(updates)} updates, but had {progress.updates_of_epoch} when the "
@@ -208,10 +207,6 @@ class TrainingLoop:
             )
         progress.updates_of_epoch = len(updates)
         return updates
-
-    def _copies_of_update(self, ahead: int) -> int:
-        """M of an update that comes so many after those that were tried; skipped ones count, as their data are gone."""
-        return self.grid.copies_at(self.trainer.tried + ahead)
 
     def _readable(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
         """Batch that was read; where a rank can't read its part (a broken picture), saves what was learned, raises."""

@@ -77,7 +77,7 @@ class UpdateRules:
     ) -> UpdateRules:
         """Rules of a run, from its options, the grid of its arm, and what depends on data, device and loss."""
         return cls(
-            copies=grid.copies,
+            copies=grid.copies.most,
             plan=options.grid.plan,
             seed=options.grid.seed,
             clip_norm=options.optimisation.clip_norm,
