@@ -176,7 +176,7 @@ class TrainingLoop:
         """
         rules, progress = self.options.validation, self.progress
         metrics = {}
-        with self.trainer.averaged_weights():
+        with self.trainer.optimisation.averaged_weights():
             for name, batches in self.splits.items():
                 metrics[name] = validate(self.trainer, batches, stop.is_set)
                 if self.extra_metrics is not None:
@@ -187,7 +187,7 @@ class TrainingLoop:
         kept = self.folder.rank_best(progress, rules.best_checkpoint_metric, value, maximize=maximize)
         for name in self.splits:
             self.log.validation(name, metrics[name], progress, self.trainer.updates)
-        self.trainer.observe(progress.latest["loss"])
+        self.trainer.optimisation.observe(progress.latest["loss"], self.trainer.updates)
         return names if kept is None else [*names, kept]
 
     def _open_epoch(self) -> EpochUpdates[Any]:
@@ -229,7 +229,8 @@ class TrainingLoop:
 
     def _limit(self, position: Position) -> str | None:
         """Limit that has been reached; None if there is none."""
-        updates, schedule, stop_min_lr = self.trainer.updates, self.trainer.schedule, self.options.schedule.stops_below
+        updates, schedule = self.trainer.updates, self.trainer.optimisation.schedule
+        stop_min_lr = self.options.schedule.stops_below
         has_ended = (
             stop_min_lr >= 0
             and updates > 0
@@ -270,6 +271,7 @@ class TrainingLoop:
 
     def _save_alone_before_exit(self) -> None:
         """Saves what was learned before an error of this rank ends the run, unless other ranks have a part of it."""
-        ranks, parted = self.trainer.ranks, self.trainer.is_sharded or self.trainer.task.carried is not None
+        ranks = self.trainer.ranks
+        parted = self.trainer.optimisation.is_sharded or self.trainer.task.carried is not None
         if ranks is ALONE or (not parted and ranks.is_first):
             self._save([])
