@@ -33,8 +33,9 @@ import numpy.typing as npt
 
 from seqba.data.batching import Batches, plan_epoch
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedWriter
-from seqba.data.pairs import PairCorpus, open_pairs
+from seqba.data.indexed_writer import IndexedWriter
+from seqba.data.pair_files import open_pairs
+from seqba.data.pairs import PairCorpus
 
 VOCABULARY = 32_768
 ROWS_AT_ONCE = 100_000

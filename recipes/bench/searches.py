@@ -14,7 +14,7 @@ from workload import SIZES, TEST_LENGTHS, Size, build_ours, lengths, random_rows
 
 from seqba.checkpoints.model import load_model
 from seqba.data.dictionary import Dictionary
-from seqba.data.pairs import find_languages, open_pairs
+from seqba.data.pair_files import find_languages, open_pairs
 from seqba.decoding.beam import beam_search
 from seqba.decoding.options import SearchOptions
 from seqba.models.transformer import Transformer

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.files import atomic_text, atomic_write, make_folder
-from seqba.data.indexed import IndexedWriter
+from seqba.data.indexed_writer import IndexedWriter
 from seqba.data.marian import read_marian_text
 from seqba.data.mixing import weights_path, write_weights
 from seqba.data.preprocess_options import PreprocessOptions, check_consistency

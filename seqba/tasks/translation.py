@@ -18,7 +18,8 @@ from seqba.core import Carry
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.limits import longest_sides
 from seqba.data.merges import load_merges
-from seqba.data.pairs import PairBatch, PairCorpus, choose_languages, open_pairs
+from seqba.data.pair_files import choose_languages, open_pairs
+from seqba.data.pairs import PairBatch, PairCorpus
 from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError

@@ -27,9 +27,9 @@ from seqba.training.optimisation import Optimisation
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.progress import Progress
+from seqba.training.regime import build_schedule, count_decay_updates, schedule_drop_path
 from seqba.training.reports import open_reports
 from seqba.training.resume import restore
-from seqba.training.schedules import build_schedule, count_decay_updates, schedule_drop_path
 from seqba.training.sharding import shard_model
 from seqba.training.start import Start
 from seqba.training.trainer import Trainer, UpdateRules

@@ -21,7 +21,7 @@ from seqba.cli.command import run
 from seqba.cli.preprocess import UNSUPPORTED, main
 from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import IndexedCorpus
-from seqba.data.pairs import open_pairs
+from seqba.data.pair_files import open_pairs
 from seqba.data.subwords import load_subwords
 from seqba.errors import UserError
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedWriter
-from seqba.data.pairs import PairCorpus, find_languages, open_pairs
+from seqba.data.indexed_writer import IndexedWriter
+from seqba.data.pair_files import find_languages, open_pairs
+from seqba.data.pairs import PairCorpus
 from seqba.errors import UserError
 
 DICTIONARY = Dictionary.build(dict.fromkeys("abcdefgh", 1))

@@ -13,7 +13,8 @@ from syllables import subword_dictionary, write_syllables
 from seqba.data.batching import Batches
 from seqba.data.dictionary import Dictionary
 from seqba.data.merges import Merges, read_codes
-from seqba.data.pairs import PairCorpus, open_pairs
+from seqba.data.pair_files import open_pairs
+from seqba.data.pairs import PairCorpus
 from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.errors import UserError
 from seqba.rows.replicate import select_copies
