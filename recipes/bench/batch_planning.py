@@ -71,7 +71,7 @@ def write_corpus(folder: Path, sizes: dict[str, Sizes]) -> None:
 def open_corpus(folder: Path) -> PairCorpus:
     """What a training run does before it can plan."""
     english, german = (Dictionary.load(folder / f"dict.{language}.txt") for language in ("en", "de"))
-    return open_pairs(folder, "train", "en", "de", english, german)
+    return open_pairs(folder, "train", ("en", "de"), (english, german))
 
 
 def read_everything(folder: Path) -> int:

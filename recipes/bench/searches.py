@@ -67,8 +67,8 @@ def random_sentences(count: int) -> Sentences:
 def read_sentences(data: str, count: int) -> Sentences:
     """The first `count` sources of the test split of a data-bin."""
     languages = find_languages(data)
-    dictionaries = [Dictionary.load(f"{data}/dict.{language}.txt") for language in languages]
-    corpus = open_pairs(data, "test", *languages, *dictionaries)
+    source, target = (Dictionary.load(f"{data}/dict.{language}.txt") for language in languages)
+    corpus = open_pairs(data, "test", languages, (source, target))
     return Sentences(
         [torch.from_numpy(corpus.source[i].astype(np.int64)) for i in range(min(count, len(corpus)))], None
     )

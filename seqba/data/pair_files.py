@@ -14,10 +14,8 @@ from seqba.errors import UserError
 def open_pairs(
     data_dir: str | Path,
     split: str,
-    source_lang: str,
-    target_lang: str,
-    source_dictionary: Dictionary,
-    target_dictionary: Dictionary,
+    languages: tuple[str, str],
+    dictionaries: tuple[Dictionary, Dictionary],
     *,
     combine: bool = False,
     needs_target: bool = True,
@@ -27,10 +25,8 @@ def open_pairs(
     Args:
         data_dir: folder that seqba-preprocess or fairseq-preprocess wrote.
         split: "train", "valid", "test", "valid1", …
-        source_lang: language translated from.
-        target_lang: language translated to.
-        source_dictionary: every source id must be in it.
-        target_dictionary: every target id must be in it.
+        languages: translated from and to.
+        dictionaries: of both; every id of a side must be in its own.
         combine: with `train`, take `train1`, `train2`, … as well when they are there, as fairseq does in training.
         needs_target: refuse a split that has the source side alone, as --only-source makes it.
 
@@ -38,19 +34,8 @@ def open_pairs(
         UserError: if a file is missing or broken, the sides do not match, or the split holds no sentences.
     """
     folder = Path(data_dir)
-    names = part_names(
-        split, lambda name: _find_stem(folder, name, source_lang, target_lang) is not None, combine=combine
-    )
-    parts = [
-        _open_part(
-            folder,
-            name,
-            (source_lang, target_lang),
-            (source_dictionary, target_dictionary),
-            needs_target=needs_target,
-        )
-        for name in names
-    ]
+    names = part_names(split, lambda name: _find_stem(folder, name, languages) is not None, combine=combine)
+    parts = [_open_part(folder, name, languages, dictionaries, needs_target=needs_target) for name in names]
     if len(parts) == 1:
         return PairCorpus(*parts[0])
     sources = JoinedCorpus([source for source, _ in parts])
@@ -111,9 +96,9 @@ def _open_part(
 ) -> tuple[IndexedCorpus, IndexedCorpus | AbsentSide]:
     """Both sides of one numbered piece of a split, checked."""
     source_lang, target_lang = languages
-    stem = _find_stem(folder, split, source_lang, target_lang)
+    stem = _find_stem(folder, split, languages)
     if stem is None:
-        raise _missing(folder, split, source_lang, target_lang)
+        raise _missing(folder, split, languages)
     if not index_path(folder / f"{stem}.{target_lang}").exists():
         if needs_target:
             raise UserError(
@@ -140,9 +125,10 @@ def _open_side(folder: Path, stem: str, language: str, dictionary: Dictionary) -
     return corpus
 
 
-def _missing(folder: Path, split: str, source_lang: str, target_lang: str) -> UserError:
+def _missing(folder: Path, split: str, languages: tuple[str, str]) -> UserError:
     """The error for a split whose source isn't there."""
-    for stem in _stems(split, source_lang, target_lang):
+    source_lang, target_lang = languages
+    for stem in _stems(split, languages):
         if index_path(folder / f"{stem}.{target_lang}").exists():
             return UserError(
                 f"split {split!r} of {folder} has no {source_lang} side: {stem}.{target_lang}.idx is there, and no "
@@ -157,17 +143,15 @@ def _missing(folder: Path, split: str, source_lang: str, target_lang: str) -> Us
     return missing_split(folder, split, f" of {source_lang} and {target_lang}", file)
 
 
-def _find_stem(folder: Path, split: str, source_lang: str, target_lang: str) -> str | None:
+def _find_stem(folder: Path, split: str, languages: tuple[str, str]) -> str | None:
     """`train.en-de` or `train.de-en`, whichever has both sides; else what has the source, `train.en-None` too."""
-    stems = [
-        stem
-        for stem in _stems(split, source_lang, target_lang)
-        if index_path(folder / f"{stem}.{source_lang}").exists()
-    ]
+    source_lang, target_lang = languages
+    stems = [stem for stem in _stems(split, languages) if index_path(folder / f"{stem}.{source_lang}").exists()]
     whole = [stem for stem in stems if index_path(folder / f"{stem}.{target_lang}").exists()]
     return next(iter([*whole, *stems]), None)
 
 
-def _stems(split: str, source_lang: str, target_lang: str) -> tuple[str, ...]:
+def _stems(split: str, languages: tuple[str, str]) -> tuple[str, ...]:
+    source_lang, target_lang = languages
     pairs = (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}", f"{source_lang}-{NO_TARGET}")
     return tuple(f"{split}.{pair}" for pair in pairs)

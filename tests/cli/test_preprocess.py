@@ -80,8 +80,8 @@ def test_comma_lists_are_numbered_splits(tmp_path: Path) -> None:
     english, german = (Dictionary.load(folder / f"dict.{language}.txt") for language in ("en", "de"))
     assert english.symbols[4:8] == ["a", "b", "c", "d"]
     for split, count in (("train", 3), ("train1", 1), ("test", 1), ("test1", 3)):
-        assert len(open_pairs(folder, split, "en", "de", english, german)) == count
-    assert len(open_pairs(folder, "train", "en", "de", english, german, combine=True)) == 4
+        assert len(open_pairs(folder, split, ("en", "de"), (english, german))) == count
+    assert len(open_pairs(folder, "train", ("en", "de"), (english, german), combine=True)) == 4
 
 
 def test_weights_are_written_beside_the_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +139,7 @@ def test_sentencepiece_takes_plain_text_and_gives_it_back(tmp_path: Path) -> Non
     dictionary = Dictionary.load(folder / "dict.en.txt")
     subwords = load_subwords(folder, "en", dictionary)
     assert subwords is not None
-    pairs = open_pairs(folder, "test", "en", "de", dictionary, dictionary)
+    pairs = open_pairs(folder, "test", ("en", "de"), (dictionary, dictionary))
     assert subwords.decode(dictionary.decode(pairs.source[0])) == "The lazy fox."
     assert subwords.decode(dictionary.decode(pairs.target[0])) == "Der Hund springt."
 

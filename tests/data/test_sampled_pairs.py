@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(folder: Path) -> PairCorpus:
-    return open_pairs(folder, "train", "xx", "yy", subword_dictionary(), subword_dictionary())
+    return open_pairs(folder, "train", ("xx", "yy"), (subword_dictionary(), subword_dictionary()))
 
 
 def sampler(folder: Path, *, longest: int = 100, seed: int = 1, merges: Merges | None = None) -> PairSampler:

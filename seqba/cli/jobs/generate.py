@@ -72,9 +72,8 @@ def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, gi
     corpus = open_pairs(
         data,
         options.gen_subset,
-        *translator.languages,
-        translator.source.dictionary,
-        translator.target.dictionary,
+        translator.languages,
+        (translator.source.dictionary, translator.target.dictionary),
         needs_target=False,
     )
     if not corpus.has_references:
