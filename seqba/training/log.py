@@ -24,7 +24,7 @@ from seqba.training.log_window import LogWindow
 from seqba.training.metrics import display_metrics
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
-from seqba.training.reports import Reports
+from seqba.training.reports import Trackers
 from seqba.training.update_report import UpdateReport
 
 
@@ -39,7 +39,7 @@ class TrainingLog:
         max_update: for the bar and the remaining time; 0 if unknown.
         unit: what is predicted and counted.
         run_log: the log that the run keeps in its save-dir, whatever the format; None for none.
-        reports: trackers that get the numbers of every line.
+        trackers: that get the numbers of every line.
 
     Raises:
         UserError: for a log file that can't be opened, or TensorBoard without its package.
@@ -53,7 +53,7 @@ class TrainingLog:
         max_update: int = 0,
         unit: Unit = "tokens",
         run_log: RunLog | None = None,
-        reports: Reports | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         self.format = _format(options)
         self.interval = options.log_interval
@@ -66,7 +66,7 @@ class TrainingLog:
         self._above_the_bar = ExitStack()
         self._board = _open_board(options.tensorboard_logdir)
         self._run_log = run_log
-        self._reports = reports or Reports()
+        self._trackers = trackers or Trackers()
         self._file = None if run_log is not None and run_log.is_at(options.log_file) else _open_log(options.log_file)
 
     def update(self, report: UpdateReport, progress: Progress, skipped: int, seconds: float) -> None:
@@ -93,7 +93,7 @@ class TrainingLog:
             self._bar.close()
         if self._board is not None:
             self._board.close()
-        self._reports.close()
+        self._trackers.close()
         if self._run_log is not None:
             self._run_log.close()
         if self._file is not None:
@@ -134,7 +134,7 @@ class TrainingLog:
         if self._file is not None:
             self._file.write(as_json + "\n")
             self._file.flush()
-        self._reports.log(rounded)
+        self._trackers.log(rounded)
         if self.format == "json":
             sys.stdout.write(as_json + "\n")
         elif self.format == "simple":
