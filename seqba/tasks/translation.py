@@ -18,7 +18,8 @@ from seqba.core import Carry
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.limits import longest_sides
 from seqba.data.merges import load_merges
-from seqba.data.pairs import PairBatch, PairCorpus, choose_languages, open_pairs
+from seqba.data.pair_files import choose_languages, open_pairs
+from seqba.data.pairs import PairBatch, PairCorpus
 from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
@@ -61,8 +62,7 @@ class Translation:
         batches: how pairs are grouped.
         criterion: what is minimised.
         seed: of the order.
-        max_source_positions: longest source line that the model takes, `</s>` included.
-        max_target_positions: longest target line, `</s>` included.
+        max_positions: longest source and target line that the model takes, `</s>` included.
 
     Attributes:
         source_lang: source language.
@@ -84,8 +84,7 @@ class Translation:
         criterion: CriterionOptions,
         *,
         seed: int,
-        max_source_positions: int,
-        max_target_positions: int,
+        max_positions: tuple[int, int],
     ) -> None:
         self.folders = data_folders(data)
         self.source_lang, self.target_lang = choose_languages(self.folders[0], options.source_lang, options.target_lang)
@@ -96,10 +95,10 @@ class Translation:
         self.consistency = criterion.difference_weight
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
-        self._packer = Packer(batches, (max_source_positions, max_target_positions), "pair", _too_long)
+        self._packer = Packer(batches, max_positions, "pair", _too_long)
         self.carried: Carry | None = None
         self._training: dict[Path, tuple[PairCorpus, npt.NDArray[np.int64]]] = {}
-        longest = longest_sides((max_source_positions, max_target_positions), batches.max_tokens)
+        longest = longest_sides(max_positions, batches.max_tokens)
         self._sampler = self._open_sampler(options.subword_sampling, longest) if options.subword_sampling else None
         self._validation: dict[str, Planned[PairCorpus]] = {}
 
@@ -181,8 +180,8 @@ class Translation:
         return 1.0
 
     def _open(self, folder: Path, split: str, *, combine: bool = False) -> PairCorpus:
-        languages = (self.source_lang, self.target_lang)
-        return open_pairs(folder, split, *languages, self.source_dictionary, self.target_dictionary, combine=combine)
+        languages, dictionaries = (self.source_lang, self.target_lang), (self.source_dictionary, self.target_dictionary)
+        return open_pairs(folder, split, languages, dictionaries, combine=combine)
 
     def _open_training(self, folder: Path) -> tuple[PairCorpus, npt.NDArray[np.int64]]:
         for language, ours in ((self.source_lang, self.source_dictionary), (self.target_lang, self.target_dictionary)):

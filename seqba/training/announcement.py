@@ -9,7 +9,7 @@ import torch
 from seqba.nn.kernels.attention import LONGEST_KEYS, suits_writing_out
 from seqba.nn.kernels.products import describe_products
 from seqba.tasks.options import BatchOptions
-from seqba.training.arms import Grid
+from seqba.training.arms import GridShape
 from seqba.training.options import TrainingOptions
 from seqba.training.options.grid import CopySchedule
 
@@ -20,7 +20,7 @@ def announce(
     parameters: int,
     device: torch.device,
     ranks: int,
-    grid: Grid,
+    grid: GridShape,
     batches: BatchOptions,
     options: TrainingOptions,
 ) -> list[str]:

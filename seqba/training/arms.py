@@ -16,7 +16,7 @@ from seqba.training.options.grid import ONE_COPY, CopySchedule
 
 
 @dataclass(frozen=True)
-class Grid:
+class GridShape:
     """Shape of an update.
 
     Attributes:
@@ -69,8 +69,8 @@ class Grid:
         return int(scaled)
 
 
-def derive_grid(options: GridOptions) -> Grid:
-    """Grid of an arm.
+def derive_grid(options: GridOptions) -> GridShape:
+    """Shape of an arm's updates.
 
     With `--update-freq S --copies M` and micro-batches of a size B:
 
@@ -92,9 +92,9 @@ def derive_grid(options: GridOptions) -> Grid:
     """
     micro_batches, copies = options.update_freq, options.copy_schedule
     if options.arm == "baseline":
-        return Grid(micro_batches)
+        return GridShape(micro_batches)
     if options.arm == "ba":
-        return Grid(micro_batches, copies, fork=options.fork)
+        return GridShape(micro_batches, copies, fork=options.fork)
     if not copies.is_constant:
         raise UserError(
             f"--copies {copies} changes M on the way, and --arm {options.arm} would change its examples with it: "
@@ -102,12 +102,12 @@ def derive_grid(options: GridOptions) -> Grid:
         )
     times = copies.most
     if options.arm == "fixed-samples":
-        return Grid(tuple(number * times for number in micro_batches))
+        return GridShape(tuple(number * times for number in micro_batches))
     if options.arm == "large-batch":
-        return Grid(micro_batches, batch_scale=Fraction(times))
+        return GridShape(micro_batches, batch_scale=Fraction(times))
     if all(number % times == 0 for number in micro_batches):
-        return Grid(tuple(number // times for number in micro_batches), copies, fork=options.fork)
-    return Grid(micro_batches, copies, Fraction(1, times), options.fork)
+        return GridShape(tuple(number // times for number in micro_batches), copies, fork=options.fork)
+    return GridShape(micro_batches, copies, Fraction(1, times), options.fork)
 
 
 @dataclass
@@ -132,7 +132,7 @@ class BaselineEpochs:
         return updates > 0 and self._ends[self.done(updates)] == updates
 
 
-def check_ranks(ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0) -> None:
+def check_ranks(ranks: Group, grid: GridShape, options: RunOptions, *, measure_every: int = 0) -> None:
     """Refuses more ranks than an update has cells, in any epoch, and options that the number of processes excludes.
 
     Raises:

@@ -14,7 +14,7 @@ from seqba.errors import UserError
 from seqba.rows.replicate import select_copies
 from seqba.runtime.devices import to_device
 from seqba.tasks import CopiedMicroBatches, MicroBatches, Task
-from seqba.training.arms import Grid
+from seqba.training.arms import GridShape
 
 Batch = TypeVar("Batch")
 
@@ -115,7 +115,7 @@ class EpochUpdates(Generic[Batch]):
     """
 
     micro_batches: MicroBatches[Batch]
-    grid: Grid
+    grid: GridShape
     epoch: int
     ranks: Group = ALONE
     broadcast: BatchBroadcast | None = None

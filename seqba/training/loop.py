@@ -16,7 +16,7 @@ from seqba.errors import UserError
 from seqba.tasks import MicroBatches
 from seqba.training.agenda import Position, due_after, lr_has_ended, reached_limit
 from seqba.training.agreement import Interrupted, Status, summed
-from seqba.training.arms import BaselineEpochs, Grid
+from seqba.training.arms import BaselineEpochs, GridShape
 from seqba.training.batches import EpochUpdates, UpdateBatch
 from seqba.training.folder import BEST, CheckpointFolder
 from seqba.training.log import TrainingLog
@@ -54,7 +54,7 @@ class TrainingLoop:
     """
 
     trainer: Trainer[Any]
-    grid: Grid
+    grid: GridShape
     record: RunRecord
     progress: Progress
     splits: Mapping[str, MicroBatches[Any]]

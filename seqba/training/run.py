@@ -80,36 +80,47 @@ def _train(config: RunConfig) -> int:
 
 
 def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> None:
-    """Logs the first lines of a run, and writes what was resolved: `config.toml`, which repeats it, and `run.json`."""
-    record, trainer, batches, grid = workload.record, loop.trainer, workload.batches, loop.grid
+    """Logs the first lines of a run, and writes what was resolved beside its checkpoints."""
+    record, trainer = workload.record, loop.trainer
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    arithmetic = _arithmetic(loop)
     lines = announce(
         arch=record.arch,
         parameters=parameters,
         device=trainer.device,
         ranks=trainer.ranks.size,
-        grid=grid,
-        batches=batches,
+        grid=loop.grid,
+        batches=workload.batches,
         options=record.training,
     )
-    dropouts = [module.dropout.p for module in trainer.model.modules() if isinstance(module, Attention)]
-    arithmetic = None
-    if trainer.device.type == "cpu":
-        arithmetic = describe_arithmetic(
-            trainer.rules.autocast,
-            attention_dropout=max(dropouts, default=None),
-            compiled=record.training.run.compile,
-        )
     for line in (*lines, *([arithmetic] if arithmetic else [])):
         logger.info("%s", line)
-    if loop.folder.options.no_save:
-        return
+    if not loop.folder.options.no_save:
+        _write_resolved(workload, loop, parameters=parameters, arithmetic=arithmetic)
+        with atomic_text(loop.folder.path / CONFIG_FILE) as file:
+            file.write(config_text(config, record.arch, record.model))
+
+
+def _arithmetic(loop: TrainingLoop) -> str | None:
+    """How the run computes on a CPU; None on other devices."""
+    trainer = loop.trainer
+    if trainer.device.type != "cpu":
+        return None
+    dropouts = [module.dropout.p for module in trainer.model.modules() if isinstance(module, Attention)]
+    return describe_arithmetic(
+        trainer.rules.autocast, attention_dropout=max(dropouts, default=None), compiled=loop.options.run.compile
+    )
+
+
+def _write_resolved(workload: Workload, loop: TrainingLoop, *, parameters: int, arithmetic: str | None) -> None:
+    """Writes `run.json`: options as they were resolved, the grid, and what the figures of a run depend on besides."""
+    record, batches, grid = workload.record, workload.batches, loop.grid
     resolved = {
         **record.cfg(),
         "torch_version": str(torch.__version__),
-        "device": str(trainer.device),
+        "device": str(loop.trainer.device),
         "arithmetic": arithmetic,
-        "seed": trainer.rules.seed,
+        "seed": record.training.grid.seed,
         "arm": record.training.grid.arm,
         "micro_batches_per_update": list(grid.micro_batches_per_epoch),
         "micro_batch": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
@@ -119,8 +130,6 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         "task_state": record.task_state,
     }
     write_json(loop.folder.path / "run.json", resolved)
-    with atomic_text(loop.folder.path / CONFIG_FILE) as file:
-        file.write(config_text(config, record.arch, record.model))
 
 
 def log_exit(ending: str, stop: StopSignal, loop: TrainingLoop) -> int:

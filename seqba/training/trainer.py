@@ -16,7 +16,7 @@ from seqba.nn.kernels.casts import shared_casts
 from seqba.statistics import CellSplit, CellWatch
 from seqba.tasks import Task
 from seqba.training.agreement import GOING_ON, Status
-from seqba.training.arms import Grid
+from seqba.training.arms import GridShape
 from seqba.training.batches import UpdateBatch
 from seqba.training.optimisation import Optimisation
 from seqba.training.options import TrainingOptions
@@ -51,7 +51,9 @@ class UpdateRules:
     compared: bool = False
 
     @classmethod
-    def of(cls, options: TrainingOptions, grid: Grid, autocast: torch.dtype | None, *, compared: bool) -> UpdateRules:
+    def of(
+        cls, options: TrainingOptions, grid: GridShape, autocast: torch.dtype | None, *, compared: bool
+    ) -> UpdateRules:
         """Rules of a run, from its options, the grid of its arm, and what depends on device and loss."""
         return cls(
             copies=grid.copies.most,

@@ -8,13 +8,13 @@ from sums import Rows, SquaresTask
 
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.arms import Grid
+from seqba.training.arms import GridShape
 from seqba.training.batches import EpochUpdates, OwnSums, UpdateBatch, count_updates
 from seqba.training.options.grid import CopySchedule
 
 
 def test_updates_of_micro_batches() -> None:
-    updates = EpochUpdates(list("abcdefg"), Grid((3,)), 1)
+    updates = EpochUpdates(list("abcdefg"), GridShape((3,)), 1)
     read = [updates.read(number, update=1) for number in range(len(updates) + 1)]
     assert read.pop() is None
     assert [len(batch) for batch in read] == [3, 3, 1]  # type: ignore[arg-type]
@@ -26,7 +26,7 @@ def test_updates_of_micro_batches() -> None:
 def test_updates_are_counted_as_they_are_made() -> None:
     task = SquaresTask()
     for size in (1, 2, 3, 7, 8):
-        assert count_updates(task, 1, size) == len(EpochUpdates(task.epoch(1, size), Grid((size,)), 1))
+        assert count_updates(task, 1, size) == len(EpochUpdates(task.epoch(1, size), GridShape((size,)), 1))
 
 
 def test_a_rank_reads_only_the_micro_batches_of_its_cells() -> None:
@@ -38,7 +38,7 @@ def test_a_rank_reads_only_the_micro_batches_of_its_cells() -> None:
             return super().__getitem__(number)
 
     micro_batches = Reader("abcdefg")
-    batch = EpochUpdates(micro_batches, Grid((3,)), 1, Ranks(2, 3)).read(1, update=2)
+    batch = EpochUpdates(micro_batches, GridShape((3,)), 1, Ranks(2, 3)).read(1, update=2)
     assert isinstance(batch, UpdateBatch)
     assert (batch[2], len(batch), micro_batches.read) == ("f", 3, [5])
 
@@ -48,7 +48,7 @@ def test_what_cannot_be_read_is_given_back_as_its_error() -> None:
         def __getitem__(self, number: Any) -> Any:
             raise UserError("picture 5.png is broken")
 
-    assert isinstance(EpochUpdates(Broken("ab"), Grid((1,)), 1).read(0, update=1), UserError)
+    assert isinstance(EpochUpdates(Broken("ab"), GridShape((1,)), 1).read(0, update=1), UserError)
 
 
 def test_each_rank_weighs_and_counts_its_cells_and_all_of_them_the_grid() -> None:
@@ -74,7 +74,7 @@ def test_copies_with_rows_of_their_own_are_read_together_and_weighed_one_by_one(
             return float(batch.target.sum())
 
     micro_batches = Copied(task.batches)
-    grid = Grid((2,), CopySchedule((3,)))
+    grid = GridShape((2,), CopySchedule((3,)))
     whole = EpochUpdates(micro_batches, grid, 1).read(0, update=1)
     assert isinstance(whole, UpdateBatch)
     assert (whole.copied, whole.copies) == (True, 3)

@@ -22,7 +22,8 @@ from seqba.core import ALONE, Group
 from seqba.data.batching import fitting
 from seqba.data.files import atomic_text, make_folder
 from seqba.data.limits import batch_tokens, longest_sides, refuse_or_leave_out
-from seqba.data.pairs import PairBatch, PairCorpus, open_pairs
+from seqba.data.pair_files import open_pairs
+from seqba.data.pairs import PairBatch, PairCorpus
 from seqba.data.splits import name_rows
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SEARCH_MAX_TOKENS, SearchOptions
@@ -71,9 +72,8 @@ def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, gi
     corpus = open_pairs(
         data,
         options.gen_subset,
-        *translator.languages,
-        translator.source.dictionary,
-        translator.target.dictionary,
+        translator.languages,
+        (translator.source.dictionary, translator.target.dictionary),
         needs_target=False,
     )
     if not corpus.has_references:
