@@ -171,16 +171,14 @@ def _loss_and_gradient(
     at_target = logits.gather(1, column)  # (n, 1)
     sum_logits = logits.sum(1, keepdim=True) if smoothing else torch.zeros_like(at_target)
     peak = logits.amax(1, keepdim=True)
-    exponentials = logits.sub_(peak).exp_()
-    normaliser = exponentials.sum(1, keepdim=True)
-    log_normaliser = normaliser.log() + peak
+    probabilities = torch.softmax(logits, 1, out=logits)  # goes through a row in one piece, while it is in the cache
+    log_normaliser = peak - probabilities.amax(1, keepdim=True).log()  # of the likeliest word, which is never 0
     loss = (log_normaliser - on_target * at_target - others * sum_logits).sum()
     nll = (log_normaliser - at_target).sum()
     if wants_gradient:
-        exponentials.div_(normaliser)
         if smoothing:
-            exponentials.sub_(others)
-        exponentials.scatter_add_(1, column, torch.full_like(at_target, -on_target))
-        if exponentials.dtype != narrow_logits.dtype:
-            narrow_logits.copy_(exponentials)
+            probabilities.sub_(others)
+        probabilities.scatter_add_(1, column, torch.full_like(at_target, -on_target))
+        if probabilities.dtype != narrow_logits.dtype:
+            narrow_logits.copy_(probabilities)
     return loss, nll
