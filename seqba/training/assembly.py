@@ -23,6 +23,7 @@ from seqba.training.folder import CheckpointFolder
 from seqba.training.log import TrainingLog, log_options_of_rank
 from seqba.training.log_file import open_run_log
 from seqba.training.loop import TrainingLoop
+from seqba.training.optimisation import Optimisation
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.progress import Progress
@@ -85,7 +86,7 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
 
 def _baseline_epochs(workload: Workload) -> BaselineEpochs:
     """Epochs of the arm baseline, in updates."""
-    grid = Grid(workload.record.training.grid.update_freq, copies=1)
+    grid = Grid(workload.record.training.grid.update_freq)
     return BaselineEpochs(lambda epoch: count_updates(workload.baseline, epoch, grid.micro_batches(epoch)))
 
 
@@ -97,8 +98,7 @@ def _build_trainer(
     model = _build_model(workload, grid, device, ranks, precision)
     epoch_updates = partial(epochs.length, 1)
     schedule_drop_path(model, options, epoch_updates=epoch_updates)
-    return Trainer(
-        workload.task,
+    optimisation = Optimisation(
         model,
         build_optimizer(model.parameters(), options.optimisation),
         build_schedule(
@@ -108,18 +108,14 @@ def _build_trainer(
             max_update=options.run.max_update,
             copies=options.grid.copy_schedule.most,
         ),
-        UpdateRules.of(
-            options,
-            grid,
-            count_decay_updates(options.optimisation, epoch_updates),
-            precision,
-            compared=workload.compares_copies,
-        ),
-        build_trigger(options.optimisation),
-        ranks,
-        build_scaler(options.optimisation, precision, device),
-        build_average(model, options.optimisation),
+        clip_norm=options.optimisation.clip_norm,
+        decay_updates=count_decay_updates(options.optimisation, epoch_updates),
+        scaler=build_scaler(options.optimisation, precision, device),
+        trigger=build_trigger(options.optimisation),
+        average=build_average(model, options.optimisation),
     )
+    rules = UpdateRules.of(options, grid, precision, compared=workload.compares_copies)
+    return Trainer(workload.task, optimisation, rules, ranks)
 
 
 def _build_model(

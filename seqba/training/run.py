@@ -21,7 +21,6 @@ from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
 from seqba.training.config import RunConfig
 from seqba.training.config_record import CONFIG_FILE, config_text
-from seqba.training.copies import CopySchedule
 from seqba.training.folder import LAST, held_folder
 from seqba.training.loop import STOPPED, TrainingLoop
 from seqba.training.rules import validate_config
@@ -89,8 +88,7 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         parameters=parameters,
         device=trainer.device,
         ranks=trainer.ranks.size,
-        micro_batches=grid.micro_batches_per_epoch,
-        copies=grid.schedule or CopySchedule((grid.copies,)),
+        grid=grid,
         batches=batches,
         options=record.training,
     )
@@ -115,8 +113,8 @@ def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> N
         "arm": record.training.grid.arm,
         "micro_batches_per_update": list(grid.micro_batches_per_epoch),
         "micro_batch": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
-        "copies": grid.copies,
-        "copy_schedule": None if grid.schedule is None else str(grid.schedule),
+        "copies": grid.copies.most,
+        "copy_schedule": None if grid.copies.is_constant else str(grid.copies),
         "parameters": parameters,
         "task_state": record.task_state,
     }

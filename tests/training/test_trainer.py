@@ -13,6 +13,7 @@ from seqba.errors import UserError
 from seqba.nn.kernels.casts import shared_cast
 from seqba.training.agreement import Status
 from seqba.training.batches import UpdateBatch
+from seqba.training.optimisation import Optimisation
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
 from seqba.training.precision import build_scaler, choose_precision
@@ -20,10 +21,13 @@ from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.update_report import UpdateReport
 
 
-def make_trainer(task: SquaresTask, model: Line, lr: float = 0.1, **rules: Any) -> Trainer[Rows]:
+def make_trainer(
+    task: SquaresTask, model: Line, lr: float = 0.1, clip_norm: float = 0.0, **rules: Any
+) -> Trainer[Rows]:
     optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
+    optimisation = Optimisation(model, optimizer, lambda update: lr / update, clip_norm=clip_norm)
     values: dict[str, Any] = {"copies": 1, "plan": "stacked", "seed": 1, **rules}
-    return Trainer(task, model, optimizer, lambda update: lr / update, UpdateRules(**values))
+    return Trainer(task, optimisation, UpdateRules(**values))
 
 
 def update(trainer: Trainer[Rows], micro_batches: list[Rows], *more: Any) -> UpdateReport:
@@ -35,11 +39,11 @@ def update(trainer: Trainer[Rows], micro_batches: list[Rows], *more: Any) -> Upd
 def test_weights_decay_until_they_shall_not(kind: type[torch.optim.Optimizer], end: int | None) -> None:
     task, model = SquaresTask(), Line()
     model.weight.data.fill_(8.0)
-    rules = UpdateRules(copies=1, plan="stacked", seed=1, decay_updates=end)
     optimizer = kind(model.parameters(), lr=123.0, weight_decay=0.5)  # type: ignore[call-arg]
     seen = []
     optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["weight_decay"]))
-    trainer = Trainer(task, model, optimizer, lambda _: 1e-3, rules)
+    optimisation = Optimisation(model, optimizer, lambda _: 1e-3, decay_updates=end)
+    trainer = Trainer(task, optimisation, UpdateRules(copies=1, plan="stacked", seed=1))
     for _ in range(4):
         update(trainer, task.batches[:1])
     assert seen == ([0.5] * 4 if end is None else [0.5, 0.5, 0, 0])
@@ -264,7 +268,7 @@ class Overflowing(SquaresTask):
 
 def scaled_trainer(task: SquaresTask, model: Line, scale: float, window: int = 2000) -> Trainer[Rows]:
     trainer = make_trainer(task, model)
-    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=window)
+    trainer.optimisation.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=window)
     return trainer
 
 
@@ -273,7 +277,9 @@ def test_scaled_losses_make_the_same_update(kind: str) -> None:
     expected, model = Line(), Line()
     plain, scaled = make_trainer(SquaresTask(), expected), scaled_trainer(SquaresTask(), model, 128.0)
     for trainer in (plain, scaled):
-        trainer.optimizer = build_optimizer(trainer.model.parameters(), OptimisationOptions(optimizer=kind))
+        trainer.optimisation.optimizer = build_optimizer(
+            trainer.model.parameters(), OptimisationOptions(optimizer=kind)
+        )
     for number in range(3):
         reports = [update(trainer, trainer.task.batches[number : number + 2]) for trainer in (plain, scaled)]
         assert torch.equal(expected.weight, model.weight)  # a power of two: no rounding

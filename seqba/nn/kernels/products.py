@@ -7,6 +7,7 @@ import platform
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.kernels.casts import narrow, shared_cast
 from seqba.nn.kernels.processor import Processor, onednn_has_bfloat16, processor
 
 HAS_ONEDNN = (
@@ -47,6 +48,45 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return result
     return nn.functional.linear(a.contiguous() if is_transposed_first(a, b, processor()) else a, b, bias)
+
+
+def linear_product(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The forward of a linear layer, z = x·Wᵀ + b, in autocast's dtype where that is on.
+
+    Args:
+        x: (N, D), floating.
+        weight: (E, D).
+        bias: (E,).
+
+    Returns:
+        z (N, E), x in its dtype, and the cast of W that passes share, for `linear_gradients`; None where they don't.
+    """
+    dtype = product_dtype(x)
+    rows = x if x.dtype == dtype else x.to(dtype)
+    if weight.dtype == dtype == bias.dtype:
+        return product(rows, weight, bias), rows, None
+    cast = shared_cast(weight, dtype)
+    return product(rows, narrow(weight, dtype) if cast is None else cast, narrow(bias, dtype)), rows, cast
+
+
+def linear_gradients(
+    grad_z: Tensor, x: Tensor, weight: Tensor, cast: Tensor | None, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The backward of a linear layer: gradients of z = x·Wᵀ + b by x, W and b, each in its own dtype.
+
+    Args:
+        grad_z: (N, E), in the dtype of z.
+        x: (N, D), floating.
+        weight: (E, D).
+        cast: W in z's dtype, if it is at hand.
+        dtype: of the gradient by x; None for x's own.
+    """
+    wide, own = weight.dtype, grad_z.dtype
+    if cast is None:
+        cast = weight if wide == own else weight.to(own)
+    by_x = product_as(grad_z, cast.t(), dtype or x.dtype)
+    by_weight = product_as(grad_z.t(), (x if x.dtype == own else x.to(own)).t(), wide)
+    return by_x, by_weight, sum_as(grad_z, wide)
 
 
 def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
