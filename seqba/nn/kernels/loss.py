@@ -10,7 +10,8 @@ from torch import Tensor
 
 from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow
-from seqba.nn.kernels.products import product, product_as, product_dtype
+from seqba.nn.kernels.prepacked import Product, prepacked_both_ways
+from seqba.nn.kernels.products import product_as, product_dtype
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
@@ -93,17 +94,19 @@ class _FusedCrossEntropy(torch.autograd.Function):
         loss = nll = None
         rows = chunk_rows(hidden, weight.shape[0], is_narrow=dtype != wide)
         with torch.autocast(hidden.device.type, enabled=False):
+            narrow_bias = None if bias is None else bias.to(dtype)
+            project, project_back = prepacked_both_ways(table, narrow_bias, len(hidden))
             for start in range(0, hidden.shape[0], rows):
                 part = slice(start, start + rows)
                 chunk = hidden[part].to(dtype)
-                logits = product(chunk, table, None if bias is None else bias.to(dtype))
+                logits = project(chunk)
                 for block, block_target in _blocks(logits, target[part], wide):
                     block_loss, block_nll = _loss_and_gradient(
                         block, block_target, smoothing, wide, wants_gradient=any(needs)
                     )
                     loss = block_loss if loss is None else loss + block_loss
                     nll = block_nll if nll is None else nll + block_nll
-                gradients.add(part, chunk, table, logits)  # by now the gradient by them
+                gradients.add(part, chunk, project_back, logits)  # by now the gradient by them
         if loss is None or nll is None:  # no rows at all
             loss, nll = hidden.new_zeros((2,), dtype=wide)
         ctx.save_for_backward(*gradients.tensors())
@@ -128,9 +131,9 @@ class _Gradients:
         self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
         self._weight_dtype = weight.dtype
 
-    def add(self, part: slice, chunk: Tensor, table: Tensor, grad_logits: Tensor) -> None:
+    def add(self, part: slice, chunk: Tensor, project_back: Product, grad_logits: Tensor) -> None:
         if self.hidden is not None:
-            self.hidden[part] = product(grad_logits, table.t())
+            self.hidden[part] = project_back(grad_logits)
         if self.weight is not None:
             if self.weight.dtype == chunk.dtype:
                 self.weight.addmm_(grad_logits.t(), chunk)
