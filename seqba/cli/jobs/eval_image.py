@@ -20,8 +20,8 @@ from seqba.extras import progress_bar
 from seqba.models.families import ARCHITECTURES
 from seqba.options import options_from
 from seqba.runtime.devices import prepare_device
-from seqba.tasks.image_classification import classes_digest, open_split, random_view
 from seqba.tasks.image_options import ImageOptions
+from seqba.tasks.image_splits import classes_digest, open_split, random_view
 from seqba.tasks.image_views import evaluation_decode_size, evaluation_view
 
 
