@@ -31,7 +31,7 @@ from seqba.training.update_report import UpdateReport
 class TrainingLog:
     """Writes the metrics of updates and validations in the chosen format; all other messages are for `logging`.
 
-    JSON and simple lines go to stdout, the bar to stderr.
+    JSON and simple lines go to stdout, the bar to stderr; nowhere in a process that has neither.
 
     Args:
         options: the format and where else lines go.
@@ -73,7 +73,7 @@ class TrainingLog:
         """Adds an update to the window; writes a line every `log_interval` updates."""
         self._window.add(report, seconds)
         self._unwritten = (report, replace(progress), skipped)  # the loop goes on to the next epoch with its own
-        if self.format == "tqdm":
+        if self.format == "tqdm" and _is_open(sys.stderr):
             self._advance_bar(report)
         if report.update % self.interval == 0 and not report.skipped:
             self._write_window(report, progress, skipped)
@@ -135,13 +135,11 @@ class TrainingLog:
             self._file.write(as_json + "\n")
             self._file.flush()
         self._trackers.log(rounded)
-        if self.format == "json":
-            sys.stdout.write(as_json + "\n")
-        elif self.format == "simple":
-            sys.stdout.write(_simple(rounded) + "\n")
-        elif self.format == "tqdm" and line["event"] == "valid":
+        if self.format in ("json", "simple") and _is_open(sys.stdout):
+            sys.stdout.write((as_json if self.format == "json" else _simple(rounded)) + "\n")
+            sys.stdout.flush()
+        elif self.format == "tqdm" and line["event"] == "valid" and _is_open(sys.stderr):
             progress_bar().write(_simple(rounded), file=sys.stderr)
-        sys.stdout.flush()
 
     def _advance_bar(self, report: UpdateReport) -> None:
         if self._bar is None:
@@ -166,9 +164,14 @@ class TrainingLog:
 def _format(options: LogOptions) -> str:
     if options.log_format is not None:
         return options.log_format
-    if not (sys.stderr.isatty() and sys.stdout.isatty()):
+    if not all(_is_open(stream) and stream.isatty() for stream in (sys.stderr, sys.stdout)):
         return "json"  # what is printed goes to a file or a program
     return "simple" if options.no_progress_bar else "tqdm"
+
+
+def _is_open(stream: TextIO | None) -> bool:
+    """Whether a standard stream takes lines: a process without a terminal (pythonw, a daemon) may have none."""
+    return stream is not None and not getattr(stream, "closed", False)  # what replaces one may be but a writer
 
 
 def _open_log(path: str | None) -> TextIO | None:

@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ import prepare
 import pytest
 import tables
 import torch
+from preloaded import preloaded
 from record import is_finished, read_records
 from run import chosen_runs
 from studies import STUDIES
@@ -271,7 +271,7 @@ def test_a_stopped_study_goes_on_to_the_same_records(recipe, toy: Path, tmp_path
     out, name = tmp_path / "out", "language-twentieth.fixed-rows-4"
     process = subprocess.Popen(
         ["bash", ROOT / "recipes" / "evidence.sh", *evidence(toy, out, name)],
-        env={**os.environ, "SEQBA_VENV": sys.prefix},
+        env={**os.environ, "SEQBA_VENV": str(preloaded().folder)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -317,7 +317,7 @@ def test_a_reader_of_the_list_may_go_away(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = ["bash", ROOT / "recipes" / "evidence.sh", "--list", "yes", "--results", tmp_path]
-    environment = {**os.environ, "SEQBA_VENV": sys.prefix}
+    environment = {**os.environ, "SEQBA_VENV": str(preloaded().folder)}
     done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")

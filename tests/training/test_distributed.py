@@ -18,6 +18,7 @@ import torch
 from alphabet import write_alphabet
 from broadcast_world import COPIES, SIZE, UPDATES
 from broadcast_world import run_all as read_all
+from preloaded import preloaded
 from rank_runs import ARM_RUNS, RUNS, train_all
 from reversal import write_reversal
 from syllables import write_syllables
@@ -64,7 +65,7 @@ def torchrun(
     script = Path(__file__).with_name("rank_runs.py")
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(script)]
     return subprocess.run(
-        [sys.executable, *command, str(folder), save, str(updates), names, *options],
+        [preloaded().python, *command, str(folder), save, str(updates), names, *options],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
@@ -258,7 +259,8 @@ def lose_a_rank(folder: Path, name: str, save_dir: Path, loss: signal.Signals, *
     """Sends a signal to the second of two ranks once there is a checkpoint, and looks at what the first one says."""
     data, *options = RUNS[name]
     start = "import sys; from seqba.cli.train import entry; sys.exit(entry())"
-    command = [sys.executable, "-c", start, str(folder / data), *options, "--cpu", *more]
+    python = sys.executable if loss == signal.SIGSTOP else preloaded().python  # which can't be stopped
+    command = [python, "-c", start, str(folder / data), *options, "--cpu", *more]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

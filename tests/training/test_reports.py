@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from preloaded import preloaded
 from reversal import train_arguments
 from small_runs import make_loop, make_options, make_record
 from sums import SquaresTask
@@ -242,7 +243,7 @@ def test_the_package_itself_keeps_a_run_that_was_resumed(tracker: str, reversal:
     printed = ""
     for end in ("2", "6"):
         finished = subprocess.run(
-            [sys.executable, "-c", code, *arguments, "--max-update", end],
+            [preloaded().python, "-c", code, *arguments, "--max-update", end],
             capture_output=True,
             text=True,
             cwd=tmp_path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from rank_groups import start_ranks
 from sums import Rows, SquaresTask
 from torch import Tensor, nn
 
@@ -94,6 +93,5 @@ def _process(rank: int, folder: str) -> None:
 
 def run_all(folder: Path) -> list[dict[str, Any]]:
     """Starts the processes, and returns what each came to."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.start_processes(_process, args=(str(folder),), nprocs=SIZE, start_method="spawn")
+    start_ranks(_process, SIZE, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(SIZE)]
