@@ -14,8 +14,7 @@ from seqba.core import ALONE
 from seqba.data.files import atomic_text, write_json
 from seqba.distributed.launch import joined_ranks
 from seqba.models.attention import Attention
-from seqba.runtime.devices import choose_device
-from seqba.runtime.memory import keep_freed_memory
+from seqba.runtime.devices import prepare_device
 from seqba.training.announcement import announce, describe_arithmetic
 from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
@@ -63,9 +62,7 @@ def _log_warning(
 def _train(config: RunConfig) -> int:
     validate_config(config)
     options = config.training
-    device = choose_device(cpu=options.run.cpu)
-    if device.type == "cpu":
-        keep_freed_memory()
+    device = prepare_device(cpu=options.run.cpu)
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
         check_ranks(ranks, derive_grid(options.grid), options.run, measure_every=options.log.measure_every)
         with held_folder(options.checkpoints, ranks):

@@ -13,8 +13,7 @@ from seqba.cli.jobs.trained_run import TrainedRun
 from seqba.cli.jobs.update_timing import UpdateTiming
 from seqba.data.files import read_lines, write_json
 from seqba.errors import UserError
-from seqba.runtime.devices import choose_device
-from seqba.runtime.memory import keep_freed_memory
+from seqba.runtime.devices import prepare_device
 from seqba.statistics import Advice, Estimate, PassCosts, VarianceSplit, advise
 from seqba.tasks.options import BatchOptions
 from seqba.training.options import GridOptions
@@ -120,9 +119,7 @@ def _timed(
     measured: Mapping[str, Any], split: VarianceSplit, options: AdviseOptions
 ) -> tuple[list[PassCosts], float, float]:
     """Times updates: costs of each plan, seconds of reading, and examples of an update."""
-    device = choose_device(cpu=options.cpu)
-    if device.type == "cpu":
-        keep_freed_memory()
+    device = prepare_device(cpu=options.cpu)
     path, data = options.path or measured.get("path"), options.data or measured.get("data")
     if not isinstance(path, str) or not isinstance(data, str):
         raise UserError("the measurement names no checkpoint and data: give --path and --data, or --times")
