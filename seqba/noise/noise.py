@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from seqba.noise.calls import Calls
+from seqba.noise.placed import PlacedDraw
 from seqba.random.masks import drop, drop_by_numbers, drop_level, kept
 from seqba.random.philox import Draw
 
@@ -62,8 +63,7 @@ class Noise:
         draws: how many draws were made.
         drew_ordinary: whether anything was drawn from torch's own generators; in a pass that seeds them, above a fork,
             in another one asked only where nothing else was drawn.
-        ambiguous: a draw of stacked copies whose shape would be that of rows in a looped pass: the module's name, and
-            the shape; None so far.
+        placed: what the forward drew by torch's functions where the rows are known, in order.
         calls: numbers of the calls of each site.
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
@@ -94,7 +94,7 @@ class Noise:
         self.comparison = comparison
         self.draws = 0
         self.drew_ordinary = False
-        self.ambiguous: tuple[str, tuple[int, ...]] | None = None
+        self.placed: list[PlacedDraw] = []
         self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
         self._key = _mixed(0, seed, update, micro_batch)
         self._rows = rows

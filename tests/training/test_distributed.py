@@ -28,9 +28,10 @@ from seqba.checkpoints.file import read_checkpoint
 from seqba.core import ALONE
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.arms import Grid, check_ranks
+from seqba.training.arms import GridShape, check_ranks
 from seqba.training.folder import LAST
 from seqba.training.options import RunOptions
+from seqba.training.options.grid import CopySchedule
 
 MADE = 13
 """Updates of a run: the last one is the first of the Transformer's third epoch."""
@@ -213,13 +214,13 @@ def test_a_batch_that_cannot_be_read_ends_all_that_wait_for_it(reading: list[lis
 
 def test_a_reader_for_all_is_refused_where_there_is_one_process() -> None:
     with pytest.raises(UserError, match="--broadcast-batches is for several processes: start them with torchrun"):
-        check_ranks(ALONE, Grid((1,), 4), RunOptions(broadcast_batches=True))
+        check_ranks(ALONE, GridShape((1,), CopySchedule((4,))), RunOptions(broadcast_batches=True))
 
 
 def test_measuring_is_refused_where_cells_are_on_several_ranks() -> None:
-    check_ranks(ALONE, Grid((1,), 4), RunOptions(), measure_every=50)
+    check_ranks(ALONE, GridShape((1,), CopySchedule((4,))), RunOptions(), measure_every=50)
     with pytest.raises(UserError, match="--measure-every needs all cells of an update in one process"):
-        check_ranks(Ranks(0, 2), Grid((1,), 4), RunOptions(), measure_every=50)
+        check_ranks(Ranks(0, 2), GridShape((1,), CopySchedule((4,))), RunOptions(), measure_every=50)
 
 
 @pytest.mark.slow

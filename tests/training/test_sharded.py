@@ -19,10 +19,11 @@ from validation_world import BATCHES, SIZE, CountingTask, run_all, validated
 from seqba.core import ALONE
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.arms import Grid, check_ranks
+from seqba.training.arms import GridShape, check_ranks
 from seqba.training.folder import LAST
 from seqba.training.loop import TrainingLoop
 from seqba.training.options import RunOptions
+from seqba.training.options.grid import CopySchedule
 
 UPDATES = 13
 """Of a run from its beginning to its end: the first of the Transformer's third epoch."""
@@ -149,7 +150,7 @@ def test_who_loses_a_rank_in_the_middle_of_a_pass_says_so_in_one_line(folder: Pa
 
 def test_one_process_alone_has_nothing_to_share() -> None:
     with pytest.raises(UserError, match="--shard-params is for several processes: start them with torchrun"):
-        check_ranks(ALONE, Grid((1,), 4), RunOptions(shard_params=True))
+        check_ranks(ALONE, GridShape((1,), CopySchedule((4,))), RunOptions(shard_params=True))
 
 
 @pytest.mark.parametrize(("rank", "sharded", "saves"), [(0, True, 0), (1, True, 0), (0, False, 1), (1, False, 0)])

@@ -17,6 +17,7 @@ from seqba.core import ALONE
 from seqba.distributed import Ranks
 from seqba.modules.walk import local_part
 from seqba.training.agreement import Interrupted
+from seqba.training.optimisation import Optimisation
 from seqba.training.sharding import shard_model
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.validation import validate
@@ -61,7 +62,9 @@ def validated(ranks: Ranks | None, batches: int, stopping: int | None = None) ->
     if ranks is not None:
         shard_model(model, ranks, torch.device("cpu"))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = Trainer(task, model, optimizer, lambda _: 0.1, UpdateRules(1, "auto", 1), ranks=ranks or ALONE)
+    trainer = Trainer(
+        task, Optimisation(model, optimizer, lambda _: 0.1), UpdateRules(1, "auto", 1), ranks=ranks or ALONE
+    )
 
     def should_stop() -> bool:
         return ranks is not None and ranks.rank == stopping and bool(task.seen)
