@@ -48,7 +48,7 @@ def test_a_script_and_a_module_come_to_the_same(tmp_path: Path) -> None:
     code = "import sys, beside\nprint(sys.argv, __name__, __file__, sys.path[0])\nif __name__ == '__main__': 1 / 0\n"
     (tmp_path / "main.py").write_text(code, encoding="utf-8")
     (tmp_path / "beside.py").touch()
-    for arguments in (["main.py", "a"], ["-u", tmp_path / "main.py"], ["-m", "json.tool", "--indent", "2"]):
+    for arguments in (["main.py", "a"], ["-u", "-B", tmp_path / "main.py"], ["-m", "json.tool", "--indent", "2"]):
         one, other = both(*arguments, input="[1]", cwd=tmp_path)
         assert one == other
 

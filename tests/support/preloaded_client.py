@@ -1,13 +1,14 @@
 """What stands for `python` in a preloaded environment: python -IS preloaded_client.py PYTHON SOCKET [ARGUMENT…].
 
 It hands arguments, environment, folder and open files to the server at SOCKET, passes on the signals that it gets, and
-ends as the process ended that the server forked for it. What no fork can be is left to PYTHON itself: options of the
-interpreter, and an environment that it, torch or the C library read once, as they start.
+ends as the process ended that the server forked for it. What no fork can be is left to PYTHON itself: most options of
+the interpreter, and an environment that it, torch or the C library read once, as they start.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import marshal
 import os
 import signal
@@ -18,6 +19,9 @@ from types import FrameType
 
 READ_ONCE = ("PYTHON", "LD_", "LC_", "LANG", "OMP_", "MKL_", "ATEN_", "DNNL_", "ONEDNN_", "MALLOC_")
 """Beginnings of such variables; PYTHONPATH, which is a list of folders, isn't one."""
+
+OPTIONS = ("-u", "-B")
+"""Of the interpreter: output without a buffer, no files with bytecode."""
 
 PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -52,14 +56,15 @@ def main() -> int:
     server = socket.socket(socket.AF_UNIX)
     server.connect(address)
     theirs, _ = receive(server)
-    words = arguments[1:] if arguments[:1] == ["-u"] else arguments
+    options = list(itertools.takewhile(OPTIONS.__contains__, arguments))
+    words = arguments[len(options) :]
     is_plain = bool(words) and (words[0] in ("-c", "-m") or not words[0].startswith("-"))
     if not is_plain or theirs != read_once(dict(os.environ)):
         os.execv(python, [python, *arguments])  # noqa: S606
     ignored = [int(number) for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN]
     files = [number for number in map(int, os.listdir("/proc/self/fd")) if number != server.fileno()]
     files = [number for number in files if os.path.exists(f"/proc/self/fd/{number}")]  # not that of the list
-    send(server, (arguments, dict(os.environ), os.getcwd(), files, ignored), files)
+    send(server, (options, words, dict(os.environ), os.getcwd(), files, ignored), files)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(OSError):  # it has just ended
@@ -68,7 +73,10 @@ def main() -> int:
     for number in PASSED_ON:
         if number not in ignored:
             signal.signal(number, pass_on)
-    status, _ = receive(server)
+    try:
+        status, _ = receive(server)
+    except EOFError:  # the suite has ended
+        return 1
     assert isinstance(status, int)
     if status < 0:
         with contextlib.suppress(OSError):  # SIGKILL has no disposition

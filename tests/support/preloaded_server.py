@@ -41,7 +41,8 @@ class Command:
     """What a client asks for.
 
     Attributes:
-        arguments: of the interpreter.
+        options: of the interpreter.
+        words: `-c CODE`, `-m MODULE` or a script, and arguments.
         environment: all variables.
         folder: where it is.
         numbers: of its open files.
@@ -49,7 +50,8 @@ class Command:
         files: the open files, under the numbers that they were received by.
     """
 
-    arguments: list[str]
+    options: list[str]
+    words: list[str]
     environment: dict[str, str]
     folder: str
     numbers: list[int]
@@ -132,6 +134,8 @@ def preload() -> None:
         if not module.name.startswith(WITH_EXTRAS):
             with contextlib.suppress(ModuleNotFoundError):  # Triton, where there is no GPU
                 importlib.import_module(module.name)
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("transformers.models.marian.modeling_marian")  # what benchmarks compare with
     torch.optim.SGD([torch.zeros(1)])  # the first optimizer of a process imports half of torch
     gc.collect()
     gc.freeze()  # forks share these objects to their end
@@ -145,7 +149,8 @@ def take_over(command: Command) -> None:
     for file, number in zip(kept, command.numbers, strict=True):
         os.dup2(file, number)
         os.close(file)
-    unbuffered = command.arguments[0] == "-u"
+    unbuffered = "-u" in command.options or bool(command.environment.get("PYTHONUNBUFFERED"))
+    sys.dont_write_bytecode |= "-B" in command.options
     sys.stdin = sys.__stdin__ = stream(0, "r", "surrogateescape")
     sys.stdout = sys.__stdout__ = stream(1, "w", "surrogateescape", unbuffered)
     sys.stderr = sys.__stderr__ = stream(2, "w", "backslashreplace", unbuffered)
@@ -169,9 +174,9 @@ def stream(number: int, mode: str, errors: str, unbuffered: bool = False) -> io.
     return io.TextIOWrapper(binary, "utf-8", errors, None, is_line_buffered, unbuffered)
 
 
-def run(arguments: list[str], folders: list[str]) -> None:
-    """Runs `-c CODE`, `-m MODULE` or a script with its arguments as the main module."""
-    first, *rest = arguments[1:] if arguments[0] == "-u" else arguments
+def run(words: list[str], folders: list[str]) -> None:
+    """Runs `-c CODE`, `-m MODULE` or a script as the main module, where modules are found in these folders too."""
+    first, *rest = words
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     if first == "-m":
         sys.argv, sys.path[:] = rest, [os.getcwd(), *folders]
@@ -195,7 +200,7 @@ def be(command: Command, python: str, installed: list[str]) -> NoReturn:
     multiprocessing.set_executable(python)
     status = 0
     try:
-        run(command.arguments, [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *installed])
+        run(command.words, [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *installed])
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):

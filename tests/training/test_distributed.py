@@ -33,12 +33,13 @@ from seqba.training.folder import LAST
 from seqba.training.options import RunOptions
 from seqba.training.options.grid import CopySchedule
 
-MADE = 20
+MADE = 13
+"""Updates of a run: the last one is the first of the Transformer's third epoch."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data of all tasks, and for 1 to 4 ranks a run of each."""
+    """The data of all tasks, and for 1, 3 and 4 ranks a run of each."""
     folder = tmp_path_factory.mktemp("ranks")
     write_reversal(folder / "reversal")
     write_alphabet(folder / "alphabet")
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     train_all(folder, str(MADE), [], names=list(RUNS), save="1")
     torch.set_num_threads(threads)
-    for ranks in (2, 3, 4):
+    for ranks in (3, 4):
         finished = torchrun(folder, ranks, str(ranks), MADE)
         assert finished.returncode == 0, finished.stderr
     return folder
@@ -94,14 +95,14 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("ranks", ["2", "3", "4"])
-def test_weights_after_twenty_updates_are_those_of_one_process(folder: Path, ranks: str, name: str) -> None:
+@pytest.mark.parametrize("ranks", ["3", "4"])
+def test_weights_after_some_updates_are_those_of_one_process(folder: Path, ranks: str, name: str) -> None:
     assert distance(*(state_of(folder, save, name)["model"] for save in ("1", ranks))) < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("ranks", ["2", "3", "4"])
+@pytest.mark.parametrize("ranks", ["3", "4"])
 def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, ranks: str, name: str) -> None:
     alone, several = (lines_of(folder, save, name) for save in ("1", ranks))
     assert [line["event"] for line in alone] == [line["event"] for line in several]
@@ -121,7 +122,7 @@ def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, ranks: s
 @pytest.mark.slow
 def test_the_carried_state_is_whole_in_every_checkpoint(folder: Path) -> None:
     alone = state_of(folder, "1", "awd_lstm")["extra_state"]["trainer"]["carried"]["shards"]
-    for ranks in ("2", "3", "4"):
+    for ranks in ("3", "4"):
         several = state_of(folder, ranks, "awd_lstm")["extra_state"]["trainer"]["carried"]["shards"]
         for one, other in zip(alone[0], several[0], strict=True):
             torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
