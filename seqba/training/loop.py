@@ -143,20 +143,10 @@ class TrainingLoop:
         due = due_after(self.options, position, is_final=limit is not None)
         names = list(due.names)
         if due.validate:
-            progress.validation_pending = True
-            before = copy.deepcopy(progress)
-            try:
-                names += self._validate(stop)
-            except Interrupted:
-                self._save([])
+            best = self._validate_or_save(stop)
+            if best is None:
                 return STOPPED
-            except UserError:
-                self._save_before_exit()
-                raise
-            except OSError:  # of the log, as in `_step`: what the validation recorded is recorded again
-                self.progress = before
-                self._save_alone_before_exit()
-                raise
+            names += best
         progress.validation_pending = False
         progress.last_finished_update = self.trainer.updates
         if ends_epoch:
@@ -167,6 +157,30 @@ class TrainingLoop:
         if due.save or names or ending is not None:
             self._save(names)
         return ending
+
+    def _validate_or_save(self, stop: StopSignal) -> list[str] | None:
+        """Validates; where that can't end, saves what was learned, with the validation pending.
+
+        Returns:
+            Names of `_validate`; None where a signal stopped it.
+
+        Raises:
+            UserError: for a batch that can't be read, here or on another rank.
+        """
+        self.progress.validation_pending = True
+        before = copy.deepcopy(self.progress)
+        try:
+            return self._validate(stop)
+        except Interrupted:
+            self._save([])
+            return None
+        except UserError:
+            self._save_before_exit()
+            raise
+        except OSError:  # of the log, as in `_step`: what the validation recorded is recorded again
+            self.progress = before
+            self._save_alone_before_exit()
+            raise
 
     def _validate(self, stop: StopSignal) -> list[str]:
         """Validates on every split.
