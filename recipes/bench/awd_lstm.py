@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from workload import under_autocast
 
 import seqba
+from seqba.cli.command import run as run_command
 from seqba.core import parse_plan
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.config import AWDLSTMConfig
@@ -220,4 +221,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

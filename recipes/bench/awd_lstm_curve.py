@@ -25,6 +25,7 @@ from plain_awd_lstm import PlainAWDLSTM, State, plain_loss
 from torch import nn
 from tqdm import tqdm
 
+from seqba.cli.command import run as run_command
 from seqba.data.stream import StreamBatch
 from seqba.runtime.memory import keep_freed_memory
 from seqba.tasks.options import BatchOptions, CriterionOptions
@@ -109,4 +110,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -24,17 +24,19 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from seqba.cli.command import run as run_command
 from seqba.data.batching import Batches, plan_epoch
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedWriter
-from seqba.data.pairs import PairCorpus, open_pairs
+from seqba.data.indexed_writer import IndexedWriter
+from seqba.data.pair_files import open_pairs
+from seqba.data.pairs import PairCorpus
 
 VOCABULARY = 32_768
 ROWS_AT_ONCE = 100_000
@@ -70,7 +72,7 @@ def write_corpus(folder: Path, sizes: dict[str, Sizes]) -> None:
 def open_corpus(folder: Path) -> PairCorpus:
     """What a training run does before it can plan."""
     english, german = (Dictionary.load(folder / f"dict.{language}.txt") for language in ("en", "de"))
-    return open_pairs(folder, "train", "en", "de", english, german)
+    return open_pairs(folder, "train", ("en", "de"), (english, german))
 
 
 def read_everything(folder: Path) -> int:
@@ -151,14 +153,14 @@ def measure(folder: Path, max_tokens: int, repeats: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the corpus, measures, prints the table and the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=4_500_000, help="sentence pairs (%(default)s)")
     parser.add_argument("--max-tokens", type=int, default=4096, help="tokens of a batch (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="the best of so many counts (%(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         print(f"writing {options.pairs:,} pairs ...", file=sys.stderr)
         write_corpus(Path(name), dict(zip(("en", "de"), generate_sizes(options.pairs), strict=True)))
@@ -168,7 +170,8 @@ def main() -> None:
     if options.json:
         machine = {"python": platform.python_version(), "numpy": np.__version__, "processor": platform.machine()}
         options.json.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

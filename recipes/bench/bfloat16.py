@@ -33,6 +33,7 @@ from harness import Row, gemm_rates, median_ratio, parse_options, report, second
 from training_throughput import marian_update, our_update
 from workload import SIZES, training_batches, training_flops
 
+from seqba.cli.command import run as run_command
 from seqba.tasks.image_views import ViewOptions, training_view
 
 BATCHES = 4
@@ -126,4 +127,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from workload import Size, build_ours, fused_loss, shifted, under_autocast
 
 import seqba
+from seqba.cli.command import run as run_command
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch
 from seqba.models.awd_lstm import AWDLSTM
@@ -139,4 +140,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

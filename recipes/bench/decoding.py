@@ -35,11 +35,14 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
-from harness import Row, median_ratio, parse_options, report, seconds, serve, take_turns
-from searches import our_search, random_sentences, read_model, read_sentences, their_search
+from harness import Row, median_ratio, parse_options, report, serve, take_turns
+from searches import measure_fastest, our_search, random_sentences, read_model, read_sentences, their_search
+
+from seqba.cli.command import run as run_command
 
 SIDES = {
     "Hugging Face": {"search": "marian", "by_length": False},
@@ -54,7 +57,6 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
     ours = read_model(spec["checkpoint"], spec["size"])
     search = {"seqba": our_search, "marian": their_search}[spec["search"]](ours)
     sentences = read_sentences(spec["data"], spec["sentences"]) if spec["data"] else random_sentences(spec["sentences"])
-    chosen = spec["batch_sizes"][0]
 
     def translate(size: int) -> list[list[int]]:
         found: dict[int, list[int]] = {}
@@ -62,17 +64,7 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
             found.update(zip(places, search(source, words), strict=True))
         return [found[place] for place in range(len(found))]
 
-    def measure(number: int) -> Any:
-        nonlocal chosen
-        if number == 0:
-            times = {size: seconds(lambda size=size: translate(size)) for size in spec["batch_sizes"]}
-            chosen = min(times, key=times.__getitem__)
-            return None
-        translations: list[list[int]] = []
-        elapsed = seconds(lambda: translations.extend(translate(chosen)))
-        return {"seconds": elapsed, "batch": chosen, "translations": translations}
-
-    return measure
+    return measure_fastest(translate, spec["batch_sizes"], perf_counter)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,4 +109,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 import torch
 from harness import Row, median_ratio, parse_options, report, serve, take_turns
-from searches import BEAM, Ending
+from searches import BEAM, Ending, measure_fastest
 from workload import SIZES, TEST_LENGTHS, Size, lengths, random_rows
 
 from seqba.checkpoints.model import load_model
-from seqba.cli.command import run
+from seqba.cli.command import run as run_command
 from seqba.cli.export import main as export
 from seqba.cli.preprocess import main as preprocess
 from seqba.cli.train import main as train
@@ -52,7 +52,7 @@ SIDES = {
     "CTranslate2 float32": {"program": "CTranslate2", "dtype": "float32"},
     "CTranslate2 int8": {"program": "CTranslate2", "dtype": "int8"},
 }
-Translations = list[set[tuple[str, ...]]]
+Translations = list[list[list[str]]]  # of each sentence its hypotheses
 
 
 def write_models(folder: Path, size: Size, pieces: int) -> None:
@@ -80,7 +80,7 @@ def write_models(folder: Path, size: Size, pieces: int) -> None:
 
 
 def _call(command: Callable[[Sequence[str]], int], *arguments: str) -> None:
-    if run(command, list(arguments)) != 0:
+    if run_command(command, list(arguments)) != 0:
         sys.exit(f"{command.__module__} failed")
 
 
@@ -108,7 +108,7 @@ def our_search(folder: Path, dtype: str) -> Callable[[list[list[str]], int], Tra
         source = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=Dictionary.pad)
         ending = Ending(model, torch.full((len(rows),), words))
         found = beam_search(ending, source, SearchOptions(beam=BEAM, max_len_a=0, max_len_b=words))
-        return [{tuple(dictionary.decode(one.tokens)) for one in hypotheses} for hypotheses in found]
+        return [[dictionary.decode(one.tokens) for one in hypotheses] for hypotheses in found]
 
     return search
 
@@ -130,7 +130,7 @@ def their_search(folder: Path, dtype: str, threads: int) -> Callable[[list[list[
             max_decoding_length=words,
             suppress_sequences=[["<s>"]],  # what our search never says either
         )
-        return [{tuple(one) for one in result.hypotheses} for result in found]
+        return [result.hypotheses for result in found]
 
     return search
 
@@ -141,7 +141,6 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
     ours = spec["program"] == "seqba"
     search = our_search(folder, spec["dtype"]) if ours else their_search(folder, spec["dtype"], spec["threads"])
     sentences = read_sentences(folder, spec["sentences"])
-    chosen = spec["batch_sizes"][0]
 
     def translate(size: int) -> Translations:
         found: Translations = []
@@ -150,24 +149,7 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
                 found += search(group[start : start + size], words)
         return found
 
-    def measure(number: int) -> Any:
-        nonlocal chosen
-        if number == 0:
-            times = {size: _work(lambda size=size: translate(size)) for size in spec["batch_sizes"]}
-            chosen = min(times, key=times.__getitem__)
-            return None
-        translations: Translations = []
-        work = _work(lambda: translations.extend(translate(chosen)))
-        return {"work": work, "batch": chosen, "translations": [sorted(map(list, found)) for found in translations]}
-
-    return measure
-
-
-def _work(work: Callable[[], object]) -> float:
-    """The processor's seconds of one call."""
-    begin = process_time()
-    work()
-    return process_time() - begin
+    return measure_fastest(translate, spec["batch_sizes"], process_time)
 
 
 def measure(options: Any, folder: Path) -> list[Row]:
@@ -175,8 +157,8 @@ def measure(options: Any, folder: Path) -> list[Row]:
     names = ("sentences", "batch_sizes", "threads")
     common = {"folder": str(folder), "keep_memory": True, **{name: getattr(options, name) for name in names}}
     answers, peaks = take_turns(__file__, {name: {**common, **side} for name, side in SIDES.items()}, options.rounds)
-    work = {name: [answer["work"] for answer in answers[name]] for name in SIDES}
-    said = {name: answers[name][-1]["translations"] for name in SIDES}
+    work = {name: [answer["seconds"] for answer in answers[name]] for name in SIDES}
+    said = {name: [sorted(found) for found in answers[name][-1]["translations"]] for name in SIDES}
     count = len(said["seqba float32"])
     return [
         {
@@ -209,4 +191,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -23,6 +23,7 @@ from fork_cases import Case, case_of
 from harness import Row, parse_options, report
 
 import seqba
+from seqba.cli.command import run as run_command
 from seqba.statistics import measure_noise_above
 
 PEAK_LR = 1e-3
@@ -73,4 +74,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

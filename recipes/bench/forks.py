@@ -33,6 +33,7 @@ from fork_cases import case_of
 from harness import Row, median_ratio, parse_options, report, serve, take_turns
 
 import seqba
+from seqba.cli.command import run as run_command
 
 BATCHES = 3
 
@@ -120,4 +121,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

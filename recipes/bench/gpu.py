@@ -43,6 +43,7 @@ from gpu_page import write_page
 from gpu_sides import Setting, Update, float32_sides, image_sides, lstm_sides, training_sides
 from harness import Row, median_ratio
 
+from seqba.cli.command import run as run_command
 from seqba.runtime.devices import choose_device
 
 UPDATES = 4
@@ -217,4 +218,4 @@ def _write(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -27,6 +27,7 @@ from awd_lstm import LENGTH, SIZES, STREAMS, Size
 from harness import Row, parse_options, report
 from torch import Tensor
 
+from seqba.cli.command import run as run_command
 from seqba.nn import WeightDroppedLSTM
 from seqba.nn.kernels import masked_lstm
 
@@ -106,4 +107,4 @@ def _complete(rows: list[Row]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

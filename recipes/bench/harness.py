@@ -62,7 +62,10 @@ class Side:
     def __init__(self, script: str, spec: Mapping[str, Any]) -> None:
         command = [sys.executable, script, "--side", json.dumps(spec)]
         self.spec = spec
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # Ctrl-C goes to the benchmark alone, which ends its sides.
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def ask(self, question: str, number: int = 0) -> Any:
         """The child's answer, once it has it."""
@@ -131,11 +134,11 @@ def median_ratio(above: Iterable[float], below: Iterable[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    begin = perf_counter()
+def seconds(work: Callable[[], object], clock: Callable[[], float] = perf_counter) -> float:
+    """Seconds of one call: the wall clock's, or the processor's by `time.process_time`."""
+    begin = clock()
     work()
-    return perf_counter() - begin
+    return clock() - begin
 
 
 def gemm_rates(

@@ -32,6 +32,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from seqba.cli.command import run as run_command
 from seqba.core import Noise, noise_context, replicate
 from seqba.nn.images.image_noise import IMAGENET_MEAN, IMAGENET_STD, Cutout, HorizontalFlip, Normalize, RandomCrop
 from seqba.runtime.memory import keep_freed_memory
@@ -190,4 +191,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

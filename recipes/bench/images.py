@@ -47,6 +47,7 @@ from torch.nn.functional import cross_entropy
 from workload import under_autocast
 
 import seqba
+from seqba.cli.command import run as run_command
 from seqba.core import Noise, noise_context, parse_plan, replicate
 from seqba.data.cifar import CIFAR10
 from seqba.data.image_batch import ImageBatch
@@ -317,4 +318,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -33,6 +33,7 @@ from harness import Row, median_ratio, parse_options, report, seconds, serve, ta
 from workload import SIZES, training_batches
 
 import seqba
+from seqba.cli.command import run as run_command
 
 BATCHES = 4
 SIDES = ("plain", "copies", "looped", "stacked")
@@ -98,4 +99,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from harness import Row, median_ratio, parse_options, report, seconds
 
+from seqba.cli.command import run as run_command
 from seqba.core import Noise, noise_context
 from seqba.nn import Dropout
 from seqba.runtime.memory import keep_freed_memory
@@ -82,4 +83,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

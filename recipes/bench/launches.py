@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from workload import SIZES, Size, build_ours, fused_loss, training_batches
 
 from seqba import grid_gradient
+from seqba.cli.command import run as run_command
 from seqba.data.pairs import PairBatch
 from seqba.modules.walk import gradients_of
 from seqba.nn.kernels.casts import shared_casts
@@ -133,4 +134,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

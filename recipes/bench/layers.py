@@ -30,6 +30,7 @@ from torch import nn
 from workload import SIZES, build_ours, fused_loss, training_batches, under_autocast
 
 from seqba import merged_gradient
+from seqba.cli.command import run as run_command
 from seqba.models import graphs
 from seqba.models.layers import recompute_layers
 from seqba.training.optimizers import build_optimizer
@@ -115,4 +116,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

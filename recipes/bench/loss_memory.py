@@ -25,6 +25,7 @@ from harness import Row, parse_options, report, seconds, serve, take_turns
 from workload import SIZES, SMOOTHING, build_ours, fused_loss, training_batches
 
 from seqba import merged_gradient
+from seqba.cli.command import run as run_command
 from seqba.data.dictionary import Dictionary
 from seqba.data.pairs import PairBatch
 from seqba.models.transformer import Transformer
@@ -91,4 +92,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -30,6 +30,7 @@ from harness import Row, median_ratio, parse_options, report, seconds, serve, ta
 from workload import SIZES, build_ours, fused_loss, training_batches
 
 from seqba import merged_gradient
+from seqba.cli.command import run as run_command
 
 BATCHES = 4
 PLANS = ("plain", "looped", "stacked", "auto")
@@ -97,4 +98,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

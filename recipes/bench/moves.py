@@ -27,6 +27,7 @@ from types import FrameType
 from harness import Row, parse_options, report
 
 import seqba
+from seqba.cli.command import run as run_command
 from seqba.cli.preprocess import main as preprocess
 from seqba.cli.train import main as train
 from seqba.training.trainer import Trainer
@@ -136,4 +137,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import process_time
 
 import torch
-from harness import Row, parse_options, report
+from harness import Row, parse_options, report, seconds
 from torch import nn
 
+from seqba.cli.command import run as run_command
 from seqba.nn.kernels.processor import processor
 from seqba.nn.kernels.products import HAS_ONEDNN, is_transposed_first, product, takes_linear_operator
 from seqba.runtime.memory import keep_freed_memory
@@ -44,9 +45,9 @@ def measure(tokens: int, inputs: int, outputs: int, dtype: torch.dtype, rounds: 
     for name, (a, b, extra) in products.items():
         ours, theirs, taken = [], [], []
         for _ in range(rounds + 1):
-            ours.append(work_of(lambda a=a, b=b, extra=extra: LINEAR(a, b, extra, "none", [], "")))
-            theirs.append(work_of(lambda a=a, b=b, extra=extra: nn.functional.linear(a, b, extra)))
-            taken.append(work_of(lambda a=a, b=b, extra=extra: product(a, b, extra)))
+            ours.append(seconds(lambda a=a, b=b, extra=extra: LINEAR(a, b, extra, "none", [], ""), process_time))
+            theirs.append(seconds(lambda a=a, b=b, extra=extra: nn.functional.linear(a, b, extra), process_time))
+            taken.append(seconds(lambda a=a, b=b, extra=extra: product(a, b, extra), process_time))
         work = 2 * tokens * inputs * outputs / 1e9
         rows.append(
             {
@@ -70,13 +71,6 @@ def _taken(a: torch.Tensor, b: torch.Tensor, extra: torch.Tensor | None) -> str:
     return "transposed, torch.mm" if is_transposed_first(a, b, processor()) else "torch.mm"
 
 
-def work_of(work: Callable[[], object]) -> float:
-    """The processor's seconds of one call."""
-    begin = process_time()
-    work()
-    return process_time() - begin
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures every shape."""
     options = parse_options(__doc__, arguments, dtypes=["float32", "bfloat16"], rounds=15)
@@ -90,4 +84,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

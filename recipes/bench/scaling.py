@@ -53,6 +53,7 @@ from torch import Tensor, nn
 from workload import SIZES, build_ours, fused_loss, training_batches
 
 import seqba
+from seqba.cli.command import run as run_command
 from seqba.core import parse_plan
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.nn import label_smoothed_cross_entropy
@@ -283,4 +284,4 @@ def mistake(options: Any) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

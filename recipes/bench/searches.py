@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from harness import seconds
 from marian import build_marian, copy_weights
 from transformers import LogitsProcessor, LogitsProcessorList
 from workload import SIZES, TEST_LENGTHS, Size, build_ours, lengths, random_rows
 
 from seqba.checkpoints.model import load_model
 from seqba.data.dictionary import Dictionary
-from seqba.data.pairs import find_languages, open_pairs
+from seqba.data.pair_files import find_languages, open_pairs
 from seqba.decoding.beam import beam_search
 from seqba.decoding.options import SearchOptions
 from seqba.models.transformer import Transformer
@@ -25,6 +26,31 @@ NEVER = [Dictionary.bos, Dictionary.pad]
 LONGEST_A, LONGEST_B = 1.2, 10.0
 Translations = list[list[int]]
 Search = Callable[[torch.Tensor, "torch.Tensor | None"], Translations]
+
+
+def measure_fastest(
+    translate: Callable[[int], list[Any]], batch_sizes: Sequence[int], clock: Callable[[], float]
+) -> Callable[[int], Any]:
+    """A side's measurements of a search: number 0 finds the fastest batch size, the others time it.
+
+    Args:
+        translate: batch size → the translations of all sentences, as JSON has them.
+        batch_sizes: those that are tried.
+        clock: `time.perf_counter`, or `time.process_time`.
+    """
+    chosen = batch_sizes[0]
+
+    def measure(number: int) -> Any:
+        nonlocal chosen
+        if number == 0:
+            times = {size: seconds(lambda size=size: translate(size), clock) for size in batch_sizes}
+            chosen = min(times, key=times.__getitem__)
+            return None
+        translations: list[Any] = []
+        elapsed = seconds(lambda: translations.extend(translate(chosen)), clock)
+        return {"seconds": elapsed, "batch": chosen, "translations": translations}
+
+    return measure
 
 
 @dataclass(frozen=True)
@@ -67,8 +93,8 @@ def random_sentences(count: int) -> Sentences:
 def read_sentences(data: str, count: int) -> Sentences:
     """The first `count` sources of the test split of a data-bin."""
     languages = find_languages(data)
-    dictionaries = [Dictionary.load(f"{data}/dict.{language}.txt") for language in languages]
-    corpus = open_pairs(data, "test", *languages, *dictionaries)
+    source, target = (Dictionary.load(f"{data}/dict.{language}.txt") for language in languages)
+    corpus = open_pairs(data, "test", languages, (source, target))
     return Sentences(
         [torch.from_numpy(corpus.source[i].astype(np.int64)) for i in range(min(count, len(corpus)))], None
     )

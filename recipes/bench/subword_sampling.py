@@ -22,12 +22,13 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 
+from seqba.cli.command import run as run_command
 from seqba.data.dictionary import Dictionary
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.token_batches import Copied
@@ -42,8 +43,7 @@ def open_epoch(data: str, max_tokens: int, probability: float) -> tuple[Translat
         BatchOptions(max_tokens=max_tokens),
         CriterionOptions(),
         seed=1,
-        max_source_positions=1024,
-        max_target_positions=1024,
+        max_positions=(1024, 1024),
     )
     epoch = task.epoch(1)
     assert isinstance(epoch, Copied)
@@ -109,7 +109,7 @@ def lines_of(epoch: Copied[Any], options: argparse.Namespace) -> float:
     return 2 * options.copies * len(epoch.batches.rows) / len(epoch)
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="data-bin with a sentencepiece.model")
@@ -130,4 +130,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_command(main))

@@ -45,6 +45,7 @@ from workload import (
 )
 
 from seqba import grid_gradient
+from seqba.cli.command import run as run_command
 from seqba.core import parse_plan
 from seqba.nn.kernels.casts import shared_casts
 from seqba.training.optimizers import build_optimizer
@@ -170,4 +171,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

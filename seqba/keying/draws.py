@@ -24,7 +24,7 @@ def keep_mask(
 ) -> Tensor:
     """Which elements of a tensor computed from the rows are kept: int8 of `shape`, as `Noise.keep_mask` draws it."""
     owner = find_owner(noise.names)
-    dim = copies_dimension(noise, shape, of_rows=True, is_rows_first=is_rows_first)
+    dim = copies_dimension(noise, owner, shape, of_rows=True, is_rows_first=is_rows_first)
     if dim is None:
         return noise.keep_mask(owner, (1, *shape), p, device, shared=True).view(tuple(shape))
     parts = parts_shape(noise, shape, dim)
@@ -35,14 +35,15 @@ def fill(
     noise: Noise, tensor: Tensor, draw: Callable[[Tensor, torch.Generator], object], *, of_rows: bool = False
 ) -> Tensor:
     """Fills a tensor in place, copy by copy: `draw(part, generator)` draws into a part from a copy's own generator."""
-    dim = copies_dimension(noise, tensor.shape, of_rows=of_rows)
+    owner = find_owner(noise.names)
+    dim = copies_dimension(noise, owner, tensor.shape, of_rows=of_rows)
     # Drawn in memory of their own: what a kernel draws may depend on how its output lies.
     parts = torch.empty(
         (1, *tensor.shape) if dim is None else parts_shape(noise, tensor.shape, dim),
         dtype=tensor.dtype,
         device=tensor.device,
     )
-    generators = noise.generators(find_owner(noise.names), tensor.device, shared=dim is None)
+    generators = noise.generators(owner, tensor.device, shared=dim is None)
     for part, generator in zip(parts, generators, strict=True):
         draw(part, generator)
     tensor.copy_(parts[0] if dim is None else joined(parts, dim))

@@ -81,9 +81,11 @@ def keyed(model: nn.Module) -> Iterator[None]:
 
     A draw belongs to the module whose code makes it, and to the copies as `copies_dimension` finds them: one without
     rows, `torch.rand([])` of a LayerDrop, is shared by all copies, and a Transformer's layers are then dropped for all
-    of them. What torch's functions don't draw (dropout inside cuDNN's LSTM or flash attention), and functions imported
-    by their names (`from torch.nn.functional import dropout`) before, draw from torch's own generators: each pass seeds
-    those by its key, so that `plan="looped"` is repeatable all the same. `seqba.check` tells of them.
+    of them. A shape that doesn't tell rows from other sizes is warned of as soon as batches or passes of other sizes
+    show it; `seqba.check` finds it before a run. What torch's functions don't draw (dropout inside cuDNN's LSTM or
+    flash attention), and functions imported by their names (`from torch.nn.functional import dropout`) before, draw
+    from torch's own generators: each pass seeds those by its key, so that `plan="looped"` is repeatable all the same.
+    `seqba.check` tells of them.
 
     Under `torch.compile` a keyed draw ends a graph, and draws the same.
 

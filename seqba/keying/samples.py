@@ -31,8 +31,9 @@ def sampled(name: str, *, event_dimensions: int = 0) -> KeyedForm:
     ) -> Tensor | None:
         if generator is not None:
             return None
-        dim = copies_dimension(noise, input.shape[: input.dim() - event_dimensions], of_rows=True)
-        generators = noise.generators(find_owner(noise.names), input.device, shared=dim is None)
+        owner = find_owner(noise.names)
+        dim = copies_dimension(noise, owner, input.shape[: input.dim() - event_dimensions], of_rows=True)
+        generators = noise.generators(owner, input.device, shared=dim is None)
         function = getattr(torch, name)
         if dim is None:
             result: Tensor = function(input, *others, generator=next(iter(generators)), **named)
@@ -60,9 +61,10 @@ def randperm(
     """`torch.randperm`: of as many as there are rows, each copy's rows among themselves; else one order for all."""
     if generator is not None:
         return None
-    dim = copies_dimension(noise, (n,), of_rows=False)
+    owner = find_owner(noise.names)
+    dim = copies_dimension(noise, owner, (n,), of_rows=False)
     device = torch.empty(0, device=options.get("device")).device
-    generators = noise.generators(find_owner(noise.names), device, shared=dim is None)
+    generators = noise.generators(owner, device, shared=dim is None)
     size = n if dim is None else n // len(noise.copies)
     orders = [torch.randperm(size, generator=own, **options) for own in generators]
     order = torch.cat([number * size + order for number, order in enumerate(orders)])

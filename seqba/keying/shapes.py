@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from seqba.keying.owner import find_owner, is_time_first
+from seqba.keying.owner import is_time_first
 from seqba.noise.noise import Noise
+from seqba.noise.placed import PlacedDraw
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,14 @@ def watching_shapes() -> Iterator[list[DrawShape]]:
         _watched = before
 
 
-def copies_dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool, is_rows_first: bool = False) -> int | None:
+def copies_dimension(
+    noise: Noise, owner: object, shape: Sequence[int], *, of_rows: bool, is_rows_first: bool = False
+) -> int | None:
     """The dimension of a draw along which the copies of the pass lie one after the other, or None if they share it.
 
     Args:
         noise: of the pass; its `rows`, where they are known, decide.
+        owner: the module whose draw it is (`find_owner`).
         shape: of the draw.
         of_rows: whether the draw belongs to a tensor that was computed from the rows (dropout's input), rather than
             being made by its shape alone (`torch.rand`).
@@ -57,12 +61,18 @@ def copies_dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool, is_ro
         both would fit, 1 in a layer that says `batch_first=False`, else 0. None for what has no dimension or a single
         row for all: a layer that is dropped by one number, a mask of positions.
 
-    A shape that copies share when they are stacked, and that a looped pass takes for its rows', is noted in
-    `noise.ambiguous`.
+    What is decided is noted in `noise.placed`, where `seqba.noise.telling` sees shapes that don't tell.
     """
+    dimension = _dimension(noise, shape, of_rows=of_rows, is_rows_first=is_rows_first)
+    module = noise.names.get(id(owner), "")
     if _watched is not None:
-        owner = noise.names.get(id(find_owner(noise.names)), "")
-        _watched.append(DrawShape(owner, tuple(shape), of_rows, is_rows_first or is_time_first(noise.names)))
+        _watched.append(DrawShape(module, tuple(shape), of_rows, is_rows_first or is_time_first(noise.names)))
+    if noise.rows and shape and not noise.calls.is_recomputing:
+        noise.placed.append(PlacedDraw(module, tuple(shape), of_rows, noise.rows, len(noise.copies), dimension))
+    return dimension
+
+
+def _dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool, is_rows_first: bool) -> int | None:
     rows = noise.rows
     if not shape:
         return None
@@ -73,9 +83,4 @@ def copies_dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool, is_ro
         return 1 if second and of_rows and is_time_first(noise.names) else 0
     if second:
         return 1
-    if of_rows and shape[0] != 1:
-        return 0
-    if not of_rows and shape[0] % (rows // len(noise.copies)) == 0:
-        owner = noise.names.get(id(find_owner(noise.names)), "")
-        noise.ambiguous = noise.ambiguous or (owner, tuple(shape))
-    return None
+    return 0 if of_rows and shape[0] != 1 else None

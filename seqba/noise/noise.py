@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from seqba.noise.placed import PlacedDraw
 from seqba.noise.sites import ALL_COPIES, Place, Sites
 from seqba.random.masks import drop, drop_by_numbers, drop_level, kept
 from seqba.random.philox import Draw
@@ -52,8 +53,7 @@ class Noise:
         own_draws: how many of them are each copy's own: neither below a fork nor shared by the copies.
         drew_ordinary: whether anything was drawn from torch's own generators, above a fork if there is one; in a pass
             that doesn't seed them asked only where there are no `own_draws`.
-        ambiguous: a draw of stacked copies whose shape would be that of rows in a looped pass: the module's name, and
-            the shape; None so far.
+        placed: what the forward drew by torch's functions where the rows are known, in order.
         ordinary: what watches torch's own generators while the pass runs.
         calls: numbers of the calls of each site.
 
@@ -85,7 +85,7 @@ class Noise:
         self.comparison = comparison
         self.draws = self.own_draws = 0
         self.drew_ordinary = False
-        self.ambiguous: tuple[str, tuple[int, ...]] | None = None
+        self.placed: list[PlacedDraw] = []
         self.ordinary: OrdinaryNoise | None = None
         self._sites = Sites((seed, update, micro_batch), self.names, None if trunk is None else trunk.marks)
         self.calls = self._sites.calls

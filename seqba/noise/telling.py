@@ -10,6 +10,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.modules.walk import modules_of
 from seqba.noise.noise import Noise
+from seqba.noise.placed import find_misplaced
 from seqba.noise.repeated import Key, is_repeated
 
 # By identity: a model may define what it is equal to.
@@ -56,7 +57,7 @@ class NoiseWarnings:
         Args:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
         """
-        if "equal" not in _told.get(self._model, ()) and self._has_equal_copies():  # type: ignore[no-untyped-call]
+        if not self._is_told("equal") and self._has_equal_copies():
             self._warn_once("equal", self._why_equal(), stacklevel + 1)
         if self._has_drawn and is_repeated(self._model, self._key):
             seed, update, micro_batch = self._key
@@ -81,7 +82,10 @@ class NoiseWarnings:
         elif self._is_forked:
             reason, advice = "above seqba.fork in this update", "fork below some of the noise, or leave copies out"
         elif self._has_drawn:
-            reason, advice = "but what copies share in this update", "draw some for each copy, or leave copies out"
+            reason, advice = (
+                "but what copies share in this update",
+                "give copies noise of their own, or leave copies out",
+            )
         else:
             reason = "in this update (no dropout, nothing from torch's generators)"
             advice = "give the model noise, or leave copies out"
@@ -95,19 +99,15 @@ class NoiseWarnings:
                 'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
                 stacklevel=4,
             )
-        if noise.ambiguous is not None:
-            name, shape = noise.ambiguous
-            rows = (noise.rows or 0) // len(noise.copies)
-            self._warn_once(
-                "ambiguous",
-                f"{name or 'the model itself, or loss_fn,'} draws a tensor of shape {shape} for all rows, which looped "
-                f"passes, of {rows} rows, take for numbers of theirs: so the stacked plan draws other noise than the "
-                "looped one; name one plan, or draw it in a shape whose dimension 0 is no multiple of the rows",
-                stacklevel=4,
-            )
+        if not self._is_told("ambiguous"):
+            fault = find_misplaced(self._model, noise)
+            if fault is not None:
+                self._warn_once("ambiguous", fault, stacklevel=4)
+
+    def _is_told(self, kind: str) -> bool:
+        return kind in _told.get(self._model, ())  # type: ignore[no-untyped-call]
 
     def _warn_once(self, kind: str, line: str, stacklevel: int) -> None:
-        told: set[str] = _told.setdefault(self._model, set())  # type: ignore[no-untyped-call]
-        if kind not in told:
-            told.add(kind)
+        if not self._is_told(kind):
+            _told.setdefault(self._model, set()).add(kind)  # type: ignore[no-untyped-call]
             warnings.warn(line, stacklevel=stacklevel + 1)

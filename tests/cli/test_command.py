@@ -55,6 +55,18 @@ def test_a_closed_stream_is_no_traceback(closed: str) -> None:
     assert done.stdout.decode() == ("" if closed == ">&-" else "×\n")
 
 
+def test_a_stream_that_the_program_has_closed_is_no_traceback() -> None:
+    code = (
+        "import sys; from seqba.cli.command import run\n"
+        "def main(arguments):\n"
+        "    print('lost'); return 0\n"
+        "sys.stdout.close()\n"
+        "sys.exit(run(main))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("call", ["seqba.cli.score", "seqba.cli.train"])
 def test_help_whose_reader_went_away_is_no_traceback(call: str) -> None:
     code = f"from {call} import entry; entry()"

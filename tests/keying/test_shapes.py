@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_models import LENGTH, Around, Attention, gradient, make_model, make_rows, square_loss
+from foreign_models import LENGTH, MODELS, Around, Attention, gradient, make_model, make_rows, square_loss
 from small_network import relative_error
 from torch import Tensor, nn
 
@@ -24,6 +24,10 @@ def gradients(model: nn.Module, *, rows: int, copies: int) -> tuple[Tensor, Tens
         seqba.merged_gradient(model, make_rows(rows), square_loss, copies=copies, update=3, keyed=True, plan=plan)
         found.append(gradient(model))
     return found[0], found[1]
+
+
+def merged(model: nn.Module, *, rows: int, copies: int, plan: Any) -> None:
+    seqba.merged_gradient(model, make_rows(rows), square_loss, copies=copies, update=rows, keyed=True, plan=plan)
 
 
 @pytest.mark.parametrize("plan", ["stacked", "looped"])
@@ -119,6 +123,42 @@ def test_the_warning_comes_once_for_each_model() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gradients(model, rows=3, copies=4)
+
+
+def test_numbers_for_all_rows_that_are_as_many_as_the_stacked_rows_are_told_of_once_rows_change() -> None:
+    """(12,) in batches of 3 rows and 2 copies is cut in two, as numbers of rows would be; batches of 5 rows tell."""
+    model = around(lambda x: x * torch.rand(12)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merged(model, rows=3, copies=2, plan="stacked")
+    with pytest.warns(UserWarning, match=r"^the model itself.* shape \(12,\) in a pass of 6 rows .* in one of 10,"):
+        merged(model, rows=5, copies=2, plan="stacked")
+    # Passes of unlike numbers of copies tell at once.
+    with pytest.warns(UserWarning, match=r"shape \(12,\) in a pass of 6 rows .* in one of 3,"):
+        merged(around(lambda x: x * torch.rand(12)[0]), rows=3, copies=3, plan=2)
+
+
+def test_time_first_that_was_taken_for_rows_first_is_told_of() -> None:
+    model = time_first(batch_first=None)
+    merged(model, rows=2, copies=2, plan="stacked")
+    with pytest.warns(UserWarning, match="^dropout draws a tensor of shape"):
+        merged(model, rows=1, copies=LENGTH, plan="stacked")
+
+
+def test_a_draw_for_all_rows_of_a_single_row_is_told_of_where_it_is_of_rows_by_itself() -> None:
+    model = around(lambda x: x + nn.functional.dropout(torch.ones(1, LENGTH, 8, dtype=x.dtype), 0.5))
+    with pytest.warns(UserWarning, match=r"shape \(1, 5, 8\) for all rows.* of 1 rows"):
+        stacked, looped = gradients(model, rows=1, copies=2)
+    assert relative_error(stacked, looped) > 1e-3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_shapes_tell_is_never_warned_of(name: str) -> None:
+    model = make_model(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for update, (rows, plan) in enumerate([(3, "stacked"), (4, "looped"), (2, "stacked"), (7, 3), (6, "looped")]):
+            seqba.merged_gradient(model, make_rows(rows), square_loss, copies=4, update=update, keyed=True, plan=plan)
 
 
 def test_one_number_for_all_rows_is_never_taken_for_rows() -> None:

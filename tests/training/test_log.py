@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import io
 import json
 import logging
 import math
@@ -222,6 +223,23 @@ def test_the_format_fits_where_it_goes(
     for stream in ("sys.stdout", "sys.stderr"):
         monkeypatch.setattr(stream, SimpleNamespace(isatty=lambda: terminal))
     assert TrainingLog(options, CPU).format == expected
+
+
+@pytest.mark.parametrize("log_format", [None, "json", "simple", "tqdm", "none"])
+@pytest.mark.parametrize("is_closed", [False, True], ids=["None", "closed"])
+def test_a_process_without_standard_streams_logs_into_files_alone(
+    log_format: Any, is_closed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stdout", "stderr"):
+        stream = io.StringIO() if is_closed else None
+        if stream is not None:
+            stream.close()
+        monkeypatch.setattr(sys, name, stream)
+    log = TrainingLog(LogOptions(log_format=log_format, log_interval=1, log_file=str(tmp_path / "log")), CPU)
+    log.update(report(1), Progress(), 0, 1.0)
+    log.validation("valid", {"loss": 1.0}, Progress(), 1)
+    log.close()
+    assert [line["event"] for line in lines((tmp_path / "log").read_text(encoding="utf-8"))] == ["train", "valid"]
 
 
 def test_the_log_file_gets_json_whatever_the_format(tmp_path: Path) -> None:
