@@ -18,7 +18,7 @@ from seqba.core.hooks import discarding_pending, finish_update
 from seqba.core.passes import Update
 from seqba.core.plan import Pass, PlanLike, plan_for
 from seqba.keying.telling import warn_of_equal_copies
-from seqba.modules.gradients import GradientsBefore
+from seqba.modules.gradients import GradientsBefore, has_gradient
 from seqba.modules.wrappers import Replicas
 from seqba.noise.compare import Comparison, check_compared
 from seqba.noise.fork import Trunk, check_forked
@@ -260,10 +260,7 @@ class Grid:
                 if saved:
                     shared = trunk.saved_bytes if trunk else 0
                     self.plan.measured(saved.total - shared, scaled.device, shared_bytes=shared)
-                if self.backward is None:
-                    scaled.backward()  # type: ignore[no-untyped-call]
-                else:
-                    self.backward(scaled)
+                self._run_backward(scaled)
         except torch.OutOfMemoryError as error:
             if (is_last and self.update.replicas.synchronised) or not self.plan.shrink(pass_):
                 raise  # other processes have a part of the last pass's gradient, or nothing smaller is left
@@ -271,6 +268,17 @@ class Grid:
         self.drew_noise = self.drew_noise or noise.draws > 0
         if not noise.draws and not noise.drew_ordinary:
             self._quiet.append((pass_, scaled.detach()))
+
+    def _run_backward(self, loss: torch.Tensor) -> None:
+        if self.backward is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        self.backward(loss)
+        if not has_gradient(self.model):
+            raise ValueError(
+                "backward= was called with the loss and left no gradient: call .backward() in it, as "
+                "lambda loss: scaler.scale(loss).backward() does"
+            )
 
     def _rows_and_noise(
         self, pass_: Pass, batch: Any, trunk: Trunk | None, comparison: Comparison | None

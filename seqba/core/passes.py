@@ -16,7 +16,7 @@ from seqba.noise.compare import Comparison
 from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
 from seqba.noise.noise import Noise
-from seqba.noise.repeated import is_repeated
+from seqba.noise.repeated import gradient_to_add_to, is_repeated
 from seqba.values import whole_number
 
 
@@ -77,6 +77,8 @@ class Update:
         self.keys_draws = keyed or is_keying()
         self._seeded = seeded or compared or self.keys_draws or self.replicas.size > 1
         self._names = module_names(model)
+        self._key = (self.seed, self.update, self.micro_batch)
+        self._added_to = gradient_to_add_to(model, self._key)
 
     def noise(
         self,
@@ -130,14 +132,20 @@ class Update:
             warn_of_draws(self.model, noise)
 
     def warn_of_a_repeated_key(self, stacklevel: int) -> None:
-        """Says so where masks come again after the weights have moved: a forgotten `update=`, which none would notice.
+        """Says so where masks come again: a forgotten `update=` or `micro_batch=`, which none would notice.
 
         To be called once an update, after its passes, if they drew noise.
         """
-        if is_repeated(self.model, (self.seed, self.update, self.micro_batch)):
+        key = f"(seed {self.seed}, update {self.update}, micro-batch {self.micro_batch})"
+        if is_repeated(self.model, self._key):
             warnings.warn(
-                "the weights have changed, but this update draws the same masks as the one before (seed "
-                f"{self.seed}, update {self.update}, micro-batch {self.micro_batch}): pass update= with the number of "
-                "the update",
+                f"the weights have changed, but this update draws the same masks as the one before {key}: pass "
+                "update= with the number of the update",
+                stacklevel=stacklevel + 1,
+            )
+        elif self._added_to is not None and self._added_to.any():
+            warnings.warn(
+                f"this gradient was added to that of a call before, which drew the same masks {key}: give each "
+                "micro-batch of an update its number, micro_batch=0, 1, …, or clear the gradient in between",
                 stacklevel=stacklevel + 1,
             )
