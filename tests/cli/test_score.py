@@ -141,7 +141,7 @@ def test_equal_translations_differ_by_chance_and_one_sentence_tells_nothing(
 
     def compare(one: str, other: str, ref: str) -> int:
         files = ["--sys", str(tmp_path / one), "--ref", str(tmp_path / ref), "--compare", str(tmp_path / other)]
-        return run(main, [*files, "--metrics", "bleu,chrf", "--bootstrap", "50"])
+        return run(main, [*files, "--metrics", "bleu,chrf", "--bootstrap", "100"])
 
     assert compare("one", "one", "ref") == 0
     assert capsys.readouterr().out.count("p = 1.0000") == 2
