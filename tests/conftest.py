@@ -14,6 +14,12 @@ from reversal import write_reversal
 from toy_images import write_coloured_cifar
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, so that no worker is left with one when the others have ended."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def signals_of_a_terminal() -> Iterator[None]:
     """Processes of tests hear SIGINT and SIGHUP, which those of a suite in the background (`&`, nohup) would ignore.

@@ -5,8 +5,8 @@
 #     bash tests/run.sh -k architecture    # arguments go on to pytest
 #     bash tests/run.sh -n 0               # in one process: messages as they come, a debugger
 #
-# A worker for each core takes one file of tests after the other, with one thread: many tests start processes of their
-# own, and threads that wait for each other would cost more than they bring.
+# A worker for each core takes one file of tests after the other, those with slow tests first, with one thread: many
+# tests start processes of their own, and threads that wait for each other would cost more than they bring.
 #
 # The first call makes .venv (recipes/environment.sh); later calls reuse it.
 set -euo pipefail
@@ -25,5 +25,5 @@ step ruff format --check .
 step ruff check .
 step mypy
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-step python -m pytest --numprocesses auto --dist loadfile "$@"
+step python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder "$@"
 printf '\nall checks passed\n'

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "seqba"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# What each part may import from seqba, beside itself: random, rows, modules, runtime ← noise ← keying ← core;
+# What each part may import from seqba, beside itself: random, rows, modules, group, runtime ← noise ← keying ← core;
 # noise ← nn ← models; core, data ← tasks; everything ← training ← cli.
 LEAVES = {"errors", "options", "extras"}
 MAY_IMPORT = {
@@ -30,11 +30,12 @@ MAY_IMPORT = {
     "random": set(),
     "rows": {"values"},
     "modules": set(),
-    "noise": {"random", "rows", "modules"},
+    "group": set(),
+    "noise": {"group", "random", "rows", "modules"},
     "keying": {"random", "modules", "noise"},
     "runtime": set(),
-    "core": {"values", "rows", "modules", "noise", "keying", "runtime"},
-    "distributed": {"core", "runtime", *LEAVES},
+    "core": {"group", "values", "rows", "modules", "noise", "keying", "runtime"},
+    "distributed": {"group", "modules", "runtime", *LEAVES},
     "checkpoints": {"core", "distributed", "models", "data", "tasks", *LEAVES},
     "nn": {"noise", "random", *LEAVES},
     "checking": {"core", "values", "rows", "modules", "keying", "nn"},
@@ -99,7 +100,7 @@ def imported_modules(source: str) -> Iterator[tuple[str, int]]:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
 
 
-TORCH_ALONE = {"core", "values", "random", "rows", "modules", "noise", "keying", "runtime"}
+TORCH_ALONE = {"core", "group", "values", "random", "rows", "modules", "noise", "keying", "runtime"}
 """The method and the rooms that it stands on: they go with torch and the standard library into anybody's loop."""
 
 MORE_THAN_TORCH = {"random/philox_kernels.py": ("triton",)}

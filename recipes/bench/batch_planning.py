@@ -34,8 +34,9 @@ import numpy.typing as npt
 from seqba.cli.command import run as run_command
 from seqba.data.batching import Batches, plan_epoch
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedWriter
-from seqba.data.pairs import PairCorpus, open_pairs
+from seqba.data.indexed_writer import IndexedWriter
+from seqba.data.pair_files import open_pairs
+from seqba.data.pairs import PairCorpus
 
 VOCABULARY = 32_768
 ROWS_AT_ONCE = 100_000
@@ -71,7 +72,7 @@ def write_corpus(folder: Path, sizes: dict[str, Sizes]) -> None:
 def open_corpus(folder: Path) -> PairCorpus:
     """What a training run does before it can plan."""
     english, german = (Dictionary.load(folder / f"dict.{language}.txt") for language in ("en", "de"))
-    return open_pairs(folder, "train", "en", "de", english, german)
+    return open_pairs(folder, "train", ("en", "de"), (english, german))
 
 
 def read_everything(folder: Path) -> int:

@@ -15,7 +15,7 @@ from workload import SIZES, TEST_LENGTHS, Size, build_ours, lengths, random_rows
 
 from seqba.checkpoints.model import load_model
 from seqba.data.dictionary import Dictionary
-from seqba.data.pairs import find_languages, open_pairs
+from seqba.data.pair_files import find_languages, open_pairs
 from seqba.decoding.beam import beam_search
 from seqba.decoding.options import SearchOptions
 from seqba.models.transformer import Transformer
@@ -93,8 +93,8 @@ def random_sentences(count: int) -> Sentences:
 def read_sentences(data: str, count: int) -> Sentences:
     """The first `count` sources of the test split of a data-bin."""
     languages = find_languages(data)
-    dictionaries = [Dictionary.load(f"{data}/dict.{language}.txt") for language in languages]
-    corpus = open_pairs(data, "test", *languages, *dictionaries)
+    source, target = (Dictionary.load(f"{data}/dict.{language}.txt") for language in languages)
+    corpus = open_pairs(data, "test", languages, (source, target))
     return Sentences(
         [torch.from_numpy(corpus.source[i].astype(np.int64)) for i in range(min(count, len(corpus)))], None
     )

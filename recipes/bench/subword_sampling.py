@@ -43,8 +43,7 @@ def open_epoch(data: str, max_tokens: int, probability: float) -> tuple[Translat
         BatchOptions(max_tokens=max_tokens),
         CriterionOptions(),
         seed=1,
-        max_source_positions=1024,
-        max_target_positions=1024,
+        max_positions=(1024, 1024),
     )
     epoch = task.epoch(1)
     assert isinstance(epoch, Copied)

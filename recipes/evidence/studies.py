@@ -74,7 +74,7 @@ STUDIES = (
         validate_every=234,
         metric="top1",
         cost=flop.ResNet(8),
-        arms=(*arms(4), Arm("ba", 2), Arm("ba", 8)),
+        arms=(*arms(4), Arm("ba", 2), Arm("ba", 8), Arm("ba", 4, "half", share=Fraction(1, 2))),
     ),
     Study(
         name="images-5000",

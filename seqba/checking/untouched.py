@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqba.core.hooks import finish_update
 from seqba.modules.gradients import GradientsBefore
+from seqba.modules.update_hooks import finish_update
 
 
 @contextmanager

@@ -57,39 +57,7 @@ def convert_fairseq(state: Mapping[str, Any], path: str | Path) -> dict[str, Any
         UserError: for a model that there is none of here, naming what is different, and for a damaged file.
     """
     try:
-        if "shard_metadata" in state or any("flat_param" in name for name in state["model"]):
-            raise UserError(
-                f"checkpoint {path} has one process's part of a model (fairseq's --use-sharded-state): give one of a "
-                "run without it, whose weights are whole"
-            )
-        weights = current_names(plain(state["model"]))
-        options = _options(state)
-        is_lm = not any(name.startswith("encoder.") for name in weights)
-        arch = str(options.get("arch") or options.get("_name") or "transformer")
-        if not arch.startswith("transformer"):
-            raise UserError(
-                f"checkpoint {path} is of fairseq's {arch}, which there is none of here: Transformers and Transformer "
-                "language models are read"
-            )
-        _refuse_options(options, path)
-        config = (_lm_config if is_lm else _transformer_config)(options, weights)
-        with torch.device("meta"), Undrawn():
-            outline = _outline(config, weights)
-        history = plain(state.get("optimizer_history")) or [{}]
-        return {
-            "args": None,
-            "cfg": {
-                "task": {"blocks": _blocks(options)} if is_lm else {},
-                "model": {"arch": "transformer_lm" if is_lm else "transformer", "options": asdict(config)},
-                "training": {},
-                "version": "of fairseq",
-            },
-            "model": _converted(outline, weights, path),
-            "optimizer_history": [{"num_updates": int(history[-1].get("num_updates", 0))}],
-            "task_state": _lm_task(weights) if is_lm else _translation_task(options, weights),
-            "extra_state": {},
-            "last_optimizer_state": None,
-        }
+        return _convert(state, path)
     except UserError:
         raise
     except Exception as error:  # a damaged file may hold anything
@@ -97,6 +65,43 @@ def convert_fairseq(state: Mapping[str, Any], path: str | Path) -> dict[str, Any
         raise UserError(
             f"checkpoint {path} is of fairseq, but its model can't be read: {type(error).__name__}: {reason}"
         ) from None
+
+
+def _convert(state: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """`convert_fairseq`; a damaged file raises whatever it may."""
+    if "shard_metadata" in state or any("flat_param" in name for name in state["model"]):
+        raise UserError(
+            f"checkpoint {path} has one process's part of a model (fairseq's --use-sharded-state): give one of a "
+            "run without it, whose weights are whole"
+        )
+    weights = current_names(plain(state["model"]))
+    options = _options(state)
+    is_lm = not any(name.startswith("encoder.") for name in weights)
+    arch = str(options.get("arch") or options.get("_name") or "transformer")
+    if not arch.startswith("transformer"):
+        raise UserError(
+            f"checkpoint {path} is of fairseq's {arch}, which there is none of here: Transformers and Transformer "
+            "language models are read"
+        )
+    _refuse_options(options, path)
+    config = (_lm_config if is_lm else _transformer_config)(options, weights)
+    with torch.device("meta"), Undrawn():
+        outline = _outline(config, weights)
+    history = plain(state.get("optimizer_history")) or [{}]
+    return {
+        "args": None,
+        "cfg": {
+            "task": {"blocks": _blocks(options)} if is_lm else {},
+            "model": {"arch": "transformer_lm" if is_lm else "transformer", "options": asdict(config)},
+            "training": {},
+            "version": "of fairseq",
+        },
+        "model": _converted(outline, weights, path),
+        "optimizer_history": [{"num_updates": int(history[-1].get("num_updates", 0))}],
+        "task_state": _lm_task(weights) if is_lm else _translation_task(options, weights),
+        "extra_state": {},
+        "last_optimizer_state": None,
+    }
 
 
 def _options(state: Mapping[str, Any]) -> dict[str, Any]:

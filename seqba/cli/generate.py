@@ -106,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     choices = read_choices(namespace)
     from seqba.cli.jobs.generate import generate  # brings torch, for which --help and a mistake need not wait
 
-    return generate(namespace.data, choices, options, vars(namespace))
+    generate(namespace.data, choices, options, vars(namespace))
+    return 0
 
 
 def build_parser() -> Parser:

@@ -110,7 +110,7 @@ def help_asked_for(arguments: Sequence[str], parser: Parser) -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains; returns 0, or 143 / 130 after a SIGTERM / SIGINT that was obeyed.
+    """Trains; returns 0, or 128 + the number of the signal that asked to stop (143 for SIGTERM).
 
     Raises:
         UserError: for what the user can mend.

@@ -1,13 +1,13 @@
 """The method: copies, keyed noise, plans, the merged gradient. Knows neither text nor images, and needs torch alone."""
 
 from seqba.core.accumulator import Step
-from seqba.core.carry import Carry
 from seqba.core.copy_passes import CopyPass, copies
 from seqba.core.gradient import grid_gradient, merged_gradient
-from seqba.core.group import ALONE, Group
-from seqba.core.hooks import UpdateHook, finish_update
 from seqba.core.plan import Plan, parse_plan
+from seqba.group import ALONE, Group
 from seqba.keying.keyed import keyed
+from seqba.modules.update_hooks import UpdateHook, finish_update
+from seqba.noise.carry import Carry
 from seqba.noise.compare import compare_copies
 from seqba.noise.context import current_noise, noise_context
 from seqba.noise.fork import fork, per_copy

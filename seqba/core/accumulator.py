@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from seqba.core.group import ALONE, Exchange, Group
-from seqba.core.hooks import gathered
-from seqba.modules.walk import local_part
+from seqba.group import ALONE, Exchange, Group
+from seqba.modules.update_hooks import gathered
+from seqba.modules.walk import local_part, trained_parameters
 from seqba.values import Loss, loss_parts
 
 AlsoRead = Callable[[], Sequence[Tensor]]
@@ -91,7 +91,7 @@ class Accumulator:
             total, *values = read_numbers([loss, *self.sums.values(), *further()])
             sums = dict(zip(self.sums, values, strict=False))
             return Step(total / weight, weight, sums, tuple(map(float, also)), tuple(values[len(sums) :]))
-        parameters = trained(model)
+        parameters = trained_parameters(model)
         reached = [float(parameter.grad is not None) for parameter in parameters]
         own = torch.stack([value.double() for value in (loss, *self.sums.values())])
         told = torch.cat([own, own.new_tensor([weight, *also, *reached])])
@@ -129,8 +129,3 @@ def read_numbers(tensors: Sequence[Tensor]) -> list[float]:
         return [float(tensor) for tensor in tensors]
     values: list[float] = torch.stack([tensor.detach().reshape(()) for tensor in tensors]).cpu().tolist()
     return values
-
-
-def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that have a gradient, in the order of the model."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]

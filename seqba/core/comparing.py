@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seqba.core.group import Group
+from seqba.group import Group
 from seqba.noise.compare import Comparison
 
 

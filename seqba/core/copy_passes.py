@@ -8,12 +8,12 @@ from types import TracebackType
 
 from torch import nn
 
-from seqba.core.group import ALONE
-from seqba.core.hooks import finish_update
 from seqba.core.passes import Update
-from seqba.keying.telling import warn_of_equal_copies
+from seqba.group import ALONE
+from seqba.modules.update_hooks import finish_update
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
+from seqba.noise.telling import warn_of_equal_copies
 from seqba.values import number_of_copies
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from seqba.core.accumulator import AlsoRead, Step
 from seqba.core.cells import Cells
 from seqba.core.grid import Backward, Grid, LossFunction, checked_group
-from seqba.core.group import ALONE, Group
 from seqba.core.passes import Update
 from seqba.core.plan import PlanLike
+from seqba.group import ALONE, Group
 
 Batch = TypeVar("Batch")
 

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from seqba.core.accumulator import Accumulator, AlsoRead, Step
 from seqba.core.cells import Cells
 from seqba.core.comparing import divided_micro_batches, exchange_rows
-from seqba.core.group import ALONE, Exchange, Group
-from seqba.core.hooks import discarding_pending, finish_update
 from seqba.core.passes import Update
 from seqba.core.plan import Pass, PlanLike, plan_for
-from seqba.keying.telling import warn_of_equal_copies
+from seqba.group import ALONE, Exchange, Group
 from seqba.modules.gradients import GradientsBefore, has_gradient
+from seqba.modules.update_hooks import discarding_pending, finish_update
 from seqba.modules.wrappers import Replicas
 from seqba.noise.compare import Comparison, check_compared
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
+from seqba.noise.telling import warn_of_equal_copies
 from seqba.rows.nested import count_rows
 from seqba.runtime.activations import SavedBytes
 from seqba.values import Loss, described

@@ -8,15 +8,15 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
-from seqba.core.group import group_of
+from seqba.group import group_of
 from seqba.keying.keyed import is_keying, keying
-from seqba.keying.telling import warn_of_draws
 from seqba.modules.wrappers import Replicas, check_model, module_names
 from seqba.noise.compare import Comparison
 from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
 from seqba.noise.noise import Noise
 from seqba.noise.repeated import gradient_to_add_to, is_repeated
+from seqba.noise.telling import warn_of_draws
 from seqba.values import whole_number
 
 

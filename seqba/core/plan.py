@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.core.group import group_of
+from seqba.group import group_of
 from seqba.runtime.activations import room_bytes
 
 

@@ -1,4 +1,4 @@
-"""What is too long for a model or a batch: where that begins, and whether it is refused or left out."""
+"""Limits of texts: how long an example may be, whether longer ones are left out, and how often a text may come."""
 
 from __future__ import annotations
 

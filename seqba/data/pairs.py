@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, index_path
+from seqba.data.indexed import Corpus
 from seqba.data.padding import count_tokens
-from seqba.data.splits import NO_TARGET, check_sentences, language_pairs, missing_split, part_names, text_languages
 from seqba.errors import UserError
 
 
@@ -150,165 +148,3 @@ def pair_batch(
         source_lengths=count_tokens(source),
         target_lengths=count_tokens(target),
     )
-
-
-def open_pairs(
-    data_dir: str | Path,
-    split: str,
-    source_lang: str,
-    target_lang: str,
-    source_dictionary: Dictionary,
-    target_dictionary: Dictionary,
-    *,
-    combine: bool = False,
-    needs_target: bool = True,
-) -> PairCorpus:
-    """Opens both sides of a split, whichever way round the files were made (`train.en-de.en` serves de → en too).
-
-    Args:
-        data_dir: folder that seqba-preprocess or fairseq-preprocess wrote.
-        split: "train", "valid", "test", "valid1", …
-        source_lang: language translated from.
-        target_lang: language translated to.
-        source_dictionary: every source id must be in it.
-        target_dictionary: every target id must be in it.
-        combine: with `train`, take `train1`, `train2`, … as well when they are there, as fairseq does in training.
-        needs_target: refuse a split that has the source side alone, as --only-source makes it.
-
-    Raises:
-        UserError: if a file is missing or broken, the sides do not match, or the split holds no sentences.
-    """
-    folder = Path(data_dir)
-    names = part_names(
-        split, lambda name: _find_stem(folder, name, source_lang, target_lang) is not None, combine=combine
-    )
-    parts = [
-        _open_part(
-            folder,
-            name,
-            (source_lang, target_lang),
-            (source_dictionary, target_dictionary),
-            needs_target=needs_target,
-        )
-        for name in names
-    ]
-    if len(parts) == 1:
-        return PairCorpus(*parts[0])
-    sources = JoinedCorpus([source for source, _ in parts])
-    targets = [target for _, target in parts if isinstance(target, IndexedCorpus)]
-    return PairCorpus(sources, JoinedCorpus(targets) if len(targets) == len(parts) else AbsentSide(len(sources)))
-
-
-def find_languages(data_dir: str | Path) -> tuple[str, str]:
-    """The (source, target) languages of a data folder, from the names of its files: `train.en-de.en.idx`.
-
-    Raises:
-        UserError: if the folder is missing, holds no parallel corpus, or more than one pair of languages.
-    """
-    folder = Path(data_dir)
-    if not folder.is_dir():
-        raise UserError(f"data folder {folder} does not exist; make it with seqba-preprocess")
-    pairs = language_pairs(folder)
-    if not pairs and text_languages(folder):
-        raise UserError(
-            f"data folder {folder} holds no parallel corpus but the text of a language model: take --task "
-            "language_modeling, or make pairs with seqba-preprocess --source-lang … --target-lang …"
-        )
-    if not pairs:
-        raise UserError(
-            f"data folder {folder} holds no parallel corpus (no file like train.en-de.en.idx); "
-            "make one with seqba-preprocess, or give --source-lang and --target-lang"
-        )
-    if len(pairs) > 1:
-        raise UserError(
-            f"data folder {folder} holds several language pairs ({', '.join(sorted(pairs))}); "
-            "give --source-lang and --target-lang"
-        )
-    source, target = pairs.pop().split("-")
-    return source, target
-
-
-def choose_languages(folder: Path, source: str | None, target: str | None) -> tuple[str, str]:
-    """The (source, target) languages that were asked for; what is None is the data folder's.
-
-    Raises:
-        UserError: as `find_languages`, where one of them is None.
-    """
-    if source and target:
-        return source, target
-    first, second = find_languages(folder)
-    if source == second or target == first:
-        first, second = second, first
-    return source or first, target or second
-
-
-def _open_part(
-    folder: Path,
-    split: str,
-    languages: tuple[str, str],
-    dictionaries: tuple[Dictionary, Dictionary],
-    *,
-    needs_target: bool,
-) -> tuple[IndexedCorpus, IndexedCorpus | AbsentSide]:
-    """Both sides of one numbered piece of a split, checked."""
-    source_lang, target_lang = languages
-    stem = _find_stem(folder, split, source_lang, target_lang)
-    if stem is None:
-        raise _missing(folder, split, source_lang, target_lang)
-    if not index_path(folder / f"{stem}.{target_lang}").exists():
-        if needs_target:
-            raise UserError(
-                f"split {split!r} of {folder} has no references: {stem}.{source_lang}.idx is there, and no "
-                f"{stem}.{target_lang}.idx; preprocess both sides together, without --only-source"
-            )
-        source = _open_side(folder, stem, source_lang, dictionaries[0])
-        return source, AbsentSide(len(source))
-    source, target = (
-        _open_side(folder, stem, language, dictionary)
-        for language, dictionary in zip(languages, dictionaries, strict=True)
-    )
-    if len(source) != len(target):
-        raise UserError(
-            f"{index_path(source.prefix)} has {len(source)} sentences and {index_path(target.prefix)} {len(target)}; "
-            "preprocess both sides again, together"
-        )
-    return source, target
-
-
-def _open_side(folder: Path, stem: str, language: str, dictionary: Dictionary) -> IndexedCorpus:
-    corpus = IndexedCorpus(folder / f"{stem}.{language}", vocabulary_size=len(dictionary))
-    check_sentences(corpus)
-    return corpus
-
-
-def _missing(folder: Path, split: str, source_lang: str, target_lang: str) -> UserError:
-    """The error for a split whose source isn't there."""
-    for stem in _stems(split, source_lang, target_lang):
-        if index_path(folder / f"{stem}.{target_lang}").exists():
-            return UserError(
-                f"split {split!r} of {folder} has no {source_lang} side: {stem}.{target_lang}.idx is there, and no "
-                f"{stem}.{source_lang}.idx; preprocess both sides together"
-            )
-    if index_path(folder / split).exists():
-        return UserError(
-            f"split {split!r} of {folder} is a text without a language ({split}.idx), not {source_lang} to translate: "
-            f"preprocess it with --source-lang {source_lang} --target-lang {target_lang} --only-source --srcdict …"
-        )
-    file = f"{split}.{source_lang}-{target_lang}.{source_lang}.idx"
-    return missing_split(folder, split, f" of {source_lang} and {target_lang}", file)
-
-
-def _find_stem(folder: Path, split: str, source_lang: str, target_lang: str) -> str | None:
-    """`train.en-de` or `train.de-en`, whichever has both sides; else what has the source, `train.en-None` too."""
-    stems = [
-        stem
-        for stem in _stems(split, source_lang, target_lang)
-        if index_path(folder / f"{stem}.{source_lang}").exists()
-    ]
-    whole = [stem for stem in stems if index_path(folder / f"{stem}.{target_lang}").exists()]
-    return next(iter([*whole, *stems]), None)
-
-
-def _stems(split: str, source_lang: str, target_lang: str) -> tuple[str, ...]:
-    pairs = (f"{source_lang}-{target_lang}", f"{target_lang}-{source_lang}", f"{source_lang}-{NO_TARGET}")
-    return tuple(f"{split}.{pair}" for pair in pairs)

@@ -10,21 +10,19 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from seqba.data.dictionary import Dictionary
+from seqba.data.encoding import Encoded, count_piece, encode_piece
 from seqba.data.files import atomic_text, atomic_write, make_folder
-from seqba.data.indexed import IndexedWriter
+from seqba.data.indexed_writer import IndexedWriter
 from seqba.data.marian import read_marian_text
 from seqba.data.mixing import weights_path, write_weights
-from seqba.data.preprocess_options import PreprocessOptions, check_consistency
+from seqba.data.preprocess_checks import check_consistency, check_destination, check_files
+from seqba.data.preprocess_options import PreprocessOptions
 from seqba.data.splits import with_suffix
-from seqba.data.subwords import MODEL_NAME, Subwords, model_name, read_subwords, train_subwords
-from seqba.data.tables import open_text
+from seqba.data.subwords import Subwords, model_name, read_subwords, train_subwords
+from seqba.data.tables import texts_of
 from seqba.data.text import Text, TextPiece, Workers
 from seqba.data.tokenizer_json import TOKENIZER_NAME, JsonTokenizer, read_tokenizer
 from seqba.errors import UserError
@@ -38,15 +36,6 @@ Forms = dict[str | None, tuple[Dictionary, Subwords | JsonTokenizer | None]]
 Report = Callable[[str], None]
 Advance = Callable[[int], None]
 Progress = Callable[[str, int], Advance]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The ids of a piece of text: rows one after the other, each with `</s>` at its end."""
-
-    ids: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int32]
-    unknown: int
 
 
 def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -> None:
@@ -65,8 +54,8 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
             where possible.
     """
     check_consistency(options)
-    _check_destination(options)
-    _check_files(options)
+    check_destination(options)
+    check_files(options)
     lines: list[str] = []
 
     def note(line: str) -> None:
@@ -83,7 +72,7 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
         if not options.dict_only:
             for language in options.languages:
                 dictionary, subwords = forms[language]
-                for split, text in _texts(options, language).items():
+                for split, text in texts_of(options, language).items():
                     prefix = stage / options.corpus_name(split, language)
                     binarise = functools.partial(encode_piece, dictionary=dictionary, subwords=subwords)
                     note(f"[{language}] {_binarise(text, prefix, binarise, len(dictionary), workers, progress)}")
@@ -93,106 +82,9 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
         _extend_log(Path(options.destdir) / LOG_NAME, stage / LOG_NAME, lines)
 
 
-def count_piece(piece: TextPiece, subwords: Subwords | JsonTokenizer | None) -> Counter[str]:
-    """How often each token occurs in a piece of text."""
-    counts: Counter[str] = Counter()
-    for tokens in _tokens(piece, subwords):
-        counts.update(tokens)
-    return counts
-
-
-def encode_piece(piece: TextPiece, dictionary: Dictionary, subwords: Subwords | JsonTokenizer | None) -> Encoded:
-    """The ids of a piece of text. Tokens are what whitespace of any kind separates, or those of `subwords`."""
-    flat: list[int] = []
-    sizes: list[int] = []
-    literal = 0
-    unknown_symbol = dictionary.specials[dictionary.unk]
-    for tokens in _tokens(piece, subwords):
-        flat.extend(dictionary.lookup(tokens))
-        flat.append(dictionary.eos)
-        sizes.append(len(tokens) + 1)
-        if unknown_symbol in tokens:  # the text says "<unk>" itself: nothing was replaced
-            literal += tokens.count(unknown_symbol)
-    ids = np.array(flat, dtype=np.int64)
-    unknown = int(np.count_nonzero(ids == dictionary.unk)) - literal
-    return Encoded(ids, np.array(sizes, dtype=np.int32), unknown)
-
-
-def _check_destination(options: PreprocessOptions) -> None:
-    """Refuses results that are there already."""
-    destination = Path(options.destdir)
-    given = dict(zip(options.languages, (options.srcdict, options.tgtdict), strict=False))
-    for language, dictionary in given.items():
-        path = destination / f"{with_suffix('dict', language)}.txt"
-        if dictionary is None and path.exists() and not _goes_on_with(options, destination):
-            raise UserError(
-                f"{path} exists and is not overwritten: choose another --destdir, remove the folder, or keep the "
-                "dictionary by giving it as --srcdict/--tgtdict"
-            )
-    if weights_path(destination, "train").exists() and options.trainpref is not None and not options.weights:
-        raise UserError(
-            f"{weights_path(destination, 'train')} holds the weights of other training texts: give --weights of these, "
-            "or remove it"
-        )
-    if (destination / TOKENIZER_NAME).exists() and options.tokenizer_json is None:
-        raise UserError(
-            f"{options.destdir} holds a tokenizer: give it as --tokenizer-json {destination / TOKENIZER_NAME}, or "
-            "choose another --destdir"
-        )
-    if (destination / MODEL_NAME).exists() and not options.has_subwords:
-        raise UserError(
-            f"{options.destdir} holds a SentencePiece model: give --sentencepiece-model {destination / MODEL_NAME}, "
-            "or choose another --destdir"
-        )
-    own = next((name for name in map(model_name, options.languages) if (destination / name).exists()), None)
-    if own is not None and own != MODEL_NAME and options.from_model is None:
-        raise UserError(
-            f"{options.destdir} holds a SentencePiece model of a Marian folder, {own}: give that folder as "
-            "--from-model, or choose another --destdir"
-        )
-
-
-def _goes_on_with(options: PreprocessOptions, destination: Path) -> bool:
-    """Whether the dictionaries that a folder may have are those that this command takes."""
-    if options.tokenizer_json is None:
-        return options.from_model is not None
-    own = destination / TOKENIZER_NAME
-    return own.is_file() and own.read_bytes() == read_tokenizer(options.tokenizer_json).model
-
-
-def _check_files(options: PreprocessOptions) -> None:
-    """Refuses files that are missing, empty or not what they are given for, and then sides of different length."""
-    for path in filter(None, (options.srcdict, options.tgtdict)):
-        Dictionary.load(path)
-    if options.sentencepiece_model is not None:
-        read_subwords(options.sentencepiece_model)
-    if options.tokenizer_json is not None:
-        read_tokenizer(options.tokenizer_json)
-    counts = {text: text.count_lines() for language in options.languages for text in _texts(options, language).values()}
-    for text, count in counts.items():
-        if not count:
-            raise UserError(f"text {text} is empty; check the prefix and the language")
-    if options.only_source:
-        return
-    for split, text in _texts(options, options.source_lang).items():
-        other = _texts(options, options.target_lang)[split]
-        here, there = counts[text], counts[other]
-        if here != there:
-            raise UserError(
-                f"{text} has {here} lines and {other} has {there}: line i of one must translate line i of the other; "
-                "mend the texts (a carriage return inside a line ends it)"
-            )
-
-
-def _texts(options: PreprocessOptions, language: str | None) -> dict[str, Text]:
-    """Every split's name and text of a language."""
-    column = options.column(language)
-    return {split: open_text(path, column) for split, path in options.texts(language).items()}
-
-
 def _training_texts(options: PreprocessOptions, languages: Iterable[str | None]) -> list[Text]:
     """The texts that dictionaries and subwords are made from."""
-    named = (item for language in languages for item in _texts(options, language).items())
+    named = (item for language in languages for item in texts_of(options, language).items())
     return [text for split, text in named if split.startswith("train")]
 
 
@@ -307,11 +199,6 @@ def _binarise(
             advance(piece.size)
     share = 100 * unknown / tokens
     return f"{text}: {sentences} sents, {tokens} tokens, {share:.3}% replaced by {Dictionary.specials[Dictionary.unk]}"
-
-
-def _tokens(piece: TextPiece, subwords: Subwords | JsonTokenizer | None) -> Iterable[list[str]]:
-    # str.split() without an argument is fairseq's tokenize_line: every run of whitespace separates, Unicode's included.
-    return map(str.split, piece.lines()) if subwords is None else subwords.encode_lines(piece.lines())
 
 
 @contextmanager

@@ -6,26 +6,8 @@ from dataclasses import fields
 
 from seqba.data.limits import LARGEST_WEIGHT
 from seqba.data.splits import with_suffix
-from seqba.errors import UserError, quoted
-from seqba.options import is_given, option, options
-
-MAKING = (
-    "sentencepiece",
-    "sentencepiece_model",
-    "srcdict",
-    "tgtdict",
-    "thresholdsrc",
-    "thresholdtgt",
-    "nwordssrc",
-    "nwordstgt",
-    "joined_dictionary",
-    "padding_factor",
-    "tokenizer_json",
-)
-"""Options that make dictionaries and SentencePiece models, or name them one by one."""
-
-GOING_WITH_A_TOKENIZER = ("joined_dictionary", "padding_factor", "tokenizer_json")
-"""Those of them that mean something beside a tokenizer.json, whose vocabulary is one dictionary."""
+from seqba.errors import quoted
+from seqba.options import option, options
 
 
 @options
@@ -128,87 +110,3 @@ class PreprocessOptions:
     def corpus_name(self, split: str, language: str | None) -> str:
         """`train.en-de.en`, or `train` for text without a language; fairseq's own names."""
         return f"{split}.{self.source_lang}-{self.target_lang}.{language}" if language is not None else split
-
-
-def check_consistency(options: PreprocessOptions) -> None:
-    """Refuses options that contradict each other, or of which one would have no effect.
-
-    Raises:
-        UserError: naming both options.
-    """
-    source, target = options.source_lang, options.target_lang
-    training_texts = sum(split.startswith("train") for split in options.texts(None))
-    rules = {
-        f"--dataset-impl {options.dataset_impl} is not written here: mmap is the one format, and the default": (
-            options.dataset_impl != "mmap"
-        ),
-        "--from-model needs --source-lang and --target-lang: the names of its two languages": (
-            options.from_model is not None and (source is None or target is None)
-        ),
-        "give --source-lang and --target-lang, or --only-source for the text of a language model": (
-            not options.only_source and (source is None or target is None)
-        ),
-        f"--source-lang and --target-lang are both {quoted(str(source))}": not options.only_source and source == target,
-        "--only-source has no target side: leave out --tgtdict, --thresholdtgt, --nwordstgt, --joined-dictionary": (
-            options.only_source
-            and (options.tgtdict, options.thresholdtgt, options.nwordstgt, options.joined_dictionary)
-            != (None, 0, -1, False)
-        ),
-        f"--weights are of {len(options.weights)} texts, and --trainpref names {training_texts}: give one for each": (
-            len(options.weights) not in (0, training_texts)
-        ),
-        "--dict-only writes no texts to mix: leave out --weights": bool(options.weights) and options.dict_only,
-        "--only-source has no target side: leave out --target-column": (
-            options.only_source and options.target_column is not None
-        ),
-        "a table has both sides: give --source-column and --target-column": (
-            not options.only_source and (options.source_column is None) != (options.target_column is None)
-        ),
-        f"--source-column and --target-column are both {quoted(str(options.source_column))}": (
-            options.source_column is not None and options.source_column == options.target_column
-        ),
-        "--joined-dictionary is one dictionary: give it as --srcdict or as --tgtdict, not both": (
-            options.joined_dictionary and options.srcdict is not None and options.tgtdict is not None
-        ),
-        "--sentencepiece learns a model, --sentencepiece-model takes one: give one of them": (
-            options.sentencepiece is not None and options.sentencepiece_model is not None
-        ),
-        "--from-model takes dictionaries and SentencePiece models as they are: leave out the options that make or name "
-        "others": options.from_model is not None and any(is_given(options, name) for name in MAKING),
-        "--tokenizer-json brings its own vocabulary: leave out --sentencepiece…, --srcdict, --tgtdict, --threshold… "
-        "and --nwords…": options.tokenizer_json is not None
-        and any(is_given(options, name) for name in MAKING if name not in GOING_WITH_A_TOKENIZER),
-        "--sentencepiece makes the dictionary from its own pieces; with --srcdict or --tgtdict, give the model that "
-        "belongs to the dictionary as --sentencepiece-model": (
-            options.sentencepiece is not None and (options.srcdict or options.tgtdict) is not None
-        ),
-        "a joined dictionary is limited by --thresholdsrc and --nwordssrc; give the target's the same or not at all": (
-            options.is_joined
-            and (
-                options.thresholdtgt not in (0, options.thresholdsrc)
-                or options.nwordstgt not in (-1, options.nwordssrc)
-            )
-        ),
-        "--srcdict is taken as it is: leave out --thresholdsrc and --nwordssrc": (
-            options.srcdict is not None and (options.thresholdsrc, options.nwordssrc) != (0, -1)
-        ),
-        "--tgtdict is taken as it is: leave out --thresholdtgt and --nwordstgt": (
-            options.tgtdict is not None and (options.thresholdtgt, options.nwordstgt) != (0, -1)
-        ),
-        "--trainpref is missing: it makes the dictionaries that are not given by --srcdict and --tgtdict": (
-            options.trainpref is None and _makes_dictionary(options)
-        ),
-    }
-    for sentence, broken in rules.items():
-        if broken:
-            raise UserError(sentence)
-
-
-def _makes_dictionary(options: PreprocessOptions) -> bool:
-    if options.takes_dictionaries:
-        return False
-    if options.sentencepiece is not None:
-        return True
-    if options.is_joined:
-        return options.srcdict is None and options.tgtdict is None
-    return options.srcdict is None or (not options.only_source and options.tgtdict is None)

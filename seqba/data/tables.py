@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from seqba.data.parquet import ParquetColumn
+from seqba.data.preprocess_options import PreprocessOptions
 from seqba.data.row_files import JsonColumn, TsvColumn
 from seqba.data.text import PlainText, Text
 from seqba.errors import UserError
@@ -44,3 +45,9 @@ def open_text(path: str, column: str | None) -> Text:
             "--source-column and --target-column"
         )
     return TABLES[suffix](path, column)
+
+
+def texts_of(options: PreprocessOptions, language: str | None) -> dict[str, Text]:
+    """Every split's name and text of a language."""
+    column = options.column(language)
+    return {split: open_text(path, column) for split, path in options.texts(language).items()}

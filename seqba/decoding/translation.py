@@ -81,7 +81,6 @@ def translate_corpus(
     *,
     device: torch.device,
     max_tokens: int | None = SEARCH_MAX_TOKENS,
-    max_rows: int | None = None,
 ) -> TranslatedCorpus:
     """Translates a split and returns text that is ready for BLEU: what validation during training needs.
 
@@ -96,9 +95,8 @@ def translate_corpus(
         options: the settings of the search; only the best translation is taken.
         device: where the model is.
         max_tokens: of a batch; no score depends on it.
-        max_rows: of a batch; no score depends on it.
     """
-    batches = plan_translation(pairs, rows, max_tokens=max_tokens, max_rows=max_rows)
+    batches = plan_translation(pairs, rows, max_tokens=max_tokens)
     lines: dict[int, tuple[str, str]] = {}
     for batch, found in translate_batches(model, pairs, batches, options, device=device):
         for row, target, hypotheses in zip(batch.ids.tolist(), batch.target.tolist(), found, strict=True):

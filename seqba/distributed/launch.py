@@ -15,10 +15,10 @@ import torch.distributed as dist
 # is made, it would never be taken down.
 import torch.distributed.nn
 
-from seqba.core.group import ALONE, Group
 from seqba.distributed.ranks import Ranks
 from seqba.distributed.rendezvous import meet
 from seqba.errors import RanksLost, UserError
+from seqba.group import ALONE, Group
 
 
 @contextmanager

@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from seqba.core.accumulator import trained
 from seqba.distributed.all_reduce import GradientExchange, Message, buckets
 from seqba.distributed.lost import collective_errors
 from seqba.distributed.sharding import check_sharding, is_sharded
+from seqba.modules.walk import trained_parameters
 
 Value = TypeVar("Value")
 
@@ -100,7 +100,7 @@ class Ranks:
 
     def exchange(self, model: nn.Module) -> GradientExchange:
         """What adds up the gradients of an update; a sharded model's are added up by its backward."""
-        return GradientExchange(self, [] if is_sharded(model) else trained(model))
+        return GradientExchange(self, [] if is_sharded(model) else trained_parameters(model))
 
     def holders(self, micro_batches: int, copies: int) -> list[range]:
         """For each micro-batch the ranks that `cells` gives it to, which are neighbours."""

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from seqba.core.group import Group, attach_group, group_of
 from seqba.distributed.lost import collective_errors
+from seqba.group import Group, attach_group, group_of
 
 # torch.distributed.fsdp and .tensor are imported where they are used: they take half a second, which only a run with
 # sharded parameters shall wait for.

@@ -35,7 +35,7 @@ class TextScore:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SystemComparison:
     """Two systems by one metric.
 
     Attributes:
@@ -106,7 +106,7 @@ def compare_systems(
     *,
     ignore_case: bool = False,
     resamples: int = 1000,
-) -> list[Comparison]:
+) -> list[SystemComparison]:
     """Compares two systems on the same sentences by paired bootstrap resampling.
 
     Args:
@@ -136,7 +136,7 @@ def compare_systems(
     )
     _, columns = test()
     return [
-        Comparison(
+        SystemComparison(
             metric=name,
             scores=(float(first.score), float(second.score)),
             means=(float(first.mean), float(second.mean)),

@@ -36,6 +36,11 @@ def parameters_of(model: nn.Module) -> list[nn.Parameter]:
     return list(found.values())
 
 
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that have a gradient, in the order of the model."""
+    return [parameter for parameter in parameters_of(model) if parameter.requires_grad]
+
+
 def gradients_of(model: nn.Module) -> list[Tensor]:
     """The gradients that there are, in the order of the parameters."""
     return [parameter.grad for parameter in parameters_of(model) if parameter.grad is not None]

@@ -9,7 +9,17 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from seqba.runtime.memory import keep_freed_memory
+
 Batch = TypeVar("Batch")
+
+
+def prepare_device(*, cpu: bool) -> torch.device:
+    """The device that a command computes on (`choose_device`); a CPU's memory is kept from one update to the next."""
+    device = choose_device(cpu=cpu)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
 
 
 def choose_device(*, cpu: bool) -> torch.device:

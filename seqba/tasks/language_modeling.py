@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ from seqba.tasks.consistency import with_divergence
 from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import BlockOptions
-from seqba.tasks.token_batches import Packer, Planned
+from seqba.tasks.token_batches import PackedSplits, Packer, Planned
 
 logger = logging.getLogger(__name__)
 
@@ -81,16 +81,15 @@ class LanguageModeling:
         self.consistency = criterion.difference_weight
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
-        self._packer = Packer(batches, (max_positions, max_positions), "line", _too_long)
+        packer = Packer(batches, (max_positions, max_positions), "line", _too_long)
+        self._splits = PackedSplits(self.folders, packer, self._open_training, partial(self._open, self.folders[0]))
         self.carried: Carry | None = None
-        self._training: dict[Path, tuple[Blocks, npt.NDArray[np.int64]]] = {}
-        self._validation: dict[str, Planned[Blocks]] = {}
         self._check_sizes(max_positions)
 
     def resized(self, batches: BatchOptions) -> LanguageModeling:
         """The same text in micro-batches of another size; which lines fit into one may be others."""
         task = copy.copy(self)
-        task.batches, task._packer, task._training = batches, replace(self._packer, options=batches), {}
+        task.batches, task._splits = batches, self._splits.resized(batches)
         return task
 
     def state(self) -> dict[str, Any]:
@@ -104,10 +103,7 @@ class LanguageModeling:
 
         Blocks stand for themselves, so that the micro-batches are the same however many make an update.
         """
-        folder = self.folders[(epoch - 1) % len(self.folders)]
-        if folder not in self._training:
-            self._training = {folder: self._open_training(folder)}
-        return self._packer.epoch(*self._training[folder], seed=self.seed, epoch=epoch)
+        return self._splits.epoch(epoch, seed=self.seed)
 
     def validation(self, subset: str) -> Planned[Blocks]:
         """The batches of a validation split, shortest blocks first.
@@ -115,10 +111,7 @@ class LanguageModeling:
         Raises:
             UserError: for a missing split, or lines too long for the model that may not be skipped.
         """
-        if subset not in self._validation:
-            blocks = self._open(self.folders[0], subset)
-            self._validation[subset] = self._packer.validation(blocks, subset, str(self.folders[0]))
-        return self._validation[subset]
+        return self._splits.validation(subset)
 
     def loss(self, model: nn.Module, batch: BlockBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Summed loss in nats, its weight, and the summed negative log-likelihood; smoothing as for translation."""
@@ -131,8 +124,9 @@ class LanguageModeling:
             scored = (targets != Dictionary.pad).flatten().index_select(0, read)
             hidden = hidden.index_select(0, places_of(scored, counts.target))
         target = without_padding(targets, Dictionary.pad, counts.target)
-        loss, nll = label_smoothed_cross_entropy(hidden, reader.output_weight, target, smoothing=self.smoothing)
-        loss, sums = with_divergence(loss, nll, hidden, reader.output_weight, self.consistency)
+        table = reader.output_weight  # (V, D)
+        loss, nll = label_smoothed_cross_entropy(hidden, table, target, smoothing=self.smoothing)
+        loss, sums = with_divergence(loss, nll, hidden, table, self.consistency)
         weight = targets.shape[0] if self.sentence_avg else target.shape[0]
         return loss, float(weight), sums
 
@@ -157,10 +151,9 @@ class LanguageModeling:
             add_bos=self.options.add_bos_token,
         )
 
-    def _open_training(self, folder: Path) -> tuple[Blocks, npt.NDArray[np.int64]]:
+    def _open_training(self, folder: Path) -> Blocks:
         check_same_dictionary(folder, self.folders[0], self.dictionary)
-        blocks = self._open(folder, self.batches.train_subset, combine=True)
-        return blocks, self._packer.training_rows(blocks, str(folder))
+        return self._open(folder, self.batches.train_subset, combine=True)
 
     def _check_sizes(self, max_positions: int) -> None:
         """Refuses blocks that are too long as such; lines are looked at one by one."""

@@ -70,8 +70,7 @@ def _open_translation(
         batches,
         criterion,
         seed=seed,
-        max_source_positions=model.max_source_positions,
-        max_target_positions=model.max_target_positions,
+        max_positions=(model.max_source_positions, model.max_target_positions),
     )
     if model.share_all_embeddings and task.source_dictionary != task.target_dictionary:
         raise UserError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -178,3 +179,52 @@ class Packer:
 
     def _fitting(self, examples: Examples, max_tokens: int | None) -> tuple[Rows, Rows]:
         return fitting(examples.source_sizes, examples.target_sizes, *self._limits(max_tokens))
+
+
+class PackedSplits(Generic[ExamplesT]):
+    """Splits of data-bins in batches: those of training, one data-bin at a time, and those of validation.
+
+    Args:
+        folders: the data-bins; epoch e trains on number (e - 1) mod n, and validation is the first one's.
+        packer: makes batches of examples.
+        open_training: a data-bin → its training examples.
+        open_validation: name of a split → its examples, in the first data-bin.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        packer: Packer,
+        open_training: Callable[[Path], ExamplesT],
+        open_validation: Callable[[str], ExamplesT],
+    ) -> None:
+        self._folders = folders
+        self._packer = packer
+        self._open_training = open_training
+        self._open_validation = open_validation
+        self._training: dict[Path, tuple[ExamplesT, Rows]] = {}
+        self._validation: dict[str, Planned[ExamplesT]] = {}
+
+    def resized(self, batches: BatchOptions) -> PackedSplits[ExamplesT]:
+        """The same splits in batches of another size; which examples fit into one may be others."""
+        packer = replace(self._packer, options=batches)
+        return PackedSplits(self._folders, packer, self._open_training, self._open_validation)
+
+    def epoch(self, epoch: int, *, seed: int) -> Planned[ExamplesT]:
+        """The batches of the 1-based `epoch`, a function of (seed, epoch); overlong examples are left out."""
+        folder = self._folders[(epoch - 1) % len(self._folders)]
+        if folder not in self._training:
+            examples = self._open_training(folder)
+            self._training = {folder: (examples, self._packer.training_rows(examples, str(folder)))}
+        return self._packer.epoch(*self._training[folder], seed=seed, epoch=epoch)
+
+    def validation(self, subset: str) -> Planned[ExamplesT]:
+        """The batches of a validation split, the same at every call.
+
+        Raises:
+            UserError: for a missing split, or examples too long for the model that may not be skipped.
+        """
+        if subset not in self._validation:
+            examples = self._open_validation(subset)
+            self._validation[subset] = self._packer.validation(examples, subset, str(self._folders[0]))
+        return self._validation[subset]

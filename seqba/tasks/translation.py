@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -18,7 +17,8 @@ from seqba.core import Carry
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.data.limits import longest_sides
 from seqba.data.merges import load_merges
-from seqba.data.pairs import PairBatch, PairCorpus, choose_languages, open_pairs
+from seqba.data.pair_files import choose_languages, open_pairs
+from seqba.data.pairs import PairBatch, PairCorpus
 from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
@@ -29,7 +29,7 @@ from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import TranslationOptions
-from seqba.tasks.token_batches import Copied, Packer, Planned
+from seqba.tasks.token_batches import Copied, PackedSplits, Packer, Planned
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,7 @@ class Translation:
         batches: how pairs are grouped.
         criterion: what is minimised.
         seed: of the order.
-        max_source_positions: longest source line that the model takes, `</s>` included.
-        max_target_positions: longest target line, `</s>` included.
+        max_positions: longest source and target line that the model takes, `</s>` included.
 
     Attributes:
         source_lang: source language.
@@ -84,8 +83,7 @@ class Translation:
         criterion: CriterionOptions,
         *,
         seed: int,
-        max_source_positions: int,
-        max_target_positions: int,
+        max_positions: tuple[int, int],
     ) -> None:
         self.folders = data_folders(data)
         self.source_lang, self.target_lang = choose_languages(self.folders[0], options.source_lang, options.target_lang)
@@ -96,17 +94,16 @@ class Translation:
         self.consistency = criterion.difference_weight
         self.sentence_avg = criterion.sentence_avg
         self.seed = seed
-        self._packer = Packer(batches, (max_source_positions, max_target_positions), "pair", _too_long)
+        packer = Packer(batches, max_positions, "pair", _too_long)
+        self._splits = PackedSplits(self.folders, packer, self._open_training, partial(self._open, self.folders[0]))
         self.carried: Carry | None = None
-        self._training: dict[Path, tuple[PairCorpus, npt.NDArray[np.int64]]] = {}
-        longest = longest_sides((max_source_positions, max_target_positions), batches.max_tokens)
+        longest = longest_sides(max_positions, batches.max_tokens)
         self._sampler = self._open_sampler(options.subword_sampling, longest) if options.subword_sampling else None
-        self._validation: dict[str, Planned[PairCorpus]] = {}
 
     def resized(self, batches: BatchOptions) -> Translation:
         """The same pairs in micro-batches of another size; which lines fit into one may be others."""
         task = copy.copy(self)
-        task.batches, task._packer, task._training = batches, dataclasses.replace(self._packer, options=batches), {}
+        task.batches, task._splits = batches, self._splits.resized(batches)
         return task
 
     def state(self) -> dict[str, Any]:
@@ -129,14 +126,10 @@ class Translation:
         Pairs stand for themselves, so that the micro-batches are the same however many make an update. With
         --subword-sampling they have the subwords of the corpus, and `copied` cuts them anew.
         """
-        folder = self.folders[(epoch - 1) % len(self.folders)]
-        if folder not in self._training:
-            self._training = {folder: self._open_training(folder)}
-        pairs, rows = self._training[folder]
-        planned = self._packer.epoch(pairs, rows, seed=self.seed, epoch=epoch)
+        planned = self._splits.epoch(epoch, seed=self.seed)
         if self._sampler is None:
             return planned
-        return Copied(pairs, planned.batches, partial(self._sampler.batch, pairs, epoch))
+        return Copied(planned.examples, planned.batches, partial(self._sampler.batch, planned.examples, epoch))
 
     def validation(self, subset: str) -> Planned[PairCorpus]:
         """The batches of a validation split, shortest lines first.
@@ -144,10 +137,7 @@ class Translation:
         Raises:
             UserError: for a missing split, or lines too long for the model that may not be skipped.
         """
-        if subset not in self._validation:
-            corpus = self._open(self.folders[0], subset)
-            self._validation[subset] = self._packer.validation(corpus, subset, str(self.folders[0]))
-        return self._validation[subset]
+        return self._splits.validation(subset)
 
     def loss(self, model: nn.Module, batch: PairBatch) -> tuple[Tensor, float, Mapping[str, Tensor]]:
         """Summed loss in nats, its weight, and the summed negative log-likelihood.
@@ -160,11 +150,9 @@ class Translation:
         hidden = translator.features(batch.source, batch.previous, tokens)  # (N, D)
         targets = per_copy(batch.target)
         target = without_padding(targets, Dictionary.pad, tokens.times(copies_at_fork()).target)  # (N,)
-        bias = translator.output_bias
-        loss, nll = label_smoothed_cross_entropy(
-            hidden, translator.output_weight, target, bias=bias, smoothing=self.smoothing
-        )
-        loss, sums = with_divergence(loss, nll, hidden, translator.output_weight, self.consistency, bias=bias)
+        table, bias = translator.output_weight, translator.output_bias  # (V, D), (V,) or None
+        loss, nll = label_smoothed_cross_entropy(hidden, table, target, bias=bias, smoothing=self.smoothing)
+        loss, sums = with_divergence(loss, nll, hidden, table, self.consistency, bias=bias)
         weight = targets.shape[0] if self.sentence_avg else target.shape[0]
         return loss, float(weight), sums
 
@@ -181,10 +169,10 @@ class Translation:
         return 1.0
 
     def _open(self, folder: Path, split: str, *, combine: bool = False) -> PairCorpus:
-        languages = (self.source_lang, self.target_lang)
-        return open_pairs(folder, split, *languages, self.source_dictionary, self.target_dictionary, combine=combine)
+        languages, dictionaries = (self.source_lang, self.target_lang), (self.source_dictionary, self.target_dictionary)
+        return open_pairs(folder, split, languages, dictionaries, combine=combine)
 
-    def _open_training(self, folder: Path) -> tuple[PairCorpus, npt.NDArray[np.int64]]:
+    def _open_training(self, folder: Path) -> PairCorpus:
         for language, ours in ((self.source_lang, self.source_dictionary), (self.target_lang, self.target_dictionary)):
             if folder != self.folders[0] and Dictionary.load(folder / f"dict.{language}.txt") != ours:
                 raise UserError(
@@ -194,7 +182,7 @@ class Translation:
         corpus = self._open(folder, self.batches.train_subset, combine=True)
         if self._sampler is not None:
             self._sampler.check(corpus, str(folder))
-        return corpus, self._packer.training_rows(corpus, str(folder))
+        return corpus
 
     def _open_sampler(self, probability: float, longest: tuple[int, int]) -> PairSampler:
         """What cuts the pairs of an epoch anew, by the merges in the first folder."""

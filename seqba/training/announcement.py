@@ -9,8 +9,9 @@ import torch
 from seqba.nn.kernels.attention import LONGEST_KEYS, suits_writing_out
 from seqba.nn.kernels.products import describe_products
 from seqba.tasks.options import BatchOptions
-from seqba.training.copies import CopySchedule
+from seqba.training.arms import GridShape
 from seqba.training.options import TrainingOptions
+from seqba.training.options.grid import CopySchedule
 
 
 def announce(
@@ -19,8 +20,7 @@ def announce(
     parameters: int,
     device: torch.device,
     ranks: int,
-    micro_batches: Sequence[int],
-    copies: CopySchedule,
+    grid: GridShape,
     batches: BatchOptions,
     options: TrainingOptions,
 ) -> list[str]:
@@ -31,8 +31,7 @@ def announce(
         parameters: how many the model has.
         device: that this process computes on.
         ranks: how many processes there are.
-        micro_batches: S for epoch 1, 2, …; the last one stays.
-        copies: M of each update.
+        grid: micro-batches and copies of an update, in this arm.
         batches: the size of a micro-batch in this arm.
         options: the plan, the limits, and where files go.
     """
@@ -40,14 +39,15 @@ def announce(
     several = f", {ranks} ranks" if ranks > 1 else ""
     sizes = {"tokens": batches.max_tokens, "rows": batches.batch_size}
     size = " and ".join(f"{count:,} {unit}" for unit, count in sizes.items() if count is not None)
+    shape = f"{_micro_batches(grid.micro_batches_per_epoch)} of at most {size} × {_copies(grid.copies)}"
+    is_single = grid.copies.most == 1 and max(grid.micro_batches_per_epoch) == 1
     return [
         f"{arch}: {parameters:,} parameters, on {device.type}{threads}{several}",
-        f"an update: {_micro_batches(micro_batches)} of at most {size} × {_copies(copies)} (--arm {options.grid.arm}, "
-        f"--plan {options.grid.plan})",
+        f"an update: {shape} (--arm {options.grid.arm}, --plan {options.grid.plan})",
         f"{_until(options)}; {_where(options)}",
         *(["layers are compiled: the first updates wait for it"] if options.run.compile else []),
         *_averaged(options),
-        *_measured(options.log.measure_every, is_single=copies.most == 1 and max(micro_batches) == 1),
+        *_measured(options.log.measure_every, is_single=is_single),
     ]
 
 

@@ -11,40 +11,29 @@ from seqba.core import ALONE, Group
 from seqba.errors import UserError
 from seqba.options import flag_of
 from seqba.tasks.options import BatchOptions
-from seqba.training.copies import CopySchedule
 from seqba.training.options import GridOptions, RunOptions
+from seqba.training.options.grid import ONE_COPY, CopySchedule
 
 
 @dataclass(frozen=True)
-class Grid:
+class GridShape:
     """Shape of an update.
 
     Attributes:
         micro_batches_per_epoch: S for epoch 1, 2, …; the last one stays.
-        copies: M, the largest of a schedule.
+        copies: M of each update.
         batch_scale: what the size of a micro-batch is multiplied by.
         fork: where in the model the copies begin; None for the input.
-        schedule: M of each update, where it changes.
     """
 
     micro_batches_per_epoch: tuple[int, ...]
-    copies: int
+    copies: CopySchedule = ONE_COPY
     batch_scale: Fraction = Fraction(1)
     fork: str | None = None
-    schedule: CopySchedule | None = None
 
     def micro_batches(self, epoch: int) -> int:
         """S in the 1-based `epoch`."""
         return self.micro_batches_per_epoch[min(epoch, len(self.micro_batches_per_epoch)) - 1]
-
-    def copies_at(self, update: int) -> int:
-        """M of the 1-based `update`, updates that were skipped included."""
-        return self.copies if self.schedule is None else self.schedule.at(update)
-
-    @property
-    def fewest_copies(self) -> int:
-        """The smallest M of any update."""
-        return self.copies if self.schedule is None else self.schedule.least
 
     def has_epochs_of(self, options: GridOptions) -> bool:
         """Whether an epoch of this arm has as many updates as one of the arm baseline."""
@@ -80,8 +69,8 @@ class Grid:
         return int(scaled)
 
 
-def derive_grid(options: GridOptions) -> Grid:
-    """Grid of an arm.
+def derive_grid(options: GridOptions) -> GridShape:
+    """Shape of an arm's updates.
 
     With `--update-freq S --copies M` and micro-batches of a size B:
 
@@ -101,25 +90,24 @@ def derive_grid(options: GridOptions) -> Grid:
 
     Source: Hoffer et al. 2020, table 2 and section 4.3; fixed-rows: Fort et al. 2021 (arXiv 2105.13343).
     """
-    micro_batches, schedule = options.update_freq, options.copy_schedule
+    micro_batches, copies = options.update_freq, options.copy_schedule
     if options.arm == "baseline":
-        return Grid(micro_batches, 1)
+        return GridShape(micro_batches)
     if options.arm == "ba":
-        changing = None if schedule.is_constant else schedule
-        return Grid(micro_batches, schedule.most, fork=options.fork, schedule=changing)
-    if not schedule.is_constant:
+        return GridShape(micro_batches, copies, fork=options.fork)
+    if not copies.is_constant:
         raise UserError(
-            f"--copies {schedule} changes M on the way, and --arm {options.arm} would change its examples with it: "
+            f"--copies {copies} changes M on the way, and --arm {options.arm} would change its examples with it: "
             "schedules are for the arms ba and baseline"
         )
-    copies = schedule.most
+    times = copies.most
     if options.arm == "fixed-samples":
-        return Grid(tuple(number * copies for number in micro_batches), 1)
+        return GridShape(tuple(number * times for number in micro_batches))
     if options.arm == "large-batch":
-        return Grid(micro_batches, 1, Fraction(copies))
-    if all(number % copies == 0 for number in micro_batches):
-        return Grid(tuple(number // copies for number in micro_batches), copies, fork=options.fork)
-    return Grid(micro_batches, copies, Fraction(1, copies), options.fork)
+        return GridShape(micro_batches, batch_scale=Fraction(times))
+    if all(number % times == 0 for number in micro_batches):
+        return GridShape(tuple(number // times for number in micro_batches), copies, fork=options.fork)
+    return GridShape(micro_batches, copies, Fraction(1, times), options.fork)
 
 
 @dataclass
@@ -144,7 +132,7 @@ class BaselineEpochs:
         return updates > 0 and self._ends[self.done(updates)] == updates
 
 
-def check_ranks(ranks: Group, grid: Grid, options: RunOptions, *, measure_every: int = 0) -> None:
+def check_ranks(ranks: Group, grid: GridShape, options: RunOptions, *, measure_every: int = 0) -> None:
     """Refuses more ranks than an update has cells, in any epoch, and options that the number of processes excludes.
 
     Raises:
@@ -159,6 +147,6 @@ def check_ranks(ranks: Group, grid: Grid, options: RunOptions, *, measure_every:
         if measure_every:
             raise UserError("--measure-every needs all cells of an update in one process: leave it out under torchrun")
         try:
-            ranks.check(min(grid.micro_batches_per_epoch), grid.fewest_copies)
+            ranks.check(min(grid.micro_batches_per_epoch), grid.copies.least)
         except ValueError as error:
             raise UserError(f"{error} (--update-freq, --copies)") from None

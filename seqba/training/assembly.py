@@ -16,19 +16,20 @@ from seqba.models.forks import Forking
 from seqba.models.graphs import check_compiled, compile_layers
 from seqba.models.layers import recompute_layers
 from seqba.tasks import MicroBatches
-from seqba.training.arms import BaselineEpochs, Grid, derive_grid
+from seqba.training.arms import BaselineEpochs, GridShape, derive_grid
 from seqba.training.averages import build_average
 from seqba.training.batches import check_epochs, count_updates
 from seqba.training.folder import CheckpointFolder
 from seqba.training.log import TrainingLog, log_options_of_rank
 from seqba.training.log_file import open_run_log
 from seqba.training.loop import TrainingLoop
+from seqba.training.optimisation import Optimisation
 from seqba.training.optimizers import build_optimizer, build_trigger
 from seqba.training.precision import build_scaler, choose_precision
 from seqba.training.progress import Progress
-from seqba.training.reports import open_reports
+from seqba.training.regime import build_schedule, count_decay_updates, schedule_drop_path
+from seqba.training.reports import open_trackers
 from seqba.training.resume import restore
-from seqba.training.schedules import build_schedule, count_decay_updates, schedule_drop_path
 from seqba.training.sharding import shard_model
 from seqba.training.start import Start
 from seqba.training.trainer import Trainer, UpdateRules
@@ -64,12 +65,7 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
     if grid.fork is not None:
         cast(Forking, trainer.model).fork_at(grid.fork)
     extra_metrics = None if workload.extra_metrics is None else workload.extra_metrics(ranks)
-    run_log = open_run_log(options.checkpoints, ranks, trainer.updates, progress)
-    log_options = log_options_of_rank(options.log, ranks)
-    reports = open_reports(workload.record, ranks, resumed=trainer.updates > 0)
-    log = TrainingLog(
-        log_options, device, max_update=options.run.max_update, unit=task.unit, run_log=run_log, reports=reports
-    )
+    log = _open_log(workload, trainer, progress)
     broadcast = None
     if options.run.broadcast_batches and isinstance(ranks, Ranks):
         broadcast = BatchBroadcast(ranks, options.run.distributed_timeout)
@@ -89,20 +85,19 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
 
 def _baseline_epochs(workload: Workload) -> BaselineEpochs:
     """Epochs of the arm baseline, in updates."""
-    grid = Grid(workload.record.training.grid.update_freq, copies=1)
+    grid = GridShape(workload.record.training.grid.update_freq)
     return BaselineEpochs(lambda epoch: count_updates(workload.baseline, epoch, grid.micro_batches(epoch)))
 
 
 def _build_trainer(
-    workload: Workload, grid: Grid, epochs: BaselineEpochs, device: torch.device, ranks: Group
+    workload: Workload, grid: GridShape, epochs: BaselineEpochs, device: torch.device, ranks: Group
 ) -> Trainer[Any]:
     options = workload.record.training
     precision = choose_precision(options.optimisation, device)
     model = _build_model(workload, grid, device, ranks)
     epoch_updates = partial(epochs.length, 1)
     schedule_drop_path(model, options, epoch_updates=epoch_updates)
-    return Trainer(
-        workload.task,
+    optimisation = Optimisation(
         model,
         build_optimizer(model.parameters(), options.optimisation),
         build_schedule(
@@ -112,21 +107,17 @@ def _build_trainer(
             max_update=options.run.max_update,
             copies=options.grid.copy_schedule.most,
         ),
-        UpdateRules.of(
-            options,
-            grid,
-            count_decay_updates(options.optimisation, epoch_updates),
-            precision,
-            compared=workload.compares_copies,
-        ),
-        build_trigger(options.optimisation),
-        ranks,
-        build_scaler(options.optimisation, precision, device),
-        build_average(model, options.optimisation),
+        clip_norm=options.optimisation.clip_norm,
+        decay_updates=count_decay_updates(options.optimisation, epoch_updates),
+        scaler=build_scaler(options.optimisation, precision, device),
+        trigger=build_trigger(options.optimisation),
+        average=build_average(model, options.optimisation),
     )
+    rules = UpdateRules.of(options, grid, precision, compared=workload.compares_copies)
+    return Trainer(workload.task, optimisation, rules, ranks)
 
 
-def _build_model(workload: Workload, grid: Grid, device: torch.device, ranks: Group) -> nn.Module:
+def _build_model(workload: Workload, grid: GridShape, device: torch.device, ranks: Group) -> nn.Module:
     """Model with new weights on the device, in parts on several ranks where the options say so."""
     options = workload.record.training
     torch.manual_seed(options.grid.seed)
@@ -170,3 +161,16 @@ def _open_splits(workload: Workload) -> dict[str, MicroBatches[Any]]:
     if workload.record.training.validation.disable_validation:
         return {}
     return {name: workload.task.validation(name) for name in workload.batches.valid_subset.split(",") if name}
+
+
+def _open_log(workload: Workload, trainer: Trainer[Any], progress: Progress) -> TrainingLog:
+    """Log of this process: on the first rank with the file in the save-dir and the trackers, where there are any."""
+    options, ranks = workload.record.training, trainer.ranks
+    return TrainingLog(
+        log_options_of_rank(options.log, ranks),
+        trainer.device,
+        max_update=options.run.max_update,
+        unit=workload.task.unit,
+        run_log=open_run_log(options.checkpoints, ranks, trainer.updates, progress),
+        trackers=open_trackers(workload.record, ranks, resumed=trainer.updates > 0),
+    )

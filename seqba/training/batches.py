@@ -14,6 +14,7 @@ from seqba.errors import UserError
 from seqba.rows.replicate import select_copies
 from seqba.runtime.devices import to_device
 from seqba.tasks import CopiedMicroBatches, MicroBatches, Task
+from seqba.training.arms import GridShape
 
 Batch = TypeVar("Batch")
 
@@ -106,34 +107,40 @@ class EpochUpdates(Generic[Batch]):
 
     Attributes:
         micro_batches: those of the epoch.
-        size: S.
+        grid: S of the epoch, and M of each update.
+        epoch: its 1-based number.
         ranks: the processes among which the cells of an update are dealt.
         broadcast: reads for several ranks that have copies of one micro-batch; None where each reads for itself.
         device: where a micro-batch goes when it is asked for; None to leave it.
     """
 
     micro_batches: MicroBatches[Batch]
-    size: int
+    grid: GridShape
+    epoch: int
     ranks: Group = ALONE
     broadcast: BatchBroadcast | None = None
     device: torch.device | None = None
 
     def __len__(self) -> int:
         """Number of updates."""
-        return -(-len(self.micro_batches) // self.size)
+        return -(-len(self.micro_batches) // self.grid.micro_batches(self.epoch))
 
-    def read(self, number: int, copies: int) -> UpdateBatch[Batch] | UserError | None:
-        """Batch of update `number`, from 0, or the error that says why it can't be read; None after the last one.
-
-        `copies` is M of that update.
+    def read(self, number: int, *, update: int) -> UpdateBatch[Batch] | UserError | None:
+        """Batch of an update, or the error that says why it can't be read; None after the epoch's last one.
 
         It is read before the update that precedes it, whose message takes along whether it could be: so all ranks know
         in time that one can't go on, and it costs no message.
+
+        Args:
+            number: of the update in the epoch, from 0.
+            update: its 1-based number in the run, which says how many copies it has; updates that were skipped count,
+                as their data are gone.
         """
-        first, total = number * self.size, len(self.micro_batches)
+        most, total = self.grid.micro_batches(self.epoch), len(self.micro_batches)
+        first = number * most
         if first >= total:
             return None
-        size = min(self.size, total - first)
+        size, copies = min(most, total - first), self.grid.copies.at(update)
         cells = self.ranks.cells(size, copies)
         is_copied = isinstance(self.micro_batches, CopiedMicroBatches)
         try:

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,70 +18,14 @@ from seqba.data.names import ESCAPED, name_text
 from seqba.errors import UserError
 from seqba.extras import needed, progress_bar
 from seqba.runtime.memory import peak_memory_mb
-from seqba.statistics import CellSplit
 from seqba.tasks import Unit
 from seqba.training.log_file import RunLog
+from seqba.training.log_window import LogWindow
 from seqba.training.metrics import display_metrics
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
-from seqba.training.reports import Reports
-from seqba.training.totals import Totals
+from seqba.training.reports import Trackers
 from seqba.training.update_report import UpdateReport
-
-
-@dataclass
-class LogWindow:
-    """Sums since the last line; a skipped update has no loss to add."""
-
-    totals: Totals = field(default_factory=Totals)
-    unique: int = 0
-    processed: int = 0
-    grad_norm: float = 0.0
-    grad_norm_sq: float = 0.0
-    clipped: int = 0
-    updates: int = 0
-    seconds: float = 0.0
-    splits: list[CellSplit] = field(default_factory=list)
-
-    def add(self, report: UpdateReport, seconds: float) -> None:
-        """Adds an update that took `seconds`."""
-        self.seconds += seconds
-        if report.skipped:
-            return
-        self.totals.add_all([report.totals])
-        self.unique += report.unique
-        self.processed += report.processed
-        self.grad_norm += report.grad_norm
-        self.grad_norm_sq += report.grad_norm**2
-        self.clipped += report.clipped
-        self.updates += 1
-        if report.split is not None:
-            self.splits.append(report.split)
-
-    def means(self, unit: Unit) -> dict[str, float | None]:
-        """Loss in nats per weight, the task's means, gradient norm, rate of clipping; None where nothing was.
-
-        Where updates were measured, also the parts of the variance: means over them, as ratios should be of means.
-        """
-        if not self.updates:
-            return dict.fromkeys(("loss", "nll", "grad_norm", "grad_norm_sq", "clip_rate"))
-        return {
-            **self.totals.metrics(unit),
-            "grad_norm": self.grad_norm / self.updates,
-            "grad_norm_sq": self.grad_norm_sq / self.updates,
-            "clip_rate": self.clipped / self.updates,
-            **self._variance(),
-        }
-
-    def _variance(self) -> dict[str, float | None]:
-        parts = {
-            "signal": [split.signal for split in self.splits],
-            "variance_between": [split.between for split in self.splits],
-            "variance_noise": [split.noise for split in self.splits],
-            "variance_total": [split.total for split in self.splits],
-        }
-        known = {name: [value for value in values if value is not None] for name, values in parts.items()}
-        return {name: math.fsum(values) / len(values) for name, values in known.items() if values}
 
 
 class TrainingLog:
@@ -95,7 +39,7 @@ class TrainingLog:
         max_update: for the bar and the remaining time; 0 if unknown.
         unit: what is predicted and counted.
         run_log: the log that the run keeps in its save-dir, whatever the format; None for none.
-        reports: trackers that get the numbers of every line.
+        trackers: that get the numbers of every line.
 
     Raises:
         UserError: for a log file that can't be opened, or TensorBoard without its package.
@@ -109,7 +53,7 @@ class TrainingLog:
         max_update: int = 0,
         unit: Unit = "tokens",
         run_log: RunLog | None = None,
-        reports: Reports | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
         self.format = _format(options)
         self.interval = options.log_interval
@@ -122,7 +66,7 @@ class TrainingLog:
         self._above_the_bar = ExitStack()
         self._board = _open_board(options.tensorboard_logdir)
         self._run_log = run_log
-        self._reports = reports or Reports()
+        self._trackers = trackers or Trackers()
         self._file = None if run_log is not None and run_log.is_at(options.log_file) else _open_log(options.log_file)
 
     def update(self, report: UpdateReport, progress: Progress, skipped: int, seconds: float) -> None:
@@ -149,7 +93,7 @@ class TrainingLog:
             self._bar.close()
         if self._board is not None:
             self._board.close()
-        self._reports.close()
+        self._trackers.close()
         if self._run_log is not None:
             self._run_log.close()
         if self._file is not None:
@@ -190,7 +134,7 @@ class TrainingLog:
         if self._file is not None:
             self._file.write(as_json + "\n")
             self._file.flush()
-        self._reports.log(rounded)
+        self._trackers.log(rounded)
         if self.format in ("json", "simple") and _is_open(sys.stdout):
             sys.stdout.write((as_json if self.format == "json" else _simple(rounded)) + "\n")
             sys.stdout.flush()

@@ -16,7 +16,7 @@ from seqba.errors import UserError
 from seqba.tasks import MicroBatches
 from seqba.training.agenda import Position, due_after, lr_has_ended, reached_limit
 from seqba.training.agreement import Interrupted, Status, summed
-from seqba.training.arms import BaselineEpochs, Grid
+from seqba.training.arms import BaselineEpochs, GridShape
 from seqba.training.batches import EpochUpdates, UpdateBatch
 from seqba.training.folder import BEST, CheckpointFolder
 from seqba.training.log import TrainingLog
@@ -54,7 +54,7 @@ class TrainingLoop:
     """
 
     trainer: Trainer[Any]
-    grid: Grid
+    grid: GridShape
     record: RunRecord
     progress: Progress
     splits: Mapping[str, MicroBatches[Any]]
@@ -103,11 +103,11 @@ class TrainingLoop:
         while True:
             updates = self._open_epoch()
             first = self.progress.updates_in_epoch
-            coming = updates.read(first, self._copies_of_update(ahead=1))
+            coming = updates.read(first, update=self.trainer.tried + 1)
             self._agreed = self._own_status(stop, coming).over(self.trainer.ranks, self.trainer.device)
             for number in range(first, len(updates)):
                 batch = self._readable(coming)
-                coming = updates.read(number + 1, self._copies_of_update(ahead=2))
+                coming = updates.read(number + 1, update=self.trainer.tried + 2)
                 yield batch, self._own_status(stop, coming)
 
     def _step(self, batch: UpdateBatch[Any], status: Status) -> None:
@@ -143,20 +143,10 @@ class TrainingLoop:
         due = due_after(self.options, position, is_final=limit is not None)
         names = list(due.names)
         if due.validate:
-            progress.validation_pending = True
-            before = copy.deepcopy(progress)
-            try:
-                names += self._validate(stop)
-            except Interrupted:
-                self._save([])
+            best = self._validate_or_save(stop)
+            if best is None:
                 return STOPPED
-            except UserError:
-                self._save_before_exit()
-                raise
-            except OSError:  # of the log, as in `_step`: what the validation recorded is recorded again
-                self.progress = before
-                self._save_alone_before_exit()
-                raise
+            names += best
         progress.validation_pending = False
         progress.last_finished_update = self.trainer.updates
         if ends_epoch:
@@ -168,6 +158,30 @@ class TrainingLoop:
             self._save(names)
         return ending
 
+    def _validate_or_save(self, stop: StopSignal) -> list[str] | None:
+        """Validates; where that can't end, saves what was learned, with the validation pending.
+
+        Returns:
+            Names of `_validate`; None where a signal stopped it.
+
+        Raises:
+            UserError: for a batch that can't be read, here or on another rank.
+        """
+        self.progress.validation_pending = True
+        before = copy.deepcopy(self.progress)
+        try:
+            return self._validate(stop)
+        except Interrupted:
+            self._save([])
+            return None
+        except UserError:
+            self._save_before_exit()
+            raise
+        except OSError:  # of the log, as in `_step`: what the validation recorded is recorded again
+            self.progress = before
+            self._save_alone_before_exit()
+            raise
+
     def _validate(self, stop: StopSignal) -> list[str]:
         """Validates on every split.
 
@@ -176,7 +190,7 @@ class TrainingLoop:
         """
         rules, progress = self.options.validation, self.progress
         metrics = {}
-        with self.trainer.averaged_weights():
+        with self.trainer.optimisation.averaged_weights():
             for name, batches in self.splits.items():
                 metrics[name] = validate(self.trainer, batches, stop.is_set)
                 if self.extra_metrics is not None:
@@ -187,7 +201,7 @@ class TrainingLoop:
         kept = self.folder.rank_best(progress, rules.best_checkpoint_metric, value, maximize=maximize)
         for name in self.splits:
             self.log.validation(name, metrics[name], progress, self.trainer.updates)
-        self.trainer.observe(progress.latest["loss"])
+        self.trainer.optimisation.observe(progress.latest["loss"], self.trainer.updates)
         return names if kept is None else [*names, kept]
 
     def _open_epoch(self) -> EpochUpdates[Any]:
@@ -197,9 +211,8 @@ class TrainingLoop:
             UserError: if there are more or fewer than there were when the checkpoint was written.
         """
         progress, trainer = self.progress, self.trainer
-        size = self.grid.micro_batches(progress.epoch)
-        micro_batches = trainer.task.epoch(progress.epoch, size)
-        updates = EpochUpdates(micro_batches, size, trainer.ranks, self.broadcast, trainer.device)
+        micro_batches = trainer.task.epoch(progress.epoch, self.grid.micro_batches(progress.epoch))
+        updates = EpochUpdates(micro_batches, self.grid, progress.epoch, trainer.ranks, self.broadcast, trainer.device)
         if progress.updates_in_epoch and progress.updates_of_epoch != len(updates):
             raise UserError(
                 f"epoch {progress.epoch} has {len(updates)} updates, but had {progress.updates_of_epoch} when the "
@@ -208,10 +221,6 @@ class TrainingLoop:
             )
         progress.updates_of_epoch = len(updates)
         return updates
-
-    def _copies_of_update(self, ahead: int) -> int:
-        """M of an update that comes so many after those that were tried; skipped ones count, as their data are gone."""
-        return self.grid.copies_at(self.trainer.tried + ahead)
 
     def _readable(self, batch: UpdateBatch[Any] | UserError | None) -> UpdateBatch[Any]:
         """Batch that was read; where a rank can't read its part (a broken picture), saves what was learned, raises."""
@@ -234,7 +243,8 @@ class TrainingLoop:
 
     def _limit(self, position: Position) -> str | None:
         """Limit that has been reached; None if there is none."""
-        updates, schedule, stop_min_lr = self.trainer.updates, self.trainer.schedule, self.options.schedule.stops_below
+        updates, schedule = self.trainer.updates, self.trainer.optimisation.schedule
+        stop_min_lr = self.options.schedule.stops_below
         has_ended = (
             stop_min_lr >= 0
             and updates > 0
@@ -275,6 +285,7 @@ class TrainingLoop:
 
     def _save_alone_before_exit(self) -> None:
         """Saves what was learned before an error of this rank ends the run, unless other ranks have a part of it."""
-        ranks, parted = self.trainer.ranks, self.trainer.is_sharded or self.trainer.task.carried is not None
+        ranks = self.trainer.ranks
+        parted = self.trainer.optimisation.is_sharded or self.trainer.task.carried is not None
         if ranks is ALONE or (not parted and ranks.is_first):
             self._save([])

@@ -26,7 +26,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimisationOpt
 
     With --weight-decay-on weights, parameters of one dimension don't decay: biases, and the scales and shifts of norms.
     With weights-not-depthwise, neither do those of depthwise convolutions: each output reads one channel, (C, 1, h, w).
-    When the decay ends is the trainer's to say (`UpdateRules.decay_updates`).
+    When the decay ends is for `Optimisation.decay_updates` to say.
 
     A step reads and writes each weight once (fused), on the CPU as well; but torch's SGD can't do so with sharded ones.
 

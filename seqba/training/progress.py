@@ -21,8 +21,8 @@ class Progress:
 
     Attributes:
         epoch: the 1-based epoch in hand.
-        updates_in_epoch: groups of micro-batches that it has used up, skipped updates included.
-        updates_of_epoch: how many groups it has; other data would have another number.
+        updates_in_epoch: updates of it that were made or skipped.
+        updates_of_epoch: updates that it has; other data would have another number.
         last_finished_update: the update whose validation and saving are done.
         validation_pending: whether the run was stopped between an update and its validation.
         best: the best value of the deciding metric.

@@ -30,7 +30,7 @@ PARAMS_OF_A_BATCH = 100
 """The most parameters that MLflow takes at once."""
 
 
-class Report(Protocol):
+class TrackedRun(Protocol):
     """Interface of a run in a tracker.
 
     Attributes:
@@ -49,7 +49,7 @@ class Report(Protocol):
 
 
 @dataclass(frozen=True)
-class NewReport:
+class NewRun:
     """What a tracker is told of a run when it begins there.
 
     Attributes:
@@ -65,13 +65,13 @@ class NewReport:
     identity: str | None
 
 
-class WandbReport:
+class WandbRun:
     """A run in Weights & Biases; `WANDB_MODE=offline` keeps it in `./wandb`.
 
     Updates are a metric, not wandb's steps: these may only rise, and a resumed run makes some of its updates again.
     """
 
-    def __init__(self, new: NewReport) -> None:
+    def __init__(self, new: NewRun) -> None:
         wandb = needed("wandb", "--report-to wandb")
         self.identity = new.identity or uuid.uuid4().hex[:8]
         self._run = wandb.init(
@@ -88,10 +88,10 @@ class WandbReport:
         self._run.finish()
 
 
-class MlflowReport:
+class MlflowRun:
     """A run in MLflow; `MLFLOW_TRACKING_URI` says where, a server or a local database."""
 
-    def __init__(self, new: NewReport) -> None:
+    def __init__(self, new: NewRun) -> None:
         self._mlflow = needed("mlflow", "--report-to mlflow")
         self._mlflow.set_experiment(new.project)
         run = self._mlflow.start_run(run_id=new.identity, run_name=None if new.identity else new.name)
@@ -110,10 +110,10 @@ class MlflowReport:
         self._mlflow.end_run()
 
 
-class TrackioReport:
+class TrackioRun:
     """A run in trackio, which keeps it on this machine (`TRACKIO_DIR`) unless its settings say otherwise."""
 
-    def __init__(self, new: NewReport) -> None:
+    def __init__(self, new: NewRun) -> None:
         self._trackio = needed("trackio", "--report-to trackio")
         self.identity = new.identity or f"{new.name}-{uuid.uuid4().hex[:8]}"
         self._trackio.init(project=new.project, name=self.identity, resume="allow", config=dict(new.options))
@@ -127,23 +127,23 @@ class TrackioReport:
         self._trackio.finish()
 
 
-OPENERS: dict[str, Callable[[NewReport], Report]] = {
-    "wandb": WandbReport,
-    "mlflow": MlflowReport,
-    "trackio": TrackioReport,
+OPENERS: dict[str, Callable[[NewRun], TrackedRun]] = {
+    "wandb": WandbRun,
+    "mlflow": MlflowRun,
+    "trackio": TrackioRun,
 }
 """Every tracker by its name, which is its package's too."""
 
 
-class Reports:
+class Trackers:
     """The trackers that a run reports to; one that fails is told of once and left.
 
     Args:
-        open_reports: their runs by the trackers' names.
+        runs: this run in each of them by the trackers' names.
     """
 
-    def __init__(self, open_reports: Mapping[str, Report] | None = None) -> None:
-        self._reports = dict(open_reports or {})
+    def __init__(self, runs: Mapping[str, TrackedRun] | None = None) -> None:
+        self._runs = dict(runs or {})
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Sends the numbers of a line of the log: `train/loss`, and `valid/loss` of a split of that name."""
@@ -151,19 +151,19 @@ class Reports:
         skipped = ("update", "event", "unit", "subset")
         values = {f"{prefix}/{name}": value for name, value in line.items() if name not in skipped}
         numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
-        for name, report in list(self._reports.items()):
-            with _leaving(name, self._reports):
-                report.log(numbers, line["update"])
+        for name, run in list(self._runs.items()):
+            with _leaving(name, self._runs):
+                run.log(numbers, line["update"])
 
     def close(self) -> None:
         """Ends the run in every tracker."""
-        for name, report in list(self._reports.items()):
-            with _leaving(name, self._reports):
-                report.close()
-        self._reports.clear()
+        for name, run in list(self._runs.items()):
+            with _leaving(name, self._runs):
+                run.close()
+        self._runs.clear()
 
 
-def open_reports(record: RunRecord, ranks: Group, *, resumed: bool) -> Reports:
+def open_trackers(record: RunRecord, ranks: Group, *, resumed: bool) -> Trackers:
     """Begins the run in the trackers that its options name, or goes on with it there.
 
     What it is called there is kept in `reports.json` beside the checkpoints.
@@ -178,20 +178,20 @@ def open_reports(record: RunRecord, ranks: Group, *, resumed: bool) -> Reports:
     """
     options, checkpoints = record.training.log, record.training.checkpoints
     if not options.trackers or not ranks.is_first:
-        return Reports()
+        return Trackers()
     folder = Path(checkpoints.save_dir)
     known = _read_identities(folder / REPORTS_FILE) if resumed else {}
-    reports: dict[str, Report] = {}
+    runs: dict[str, TrackedRun] = {}
     for name in options.trackers:
         needed(name, f"--report-to {name}")
         project = options.wandb_project if name == "wandb" and options.wandb_project else options.report_project
-        new = NewReport(project, name_text(folder.resolve().name), record.options(), known.get(name))
-        with _leaving(name, reports):
-            reports[name] = OPENERS[name](new)
+        new = NewRun(project, name_text(folder.resolve().name), record.options(), known.get(name))
+        with _leaving(name, runs):
+            runs[name] = OPENERS[name](new)
     if not checkpoints.no_save:
         with atomic_text(folder / REPORTS_FILE) as file:
-            json.dump({**known, **{name: report.identity for name, report in reports.items()}}, file)
-    return Reports(reports)
+            json.dump({**known, **{name: run.identity for name, run in runs.items()}}, file)
+    return Trackers(runs)
 
 
 def _read_identities(path: Path) -> dict[str, str]:
@@ -204,12 +204,12 @@ def _read_identities(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _leaving(name: str, reports: dict[str, Report]) -> Iterator[None]:
+def _leaving(name: str, runs: dict[str, TrackedRun]) -> Iterator[None]:
     """Leaves a tracker whose call fails inside; what it prints goes to stderr, because stdout has the log's lines."""
     try:
         with redirect_stdout(sys.stderr):
             yield
     except Exception as error:  # whatever a service or its package comes up with
-        reports.pop(name, None)
+        runs.pop(name, None)
         reason = str(error).strip().partition("\n")[0]
         logger.warning("%s gets no more reports, and training goes on: %s", name, reason or type(error).__name__)

@@ -30,7 +30,7 @@ def capture(trainer: Trainer[Any], progress: Progress, record: RunRecord) -> dic
         "lr_scheduler_state": {},
         "num_updates": trainer.updates,
     }
-    with trainer.averaged_weights() as averaged:
+    with trainer.optimisation.averaged_weights() as averaged:
         weights = _weights(trainer)
     return {
         "args": None,
@@ -45,15 +45,15 @@ def capture(trainer: Trainer[Any], progress: Progress, record: RunRecord) -> dic
 
 
 def _weights(trainer: Trainer[Any]) -> dict[str, Any]:
-    if not trainer.is_sharded:
+    if not trainer.optimisation.is_sharded:
         return trainer.model.state_dict()
     return whole_model_state(trainer.model, keep=trainer.ranks.is_first)
 
 
 def _optimizer_state(trainer: Trainer[Any]) -> dict[str, Any]:
-    if not trainer.is_sharded:
-        return trainer.optimizer.state_dict()
-    return whole_optimizer_state(trainer.optimizer, keep=trainer.ranks.is_first)
+    if not trainer.optimisation.is_sharded:
+        return trainer.optimisation.optimizer.state_dict()
+    return whole_optimizer_state(trainer.optimisation.optimizer, keep=trainer.ranks.is_first)
 
 
 def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
@@ -79,7 +79,7 @@ def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
             trainer.load_state_dict(extra["trainer"], keep_plan=same_plan, keep_carried=not resets.dataloader)
         if keeps_optimizer:
             trigger = extra.get("trainer", {}).get("trigger")
-            trainer.load_optimizer(start.state["last_optimizer_state"]["state"], trigger)
+            trainer.optimisation.load_optimizer(start.state["last_optimizer_state"]["state"], trigger)
     except UserError:
         raise
     except Exception as error:  # a damaged file may hold anything
@@ -101,8 +101,9 @@ def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
 def _load_all_weights(start: Start, trainer: Trainer[Any], *, raw: bool) -> None:
     """Loads a checkpoint's weights, which are averages where it has any, and then the raw ones, where `raw`."""
     load_weights(trainer.model, start.state, start.path)
-    if trainer.average is not None:
-        trainer.average.begin()
+    average = trainer.optimisation.average
+    if average is not None:
+        average.begin()
     if raw and start.state.get("raw_model") is not None:
         load_weights(trainer.model, {"model": start.state["raw_model"]}, start.path)
 

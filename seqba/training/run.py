@@ -14,14 +14,12 @@ from seqba.core import ALONE
 from seqba.data.files import atomic_text, write_json
 from seqba.distributed.launch import joined_ranks
 from seqba.models.attention import Attention
-from seqba.runtime.devices import choose_device
-from seqba.runtime.memory import keep_freed_memory
+from seqba.runtime.devices import prepare_device
 from seqba.training.announcement import announce, describe_arithmetic
 from seqba.training.arms import check_ranks, derive_grid
 from seqba.training.assembly import assemble
 from seqba.training.config import RunConfig
 from seqba.training.config_record import CONFIG_FILE, config_text
-from seqba.training.copies import CopySchedule
 from seqba.training.folder import LAST, held_folder
 from seqba.training.loop import STOPPED, TrainingLoop
 from seqba.training.rules import validate_config
@@ -64,9 +62,7 @@ def _log_warning(
 def _train(config: RunConfig) -> int:
     validate_config(config)
     options = config.training
-    device = choose_device(cpu=options.run.cpu)
-    if device.type == "cpu":
-        keep_freed_memory()
+    device = prepare_device(cpu=options.run.cpu)
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
         check_ranks(ranks, derive_grid(options.grid), options.run, measure_every=options.log.measure_every)
         with held_folder(options.checkpoints, ranks):
@@ -81,48 +77,56 @@ def _train(config: RunConfig) -> int:
 
 
 def describe_run(config: RunConfig, workload: Workload, loop: TrainingLoop) -> None:
-    """Logs the first lines of a run, and writes what was resolved: `config.toml`, which repeats it, and `run.json`."""
-    record, trainer, batches, grid = workload.record, loop.trainer, workload.batches, loop.grid
+    """Logs the first lines of a run, and writes what was resolved beside its checkpoints."""
+    record, trainer = workload.record, loop.trainer
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    arithmetic = _arithmetic(loop)
     lines = announce(
         arch=record.arch,
         parameters=parameters,
         device=trainer.device,
         ranks=trainer.ranks.size,
-        micro_batches=grid.micro_batches_per_epoch,
-        copies=grid.schedule or CopySchedule((grid.copies,)),
-        batches=batches,
+        grid=loop.grid,
+        batches=workload.batches,
         options=record.training,
     )
-    dropouts = [module.dropout.p for module in trainer.model.modules() if isinstance(module, Attention)]
-    arithmetic = None
-    if trainer.device.type == "cpu":
-        arithmetic = describe_arithmetic(
-            trainer.rules.autocast,
-            attention_dropout=max(dropouts, default=None),
-            compiled=record.training.run.compile,
-        )
     for line in (*lines, *([arithmetic] if arithmetic else [])):
         logger.info("%s", line)
-    if loop.folder.options.no_save:
-        return
+    if not loop.folder.options.no_save:
+        _write_resolved(workload, loop, parameters=parameters, arithmetic=arithmetic)
+        with atomic_text(loop.folder.path / CONFIG_FILE) as file:
+            file.write(config_text(config, record.arch, record.model))
+
+
+def _arithmetic(loop: TrainingLoop) -> str | None:
+    """How the run computes on a CPU; None on other devices."""
+    trainer = loop.trainer
+    if trainer.device.type != "cpu":
+        return None
+    dropouts = [module.dropout.p for module in trainer.model.modules() if isinstance(module, Attention)]
+    return describe_arithmetic(
+        trainer.rules.autocast, attention_dropout=max(dropouts, default=None), compiled=loop.options.run.compile
+    )
+
+
+def _write_resolved(workload: Workload, loop: TrainingLoop, *, parameters: int, arithmetic: str | None) -> None:
+    """Writes `run.json`: options as they were resolved, the grid, and what the figures of a run depend on besides."""
+    record, batches, grid = workload.record, workload.batches, loop.grid
     resolved = {
         **record.cfg(),
         "torch_version": str(torch.__version__),
-        "device": str(trainer.device),
+        "device": str(loop.trainer.device),
         "arithmetic": arithmetic,
-        "seed": trainer.rules.seed,
+        "seed": record.training.grid.seed,
         "arm": record.training.grid.arm,
         "micro_batches_per_update": list(grid.micro_batches_per_epoch),
         "micro_batch": {"max_tokens": batches.max_tokens, "batch_size": batches.batch_size},
-        "copies": grid.copies,
-        "copy_schedule": None if grid.schedule is None else str(grid.schedule),
+        "copies": grid.copies.most,
+        "copy_schedule": None if grid.copies.is_constant else str(grid.copies),
         "parameters": parameters,
         "task_state": record.task_state,
     }
     write_json(loop.folder.path / "run.json", resolved)
-    with atomic_text(loop.folder.path / CONFIG_FILE) as file:
-        file.write(config_text(config, record.arch, record.model))
 
 
 def log_exit(ending: str, stop: StopSignal, loop: TrainingLoop) -> int:

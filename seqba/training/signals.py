@@ -19,9 +19,8 @@ class StopSignal:
     """Context in which SIGTERM, SIGINT and SIGHUP only set a flag, which the loop reads between updates.
 
     One that is ignored, as SIGHUP is under nohup, stays so. The first signal gives all of them their default meaning
-    back, so that a second one stops at once. Under torchrun,
-    which kills by itself what takes too long, a second one within `ECHO_S` seconds is taken for the first. Must be
-    entered in the main thread.
+    back, so that a second one stops at once. Under torchrun, which kills by itself what takes too long, a second one
+    within `ECHO_S` seconds is taken for the first. Must be entered in the main thread.
 
     Attributes:
         received: the signal that asked to stop, None so far.

@@ -41,11 +41,11 @@ def validate(trainer: Trainer[Any], batches: MicroBatches[Any], should_stop: Cal
         for start in range(0, len(batches), step):
             number = start + first
             is_idle = number >= len(batches)
-            if is_idle and not trainer.is_sharded:
+            if is_idle and not trainer.optimisation.is_sharded:
                 break
             batch = read_or_error(partial(batches.__getitem__, 0 if is_idle else number))
             status = Status(should_stop(), isinstance(batch, UserError))
-            if trainer.is_sharded:  # the others can't go on without this rank
+            if trainer.optimisation.is_sharded:  # the others can't go on without this rank
                 status = status.over(trainer.ranks, trainer.device)
             if status.stop or status.unreadable:
                 break

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqba.checkpoints.export import fairseq_weights
 from seqba.checkpoints.model import load_model
+from seqba.checkpoints.to_fairseq import fairseq_weights
 from seqba.errors import UserError
 from seqba.models.transformer import Transformer
 from seqba.models.transformer_lm import TransformerLM

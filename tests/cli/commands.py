@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from seqba.checkpoints.file import read_checkpoint
+from seqba.cli.command import run
+from seqba.cli.train import main as train
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -22,3 +24,19 @@ def last_complaint(capsys: pytest.CaptureFixture[str], status: int) -> str:
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("error: ")
     return line
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two checkpoints have the same weights, bit for bit."""
+    one, other = weights(first), weights(second)
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def train_complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr of a command that must fail with status 2."""
+    assert run(train, arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err

@@ -15,9 +15,9 @@ from reversal import SMALL_MODEL, train_arguments
 from torch import Tensor
 from translation_world import World
 
-from seqba.checkpoints.export import fairseq_weights
 from seqba.checkpoints.file import read_checkpoint
 from seqba.checkpoints.model import load_model
+from seqba.checkpoints.to_fairseq import fairseq_weights
 from seqba.cli.average_checkpoints import main as average
 from seqba.cli.command import run
 from seqba.cli.eval_lm import main as evaluate

@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sacrebleu
 import torch
+from preloaded import preloaded
 from translation_world import World
 
 from seqba.cli.command import run
@@ -344,7 +344,7 @@ def test_several_ranks_print_the_lines_of_one_once(
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "--no-python"]
     arguments = [str(plain_world.data), "--path", str(plain_world.checkpoint), "--cpu", *LIMITS, *flags]
     finished = subprocess.run(
-        [sys.executable, *command, sys.executable, "-c", start, *arguments],
+        [preloaded().python, *command, preloaded().python, "-c", start, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,

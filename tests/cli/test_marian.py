@@ -97,8 +97,7 @@ def test_a_data_bin_is_of_the_models_ids(opus: MarianFolder, data: Path) -> None
         BatchOptions(max_tokens=4000),
         CriterionOptions(),
         seed=1,
-        max_source_positions=64,
-        max_target_positions=64,
+        max_positions=(64, 64),
     )
     batch = task.validation("test").examples.batch(np.arange(20))
     expected = opus.tokenizer(
@@ -172,8 +171,7 @@ def test_an_update_of_four_copies_is_merged_gradients(
         BatchOptions(max_tokens=4000),
         CriterionOptions(),
         seed=1,
-        max_source_positions=64,
-        max_target_positions=64,
+        max_positions=(64, 64),
     )
     model = loaded.model.train()
     (batch,) = list(task.epoch(1))

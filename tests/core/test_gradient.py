@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core import Plan
-from seqba.core.group import SingleProcess
+from seqba.group import SingleProcess
 
 
 def merged(model: nn.Module, batch: Any, loss_fn: Any = summed_loss, **options: Any) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import Noise, finish_update, grid_gradient, merged_gradient, noise_context
-from seqba.core.hooks import discarding_pending
 from seqba.core.plan import Plan
+from seqba.modules.update_hooks import discarding_pending
 from seqba.nn import GhostBatchNorm2d
 
 

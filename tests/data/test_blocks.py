@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from seqba.data.blocks import Blocks
-from seqba.data.indexed import IndexedCorpus, IndexedWriter, JoinedCorpus
+from seqba.data.indexed import IndexedCorpus, JoinedCorpus
+from seqba.data.indexed_writer import IndexedWriter
 
 BOS, PAD, EOS = 0, 1, 2
 TEXT = [[4, 5, 2], [6, 7, 8, 2], [9, 2], [10, 11, 12, 2]]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqba.data.indexed import IndexedCorpus, IndexedWriter, JoinedCorpus
+from seqba.data.indexed import IndexedCorpus, JoinedCorpus
+from seqba.data.indexed_writer import IndexedWriter
 from seqba.errors import UserError
 
 # Two rows, [4, 5, 2] and [2], as fairseq writes them for a vocabulary below 65,500.

@@ -10,9 +10,9 @@ import pytest
 
 from seqba.cli.preprocess import main as preprocess
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedWriter
+from seqba.data.indexed_writer import IndexedWriter
 from seqba.data.monolingual import open_dictionary, open_monolingual
-from seqba.data.pairs import find_languages
+from seqba.data.pair_files import find_languages
 from seqba.errors import UserError
 
 DICTIONARY = Dictionary.build(dict.fromkeys("abcdefgh", 1))

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedWriter
-from seqba.data.pairs import PairCorpus, find_languages, open_pairs
+from seqba.data.indexed_writer import IndexedWriter
+from seqba.data.pair_files import find_languages, open_pairs
+from seqba.data.pairs import PairCorpus
 from seqba.errors import UserError
 
 DICTIONARY = Dictionary.build(dict.fromkeys("abcdefgh", 1))
@@ -34,7 +35,7 @@ def put_pair(folder: Path, split: str = "train", languages: str = "en-de") -> Pa
 def opened(
     folder: Path, split: str = "train", source: str = "en", target: str = "de", *, combine: bool = False
 ) -> PairCorpus:
-    return open_pairs(folder, split, source, target, DICTIONARY, DICTIONARY, combine=combine)
+    return open_pairs(folder, split, (source, target), (DICTIONARY, DICTIONARY), combine=combine)
 
 
 def test_a_batch_worked_by_hand(tmp_path: Path) -> None:
@@ -123,13 +124,13 @@ def test_a_corpus_that_no_model_can_learn_from(tmp_path: Path) -> None:
 def test_ids_are_checked_against_their_own_side(tmp_path: Path) -> None:
     put_pair(tmp_path)
     small = Dictionary.build({"a": 1, "b": 1, "c": 1, "d": 1})
-    open_pairs(tmp_path, "train", "en", "de", small, DICTIONARY)
+    open_pairs(tmp_path, "train", ("en", "de"), (small, DICTIONARY))
     with pytest.raises(UserError, match=r"de\.bin, row 0: id 8 is beyond the dictionary of 8 symbols"):
-        open_pairs(tmp_path, "train", "en", "de", DICTIONARY, small)
+        open_pairs(tmp_path, "train", ("en", "de"), (DICTIONARY, small))
 
 
 def opened_to_translate(folder: Path, split: str = "test", source: str = "en", target: str = "de") -> PairCorpus:
-    return open_pairs(folder, split, source, target, DICTIONARY, DICTIONARY, needs_target=False)
+    return open_pairs(folder, split, (source, target), (DICTIONARY, DICTIONARY), needs_target=False)
 
 
 @pytest.mark.parametrize("languages", ["en-de", "de-en", "en-None"])

@@ -13,7 +13,8 @@ from syllables import subword_dictionary, write_syllables
 from seqba.data.batching import Batches
 from seqba.data.dictionary import Dictionary
 from seqba.data.merges import Merges, read_codes
-from seqba.data.pairs import PairCorpus, open_pairs
+from seqba.data.pair_files import open_pairs
+from seqba.data.pairs import PairCorpus
 from seqba.data.sampled_pairs import PairSampler, SampledSide
 from seqba.errors import UserError
 from seqba.rows.replicate import select_copies
@@ -30,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(folder: Path) -> PairCorpus:
-    return open_pairs(folder, "train", "xx", "yy", subword_dictionary(), subword_dictionary())
+    return open_pairs(folder, "train", ("xx", "yy"), (subword_dictionary(), subword_dictionary()))
 
 
 def sampler(folder: Path, *, longest: int = 100, seed: int = 1, merges: Merges | None = None) -> PairSampler:

@@ -9,7 +9,8 @@ import torch
 from table_model import TableModel
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, IndexedWriter
+from seqba.data.indexed import IndexedCorpus
+from seqba.data.indexed_writer import IndexedWriter
 from seqba.data.pairs import PairCorpus
 from seqba.decoding.beam import beam_search
 from seqba.decoding.detokenize import TextForm

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from rank_groups import TIMEOUT
+from rank_groups import TIMEOUT, start_ranks
 from spread_world import MicroBatches
 from torch import Tensor, nn
 
@@ -200,7 +199,6 @@ def _lonely(rank: int, folder: str) -> None:
 
 def run_lonely(folder: Path) -> list[bool]:
     """For each kind of message that goes to a rank that has gone: whether it was called lost."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.start_processes(_lonely, args=(str(folder),), nprocs=2, start_method="spawn")
+    start_ranks(_lonely, 2, str(folder))
     told: list[bool] = torch.load(folder / "told.pt", weights_only=True)
     return told

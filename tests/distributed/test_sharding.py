@@ -11,8 +11,8 @@ from sharded_world import SIZES, accumulate, everything, run_lonely, train, trie
 from torch import nn
 
 from seqba.core import merged_gradient
-from seqba.core.group import attach_group
 from seqba.distributed import Ranks
+from seqba.group import attach_group
 
 
 @pytest.fixture(scope="module")

@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 import torch
-from initial_weights import check_transformer
 from torch import Tensor, nn
+from toy_transformer import EOS, LENGTHS, PAD, VOCABULARY, make_batch, make_model
 
 import seqba
 from seqba.core import Noise, noise_context
 from seqba.models.attention import Attention
-from seqba.models.config import TransformerConfig
-from seqba.models.embedding import Embedding, sinusoids
+from seqba.models.embedding import sinusoids
 from seqba.models.layers import SelfAttentionLayer
 from seqba.models.transformer import Transformer
 from seqba.models.unpadding import Packing
 from seqba.nn.kernels.casts import shared_casts
-
-PAD, EOS = 1, 2
-VOCABULARY = 23
-
-
-def make_model(vocabulary: int = VOCABULARY, **changes: Any) -> Transformer:
-    torch.manual_seed(4)
-    sizes: dict[str, Any] = {
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_embed_dim": 16,
-        "decoder_embed_dim": 16,
-        "encoder_ffn_embed_dim": 24,
-        "decoder_ffn_embed_dim": 24,
-        "encoder_attention_heads": 4,
-        "decoder_attention_heads": 4,
-        "dropout": 0.0,
-    }
-    config = TransformerConfig(**{**sizes, **changes})
-    return Transformer(config, source_vocabulary=vocabulary, target_vocabulary=vocabulary).double()
-
-
-def make_batch(lengths: list[tuple[int, int]], seed: int = 0) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    source = torch.full((len(lengths), max(s for s, _ in lengths)), PAD)
-    previous = torch.full((len(lengths), max(t for _, t in lengths)), PAD)
-    for row, (source_length, target_length) in enumerate(lengths):
-        source[row, :source_length] = torch.randint(4, VOCABULARY, (source_length,), generator=generator)
-        source[row, source_length - 1] = EOS
-        previous[row, :target_length] = torch.randint(4, VOCABULARY, (target_length,), generator=generator)
-        previous[row, 0] = EOS
-    return source, previous
-
-
-LENGTHS = [(7, 4), (3, 6), (7, 6), (1, 1)]
 
 
 def copy_attention(ours: Attention, theirs: nn.MultiheadAttention) -> None:
@@ -155,38 +118,6 @@ def test_attention_with_dropout_equals_softmax_attention_through_its_mask(causal
     with noise_context(Noise(0, 0, 0, (0,))):
         attended = ours.attend_to_self(ours.input_projection(x), packing, causal=causal)
     torch.testing.assert_close(attended, packing.pack(expected))
-
-
-def fairseq_positions(length: int, width: int, first: int = PAD + 1) -> Tensor:
-    """An independent reading of fairseq's formula, number by number: (length, width) float64.
-
-    `width // 2` sines at rates from 1 down to 1/10,000, their cosines, and a zero where the width is odd; the first
-    word of a row stands at padding's id + 1.
-    """
-    half = width // 2
-    rates = [10_000 ** -(rate / max(half - 1, 1)) for rate in range(half)]
-    rows = []
-    for position in range(first, first + length):
-        waves = [math.sin(position * rate) for rate in rates] + [math.cos(position * rate) for rate in rates]
-        rows.append(waves + [0.0] * (width % 2))
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("width", [16, 7, 1])
-def test_the_table_of_positions_is_fairseqs(width: int) -> None:
-    torch.testing.assert_close(sinusoids(90, width, 2).double(), fairseq_positions(90, width), atol=2e-5, rtol=0)
-
-
-def test_the_first_word_of_every_row_stands_at_position_2_unless_told_otherwise() -> None:
-    source, previous = make_batch(LENGTHS)
-    for changes, first in (({}, 2), ({"first_position": 0}, 0), ({"first_position": 5}, 5)):
-        model = make_model(**changes)
-        for embedding in (model.source_embedding, model.target_embedding):
-            assert isinstance(embedding, Embedding)
-            embedded = embedding(torch.tensor([PAD]), torch.tensor([0]))  # padding's own embedding is zero
-            torch.testing.assert_close(embedded[0], fairseq_positions(9, 16, first)[0], atol=1e-6, rtol=0)
-    wide = nn.functional.pad(source, (0, 4), value=PAD)
-    torch.testing.assert_close(make_model()(wide, previous), make_model()(source, previous))
 
 
 def test_features_are_the_rows_that_are_not_padding() -> None:
@@ -304,90 +235,6 @@ def test_a_search_that_begins_later_sees_the_weights_of_then() -> None:
     after = model.step(model.begin(source, 1), tokens)
     torch.testing.assert_close(after, expected)
     assert not torch.allclose(after, before)
-
-
-def test_embeddings_are_shared_as_asked() -> None:
-    separate = make_model()
-    output_only = make_model(share_decoder_input_output_embed=True)
-    everything = make_model(share_all_embeddings=True)
-    sizes = [sum(parameter.numel() for parameter in m.parameters()) for m in (separate, output_only, everything)]
-    assert sizes[0] - sizes[1] == sizes[1] - sizes[2] == VOCABULARY * 16
-    assert everything.output_weight is everything.source_embedding.tokens.weight
-    assert set(everything.state_dict()) < set(separate.state_dict())
-
-
-def test_widths_of_encoder_and_decoder_may_differ() -> None:
-    model = make_model(encoder_embed_dim=8, encoder_attention_heads=2)
-    assert model(*make_batch(LENGTHS)).shape == (4, 6, VOCABULARY)
-    with pytest.raises(ValueError, match="one vocabulary and one width"):
-        make_model(encoder_embed_dim=8, share_all_embeddings=True)
-
-
-def test_rows_beyond_the_positions_are_refused() -> None:
-    model = make_model(max_source_positions=6, max_target_positions=3)
-    source, previous = make_batch([(7, 3)])
-    with pytest.raises(ValueError, match="a source row has 7 tokens; the model's positions end at 6"):
-        model(source, previous)
-    with pytest.raises(ValueError, match="a target row has 4 tokens; the model's positions end at 3"):
-        model(*make_batch([(6, 4)]))
-    state = model.begin(source[:, :6], 1)
-    for _ in range(3):
-        model.step(state, torch.tensor([[5]]))
-    with pytest.raises(ValueError, match="longer than the model's 3 target positions"):
-        model.step(state, torch.tensor([[5]]))
-
-
-def test_as_many_positions_as_before_can_be_used_wherever_they_begin() -> None:
-    source, previous = make_batch([(6, 3)])
-    for first in (0, 2, 40):
-        model = make_model(max_source_positions=6, max_target_positions=3, first_position=first)
-        assert model(source, previous).shape == (1, 3, VOCABULARY)
-
-
-def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ValueError, match="the width 16 isn't a multiple of the 3 attention heads"):
-        make_model(encoder_attention_heads=3)
-
-
-WIDE = {
-    **dict.fromkeys(("encoder_embed_dim", "decoder_embed_dim"), 64),
-    **dict.fromkeys(("encoder_ffn_embed_dim", "decoder_ffn_embed_dim"), 96),
-    "vocabulary": 200,
-}
-
-
-@pytest.mark.parametrize("pre_norm", [False, True])
-def test_initial_weights_are_fairseq_s(pre_norm: bool) -> None:
-    model = make_model(**WIDE, encoder_normalize_before=pre_norm, decoder_normalize_before=pre_norm)
-    attention = {"input_projection", "query_projection", "memory_projection", "output_projection"}
-    kinds = check_transformer(model, pad=PAD)
-    assert kinds == {"norm", "bias", "embedding", "output", "expand", "contract", *attention}
-
-
-@pytest.mark.parametrize("sharing", ["share_all_embeddings", "share_decoder_input_output_embed"])
-def test_tied_initial_weights_are_those_of_the_embedding(sharing: str) -> None:
-    model = make_model(**WIDE, **{sharing: True})
-    assert "output" not in check_transformer(model, pad=PAD)
-    assert model.output_weight is model.target_embedding.tokens.weight
-    is_joined = model.source_embedding.tokens.weight is model.target_embedding.tokens.weight
-    assert is_joined == (sharing == "share_all_embeddings")
-
-
-def test_no_two_initial_weights_are_the_same_draw() -> None:
-    model = make_model(**WIDE)
-    parts = [part for name, weight in model.named_parameters() if weight.dim() == 2 for part in weight.split(64)]
-    firsts = torch.stack([part[2, :8] for part in parts])  # the row of padding isn't drawn
-    assert len(firsts.unique(dim=0)) == len(parts)
-
-
-@pytest.mark.parametrize("width", [8, 7])
-def test_the_papers_sinusoids_have_the_papers_rates(width: int) -> None:
-    table = sinusoids(300, width, 5, "paper")
-    for place in (0, 1, 299):
-        for number in range(width):
-            i, wave = (number, math.sin) if number < (width + 1) // 2 else (number - (width + 1) // 2, math.cos)
-            angle = (5 + place) / 10000 ** (2 * i / width)
-            assert table[place, number].item() == pytest.approx(wave(angle), abs=1e-6)
 
 
 def test_silu_is_the_feed_forwards_activation() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core import Plan, noise_context
-from seqba.core.group import SingleProcess
 from seqba.core.passes import Update
+from seqba.group import SingleProcess
 
 COPIES = 4
 ALPHA = 1.7

@@ -1,4 +1,4 @@
-"""Starts the recipes as a user does, through their shell scripts, in the environment that runs the tests."""
+"""Starts the recipes as a user does, through their shell scripts, in a preloaded environment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from preloaded import preloaded
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "recipes" / "evidence"), str(ROOT / "recipes")]
@@ -20,7 +21,7 @@ def recipe(tmp_path: Path) -> Recipe:
     """`recipe("quickstart.sh", "--out", …, UPDATES="3")` → the finished process, its output captured."""
 
     def start(script: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = {**os.environ, "SEQBA_VENV": sys.prefix, "OMP_NUM_THREADS": "1", **environment}
+        variables = {**os.environ, "SEQBA_VENV": str(preloaded().folder), "OMP_NUM_THREADS": "1", **environment}
         return subprocess.run(
             ["bash", ROOT / "recipes" / script, *arguments],
             cwd=tmp_path,  # a recipe may not care where it is started

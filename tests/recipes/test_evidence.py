@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ import prepare
 import pytest
 import tables
 import torch
+from preloaded import preloaded
 from record import is_finished, read_records
 from run import chosen_runs
 from studies import STUDIES
@@ -77,15 +77,14 @@ def test_the_page_is_that_of_the_records() -> None:
 def test_pictures_have_a_line_for_each_drawn_arm(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     records = read_records(ROOT / "recipes" / "results")
+    kept = {path.name for path in (ROOT / "docs" / "img").glob("*.svg")}
     for study in STUDIES:
-        drawn = [side for side in sides_of(study, records) if page.is_drawn(side)]
-        picture = ROOT / "docs" / "img" / f"{study.name}.svg"
-        assert picture.exists() == bool(drawn)
-        if drawn:
-            kept = picture.read_text(encoding="utf-8")
-            assert page.draw(study, records, tmp_path / picture.name)
-            made = (tmp_path / picture.name).read_text(encoding="utf-8")
-            assert made.count('id="line-') == kept.count('id="line-') >= len(drawn)
+        pictures = page.pictures(study, records)
+        assert {name for name in kept if name.startswith(study.name)} == set(pictures)
+        for name, sides in pictures.items():
+            page.draw(study, sides, tmp_path / name)
+            shown, made = ((folder / name).read_text(encoding="utf-8") for folder in (ROOT / "docs" / "img", tmp_path))
+            assert made.count('id="line-') == shown.count('id="line-') >= len(sides)
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
@@ -271,7 +270,7 @@ def test_a_stopped_study_goes_on_to_the_same_records(recipe, toy: Path, tmp_path
     out, name = tmp_path / "out", "language-twentieth.fixed-rows-4"
     process = subprocess.Popen(
         ["bash", ROOT / "recipes" / "evidence.sh", *evidence(toy, out, name)],
-        env={**os.environ, "SEQBA_VENV": sys.prefix},
+        env={**os.environ, "SEQBA_VENV": str(preloaded().folder)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -317,7 +316,7 @@ def test_a_reader_of_the_list_may_go_away(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = ["bash", ROOT / "recipes" / "evidence.sh", "--list", "yes", "--results", tmp_path]
-    environment = {**os.environ, "SEQBA_VENV": sys.prefix}
+    environment = {**os.environ, "SEQBA_VENV": str(preloaded().folder)}
     done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")

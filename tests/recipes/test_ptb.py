@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
+from preloaded import preloaded
 
 from seqba.checkpoints.file import read_checkpoint
 from seqba.data.dictionary import Dictionary
@@ -43,9 +43,9 @@ def stubs(tmp_path: Path) -> Path:
     programs.mkdir(parents=True)
     (programs / "stub.py").write_text(STUB, encoding="utf-8")
     commands = {
-        "python": f'exec {sys.executable} "$@"',
-        "seqba-preprocess": f'exec {sys.executable} -c "from seqba.cli.preprocess import entry; entry()" "$@"',
-        **dict.fromkeys(("seqba-train", "seqba-eval-lm"), f'exec {sys.executable} "${{0%/*}}/stub.py" "$0" "$@"'),
+        "python": f'exec {preloaded().python} "$@"',
+        "seqba-preprocess": f'exec {preloaded().python} -c "from seqba.cli.preprocess import entry; entry()" "$@"',
+        **dict.fromkeys(("seqba-train", "seqba-eval-lm"), f'exec {preloaded().python} "${{0%/*}}/stub.py" "$0" "$@"'),
     }
     for name, line in commands.items():
         (programs / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")

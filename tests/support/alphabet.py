@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedWriter
+from seqba.data.indexed_writer import IndexedWriter
 
 LETTERS = [chr(ord("a") + number) for number in range(12)]
 SPLITS = {"train": 400, "valid": 40, "test": 40}

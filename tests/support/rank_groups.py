@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from preloaded import preloaded
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,13 +25,19 @@ Results = dict[tuple[int, int], dict[str, Any]]
 
 def run_groups(work: Work, sizes: Sequence[int], folder: Path) -> Results:
     """(Size of a group, rank) → what `work`, a function of a module, came to there."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.start_processes(_process, args=(work, tuple(sizes), str(folder)), nprocs=max(sizes), start_method="spawn")
+    start_ranks(_process, max(sizes), work, tuple(sizes), str(folder))
     return {
         (size, rank): torch.load(folder / f"{size}-{rank}.pt", weights_only=True)
         for size in sizes
         for rank in range(size)
     }
+
+
+def start_ranks(process: Callable[..., None], ranks: int, *arguments: Any) -> None:
+    """Calls `process`, a function of a module, in so many processes, with rank and arguments, and waits for them."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    mp.set_executable(preloaded().python)
+    mp.start_processes(process, args=arguments, nprocs=ranks, start_method="spawn")
 
 
 def _process(rank: int, work: Work, sizes: Sequence[int], folder: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedWriter
+from seqba.data.indexed_writer import IndexedWriter
 from seqba.data.moses import BytePairs
 
 SYLLABLES = ["ba", "ko", "li", "mu", "ne"]

@@ -25,7 +25,7 @@ def open_task(data: Path, alpha: float) -> Translation:
     )
     batches = BatchOptions(max_tokens=60)
     options = TranslationOptions()
-    return Translation(str(data), options, batches, criterion, seed=1, max_source_positions=64, max_target_positions=64)
+    return Translation(str(data), options, batches, criterion, seed=1, max_positions=(64, 64))
 
 
 def test_the_loss_is_the_mean_cross_entropy_and_half_alpha_times_the_divergence(reversal: Path) -> None:

@@ -19,6 +19,7 @@ from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import StreamOptions
 from seqba.tasks.token_streams import StreamLanguageModeling
 from seqba.training.batches import UpdateBatch
+from seqba.training.optimisation import Optimisation
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.update_report import UpdateReport
 
@@ -110,7 +111,8 @@ def train(
         before = trainer
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         rules = UpdateRules(copies=copies, plan=plan, seed=1, compared=task.consistency > 0)
-        trainer = Trainer(task, model, optimizer, lambda _: lr, rules)
+        optimisation = Optimisation(model, optimizer, lambda _: lr)
+        trainer = Trainer(task, optimisation, rules)
         if before is not None:  # as a run that goes on under another plan
             trainer.load_state_dict(before.state_dict(), keep_plan=False, keep_carried=True)
         report = update(
@@ -156,7 +158,9 @@ def test_a_skipped_update_leaves_the_states_as_they_were(alphabet: Path) -> None
     task, model = open_task(alphabet), make_model()
     windows = task.epoch(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    trainer = Trainer(task, model, optimizer, lambda _: 0.0, UpdateRules(copies=2, plan="stacked", seed=1))
+    trainer = Trainer(
+        task, Optimisation(model, optimizer, lambda _: 0.0), UpdateRules(copies=2, plan="stacked", seed=1)
+    )
     update(trainer, [windows[0]])
     before = [part.clone() for part in trainer.state_dict()["carried"]["shards"][0]]
     with torch.no_grad():
@@ -175,7 +179,8 @@ def test_an_epoch_begins_with_zeros_even_if_its_first_window_is_skipped(alphabet
     task, model = open_task(alphabet), make_model()
     windows = task.epoch(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    trainer = Trainer(task, model, optimizer, lambda _: 0.0, UpdateRules(copies=2, plan="looped", seed=1))
+    optimisation = Optimisation(model, optimizer, lambda _: 0.0)
+    trainer = Trainer(task, optimisation, UpdateRules(copies=2, plan="looped", seed=1))
     update(trainer, [windows[0]])
     with torch.no_grad():
         model.output_bias.fill_(float("nan"))
@@ -248,7 +253,9 @@ def test_the_toy_text_is_learned(tmp_path: Path) -> None:
     )  # fmt: skip
     model = AWDLSTM(config, vocabulary=16)
     optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-    trainer = Trainer(task, model, optimizer, lambda _: 1e-2, UpdateRules(copies=2, plan="stacked", seed=1))
+    trainer = Trainer(
+        task, Optimisation(model, optimizer, lambda _: 1e-2), UpdateRules(copies=2, plan="stacked", seed=1)
+    )
     for epoch in range(1, 8):
         windows = task.epoch(epoch, 1)
         for number in range(len(windows)):

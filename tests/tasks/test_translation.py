@@ -31,8 +31,7 @@ def open_task(data: Path | str, **options: Any) -> Translation:
         BatchOptions(**batches),
         CriterionOptions(**criterion),
         seed=options.get("seed", 1),
-        max_source_positions=options.get("positions", 1024),
-        max_target_positions=options.get("positions", 1024),
+        max_positions=(options.get("positions", 1024), options.get("positions", 1024)),
     )
 
 

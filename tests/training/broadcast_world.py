@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from rank_groups import start_ranks
 from torch import Tensor
 
 from seqba.distributed import Ranks
@@ -64,6 +63,5 @@ def _process(rank: int, folder: str) -> None:
 
 def run_all(folder: Path) -> list[list[dict[str, Any]]]:
     """Starts the processes, and returns for each rank what each update came to."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.start_processes(_process, args=(str(folder),), nprocs=SIZE, start_method="spawn")
+    start_ranks(_process, SIZE, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(SIZE)]

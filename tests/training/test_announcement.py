@@ -14,7 +14,8 @@ from seqba.models.unpadding import Packing
 from seqba.nn.kernels.attention import LONGEST_KEYS
 from seqba.tasks.options import BatchOptions
 from seqba.training.announcement import announce, describe_arithmetic
-from seqba.training.copies import read_copies
+from seqba.training.arms import GridShape
+from seqba.training.options.grid import read_copies
 
 
 def lines(
@@ -25,8 +26,7 @@ def lines(
         parameters=1234567,
         device=torch.device("cpu"),
         ranks=ranks,
-        micro_batches=micro_batches,
-        copies=read_copies(copies),
+        grid=GridShape(micro_batches, read_copies(copies)),
         batches=BatchOptions(max_tokens=4096),
         options=make_options(tmp_path, **changes),
     )

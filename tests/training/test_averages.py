@@ -126,11 +126,11 @@ def test_what_begins_with_averages_goes_on_with_what_it_asks_for(
     assert "--store-ema False (it had True)" in caplog.text
     fresh = make_loop(make_options(tmp_path, max_update=6, reset_optimizer=True, **EMA))
     assert torch.equal(fresh.trainer.model.weight, kept["average"])
-    assert averages(fresh.trainer.average) == kept["average"].tolist()
+    assert averages(fresh.trainer.optimisation.average) == kept["average"].tolist()
     named = str(tmp_path / LAST)
     tuned = make_loop(make_options(tmp_path / "tuned", max_update=6, finetune_from_model=named, **EMA))
     assert torch.equal(tuned.trainer.model.weight, kept["average"])
-    assert averages(tuned.trainer.average) == kept["average"].tolist()
+    assert averages(tuned.trainer.optimisation.average) == kept["average"].tolist()
 
 
 def test_averages_that_begin_on_the_way_begin_with_the_weights_of_then(
@@ -139,15 +139,15 @@ def test_averages_that_begin_on_the_way_begin_with_the_weights_of_then(
     make_loop(make_options(tmp_path, max_update=4)).run(StopSignal())
     with caplog.at_level(logging.WARNING):
         loop = make_loop(make_options(tmp_path, max_update=6, **EMA))
-    assert averages(loop.trainer.average) == loop.trainer.model.weight.tolist()
+    assert averages(loop.trainer.optimisation.average) == loop.trainer.model.weight.tolist()
     assert "--store-ema True (it had False)" in caplog.text
 
 
 def test_an_update_without_a_finite_gradient_moves_no_average(tmp_path: Path) -> None:
     loop = make_loop(make_options(tmp_path, max_update=2, **EMA))
-    before = averages(loop.trainer.average)
+    before = averages(loop.trainer.optimisation.average)
     with torch.no_grad():
         loop.trainer.model.weight.fill_(float("inf"))
     batch, status = next(loop._batches(StopSignal()))
     assert loop.trainer.update(batch, status).skipped
-    assert averages(loop.trainer.average) == before
+    assert averages(loop.trainer.optimisation.average) == before

@@ -8,12 +8,14 @@ from sums import Rows, SquaresTask
 
 from seqba.distributed import Ranks
 from seqba.errors import UserError
+from seqba.training.arms import GridShape
 from seqba.training.batches import EpochUpdates, OwnSums, UpdateBatch, count_updates
+from seqba.training.options.grid import CopySchedule
 
 
 def test_updates_of_micro_batches() -> None:
-    updates = EpochUpdates(list("abcdefg"), 3)
-    read = [updates.read(number, 1) for number in range(len(updates) + 1)]
+    updates = EpochUpdates(list("abcdefg"), GridShape((3,)), 1)
+    read = [updates.read(number, update=1) for number in range(len(updates) + 1)]
     assert read.pop() is None
     assert [len(batch) for batch in read] == [3, 3, 1]  # type: ignore[arg-type]
     for batch, expected in zip(read, ["abc", "def", "g"], strict=True):
@@ -24,7 +26,7 @@ def test_updates_of_micro_batches() -> None:
 def test_updates_are_counted_as_they_are_made() -> None:
     task = SquaresTask()
     for size in (1, 2, 3, 7, 8):
-        assert count_updates(task, 1, size) == len(EpochUpdates(task.epoch(1, size), size))
+        assert count_updates(task, 1, size) == len(EpochUpdates(task.epoch(1, size), GridShape((size,)), 1))
 
 
 def test_a_rank_reads_only_the_micro_batches_of_its_cells() -> None:
@@ -36,7 +38,7 @@ def test_a_rank_reads_only_the_micro_batches_of_its_cells() -> None:
             return super().__getitem__(number)
 
     micro_batches = Reader("abcdefg")
-    batch = EpochUpdates(micro_batches, 3, Ranks(2, 3)).read(1, 1)
+    batch = EpochUpdates(micro_batches, GridShape((3,)), 1, Ranks(2, 3)).read(1, update=2)
     assert isinstance(batch, UpdateBatch)
     assert (batch[2], len(batch), micro_batches.read) == ("f", 3, [5])
 
@@ -46,7 +48,7 @@ def test_what_cannot_be_read_is_given_back_as_its_error() -> None:
         def __getitem__(self, number: Any) -> Any:
             raise UserError("picture 5.png is broken")
 
-    assert isinstance(EpochUpdates(Broken("ab"), 1).read(0, 1), UserError)
+    assert isinstance(EpochUpdates(Broken("ab"), GridShape((1,)), 1).read(0, update=1), UserError)
 
 
 def test_each_rank_weighs_and_counts_its_cells_and_all_of_them_the_grid() -> None:
@@ -72,13 +74,14 @@ def test_copies_with_rows_of_their_own_are_read_together_and_weighed_one_by_one(
             return float(batch.target.sum())
 
     micro_batches = Copied(task.batches)
-    whole = EpochUpdates(micro_batches, 2).read(0, 3)
+    grid = GridShape((2,), CopySchedule((3,)))
+    whole = EpochUpdates(micro_batches, grid, 1).read(0, update=1)
     assert isinstance(whole, UpdateBatch)
     assert (whole.copied, whole.copies) == (True, 3)
     assert len(whole[0].values) == 3 * len(task.batches[0].values)
     plain = sum(float(batch.target.sum()) for batch in task.batches[:2])
     assert whole.sums(Weighed()).weight == pytest.approx((1 + 2 + 3) * plain)
-    parts = [EpochUpdates(micro_batches, 2, Ranks(rank, 4)).read(0, 3) for rank in range(4)]
+    parts = [EpochUpdates(micro_batches, grid, 1, Ranks(rank, 4)).read(0, update=1) for rank in range(4)]
     sums = [part.sums(Weighed()).weight for part in parts if isinstance(part, UpdateBatch)]
     assert sum(sums) == pytest.approx(6 * plain)
 

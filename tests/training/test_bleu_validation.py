@@ -55,8 +55,7 @@ def task(reversal: Path) -> Translation:
         BatchOptions(max_tokens=100),
         CriterionOptions(),
         seed=1,
-        max_source_positions=64,
-        max_target_positions=64,
+        max_positions=(64, 64),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from preloaded import preloaded
 
 from seqba.checkpoints.file import read_checkpoint
 from seqba.training.folder import LAST
@@ -20,7 +21,7 @@ from seqba.training.folder import LAST
 def test_kills_change_no_bit(alphabet: Path, tmp_path: Path, ranks: int, kills: int, updates: int) -> None:
     script, seed = Path(__file__).with_name("chaos_runs.py"), 1
     tormented = subprocess.run(
-        [sys.executable, script, alphabet, tmp_path, *map(str, (kills, seed, updates, ranks))],
+        [preloaded().python, script, alphabet, tmp_path, *map(str, (kills, seed, updates, ranks))],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,

@@ -17,9 +17,9 @@ from seqba.cli.command import run
 from seqba.cli.train import main
 from seqba.errors import UserError
 from seqba.training.arms import derive_grid
-from seqba.training.copies import CopySchedule, copies_option, read_copies
 from seqba.training.folder import LAST
 from seqba.training.options import GridOptions
+from seqba.training.options.grid import CopySchedule, copies_option, read_copies
 
 
 def test_a_number_holds_for_all_updates() -> None:
@@ -53,9 +53,9 @@ def test_what_is_no_schedule_is_refused(text: str, complaint: str) -> None:
 
 
 def test_ba_has_the_schedule_and_the_baseline_none() -> None:
-    assert derive_grid(GridOptions(copies="1:0,4:20")).copies_at(20) == 4
-    assert derive_grid(GridOptions(copies="1:0,4:20")).fewest_copies == 1
-    assert derive_grid(GridOptions(copies="1:0,4:20", arm="baseline")).copies_at(20) == 1
+    assert derive_grid(GridOptions(copies="1:0,4:20")).copies.at(20) == 4
+    assert derive_grid(GridOptions(copies="1:0,4:20")).copies.least == 1
+    assert derive_grid(GridOptions(copies="1:0,4:20", arm="baseline")).copies.at(20) == 1
     for arm in ("fixed-samples", "large-batch", "fixed-rows"):
         with pytest.raises(UserError, match=f"--copies 1:0,4:20 changes M on the way, and --arm {arm} would change"):
             derive_grid(GridOptions(copies="1:0,4:20", arm=arm))

@@ -18,6 +18,7 @@ import torch
 from alphabet import write_alphabet
 from broadcast_world import COPIES, SIZE, UPDATES
 from broadcast_world import run_all as read_all
+from preloaded import preloaded
 from rank_runs import ARM_RUNS, RUNS, train_all
 from reversal import write_reversal
 from syllables import write_syllables
@@ -27,16 +28,18 @@ from seqba.checkpoints.file import read_checkpoint
 from seqba.core import ALONE
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.arms import Grid, check_ranks
+from seqba.training.arms import GridShape, check_ranks
 from seqba.training.folder import LAST
 from seqba.training.options import RunOptions
+from seqba.training.options.grid import CopySchedule
 
-MADE = 20
+MADE = 13
+"""Updates of a run: the last one is the first of the Transformer's third epoch."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data of all tasks, and for 1 to 4 ranks a run of each."""
+    """The data of all tasks, and for 1, 3 and 4 ranks a run of each."""
     folder = tmp_path_factory.mktemp("ranks")
     write_reversal(folder / "reversal")
     write_alphabet(folder / "alphabet")
@@ -45,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     train_all(folder, str(MADE), [], names=list(RUNS), save="1")
     torch.set_num_threads(threads)
-    for ranks in (2, 3, 4):
+    for ranks in (3, 4):
         finished = torchrun(folder, ranks, str(ranks), MADE)
         assert finished.returncode == 0, finished.stderr
     return folder
@@ -63,7 +66,7 @@ def torchrun(
     script = Path(__file__).with_name("rank_runs.py")
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), str(script)]
     return subprocess.run(
-        [sys.executable, *command, str(folder), save, str(updates), names, *options],
+        [preloaded().python, *command, str(folder), save, str(updates), names, *options],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
@@ -92,14 +95,14 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("ranks", ["2", "3", "4"])
-def test_weights_after_twenty_updates_are_those_of_one_process(folder: Path, ranks: str, name: str) -> None:
+@pytest.mark.parametrize("ranks", ["3", "4"])
+def test_weights_after_some_updates_are_those_of_one_process(folder: Path, ranks: str, name: str) -> None:
     assert distance(*(state_of(folder, save, name)["model"] for save in ("1", ranks))) < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("ranks", ["2", "3", "4"])
+@pytest.mark.parametrize("ranks", ["3", "4"])
 def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, ranks: str, name: str) -> None:
     alone, several = (lines_of(folder, save, name) for save in ("1", ranks))
     assert [line["event"] for line in alone] == [line["event"] for line in several]
@@ -119,7 +122,7 @@ def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, ranks: s
 @pytest.mark.slow
 def test_the_carried_state_is_whole_in_every_checkpoint(folder: Path) -> None:
     alone = state_of(folder, "1", "awd_lstm")["extra_state"]["trainer"]["carried"]["shards"]
-    for ranks in ("2", "3", "4"):
+    for ranks in ("3", "4"):
         several = state_of(folder, ranks, "awd_lstm")["extra_state"]["trainer"]["carried"]["shards"]
         for one, other in zip(alone[0], several[0], strict=True):
             torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
@@ -211,13 +214,13 @@ def test_a_batch_that_cannot_be_read_ends_all_that_wait_for_it(reading: list[lis
 
 def test_a_reader_for_all_is_refused_where_there_is_one_process() -> None:
     with pytest.raises(UserError, match="--broadcast-batches is for several processes: start them with torchrun"):
-        check_ranks(ALONE, Grid((1,), 4), RunOptions(broadcast_batches=True))
+        check_ranks(ALONE, GridShape((1,), CopySchedule((4,))), RunOptions(broadcast_batches=True))
 
 
 def test_measuring_is_refused_where_cells_are_on_several_ranks() -> None:
-    check_ranks(ALONE, Grid((1,), 4), RunOptions(), measure_every=50)
+    check_ranks(ALONE, GridShape((1,), CopySchedule((4,))), RunOptions(), measure_every=50)
     with pytest.raises(UserError, match="--measure-every needs all cells of an update in one process"):
-        check_ranks(Ranks(0, 2), Grid((1,), 4), RunOptions(), measure_every=50)
+        check_ranks(Ranks(0, 2), GridShape((1,), CopySchedule((4,))), RunOptions(), measure_every=50)
 
 
 @pytest.mark.slow
@@ -257,7 +260,8 @@ def lose_a_rank(folder: Path, name: str, save_dir: Path, loss: signal.Signals, *
     """Sends a signal to the second of two ranks once there is a checkpoint, and looks at what the first one says."""
     data, *options = RUNS[name]
     start = "import sys; from seqba.cli.train import entry; sys.exit(entry())"
-    command = [sys.executable, "-c", start, str(folder / data), *options, "--cpu", *more]
+    python = sys.executable if loss == signal.SIGSTOP else preloaded().python  # which can't be stopped
+    command = [python, "-c", start, str(folder / data), *options, "--cpu", *more]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

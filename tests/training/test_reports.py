@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from preloaded import preloaded
 from reversal import train_arguments
 from small_runs import make_loop, make_options, make_record
 from sums import SquaresTask
@@ -24,7 +25,7 @@ from seqba.errors import UserError
 from seqba.training import reports as module
 from seqba.training.options import LogOptions
 from seqba.training.options.log import TRACKERS
-from seqba.training.reports import OPENERS, REPORTS_FILE, NewReport, open_reports
+from seqba.training.reports import OPENERS, REPORTS_FILE, NewRun, open_trackers
 from seqba.training.signals import StopSignal
 
 
@@ -32,7 +33,7 @@ from seqba.training.signals import StopSignal
 class Recorder:
     """A tracker that keeps what it is told; one that is to fail raises at that call."""
 
-    new: NewReport
+    new: NewRun
     fails_at: str = ""
     values: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     closed: int = 0
@@ -58,8 +59,8 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorder]:
     """Recorders in the place of all trackers, by name; as if their packages were installed."""
     opened: dict[str, Recorder] = {}
 
-    def opener(name: str) -> Callable[[NewReport], Recorder]:
-        def begin(new: NewReport) -> Recorder:
+    def opener(name: str) -> Callable[[NewRun], Recorder]:
+        def begin(new: NewRun) -> Recorder:
             opened[name] = Recorder(new)
             return opened[name]
 
@@ -150,7 +151,7 @@ def test_a_tracker_that_fails_is_told_of_once_and_the_others_go_on(
 def test_a_tracker_that_does_not_begin_is_told_of_too(
     recorders: dict[str, Recorder], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(new: NewReport) -> Recorder:
+    def away(new: NewRun) -> Recorder:
         raise ConnectionError("no key")
 
     monkeypatch.setitem(OPENERS, "mlflow", away)
@@ -167,9 +168,9 @@ def test_nothing_is_kept_of_a_run_without_a_folder(recorders: dict[str, Recorder
 
 def test_only_the_first_rank_reports(recorders: dict[str, Recorder], tmp_path: Path) -> None:
     record = make_record(make_options(tmp_path, report_to="wandb"), SquaresTask())
-    open_reports(record, cast(Group, SimpleNamespace(is_first=False)), resumed=False)
+    open_trackers(record, cast(Group, SimpleNamespace(is_first=False)), resumed=False)
     assert not recorders
-    open_reports(record, ALONE, resumed=False)
+    open_trackers(record, ALONE, resumed=False)
     assert set(recorders) == {"wandb"}
 
 
@@ -242,7 +243,7 @@ def test_the_package_itself_keeps_a_run_that_was_resumed(tracker: str, reversal:
     printed = ""
     for end in ("2", "6"):
         finished = subprocess.run(
-            [sys.executable, "-c", code, *arguments, "--max-update", end],
+            [preloaded().python, "-c", code, *arguments, "--max-update", end],
             capture_output=True,
             text=True,
             cwd=tmp_path,

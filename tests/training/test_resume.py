@@ -35,7 +35,7 @@ def test_the_same_command_goes_on(trained: Path) -> None:
     loop = make_loop(make_options(trained, max_update=6))
     assert (loop.trainer.updates, loop.progress.epoch, loop.progress.updates_in_epoch) == (6, 2, 2)
     assert loop.progress.best is not None
-    assert loop.trainer.optimizer.state_dict()["state"][0]["step"] == 6
+    assert loop.trainer.optimisation.optimizer.state_dict()["state"][0]["step"] == 6
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_resets_leave_one_thing_behind_and_only_once(flag: str, kept: dict[str, 
             "updates": loop.trainer.updates,
             "epoch": loop.progress.epoch,
             "best": loop.progress.best is not None,
-            "averages": bool(loop.trainer.optimizer.state_dict()["state"]),
+            "averages": bool(loop.trainer.optimisation.optimizer.state_dict()["state"]),
         }
 
     options = make_options(trained, max_update=8, **{flag: True})
@@ -101,7 +101,7 @@ def test_finetuning_takes_the_weights_alone(trained: Path, tmp_path: Path) -> No
     )
     loop = make_loop(options)
     assert (loop.trainer.updates, loop.progress.epoch, loop.progress.best) == (0, 1, None)
-    assert not loop.trainer.optimizer.state_dict()["state"]
+    assert not loop.trainer.optimisation.optimizer.state_dict()["state"]
     assert torch.equal(loop.trainer.model.weight, torch.load(trained / LAST)["model"]["weight"])
     loop.run(StopSignal())
     assert make_loop(options).trainer.updates == 2
@@ -222,7 +222,7 @@ def test_options_that_move_the_weights_are_told(trained: Path, caplog: pytest.Lo
     assert "--lr 0.01 (it had 0.05)" in caplog.text
     assert "--plan looped (it had auto)" in caplog.text
     assert "save" not in caplog.text.replace(str(trained), "")
-    assert loop.trainer.optimizer.param_groups[0]["betas"] == (0.8, 0.9)  # the new ones hold
+    assert loop.trainer.optimisation.optimizer.param_groups[0]["betas"] == (0.8, 0.9)  # the new ones hold
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "polynomial_decay"])

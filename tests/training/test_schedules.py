@@ -10,16 +10,8 @@ from torch import nn
 from seqba.errors import UserError
 from seqba.nn import DropPath
 from seqba.training.options import ScheduleOptions
-from seqba.training.schedules import (
-    build_schedule,
-    cosine,
-    fixed,
-    inverse_sqrt,
-    polynomial_decay,
-    schedule_drop_path,
-    step,
-    vaswani,
-)
+from seqba.training.regime import build_schedule, schedule_drop_path
+from seqba.training.schedules import cosine, fixed, inverse_sqrt, polynomial_decay, step, vaswani
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 from alphabet import write_alphabet
+from preloaded import preloaded
 from rank_runs import train_all
 from reversal import write_reversal
 
@@ -27,8 +27,9 @@ def start(folder: Path, save: str, node: int, processes: int, port: int) -> subp
     meeting = ["--nnodes", "2", "--node-rank", str(node), "--rdzv-backend", "c10d", "--rdzv-id", save]
     command = [*meeting, "--rdzv-endpoint", f"localhost:{port}", "--nproc-per-node", str(processes)]
     script = Path(__file__).with_name("rank_runs.py")
+    torchrun = [preloaded().python, "-m", "torch.distributed.run", *command]
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *command, script, folder, save, str(UPDATES), ",".join(NAMES)],
+        [*torchrun, script, folder, save, str(UPDATES), ",".join(NAMES)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         stderr=subprocess.PIPE,
         text=True,

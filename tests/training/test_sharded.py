@@ -19,12 +19,15 @@ from validation_world import BATCHES, SIZE, CountingTask, run_all, validated
 from seqba.core import ALONE
 from seqba.distributed import Ranks
 from seqba.errors import UserError
-from seqba.training.arms import Grid, check_ranks
+from seqba.training.arms import GridShape, check_ranks
 from seqba.training.folder import LAST
 from seqba.training.loop import TrainingLoop
 from seqba.training.options import RunOptions
+from seqba.training.options.grid import CopySchedule
 
-UPDATES = 20
+UPDATES = 13
+"""Of a run from its beginning to its end: the first of the Transformer's third epoch."""
+
 BEGUN, ALL = 6, 12
 """Updates of the runs that go on elsewhere: when, and how many they make in all."""
 
@@ -33,13 +36,12 @@ RESUMED = [*MORE_RUNS, "resnet"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data of all tasks, and a run of each: alone, and in parts on 2 and 3 ranks."""
+    """The data of all tasks, and a run of each: alone, and in parts on 3 ranks."""
     folder = tmp_path_factory.mktemp("sharded")
     write_reversal(folder / "reversal")
     write_alphabet(folder / "alphabet")
     write_coloured_cifar(folder / "pictures")
     train_alone(folder, "1", UPDATES, list(RUNS))
-    train_in_parts(folder, 2, "2", UPDATES, list(RUNS))
     train_in_parts(folder, 3, "3", UPDATES, list(RUNS))
     return folder
 
@@ -70,16 +72,14 @@ def train_in_parts(folder: Path, ranks: int, save: str, updates: int, names: lis
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("ranks", ["2", "3"])
-def test_weights_after_twenty_updates_are_those_of_one_process(folder: Path, ranks: str, name: str) -> None:
-    assert distance(*(state_of(folder, save, name)["model"] for save in ("1", ranks))) < 1e-5
+def test_weights_after_some_updates_are_those_of_one_process(folder: Path, name: str) -> None:
+    assert distance(*(state_of(folder, save, name)["model"] for save in ("1", "3"))) < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("ranks", ["2", "3"])
-def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, ranks: str, name: str) -> None:
-    alone, parts = (lines_of(folder, save, name) for save in ("1", ranks))
+def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, name: str) -> None:
+    alone, parts = (lines_of(folder, save, name) for save in ("1", "3"))
     assert [line["event"] for line in alone] == [line["event"] for line in parts]
     for one, other in zip(alone, parts, strict=True):
         for key in ("loss", "nll", "ppl", "top1", "bleu", "grad_norm", "lr", "update", "epoch"):
@@ -150,7 +150,7 @@ def test_who_loses_a_rank_in_the_middle_of_a_pass_says_so_in_one_line(folder: Pa
 
 def test_one_process_alone_has_nothing_to_share() -> None:
     with pytest.raises(UserError, match="--shard-params is for several processes: start them with torchrun"):
-        check_ranks(ALONE, Grid((1,), 4), RunOptions(shard_params=True))
+        check_ranks(ALONE, GridShape((1,), CopySchedule((4,))), RunOptions(shard_params=True))
 
 
 @pytest.mark.parametrize(("rank", "sharded", "saves"), [(0, True, 0), (1, True, 0), (0, False, 1), (1, False, 0)])

@@ -9,6 +9,7 @@ from sums import Line, Rows, SquaresTask
 from torch import Tensor, nn
 
 from seqba.training.agreement import Interrupted
+from seqba.training.optimisation import Optimisation
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.validation import validate
 
@@ -16,7 +17,7 @@ from seqba.training.validation import validate
 def test_means_without_noise_over_the_whole_split() -> None:
     task, model = SquaresTask(), Line(dropout=0.5)
     rules = UpdateRules(copies=2, plan="stacked", seed=1)
-    trainer = Trainer(task, model, torch.optim.SGD(model.parameters()), lambda _: 0.1, rules)
+    trainer = Trainer(task, Optimisation(model, torch.optim.SGD(model.parameters()), lambda _: 0.1), rules)
     metrics = validate(trainer, task.batches[:2], lambda: False)
     with torch.no_grad():
         errors = [(batch.values @ model.weight - batch.target).square().sum() for batch in task.batches[:2]]
@@ -37,7 +38,7 @@ def test_a_tasks_further_sum_of_any_name_changes_nothing_else(name: str) -> None
     def metrics(task: SquaresTask) -> dict[str, float]:
         model = Line(dropout=0.5)
         rules = UpdateRules(copies=2, plan="stacked", seed=1)
-        trainer = Trainer(task, model, torch.optim.SGD(model.parameters()), lambda _: 0.1, rules)
+        trainer = Trainer(task, Optimisation(model, torch.optim.SGD(model.parameters()), lambda _: 0.1), rules)
         return validate(trainer, task.batches[:2], lambda: False)
 
     expected, told = metrics(SquaresTask()), metrics(Named())
@@ -48,7 +49,7 @@ def test_a_tasks_further_sum_of_any_name_changes_nothing_else(name: str) -> None
 def test_a_stop_is_obeyed_between_batches() -> None:
     task, model = SquaresTask(), Line()
     rules = UpdateRules(copies=1, plan="stacked", seed=1)
-    trainer = Trainer(task, model, torch.optim.SGD(model.parameters()), lambda _: 0.1, rules)
+    trainer = Trainer(task, Optimisation(model, torch.optim.SGD(model.parameters()), lambda _: 0.1), rules)
     answers = iter([False, True])
     with pytest.raises(Interrupted):
         validate(trainer, task.batches, lambda: next(answers))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from rank_groups import start_ranks
 from sums import Rows, SquaresTask
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from seqba.core import ALONE
 from seqba.distributed import Ranks
 from seqba.modules.walk import local_part
 from seqba.training.agreement import Interrupted
+from seqba.training.optimisation import Optimisation
 from seqba.training.sharding import shard_model
 from seqba.training.trainer import Trainer, UpdateRules
 from seqba.training.validation import validate
@@ -62,7 +62,9 @@ def validated(ranks: Ranks | None, batches: int, stopping: int | None = None) ->
     if ranks is not None:
         shard_model(model, ranks, torch.device("cpu"))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = Trainer(task, model, optimizer, lambda _: 0.1, UpdateRules(1, "auto", 1), ranks=ranks or ALONE)
+    trainer = Trainer(
+        task, Optimisation(model, optimizer, lambda _: 0.1), UpdateRules(1, "auto", 1), ranks=ranks or ALONE
+    )
 
     def should_stop() -> bool:
         return ranks is not None and ranks.rank == stopping and bool(task.seen)
@@ -91,6 +93,5 @@ def _process(rank: int, folder: str) -> None:
 
 def run_all(folder: Path) -> list[dict[str, Any]]:
     """Starts the processes, and returns what each came to."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    mp.start_processes(_process, args=(str(folder),), nprocs=SIZE, start_method="spawn")
+    start_ranks(_process, SIZE, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(SIZE)]

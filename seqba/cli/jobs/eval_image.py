@@ -19,10 +19,9 @@ from seqba.evaluation.accuracy import ImageTally, ScoredImages, score_once, scor
 from seqba.extras import progress_bar
 from seqba.models.families import ARCHITECTURES
 from seqba.options import options_from
-from seqba.runtime.devices import choose_device
-from seqba.runtime.memory import keep_freed_memory
-from seqba.tasks.image_classification import classes_digest, open_split, random_view
+from seqba.runtime.devices import prepare_device
 from seqba.tasks.image_options import ImageOptions
+from seqba.tasks.image_splits import classes_digest, open_split, random_view
 from seqba.tasks.image_views import evaluation_decode_size, evaluation_view
 
 
@@ -32,9 +31,7 @@ def evaluate(data: Path, options: EvalImageOptions) -> None:
     Raises:
         UserError: for files that can't be used, or views without noise.
     """
-    device = choose_device(cpu=options.cpu)
-    if device.type == "cpu":
-        keep_freed_memory()
+    device = prepare_device(cpu=options.cpu)
     loaded = load_model(str(options.path), device, task="image_classification")
     images = _image_options(loaded, options)
     batches = _open(data, loaded, images, options)

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from seqba.checkpoints.model import LoadedModel, load_model
 from seqba.cli.eval_lm import BLOCKS, EvalLMOptions
-from seqba.cli.output import warn_on_stderr
+from seqba.cli.jobs.precision import cast_weights
 from seqba.data.dictionary import Dictionary, is_described_by
 from seqba.data.indexed import Corpus
 from seqba.data.limits import batch_tokens
@@ -25,8 +25,7 @@ from seqba.models.awd_lstm import AWDLSTM
 from seqba.models.families import ARCHITECTURES
 from seqba.models.transformer_lm import TransformerLM
 from seqba.options import flag_of, options_from
-from seqba.runtime.devices import choose_device
-from seqba.runtime.memory import keep_freed_memory
+from seqba.runtime.devices import prepare_device
 from seqba.tasks.text_options import BlockOptions, StreamOptions
 
 TaskOptions = TypeVar("TaskOptions", BlockOptions, StreamOptions)
@@ -43,8 +42,7 @@ def evaluate(data: str, options: EvalLMOptions, given: Collection[str]) -> None:
     Raises:
         UserError: for files that can't be used, or options that the model has no use for.
     """
-    keep_freed_memory()
-    device = choose_device(cpu=options.cpu)
+    device = prepare_device(cpu=options.cpu)
     loaded = load_model(str(options.path), device, task=options.task)
     dictionary = _open_dictionary(data, loaded, options)
     corpus = open_monolingual(data, options.gen_subset, dictionary)
@@ -52,12 +50,7 @@ def evaluate(data: str, options: EvalLMOptions, given: Collection[str]) -> None:
     arch = loaded.cfg["model"]["arch"]
     if ARCHITECTURES[arch] not in SCORE_BY_FAMILY:
         raise UserError(f"--path names a {arch}, which is no language model")
-    if options.fp16 and device.type == "cpu":
-        warn_on_stderr("--fp16 is bfloat16 on a CPU")
-    if options.fp16 and device.type != "cpu":
-        loaded.model.half()
-    elif options.fp16 or options.bf16:
-        loaded.model.bfloat16()
+    cast_weights([loaded.model], device, fp16=options.fp16, bf16=options.bf16)
     scored = SCORE_BY_FAMILY[ARCHITECTURES[arch]](loaded, corpus, options, given)
     tally = _add_up(scored, corpus.tokens, dictionary, options)
     elapsed_s = time.perf_counter() - start

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from seqba.checkpoints.export import fairseq_state, write_marian, write_safetensors
 from seqba.checkpoints.file import write_checkpoint
 from seqba.checkpoints.model import load_model
+from seqba.checkpoints.to_fairseq import fairseq_state
+from seqba.checkpoints.to_marian import write_marian
+from seqba.checkpoints.to_safetensors import write_safetensors
 from seqba.cli.export import ExportOptions
 from seqba.data.files import check_folder
 

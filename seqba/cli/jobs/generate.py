@@ -7,7 +7,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +21,8 @@ from seqba.core import ALONE, Group
 from seqba.data.batching import fitting
 from seqba.data.files import atomic_text, make_folder
 from seqba.data.limits import batch_tokens, longest_sides, refuse_or_leave_out
-from seqba.data.pairs import PairBatch, PairCorpus, open_pairs
+from seqba.data.pair_files import open_pairs
+from seqba.data.pairs import PairBatch, PairCorpus
 from seqba.data.splits import name_rows
 from seqba.decoding.hypothesis import Hypothesis
 from seqba.decoding.options import SEARCH_MAX_TOKENS, SearchOptions
@@ -43,18 +43,8 @@ TranslatedBatch = tuple[PairBatch, list[list[Hypothesis]]]
 Translated = Iterator[TranslatedBatch]
 
 
-@dataclass
-class _Report:
-    """Texts translated so far, for the lines at the end."""
-
-    has_references: bool
-    hypotheses: list[str] = field(default_factory=list)
-    references: list[str] = field(default_factory=list)
-    tokens: int = 0
-
-
-def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, given: Collection[str]) -> int:
-    """Translates a split of the data-bin `data`; returns the exit status.
+def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, given: Collection[str]) -> None:
+    """Translates a split of the data-bin `data`, and prints the translations and their BLEU.
 
     Args:
         data: the folder.
@@ -71,9 +61,8 @@ def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, gi
     corpus = open_pairs(
         data,
         options.gen_subset,
-        *translator.languages,
-        translator.source.dictionary,
-        translator.target.dictionary,
+        translator.languages,
+        (translator.source.dictionary, translator.target.dictionary),
         needs_target=False,
     )
     if not corpus.has_references:
@@ -84,39 +73,80 @@ def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, gi
         translated = _in_order(_translate(corpus, own, translator, search, options), ranks, batches)
         if not ranks.is_first:
             collections.deque(translated, maxlen=0)  # what this rank translates, the first one prints
-            return 0
-        return _print_all(
-            translated, batches, translator, search, options, _Report(has_references=corpus.has_references)
+            return
+        printer = _Printer(translator, search, options, has_references=corpus.has_references)
+        printer.print_all(_bar(translated, batches, options))
+
+
+class _Printer:
+    """Prints translations as they come, and their BLEU at the end.
+
+    Args:
+        translator: says how ids become text.
+        search: how many translations of a sentence are printed.
+        options: the form of the output.
+        has_references: whether there is a target side to compare with.
+    """
+
+    def __init__(
+        self, translator: Translator, search: SearchOptions, options: GenerateOptions, *, has_references: bool
+    ) -> None:
+        self._source, self._target = translator.source, translator.target
+        self._search = search
+        self._options = options
+        self._has_references = has_references
+        self._hypotheses: list[str] = []
+        self._references: list[str] = []
+        self._tokens = 0
+
+    def print_all(self, translated: Translated) -> None:
+        """Prints all batches, BLEU where there are references, and the speed on stderr."""
+        start = time.perf_counter()
+        with _open_output(self._options) as file:
+            for batch, found in translated:
+                self._print_batch(batch, found, file)
+            elapsed_s = time.perf_counter() - start
+            lines = self._score_lines() if self._has_references else []
+            for line in lines:
+                print(line, file=file)
+        if self._options.results_path is not None:
+            for line in lines:
+                print(line)
+        count = len(self._hypotheses)
+        print(
+            f"Translated {count} sentences ({self._tokens} tokens) in {elapsed_s:.1f} s "
+            f"({count / elapsed_s:.2f} sentences/s, {self._tokens / elapsed_s:.2f} tokens/s)",
+            file=sys.stderr,
         )
 
+    def _print_batch(self, batch: PairBatch, found: list[list[Hypothesis]], file: TextIO) -> None:
+        rows = zip(batch.ids.tolist(), batch.source.tolist(), batch.target.tolist(), found, strict=True)
+        for row, words, reference, hypotheses in rows:
+            reference_text = self._target.plain(reference, reference=True)
+            self._hypotheses.append(self._target.plain(hypotheses[0].tokens))
+            self._references.append(reference_text)
+            self._tokens += len(hypotheses[0].tokens)
+            if not self._options.quiet:
+                print(f"S-{row}\t{self._source.plain(words)}", file=file)
+                if self._has_references:
+                    print(f"T-{row}\t{reference_text}", file=file)
+                print_hypotheses(row, hypotheses[: self._search.nbest], self._target, file)
 
-def _print_all(
-    translated: Translated,
-    batches: list[Rows],
-    translator: Translator,
-    search: SearchOptions,
-    options: GenerateOptions,
-    report: _Report,
-) -> int:
-    """Prints translations as they come, and BLEU at the end where there are references."""
-    start = time.perf_counter()
-    with _open_output(options) as file:
-        for batch, found in _bar(translated, batches, options):
-            _print_batch(batch, found, translator, search, options, file, report)
-        elapsed_s = time.perf_counter() - start
-        lines = _score_lines(report, translator, search, options) if report.has_references else []
-        for line in lines:
-            print(line, file=file)
-    if options.results_path is not None:
-        for line in lines:
-            print(line)
-    count = len(report.hypotheses)
-    print(
-        f"Translated {count} sentences ({report.tokens} tokens) in {elapsed_s:.1f} s "
-        f"({count / elapsed_s:.2f} sentences/s, {report.tokens / elapsed_s:.2f} tokens/s)",
-        file=sys.stderr,
-    )
-    return 0
+    def _score_lines(self) -> list[str]:
+        """The sacreBLEU score with its signature where there is plain text, and fairseq's last line."""
+        options, hypotheses, references = self._options, self._hypotheses, self._references
+        prefix = f"Generate {options.gen_subset} with beam={self._search.beam}: "
+        asked = options.sacrebleu or options.scoring == "sacrebleu"
+        lines = []
+        sacre = sacre_bleu(hypotheses, references)
+        if asked or self._target.is_plain:
+            lines.append(f"sacreBLEU {options.gen_subset}: {sacre}")
+        if asked:
+            return [*lines, prefix + sacre.details]
+        if any(word.endswith("@@") for line in references[:100] for word in line.split()):
+            warn_on_stderr("BLEU is of subwords, not words: add --remove-bpe")
+        bleu = tokenised_bleu(hypotheses, references, tokenize=self._target.bleu_tokenizer)
+        return [*lines, f"{prefix}{bleu}"]
 
 
 def _in_order(translated: Translated, ranks: Group, batches: list[Rows]) -> Translated:
@@ -176,46 +206,6 @@ def _translate(
         there = to_device(batch, translator.device)
         scored = score_references(translator.models, there.source, there.previous, there.target, search)
         yield batch, [[hypothesis] for hypothesis in scored]
-
-
-def _print_batch(
-    batch: PairBatch,
-    found: list[list[Hypothesis]],
-    translator: Translator,
-    search: SearchOptions,
-    options: GenerateOptions,
-    file: TextIO,
-    report: _Report,
-) -> None:
-    source, target = translator.source, translator.target
-    for row, words, reference, hypotheses in zip(
-        batch.ids.tolist(), batch.source.tolist(), batch.target.tolist(), found, strict=True
-    ):
-        reference_text = target.plain(reference, reference=True)
-        report.hypotheses.append(target.plain(hypotheses[0].tokens))
-        report.references.append(reference_text)
-        report.tokens += len(hypotheses[0].tokens)
-        if not options.quiet:
-            print(f"S-{row}\t{source.plain(words)}", file=file)
-            if report.has_references:
-                print(f"T-{row}\t{reference_text}", file=file)
-            print_hypotheses(row, hypotheses[: search.nbest], target, file)
-
-
-def _score_lines(report: _Report, translator: Translator, search: SearchOptions, options: GenerateOptions) -> list[str]:
-    """The sacreBLEU score with its signature where there is plain text, and fairseq's last line."""
-    prefix = f"Generate {options.gen_subset} with beam={search.beam}: "
-    asked = options.sacrebleu or options.scoring == "sacrebleu"
-    lines = []
-    sacre = sacre_bleu(report.hypotheses, report.references)
-    if asked or translator.target.is_plain:
-        lines.append(f"sacreBLEU {options.gen_subset}: {sacre}")
-    if asked:
-        return [*lines, prefix + sacre.details]
-    if any(word.endswith("@@") for line in report.references[:100] for word in line.split()):
-        print("warning: BLEU is of subwords, not words: add --remove-bpe", file=sys.stderr)
-    bleu = tokenised_bleu(report.hypotheses, report.references, tokenize=translator.target.bleu_tokenizer)
-    return [*lines, f"{prefix}{bleu}"]
 
 
 @contextlib.contextmanager

@@ -24,8 +24,7 @@ from seqba.extras import progress_bar
 from seqba.models.forks import Forking
 from seqba.options import is_given
 from seqba.plotting.picture import COLOURS, THEMES, Frame, Series, draw
-from seqba.runtime.devices import choose_device
-from seqba.runtime.memory import keep_freed_memory
+from seqba.runtime.devices import prepare_device
 from seqba.statistics import (
     Correlations,
     Estimate,
@@ -37,6 +36,7 @@ from seqba.statistics import (
 from seqba.statistics.advice import worth_of_copies
 from seqba.statistics.correlations import KINDS
 from seqba.statistics.gradients import LossFunction, Statistics
+from seqba.tasks import Task
 
 WORTH = (1, 2, 4, 8, 16, 32)
 """Numbers of copies in the table and the picture."""
@@ -78,9 +78,7 @@ def measure(data: str, options: MeasureOptions) -> None:
     Raises:
         UserError: for files that can't be used, or a model that can't be measured.
     """
-    device = choose_device(cpu=options.cpu)
-    if device.type == "cpu":
-        keep_freed_memory()
+    device = prepare_device(cpu=options.cpu)
     trained = TrainedRun.load(str(options.path), data, device)
     measured = _measure(trained, device, options)
     print("\n".join(table(measured)))
@@ -108,15 +106,22 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
     model = trained.fresh_model(options.seed, device) if options.fresh else trained.model
     if is_given(options, "batch_norm") and not any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise UserError(f"--batch-norm is for networks with batch norms; that of {options.path} has none")
-    updates = 0 if options.fresh else trained.loaded.updates
-    trained.hold_drop_path(model, updates)
+    trained.hold_drop_path(model, 0 if options.fresh else trained.loaded.updates)
     started = time.perf_counter()
     try:
         statistics = _statistics(model, examples, stateless_loss(task), options)
     except ValueError as error:
         hint = "; try --batch-norm running" if "per channel" in str(error) else ""
         raise UserError(f"{options.path} can't be measured: {error}{hint}") from None
-    about = {
+    about = _about(trained, model, task, options, elapsed_s=time.perf_counter() - started)
+    return Measured(about, *statistics)
+
+
+def _about(
+    trained: TrainedRun, model: nn.Module, task: Task[Any], options: MeasureOptions, *, elapsed_s: float
+) -> dict[str, Any]:
+    """What was measured, and how, as plain values."""
+    return {
         "version": __version__,
         "path": options.path,
         "data": trained.data,
@@ -124,16 +129,15 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
         "task": trained.task_name,
         "arch": trained.loaded.cfg["model"]["arch"],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "updates": updates,
+        "updates": 0 if options.fresh else trained.loaded.updates,
         "fresh": options.fresh,
         "fork": options.fork,
         "unit": task.unit,
         "seed": options.seed,
         "batch_norm": options.batch_norm,
         "cutout": options.cutout,
-        "elapsed_s": time.perf_counter() - started,
+        "elapsed_s": elapsed_s,
     }
-    return Measured(about, *statistics)
 
 
 def _statistics(

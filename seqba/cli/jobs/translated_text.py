@@ -10,7 +10,7 @@ from typing import Any
 from seqba.cli.translator_options import TextOptions
 from seqba.data.marian import is_marian_folder
 from seqba.data.moses import BytePairs, Moses
-from seqba.data.pairs import choose_languages
+from seqba.data.pair_files import choose_languages
 from seqba.data.sides import Side, marian_sides, open_side
 from seqba.data.subwords import Segmenter, Subwords, read_subwords
 from seqba.data.tokenizer_json import TOKENIZER_NAME, JsonTokenizer, read_tokenizer

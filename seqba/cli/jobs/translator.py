@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from seqba.checkpoints.model import LoadedModel, load_model
+from seqba.cli.jobs.precision import cast_weights
 from seqba.cli.jobs.translated_text import open_sides, text_folder, text_forms
-from seqba.cli.output import warn_on_stderr
-from seqba.cli.translator_options import TranslatorChoices, TranslatorOptions
+from seqba.cli.translator_options import TranslatorChoices
 from seqba.data.dictionary import is_described_by
 from seqba.data.sides import Side
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
 from seqba.errors import UserError
 from seqba.models.transformer import Transformer
-from seqba.runtime.devices import choose_device
-from seqba.runtime.memory import keep_freed_memory
+from seqba.runtime.devices import prepare_device
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,7 @@ def load_translator(data: str | None, choices: TranslatorChoices) -> Translator:
         UserError: for an unreadable file, or files that do not belong together.
     """
     options, text, paths = choices.models, choices.text, choices.paths
-    device = choose_device(cpu=options.cpu)
-    if options.fp16 and device.type == "cpu":
-        warn_on_stderr("--fp16 is bfloat16 on a CPU")
-        options = replace(options, fp16=False, bf16=True)
-    keep_freed_memory()
+    device = prepare_device(cpu=options.cpu)
     torch.manual_seed(choices.search.seed)
     loaded = [load_model(path, device, overrides=choices.overrides, task="translation") for path in paths]
     for path, model in zip(paths, loaded, strict=True):
@@ -70,21 +65,17 @@ def load_translator(data: str | None, choices: TranslatorChoices) -> Translator:
     languages = (sides[0].language, sides[1].language)
     for path, model in zip(paths, loaded, strict=True):
         _check_belongs(path, model.task_state, sides, folder)
-    models = tuple(_prepared(each, options) for each in loaded)
+    models = tuple(_transformer_of(each).train(options.retain_dropout) for each in loaded)
+    cast_weights(models, device, fp16=options.fp16, bf16=options.bf16)
     source, target = text_forms(text, sides, folder)
     ensemble = Ensemble(models, temperature=choices.search.temperature)
     return Translator(models, ensemble, source, target, languages, device)
 
 
-def _prepared(loaded: LoadedModel, options: TranslatorOptions) -> Transformer:
-    model = loaded.model
-    if not isinstance(model, Transformer):
+def _transformer_of(loaded: LoadedModel) -> Transformer:
+    if not isinstance(loaded.model, Transformer):
         raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which does not translate")
-    if options.fp16:
-        model = model.half()
-    if options.bf16:
-        model = model.bfloat16()
-    return model.train(options.retain_dropout)
+    return loaded.model
 
 
 def _check_is_translation(path: str, task_state: Mapping[str, Any]) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from seqba.nn.kernels.backwards import once_differentiable
-from seqba.nn.kernels.casts import narrow, shared_cast
-from seqba.nn.kernels.products import product, product_as, product_dtype, sum_as
+from seqba.nn.kernels.casts import narrow
+from seqba.nn.kernels.products import linear_gradients, linear_product, product, product_as, product_dtype, sum_as
 
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -98,42 +98,18 @@ def _is_plain() -> bool:
     return not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
-def _product(y: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """y·Wᵀ + b in `dtype`, autocast's where that is on, and the cast of W that passes share, for the backward."""
-    rows = y if y.dtype == dtype else y.to(dtype)
-    if weight.dtype == dtype == bias.dtype:
-        return product(rows, weight, bias), None
-    cast = shared_cast(weight, dtype)
-    return product(rows, narrow(weight, dtype) if cast is None else cast, narrow(bias, dtype)), cast
-
-
-def _gradients(
-    grad_z: Tensor, x: Tensor, weight: Tensor, cast: Tensor | None, dtype: torch.dtype | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of z = x·Wᵀ + b by x, W and b, each in its own dtype; that by x in `dtype`, where it is given.
-
-    `cast` is W in z's dtype if it is at hand.
-    """
-    wide, own = weight.dtype, grad_z.dtype
-    if cast is None:
-        cast = weight if wide == own else weight.to(own)
-    by_x = product_as(grad_z, cast.t(), dtype or x.dtype)
-    by_weight = product_as(grad_z.t(), (x if x.dtype == own else x.to(own)).t(), wide)
-    return by_x, by_weight, sum_as(grad_z, wide)
-
-
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        z, ctx.cast = _product(x, weight, bias, product_dtype(x))
+        z, _, ctx.cast = linear_product(x, weight, bias)
         return z
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        return _gradients(grads[0], x, weight, ctx.cast)
+        return linear_gradients(grads[0], x, weight, ctx.cast)
 
 
 class _Linears(torch.autograd.Function):
@@ -162,14 +138,12 @@ class _NormLinear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
-        dtype = product_dtype(x)
         y, mean, deviation = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
-        rows = y if y.dtype == dtype else y.to(dtype)
-        kept = [] if x.is_cpu and dtype == x.dtype else [rows]
+        z, rows, ctx.cast = linear_product(y, weight, bias)
+        kept = [] if x.is_cpu and rows.dtype == x.dtype else [rows]
         ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation, *kept)
         ctx.eps = eps
         ctx.set_materialize_grads(False)  # pre-norm layers leave y alone
-        z, ctx.cast = _product(rows, weight, bias, dtype)
         return y, z
 
     @staticmethod
@@ -177,7 +151,7 @@ class _NormLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, weight, mean, deviation, *kept = ctx.saved_tensors
         y = kept[0] if kept else nn.functional.layer_norm(x, x.shape[1:], norm_weight, norm_bias, ctx.eps)
-        through, grad_weight, grad_bias = _gradients(grad_z, y, weight, ctx.cast, x.dtype)
+        through, grad_weight, grad_bias = linear_gradients(grad_z, y, weight, ctx.cast, x.dtype)
         del y, kept
         grad_y = through if grad_y is None else through.add_(grad_y)
         grad_x, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
@@ -190,7 +164,7 @@ class _GatheredLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, index, weight)
-        z, ctx.cast = _product(x.index_select(0, index), weight, bias, product_dtype(x))
+        z, _, ctx.cast = linear_product(x.index_select(0, index), weight, bias)
         return z
 
     @staticmethod
@@ -198,6 +172,6 @@ class _GatheredLinear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_z,) = grads
         x, index, weight = ctx.saved_tensors
-        rows, grad_weight, grad_bias = _gradients(grad_z, x.index_select(0, index), weight, ctx.cast)
+        rows, grad_weight, grad_bias = linear_gradients(grad_z, x.index_select(0, index), weight, ctx.cast)
         grad_x = torch.zeros_like(x).index_copy_(0, index, rows)
         return grad_x, None, grad_weight, grad_bias

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow
-from seqba.nn.kernels.products import product, product_as, product_dtype
+from seqba.nn.kernels.prepacked import Product, prepacked_both_ways
+from seqba.nn.kernels.products import product_as, product_dtype
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
@@ -93,17 +94,19 @@ class _FusedCrossEntropy(torch.autograd.Function):
         loss = nll = None
         rows = chunk_rows(hidden, weight.shape[0], is_narrow=dtype != wide)
         with torch.autocast(hidden.device.type, enabled=False):
+            narrow_bias = None if bias is None else bias.to(dtype)
+            project, project_back = prepacked_both_ways(table, narrow_bias, len(hidden))
             for start in range(0, hidden.shape[0], rows):
                 part = slice(start, start + rows)
                 chunk = hidden[part].to(dtype)
-                logits = product(chunk, table, None if bias is None else bias.to(dtype))
+                logits = project(chunk)
                 for block, block_target in _blocks(logits, target[part], wide):
                     block_loss, block_nll = _loss_and_gradient(
                         block, block_target, smoothing, wide, wants_gradient=any(needs)
                     )
                     loss = block_loss if loss is None else loss + block_loss
                     nll = block_nll if nll is None else nll + block_nll
-                gradients.add(part, chunk, table, logits)  # by now the gradient by them
+                gradients.add(part, chunk, project_back, logits)  # by now the gradient by them
         if loss is None or nll is None:  # no rows at all
             loss, nll = hidden.new_zeros((2,), dtype=wide)
         ctx.save_for_backward(*gradients.tensors())
@@ -128,9 +131,9 @@ class _Gradients:
         self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
         self._weight_dtype = weight.dtype
 
-    def add(self, part: slice, chunk: Tensor, table: Tensor, grad_logits: Tensor) -> None:
+    def add(self, part: slice, chunk: Tensor, project_back: Product, grad_logits: Tensor) -> None:
         if self.hidden is not None:
-            self.hidden[part] = product(grad_logits, table.t())
+            self.hidden[part] = project_back(grad_logits)
         if self.weight is not None:
             if self.weight.dtype == chunk.dtype:
                 self.weight.addmm_(grad_logits.t(), chunk)
@@ -171,16 +174,14 @@ def _loss_and_gradient(
     at_target = logits.gather(1, column)  # (n, 1)
     sum_logits = logits.sum(1, keepdim=True) if smoothing else torch.zeros_like(at_target)
     peak = logits.amax(1, keepdim=True)
-    exponentials = logits.sub_(peak).exp_()
-    normaliser = exponentials.sum(1, keepdim=True)
-    log_normaliser = normaliser.log() + peak
+    probabilities = torch.softmax(logits, 1, out=logits)  # goes through a row in one piece, while it is in the cache
+    log_normaliser = peak - probabilities.amax(1, keepdim=True).log()  # of the likeliest word, which is never 0
     loss = (log_normaliser - on_target * at_target - others * sum_logits).sum()
     nll = (log_normaliser - at_target).sum()
     if wants_gradient:
-        exponentials.div_(normaliser)
         if smoothing:
-            exponentials.sub_(others)
-        exponentials.scatter_add_(1, column, torch.full_like(at_target, -on_target))
-        if exponentials.dtype != narrow_logits.dtype:
-            narrow_logits.copy_(exponentials)
+            probabilities.sub_(others)
+        probabilities.scatter_add_(1, column, torch.full_like(at_target, -on_target))
+        if probabilities.dtype != narrow_logits.dtype:
+            narrow_logits.copy_(probabilities)
     return loss, nll

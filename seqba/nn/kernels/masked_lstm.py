@@ -23,7 +23,7 @@ LARGE_WEIGHT = 3_000_000
 FEW_ROWS = 100
 """Rows up to which a time step waits for the weights; the products of more rows are bound by arithmetic anyway."""
 LARGE_NARROW_WEIGHT = 500_000
-"""The same in bfloat16 on a processor with AMX, 354 units: products are so fast there that torch's LSTM waits."""
+"""The same in bfloat16 on a processor that multiplies it, 354 units: so fast there that torch's LSTM waits."""
 
 MINUS_ONE = torch.tensor(-1.0)  # no dimensions: a number, of whatever dtype it meets
 

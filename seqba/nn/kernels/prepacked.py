@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from seqba.nn.kernels.processor import processor
-from seqba.nn.kernels.products import HAS_ONEDNN
+from seqba.nn.kernels.products import HAS_ONEDNN, product
+
+Product = Callable[[Tensor], Tensor]
+
+MANY_ROWS = 512
+"""Rows whose products gain more from blocks than copying a weight into them costs, there and back."""
 
 
 class PrepackedLinear(nn.Module):
@@ -20,7 +25,8 @@ class PrepackedLinear(nn.Module):
     a kernel for each new number of rows, half a millisecond each. There is no gradient through this layer.
 
     Args:
-        weight: (E, D) float32, or bfloat16 on a processor with AMX. What happens to it later changes nothing here.
+        weight: (E, D) float32, or bfloat16 on a processor that multiplies it. What happens to it later changes nothing
+            here.
         bias: (E,) or None.
     """
 
@@ -31,8 +37,8 @@ class PrepackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) in the weight's dtype → (N, E)."""
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        return product
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return result
 
 
 def can_prepack(weight: Tensor) -> bool:
@@ -44,11 +50,21 @@ def can_prepack(weight: Tensor) -> bool:
     return HAS_ONEDNN and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
-def prepacked_product(weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+def prepacked_product(weight: Tensor, bias: Tensor | None = None) -> Product:
     """The product x (N, D) → x·Wᵀ + b (N, E) for the weight (E, D), in blocks where `can_prepack`."""
     if can_prepack(weight):
         return PrepackedLinear(weight, bias)
     return partial(nn.functional.linear, weight=weight, bias=bias)
+
+
+def prepacked_both_ways(weight: Tensor, bias: Tensor | None, rows: int) -> tuple[Product, Product]:
+    """The products x (N, D) → x·Wᵀ + b (N, E) and g (N, E) → g·W (N, D) of training, for `rows` rows in parts.
+
+    In blocks where these are worth two copies of the weight (E, D): on AMD's processors with AVX-512, for many rows.
+    """
+    if rows >= MANY_ROWS and processor().is_wide_amd and can_prepack(weight):
+        return PrepackedLinear(weight, bias), PrepackedLinear(weight.t(), None)
+    return lambda x: product(x, weight, bias), lambda g: product(g, weight.t())
 
 
 def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -61,8 +77,8 @@ def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def can_prepack_narrow(weight: Tensor) -> bool:
-    """Whether bfloat16 products of this weight run from blocks in AMX tiles on this machine."""
-    return HAS_ONEDNN and weight.device.type == "cpu" and processor().has_amx
+    """Whether bfloat16 products of this weight run from blocks on this machine: with instructions for them."""
+    return HAS_ONEDNN and weight.device.type == "cpu" and processor().has_bfloat16
 
 
 def prepacked_wide_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 CPU_INFO = Path("/proc/cpuinfo")
+BFLOAT16_FEATURES = frozenset(["avx512_bf16", "amx_bf16"])
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class Processor:
         return self.vendor == "GenuineIntel"
 
     @functools.cached_property
+    def is_wide_amd(self) -> bool:
+        """Whether AMD made it, with AVX-512: Zen 4 and later."""
+        return self.vendor == "AuthenticAMD" and "avx512f" in self.features
+
+    @functools.cached_property
+    def has_bfloat16(self) -> bool:
+        """Whether it has instructions for products of bfloat16, by vectors (avx512_bf16) or by tiles (AMX)."""
+        return not self.features.isdisjoint(BFLOAT16_FEATURES)
+
+    @functools.cached_property
     def has_amx(self) -> bool:
         """Whether it multiplies tiles of bfloat16 (AMX)."""
         return "amx_bf16" in self.features
@@ -37,12 +48,12 @@ class Processor:
 
 @functools.cache
 def processor() -> Processor:
-    """The processor of this machine, read once; without AMX where oneDNN was told to leave it (ONEDNN_MAX_CPU_ISA)."""
+    """The processor of this machine, read once; without bfloat16 where oneDNN has to leave it (ONEDNN_MAX_CPU_ISA)."""
     try:
         found = parse_cpu_info(CPU_INFO.read_text(encoding="ascii", errors="replace"))
     except OSError:
         return Processor("GenuineIntel" if "GenuineIntel" in platform.processor() else "")
-    return found if onednn_has_bfloat16() else replace(found, features=found.features - {"amx_bf16"})
+    return found if onednn_has_bfloat16() else replace(found, features=found.features - BFLOAT16_FEATURES)
 
 
 def onednn_has_bfloat16() -> bool:

@@ -4,7 +4,40 @@ from __future__ import annotations
 
 from seqba.errors import UserError
 from seqba.options import option, options
-from seqba.training.copies import factor_option, power_of_copies
+
+LARGEST_POWER = 4
+"""Of M, in --lr-factor."""
+
+
+def power_of_copies(text: str, copies: int) -> float:
+    """The factor that `M^0.5`, say, or `M` is for so many copies.
+
+    Raises:
+        ValueError: for another text, or a power beyond ±4.
+    """
+    base, mark, power = text.partition("^")
+    try:
+        if base != "M" or (mark and not power):
+            raise ValueError
+        value = float(power or 1)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a number nor a power of the copies like M^0.5") from None
+    if not abs(value) <= LARGEST_POWER:
+        raise ValueError(f"the power of {text} must be from -{LARGEST_POWER} to {LARGEST_POWER}")
+    return float(copies**value)
+
+
+def factor_option(text: str) -> float | str:
+    """Value of --lr-factor on a command line: a number where it is one, the text of a power of M otherwise.
+
+    Raises:
+        ValueError: as `power_of_copies`.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        power_of_copies(text, 1)
+        return text
 
 
 @options

@@ -18,7 +18,7 @@ def check_arm(config: RunConfig) -> None:
         )
     derived = derive_grid(grid)
     derived.resized(config.batches)
-    if derived.schedule is not None and config.variant.carries:
+    if not derived.copies.is_constant and config.variant.carries:
         raise UserError(
             f"--copies {grid.copies} changes their number on the way, and those of --arch {config.arch} carry a state "
             "from update to update, which new ones don't have: give one number"
@@ -30,7 +30,7 @@ def check_compared_copies(config: RunConfig) -> None:
     if not config.criterion.compares_copies:
         return
     grid, flag = config.training.grid, config.criterion.comparing_option
-    if derive_grid(grid).fewest_copies < 2:
+    if derive_grid(grid).copies.least < 2:
         raise UserError(
             f"{flag} compares the copies of an example, and --arm {grid.arm} with --copies {grid.copies} has "
             "one: give --copies 2"

@@ -123,23 +123,23 @@ def test_it_is_for_large_layers_on_few_rows_in_float32() -> None:
 
 
 @needs_onednn
-@pytest.mark.parametrize("has_amx", [True, False])
-def test_it_is_for_medium_layers_too_in_bfloat16_where_tiles_are_multiplied(
-    has_amx: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("feature", "is_for_them"), [("amx_bf16", True), ("avx512_bf16", True), ("avx512f", False)])
+def test_it_is_for_medium_layers_too_in_bfloat16_where_the_processor_multiplies_it(
+    feature: str, is_for_them: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepacked, "processor", lambda: Processor(features=frozenset(["amx_bf16"] * has_amx)))
+    monkeypatch.setattr(prepacked, "processor", lambda: Processor(features=frozenset([feature])))
     x = torch.empty(200, 2, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        assert suits_prepacking(x, torch.empty(4 * 400, 400)) is has_amx
+        assert suits_prepacking(x, torch.empty(4 * 400, 400)) is is_for_them
         assert not suits_prepacking(x, torch.empty(4 * 300, 300))
     assert not suits_prepacking(x, torch.empty(4 * 400, 400))
 
 
 @needs_onednn
 @pytest.mark.skipif(not onednn_has_bfloat16(), reason="oneDNN has no bfloat16 here: a processor without AVX-512")
-@pytest.mark.parametrize("has_amx", [True, False])
-def test_in_bfloat16_outputs_and_gradients_are_near(has_amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepacked, "processor", lambda: Processor(features=frozenset(["amx_bf16"] * has_amx)))
+@pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16", "avx512f"])
+def test_in_bfloat16_outputs_and_gradients_are_near(feature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepacked, "processor", lambda: Processor(features=frozenset([feature])))
     tensors, mask = make_arguments(torch.float32)
     exact = ours(tensors, mask)
     with shared_casts(), torch.autocast("cpu", torch.bfloat16):

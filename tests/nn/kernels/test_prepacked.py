@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from seqba.nn.kernels.prepacked import PrepackedLinear, prepacked, prepacked_product, prepacked_sum
+from seqba.nn.kernels.prepacked import (
+    MANY_ROWS,
+    PrepackedLinear,
+    prepacked,
+    prepacked_both_ways,
+    prepacked_product,
+    prepacked_sum,
+)
 from seqba.nn.kernels.processor import Processor, onednn_has_bfloat16
 from seqba.nn.kernels.products import HAS_ONEDNN
 
@@ -25,16 +32,36 @@ def test_blocked_products_equal_the_frameworks(rows: int) -> None:
 
 @needs_onednn
 @pytest.mark.skipif(not onednn_has_bfloat16(), reason="oneDNN has no bfloat16 here: a processor without AVX-512")
-def test_bfloat16_products_run_from_blocks_where_tiles_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_products_run_from_blocks_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(24, 40).bfloat16(), torch.randn(5, 24).bfloat16()
     expected = layer(x).float()
-    for features, kind in ((["amx_bf16"], PrepackedLinear), ([], nn.Linear)):
+    kinds = ((["amx_bf16"], PrepackedLinear), (["avx512_bf16"], PrepackedLinear), (["avx512f"], nn.Linear))
+    for features, kind in kinds:
         monkeypatch.setattr("seqba.nn.kernels.prepacked.processor", lambda f=features: Processor(features=frozenset(f)))
         twin = prepacked(layer)
         assert isinstance(twin, kind)
         with torch.no_grad():
             assert (twin(x).float() - expected).norm() < 1e-2 * expected.norm()
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("vendor", "rows", "in_blocks"),
+    [("AuthenticAMD", MANY_ROWS, True), ("AuthenticAMD", MANY_ROWS - 1, False), ("GenuineIntel", MANY_ROWS, False)],
+)
+def test_amd_multiplies_many_rows_from_blocks_both_ways(
+    vendor: str, rows: int, in_blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Processor(vendor, frozenset(["avx512f"]))
+    monkeypatch.setattr("seqba.nn.kernels.prepacked.processor", lambda: machine)
+    torch.manual_seed(0)
+    weight, bias, x, upstream = (torch.randn(shape) for shape in [(40, 24), (40,), (5, 24), (5, 40)])
+    project, project_back = prepacked_both_ways(weight, bias, rows)
+    assert isinstance(project, PrepackedLinear) is isinstance(project_back, PrepackedLinear) is in_blocks
+    with torch.no_grad():
+        torch.testing.assert_close(project(x), x @ weight.t() + bias)
+        torch.testing.assert_close(project_back(upstream), upstream @ weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -21,6 +21,7 @@ from seqba.nn.kernels.products import (
 
 INTEL_WITH_AMX = Processor("GenuineIntel", frozenset(["avx512f", "amx_bf16"]))
 AMD = Processor("AuthenticAMD", frozenset(["avx512f", "avx512_bf16"]))
+OLD_AMD = Processor("AuthenticAMD", frozenset(["avx2"]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -38,12 +39,12 @@ def test_transposing_in_strips_moves_every_element(rows: int) -> None:
     assert transposed(a).is_contiguous()
 
 
-@pytest.mark.parametrize("machine", [INTEL_WITH_AMX, AMD, Processor()])
+@pytest.mark.parametrize("machine", [INTEL_WITH_AMX, AMD, OLD_AMD, Processor()])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_choice_is_the_same_product(
     machine: Processor, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if machine.has_amx and dtype == torch.bfloat16 and not onednn_has_bfloat16():
+    if machine.has_bfloat16 and dtype == torch.bfloat16 and not onednn_has_bfloat16():
         pytest.skip("oneDNN has no bfloat16 here: a processor without AVX-512")
     monkeypatch.setattr(products, "processor", lambda: machine)
     torch.manual_seed(0)
@@ -61,9 +62,11 @@ def test_vendor_and_features_choose_the_library_of_each_kind_of_product(monkeypa
     x, wide, bias = torch.empty(40, 8), torch.empty(40, 24), torch.empty(8)
     for dtype, machine, forward, by_input, to_fewer, to_more in [
         (torch.float32, INTEL_WITH_AMX, True, True, False, False),
-        (torch.float32, AMD, True, True, True, True),
+        (torch.float32, AMD, True, True, True, False),
+        (torch.float32, OLD_AMD, True, True, True, True),
         (torch.bfloat16, INTEL_WITH_AMX, True, False, False, False),
-        (torch.bfloat16, AMD, False, False, False, False),
+        (torch.bfloat16, AMD, True, False, False, False),
+        (torch.bfloat16, OLD_AMD, False, False, False, False),
         (torch.float64, INTEL_WITH_AMX, False, False, False, False),
     ]:
         x, wide, bias = x.to(dtype), wide.to(dtype), bias.to(dtype)
@@ -87,7 +90,8 @@ def test_the_narrower_left_side_of_a_gradient_by_a_weight_is_transposed_first_fo
     ("machine", "dtype", "told"),
     [
         (INTEL_WITH_AMX, torch.float32, "oneDNN, MKL for gradients by weights"),
-        (AMD, torch.float32, "oneDNN"),
+        (AMD, torch.float32, "oneDNN, MKL for gradients by weights of no fewer outputs than inputs"),
+        (OLD_AMD, torch.float32, "oneDNN"),
         (INTEL_WITH_AMX, torch.bfloat16, "oneDNN, in AMX tiles"),
         (AMD, torch.bfloat16, "oneDNN"),
     ],
@@ -114,12 +118,13 @@ def test_a_processor_is_what_the_system_says_of_its_first_one() -> None:
 
 
 @pytest.mark.parametrize("is_supported", [True, False])
-def test_there_are_no_tiles_where_onednn_leaves_them(
+def test_there_is_no_bfloat16_where_onednn_leaves_it(
     is_supported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its bfloat16 products fail there (ONEDNN_MAX_CPU_ISA=AVX2), and torch's don't."""
     info = tmp_path / "cpuinfo"
-    info.write_text("vendor_id\t: GenuineIntel\nflags\t\t: fpu amx_bf16\n")
+    info.write_text("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16 amx_bf16\n")
     monkeypatch.setattr(processor_module, "CPU_INFO", info)
     monkeypatch.setattr(processor_module, "onednn_has_bfloat16", lambda: is_supported)
     assert processor_module.processor.__wrapped__().has_amx is is_supported
+    assert processor_module.processor.__wrapped__().has_bfloat16 is is_supported

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqba.core.group import ALONE, Group
+from seqba.group import ALONE, Group
 from seqba.noise.context import current_noise
 
 Cell = tuple[int, int]
