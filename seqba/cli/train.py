@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_config(given: Given) -> RunConfig:
-    """What a parsed command line asks for.
+    """Configuration of the run that a parsed command line asks for.
 
     Options of pictures that fairseq has for text are added to `given.without_effect`.
 

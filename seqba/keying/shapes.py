@@ -61,7 +61,7 @@ def copies_dimension(
         both would fit, 1 in a layer that says `batch_first=False`, else 0. None for what has no dimension or a single
         row for all: a layer that is dropped by one number, a mask of positions.
 
-    What is decided is noted in `noise.placed`, where `seqba.keying.telling` sees shapes that don't tell.
+    What is decided is noted in `noise.placed`, where `seqba.noise.telling` sees shapes that don't tell.
     """
     dimension = _dimension(noise, shape, of_rows=of_rows, is_rows_first=is_rows_first)
     module = noise.names.get(id(owner), "")
