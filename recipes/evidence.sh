@@ -19,7 +19,7 @@
 #     --page yes      write the tables and pictures of docs/results.md from the records, and make no run
 #
 # Needs    a GPU for some hours, or days of a CPU; --list says what is left to make, by the times of runs on record.
-# Reaches  docs/results.md. Its 87 runs took some 17 minutes of one machine with 16 CPU cores and an H100 or H200:
+# Reaches  docs/results.md. Most of its runs took some 17 minutes of one machine with 16 CPU cores and an H100 or H200:
 #          translation, DARTS and a part of the language models four at a time on the GPU (--device cuda --jobs 4), the
 #          small pictures and the other language models twelve at a time beside them (--device cpu --jobs 12).
 #

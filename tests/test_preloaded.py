@@ -29,8 +29,6 @@ def both(*arguments: str | Path, **options: Any) -> list[tuple[int, str, str]]:
         "import sys; print(sys.argv, sys.path[0], sys.prefix, __name__)",
         "import sys; print(sys.stdin.read().upper()); sys.exit(3)",
         "import sys; sys.exit('a message')",
-        "def f():\n    raise ValueError('wrong')\nf()",
-        "raise KeyboardInterrupt",
         "import os; os.kill(os.getpid(), 9)",
         "import atexit; atexit.register(print, 'the end'); print('no newline', end='')",
         "import threading; threading.Timer(0.1, print, ['later']).start()",
@@ -44,13 +42,19 @@ def test_a_command_line_comes_to_the_same(tmp_path: Path, code: str) -> None:
     assert one == other
 
 
-def test_a_script_and_a_module_come_to_the_same(tmp_path: Path) -> None:
-    code = "import sys, beside\nprint(sys.argv, __name__, __file__, sys.path[0])\nif __name__ == '__main__': 1 / 0\n"
+@pytest.mark.parametrize("end", ["1 / 0", "raise KeyboardInterrupt", "sys.exit()"])
+def test_a_script_comes_to_the_same(tmp_path: Path, end: str) -> None:
+    code = f"import sys, beside\nprint(sys.argv, __name__, __file__, sys.path[0])\ndef run():\n    {end}\nrun()\n"
     (tmp_path / "main.py").write_text(code, encoding="utf-8")
     (tmp_path / "beside.py").touch()
-    for arguments in (["main.py", "a"], ["-u", "-B", tmp_path / "main.py"], ["-m", "json.tool", "--indent", "2"]):
-        one, other = both(*arguments, input="[1]", cwd=tmp_path)
+    for arguments in (["main.py", "a"], ["-u", "-B", tmp_path / "main.py"]):
+        one, other = both(*arguments, cwd=tmp_path)
         assert one == other
+
+
+def test_a_module_comes_to_the_same() -> None:
+    one, other = both("-m", "json.tool", "--indent", "2", input="[1]")
+    assert one == other
 
 
 def test_what_an_interpreter_reads_at_its_start_is_left_to_one() -> None:

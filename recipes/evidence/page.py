@@ -59,16 +59,36 @@ def section(study: Study, records: Sequence[Record]) -> str:
         return "No finished runs of the baseline yet.\n"
     blocks = [main_table(sides), equal_table(sides)]
     if len(sides[0].curve()) > 1:
-        blocks.append(f"![{study.title}: {METRICS[study.metric][0]} by update](img/{study.name}.svg)\n")
+        shown = f"{study.title}: {METRICS[study.metric][0]} by update"
+        blocks += [f"![{shown}](img/{picture})\n" for picture in pictures(study, records)]
     blocks += [advice_table(sides), provenance(sides, records)]
     return "\n".join(block for block in blocks if block)
 
 
-def draw(study: Study, records: Sequence[Record], picture: Path, *, theme: str = "both") -> bool:
-    """Draws the validation curves of the main arms with seqba-plot, seeds as bands; returns whether there are any."""
-    sides = [side for side in sides_of(study, records) if is_drawn(side)]
-    if not sides:
-        return False
+def is_of_main_arms(side: Side) -> bool:
+    """Whether an arm is one of the four, with the first number of copies."""
+    return not side.arm.variant and side.arm.name in DRAWN and is_first(side)
+
+
+def is_of_copies(side: Side) -> bool:
+    """Whether an arm is the baseline or `ba`, with any number of copies."""
+    return not side.arm.variant and side.arm.name in ("baseline", "ba")
+
+
+def pictures(study: Study, records: Sequence[Record]) -> dict[str, list[Side]]:
+    """Pictures of a study: file name → the arms whose curves are in it.
+
+    The first has the main arms; a second one the baseline and `ba` with each number of copies, if there are three.
+    """
+    sides = sides_of(study, records)
+    main_arms = [side for side in sides if is_of_main_arms(side)]
+    by_copies = [side for side in sides if is_of_copies(side)]
+    found = {f"{study.name}.svg": main_arms} if main_arms else {}
+    return {**found, f"{study.name}-copies.svg": by_copies} if len(by_copies) > 3 else found
+
+
+def draw(study: Study, sides: Sequence[Side], picture: Path, *, theme: str = "both") -> None:
+    """Draws the validation curves of some arms with seqba-plot, seeds as bands."""
     with tempfile.TemporaryDirectory() as folder:
         logs = []
         for side in sides:
@@ -78,7 +98,6 @@ def draw(study: Study, records: Sequence[Record], picture: Path, *, theme: str =
         status = run_command(plot, [*logs, *options, *cut(sides[0])])
     if status:
         sys.exit(status)
-    return True
 
 
 def cut(base: Side) -> list[str]:
@@ -86,11 +105,6 @@ def cut(base: Side) -> list[str]:
     curve = base.curve()
     value = curve[len(curve) // 3][1]
     return ["--y-min" if base.study.rises else "--y-max", f"{value:.3g}"]
-
-
-def is_drawn(side: Side) -> bool:
-    """Whether an arm's curve is in the picture: the four arms, with the first number of copies."""
-    return not side.arm.variant and side.arm.name in DRAWN and is_first(side)
 
 
 def write_log(record: Record, study: Study, folder: Path) -> Path:
@@ -118,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = read_records(given.results)
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), records), encoding="utf-8")
     for study in STUDIES:
-        draw(study, records, PICTURES / f"{study.name}.svg")
+        for picture, sides in pictures(study, records).items():
+            draw(study, sides, PICTURES / picture)
     return 0
 
 

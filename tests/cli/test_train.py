@@ -5,13 +5,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from commands import same, train_complaint, weights
+from preloaded import preloaded
 from reversal import train_arguments, write_reversal
 
 from seqba.checkpoints.file import read_checkpoint, write_checkpoint
@@ -30,7 +30,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     """The command in a process of its own."""
     code = "import sys; from seqba.cli.train import entry; sys.argv[0] = 'seqba-train'; entry()"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [preloaded().python, "-c", code, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from preloaded import preloaded
 from reversal import train_arguments
 
 from seqba.cli.train import main
@@ -95,15 +94,16 @@ def test_killed_at_any_moment_no_update_is_told_twice(reversal: Path, tmp_path: 
     log = tmp_path / "killed" / RUN_LOG
     for update in (10, 40):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, *train_arguments(reversal, tmp_path / "killed", *more)],
+            [preloaded().python, "-c", code, *train_arguments(reversal, tmp_path / "killed", *more)],
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         while not log.exists() or f'"update": {update}' not in log.read_text(encoding="utf-8"):
             assert process.poll() is None
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.communicate()
     for name in ("killed", "straight"):
         assert main(train_arguments(reversal, tmp_path / name, *more, "--max-update", "60")) == 0
     assert lines(tmp_path / "killed") == lines(tmp_path / "straight")
