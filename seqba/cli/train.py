@@ -167,12 +167,9 @@ def read_config(given: Given) -> RunConfig:
 
 
 def _read_grid(given: Given) -> GridOptions:
-    """Grid of the command line; where the loss compares copies two of them, in one pass, unless it says otherwise."""
+    """Grid of the command line, which has other defaults where the loss compares copies."""
     grid = read_options(given, GridOptions)
-    if not read_options(given, CriterionOptions).compares_copies:
-        return grid
-    copies = grid.copies if hasattr(given, "copies") else 2
-    return dataclasses.replace(grid, copies=copies, plan=grid.plan if hasattr(given, "plan") else "stacked")
+    return grid.with_compared_copies(vars(given)) if read_options(given, CriterionOptions).compares_copies else grid
 
 
 def _check_arch(task: str, arch: str) -> None:
