@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 
@@ -39,6 +40,11 @@ def parameters_of(model: nn.Module) -> list[nn.Parameter]:
 def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that have a gradient, in the order of the model."""
     return [parameter for parameter in parameters_of(model) if parameter.requires_grad]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's parameters, which are on one (see `check_model`); the CPU for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def gradients_of(model: nn.Module) -> list[Tensor]:
