@@ -20,12 +20,9 @@ from run_facts import curve
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqba.data.cifar import CIFAR10, PIXEL_BYTES
+from seqba.models.architectures import AWD_LSTMS
 from seqba.models.builders import build_awd_lstm, build_image_classifier, build_transformer
-from seqba.models.families import (
-    AWD_LSTMS,
-    resolve_image_classifier,
-    resolve_transformer,
-)
+from seqba.models.families import resolve_image_classifier, resolve_transformer
 from seqba.models.options import ImageClassifierOptions, TransformerOptions
 from seqba.plotting.logs import read_run
 

@@ -30,7 +30,7 @@ def suits_writing_out(rows: Tensor, keys: int) -> bool:
 
 
 class HeadLayout:
-    """Where the heads of packed rows (N, parts·H·d) stand in a padded grid of heads (parts, B·H, T, d).
+    """Places of the heads of packed rows (N, parts·H·d) in a padded grid of heads (parts, B·H, T, d).
 
     Rows of fewer than `SHORTEST_KEYS` tokens are padded to so many.
 
