@@ -25,7 +25,8 @@ class PrepackedLinear(nn.Module):
     a kernel for each new number of rows, half a millisecond each. There is no gradient through this layer.
 
     Args:
-        weight: (E, D) float32, or bfloat16 on a processor that multiplies it. What happens to it later changes nothing here.
+        weight: (E, D) float32, or bfloat16 on a processor that multiplies it. What happens to it later changes nothing
+            here.
         bias: (E,) or None.
     """
 
