@@ -126,6 +126,13 @@ class SingleProcess:
 ALONE = SingleProcess()
 """This process alone. A group of one process is another thing: it is seeded and added up as any group is."""
 
+
+def divided_micro_batches(group: Group, micro_batches: int, copies: int) -> list[int]:
+    """Numbers of the micro-batches whose copies aren't all on one process."""
+    dealt = [cell for rank in range(group.size) for cell in group.cells(micro_batches, copies, rank)]
+    return sorted({number for number, own in dealt if 0 < len(own) < copies})
+
+
 _GROUP = "_seqba_group"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -9,12 +10,9 @@ from types import TracebackType
 from torch import nn
 
 from seqba.core.passes import Update
-from seqba.group import ALONE
 from seqba.modules.update_hooks import finish_update
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
-from seqba.noise.telling import warn_of_equal_copies
-from seqba.values import number_of_copies
 
 
 class CopyPass:
@@ -24,12 +22,15 @@ class CopyPass:
         copy: number of the copy, from 0.
         is_last: whether it is the last of its micro-batch.
         noise: what it draws.
+        was_entered: whether it has begun.
+        has_failed: whether it ended by an error.
     """
 
     def __init__(self, update: Update, noise: Noise, *, is_last: bool, exchanges: bool) -> None:
         self.copy = noise.pass_copies[0]
         self.is_last = is_last
         self.was_entered = False
+        self.has_failed = False
         self.noise = noise
         self._update = update
         self._running: AbstractContextManager[None] = update.running(noise, exchanges=exchanges)
@@ -44,14 +45,14 @@ class CopyPass:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Ends the pass; where it failed, what modules gathered in the update is thrown away."""
-        has_failed = True
+        self.has_failed = True
         try:
             self._running.__exit__(kind, error, traceback)
-            if kind is None and self._update.forked:
+            if kind is None:
                 check_forked(self.noise)
-            has_failed = kind is not None
+            self.has_failed = kind is not None
         finally:
-            if has_failed:
+            if self.has_failed:
                 finish_update(self._update.model, keep=False)
 
 
@@ -93,7 +94,7 @@ def copies(
 
     Yields:
         One `CopyPass` for each copy, in order. Where one raises, what the passes before it added to `.grad` stays
-        there, for the loop to clear.
+        there, for the loop to clear; so it does where the loop ends before the last one, which a warning says.
 
     Raises:
         ValueError: if copies < 1; as `check_model`; for a model whose parameters seqba has sharded, with `forked` for
@@ -102,27 +103,38 @@ def copies(
         RuntimeError: for a pass that wasn't entered before the next one is asked for; with `forked` for one that
             ended without a call of `seqba.fork`.
     """
-    count = number_of_copies(copies)
-    ALONE.check_model(model)
-    passes = Update(model, seed=seed, update=update, micro_batch=micro_batch, keyed=True, forked=forked)
-    return _passes(passes, count, rows, exchange=exchange, end_update=end_update)
+    made = Update(model, seed=seed, update=update, micro_batch=micro_batch, copies=copies, keyed=True, forked=forked)
+    return _passes(made, rows, exchange=exchange, end_update=end_update)
 
 
-def _passes(update: Update, count: int, rows: int | None, *, exchange: bool, end_update: bool) -> Iterator[CopyPass]:
-    drew_noise = is_noisy = False
-    trunk = Trunk(last_copy=count - 1) if update.forked else None
-    for copy in range(count):
+def _passes(update: Update, rows: int | None, *, exchange: bool, end_update: bool) -> Iterator[CopyPass]:
+    trunk = Trunk(last_copy=update.copies - 1) if update.forked else None
+    for copy in range(update.copies):
         noise = update.noise(0, range(copy, copy + 1), rows, trunk)
-        is_last = copy == count - 1
+        is_last = copy == update.copies - 1
         pass_ = CopyPass(update, noise, is_last=is_last, exchanges=is_last and exchange)
-        yield pass_
+        try:
+            yield pass_
+        except GeneratorExit:
+            if not pass_.was_entered or pass_.has_failed or not is_last:
+                _leave(update, pass_)
+                return
         if not pass_.was_entered:
+            finish_update(update.model, keep=False)
             raise RuntimeError("a pass of seqba.copies wasn't entered: compute its loss and gradient in `with pass_:`")
-        drew_noise = drew_noise or pass_.noise.draws > 0
-        is_noisy = is_noisy or drew_noise or pass_.noise.drew_ordinary
+        update.warnings.note(noise)
     if end_update:
         finish_update(update.model)
-    if count > 1 and not is_noisy:
-        warn_of_equal_copies(update.model)
-    if drew_noise:
-        update.warn_of_a_repeated_key(stacklevel=2)
+    update.warnings.warn(stacklevel=2)
+
+
+def _leave(update: Update, latest: CopyPass) -> None:
+    """Throws away what an update has gathered whose loop ended early, and says so; a pass that failed has done that."""
+    passes = latest.copy + latest.was_entered
+    if passes and not latest.has_failed:
+        finish_update(update.model, keep=False)
+        warnings.warn(
+            f"the loop over seqba.copies ended after {passes} of {update.copies} passes: .grad has a part of the "
+            "gradient, which is to be cleared, and what modules gathered in the update is thrown away",
+            stacklevel=3,
+        )

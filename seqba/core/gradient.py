@@ -9,11 +9,10 @@ from typing import TypeVar
 from torch import nn
 
 from seqba.core.accumulator import AlsoRead, Step
-from seqba.core.cells import Cells
-from seqba.core.grid import Backward, Grid, LossFunction, checked_group
+from seqba.core.grid import Backward, Grid, LossFunction
 from seqba.core.passes import Update
 from seqba.core.plan import PlanLike
-from seqba.group import ALONE, Group
+from seqba.group import Group
 
 Batch = TypeVar("Batch")
 
@@ -96,24 +95,21 @@ def merged_gradient(
     if shard is not None:
         warnings.warn("shard= is called micro_batch= now", DeprecationWarning, stacklevel=2)
         micro_batch = shard
-    group = checked_group(ranks)
-    passes = Update(
+    made = Update(
         model,
         seed=seed,
         update=update,
         micro_batch=micro_batch,
+        copies=copies,
+        ranks=ranks,
         keyed=keyed,
         forked=forked,
         compared=compared,
-        seeded=group is not ALONE,
+        replicated=replicated,
     )
-    cells = Cells([batch], copies, replicated=replicated, forked=forked)
-    grid = Grid(passes, cells, loss_fn, plan, group, backward)
-    group.check(1, cells.copies)
-    step = grid.run(weight=None, end_update=end_update)
-    if grid.drew_noise:
-        passes.warn_of_a_repeated_key(stacklevel=2)
-    return step
+    grid = Grid(made, [batch], loss_fn, plan, backward)
+    made.group.check(1, made.copies)
+    return grid.run(weight=None, end_update=end_update)
 
 
 def grid_gradient(
@@ -177,20 +173,17 @@ def grid_gradient(
     """
     if not weight > 0 and not (ranks is not None and weight == 0):
         raise ValueError(f"the grid's weight is {weight}; it must be positive")
-    group = checked_group(ranks)
-    passes = Update(
+    made = Update(
         model,
         seed=seed,
         update=update,
         micro_batch=0,
+        copies=copies,
+        ranks=ranks,
         keyed=keyed,
         forked=forked,
         compared=compared,
-        seeded=group is not ALONE,
+        replicated=replicated,
     )
-    cells = Cells(micro_batches, copies, replicated=replicated, forked=forked)
-    grid = Grid(passes, cells, loss_fn, plan, group, backward)
-    step = grid.run(weight=weight, end_update=end_update, also_sum=also_sum, also_read=also_read)
-    if grid.drew_noise:
-        passes.warn_of_a_repeated_key(stacklevel=2)
-    return step
+    grid = Grid(made, micro_batches, loss_fn, plan, backward)
+    return grid.run(weight, end_update=end_update, also_sum=also_sum, also_read=also_read)

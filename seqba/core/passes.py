@@ -1,44 +1,54 @@
-"""One pass of an update: under whose noise a forward and a backward run, and with whom they exchange gradients."""
+"""What the passes of an update, and those of a micro-batch, have in common: rows, noise, and other processes."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Generic, TypeVar
 
 from torch import nn
 
-from seqba.group import group_of
+from seqba.group import ALONE, Group, group_of
 from seqba.keying.keyed import is_keying, keying
 from seqba.modules.wrappers import Replicas, check_model, module_names
 from seqba.noise.compare import Comparison
 from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
 from seqba.noise.noise import Noise
-from seqba.noise.repeated import gradient_to_add_to, is_repeated
-from seqba.noise.telling import warn_of_draws
-from seqba.values import whole_number
+from seqba.noise.ordinary import ordinary_noise
+from seqba.noise.telling import NoiseWarnings
+from seqba.rows.nested import count_rows
+from seqba.rows.replicate import repeated, select_copies
+from seqba.values import described, number_of_copies, whole_number
+
+Batch = TypeVar("Batch")
 
 
 class Update:
-    """What the passes of an update have in common: the model, the key, and the processes around it.
+    """What the passes of an update have in common: the model, its copies, the key, and the processes around it.
 
     Args:
         model: any module, wrapped or not.
         seed: of the run.
         update: number of the update.
         micro_batch: number of the update's first micro-batch here.
+        copies: M.
+        ranks: the processes that share the cells; None for this process alone.
         keyed: whether passes key what the model draws by torch's functions.
         forked: whether copies begin at `seqba.fork` inside the model.
         compared: whether the loss compares copies by `seqba.compare_copies`.
+        replicated: whether batches hold M·B rows already, copy-major, which may differ from copy to copy.
         seeded: whether passes seed torch's own generators in any case.
 
     Attributes:
+        group: the processes that share the cells.
         keys_draws: whether torch's functions draw keyed noise in the passes.
+        warnings: of what the passes draw.
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: as `check_model`, and for a fork or a comparison in a model whose parameters are sharded.
+        ValueError: as `check_model`; for copies < 1; for a group that would add up the model's gradients wrongly; for
+            a fork of replicated batches; and for a fork or a comparison in a model whose parameters are sharded.
     """
 
     def __init__(
@@ -48,9 +58,12 @@ class Update:
         seed: int,
         update: int,
         micro_batch: int,
+        copies: int = 1,
+        ranks: Group | None = None,
         keyed: bool = False,
         forked: bool = False,
         compared: bool = False,
+        replicated: bool = False,
         seeded: bool = False,
     ) -> None:
         check_model(model)
@@ -58,27 +71,20 @@ class Update:
         self.seed = whole_number("seed", seed)
         self.update = whole_number("update", update)
         self.micro_batch = whole_number("micro_batch", micro_batch)
+        self.copies = number_of_copies(copies)
+        self.group = _checked_group(ranks, model)
         self.keyed = keyed
         self.forked = forked
         self.compared = compared
-        group = group_of(model)
-        self.replicas = Replicas.of(model) if group is None else Replicas()
-        is_sharded = group is not None or self.replicas.is_sharded
-        if forked and is_sharded:
-            raise ValueError(
-                "parameters in parts on several processes (FSDP) don't go with forked=True: processes would gather "
-                "what is below the fork at different times; keep them whole, or take copies from the beginning"
-            )
-        if compared and is_sharded:
-            raise ValueError(
-                "parameters in parts on several processes (FSDP) don't go with compared=True: processes would gather "
-                "them for different numbers of passes; keep them whole"
-            )
+        self.replicated = replicated
+        is_ours = group_of(model) is not None
+        self.replicas = Replicas() if is_ours else Replicas.of(model)
         self.keys_draws = keyed or is_keying()
-        self._seeded = seeded or compared or self.keys_draws or self.replicas.size > 1
+        self.warnings = NoiseWarnings(model, (self.seed, self.update, self.micro_batch), keyed=self.keys_draws)
+        is_shared = self.group is not ALONE or self.replicas.size > 1
+        self._seeded = seeded or compared or self.keys_draws or is_shared
         self._names = module_names(model)
-        self._key = (self.seed, self.update, self.micro_batch)
-        self._added_to = gradient_to_add_to(model, self._key)
+        self._check(is_sharded=is_ours or self.replicas.is_sharded)
 
     def noise(
         self,
@@ -86,8 +92,6 @@ class Update:
         copies: range,
         rows: int | None = None,
         trunk: Trunk | None = None,
-        *,
-        copies_differ: bool = False,
         comparison: Comparison | None = None,
     ) -> Noise:
         """The noise of a pass of the update.
@@ -97,7 +101,6 @@ class Update:
             copies: which copies of it.
             rows: that the pass begins with, where they are known.
             trunk: of the micro-batch, in an update that forks.
-            copies_differ: whether the copies came with rows of their own.
             comparison: of the micro-batch, in an update whose loss compares copies.
         """
         return Noise(
@@ -108,7 +111,7 @@ class Update:
             self._names,
             rows,
             trunk,
-            copies_differ=copies_differ,
+            copies_differ=self.replicated,
             comparison=comparison,
         )
 
@@ -122,30 +125,82 @@ class Update:
         """
         with ExitStack() as stack:
             stack.enter_context(noise_context(noise))
-            stack.enter_context(noise.ordinary() if self._seeded else noise.watching_ordinary())
+            stack.enter_context(ordinary_noise(noise, seeded=self._seeded))
             if self.keyed:
                 stack.enter_context(keying())
             if not exchanges and self.replicas.synchronised:
                 stack.enter_context(self.replicas.without_exchange())
             yield
-        if self.keys_draws:
-            warn_of_draws(self.model, noise)
 
-    def warn_of_a_repeated_key(self, stacklevel: int) -> None:
-        """Says so where masks come again: a forgotten `update=` or `micro_batch=`, which none would notice.
+    def _check(self, *, is_sharded: bool) -> None:
+        if self.forked and self.replicated:
+            raise ValueError(
+                "a replicated batch has copies from the beginning, and with forked=True they begin inside the model: "
+                "pass the batch with each example once"
+            )
+        if self.group is not ALONE and self.replicas != Replicas():
+            raise ValueError(
+                "the model is wrapped to take means over processes (DistributedDataParallel, FSDP), which ranks= would "
+                "take again: pass the model itself (model.module) with ranks=, or leave ranks= out"
+            )
+        if self.forked and is_sharded:
+            raise ValueError(
+                "parameters in parts on several processes (FSDP) don't go with forked=True: processes would gather "
+                "what is below the fork at different times; keep them whole, or take copies from the beginning"
+            )
+        if self.compared and is_sharded:
+            raise ValueError(
+                "parameters in parts on several processes (FSDP) don't go with compared=True: processes would gather "
+                "them for different numbers of passes; keep them whole"
+            )
 
-        To be called once an update, after its passes, if they drew noise.
-        """
-        key = f"(seed {self.seed}, update {self.update}, micro-batch {self.micro_batch})"
-        if is_repeated(self.model, self._key):
-            warnings.warn(
-                f"the weights have changed, but this update draws the same masks as the one before {key}: pass "
-                "update= with the number of the update",
-                stacklevel=stacklevel + 1,
-            )
-        elif self._added_to is not None and self._added_to.any():
-            warnings.warn(
-                f"this gradient was added to that of a call before, which drew the same masks {key}: give each "
-                "micro-batch of an update its number, micro_batch=0, 1, …, or clear the gradient in between",
-                stacklevel=stacklevel + 1,
-            )
+
+class MicroBatch(Generic[Batch]):
+    """A micro-batch of an update, as passes of its copies on this process see it.
+
+    Args:
+        update: that it is of.
+        number: its place in the update, from 0.
+        batch: of distinct examples, or of the rows of all M copies; its rows are checked here, alike for looped and for
+            stacked copies.
+        copies: those that run on this process.
+        comparison: what is compared between its copies, in an update whose loss does that.
+
+    Attributes:
+        number: its place in the update.
+        trunk: what its passes have in common below the fork, in an update that forks.
+
+    Raises:
+        TypeError, ValueError: for rows that can't be repeated (see `replicate`).
+    """
+
+    def __init__(
+        self, update: Update, number: int, batch: Batch, copies: range, comparison: Comparison | None = None
+    ) -> None:
+        if update.copies > 1 and not update.forked and not update.replicated:
+            count_rows(batch)
+        self.number = number
+        self.trunk = Trunk(last_copy=copies.stop - 1) if update.forked else None
+        self._update = update
+        self._batch = batch
+        self._comparison = comparison
+
+    def pass_of(self, copies: range) -> tuple[Batch, Noise]:
+        """What a pass of some copies sees, rows copy-major, and what it draws from."""
+        update = self._update
+        rows = self._batch
+        if update.replicated:
+            rows = select_copies(rows, copies, update.copies)
+        elif len(copies) > 1 and not update.forked:
+            rows = repeated(rows, len(copies))
+        counted = count_rows(rows) if update.keys_draws and update.copies > 1 else None
+        return rows, update.noise(self.number, copies, counted, self.trunk, self._comparison)
+
+
+def _checked_group(ranks: Group | None, model: nn.Module) -> Group:
+    """The processes that share an update of a model: this one alone for None."""
+    if ranks is not None and not isinstance(ranks, Group):
+        raise TypeError(f"ranks must be a seqba.Ranks (Ranks.of()), not {described(ranks)}")
+    group = ALONE if ranks is None else ranks
+    group.check_model(model)
+    return group

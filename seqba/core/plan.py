@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,15 +12,9 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.group import group_of
-from seqba.runtime.activations import room_bytes
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One forward and backward: some copies of one micro-batch."""
-
-    micro_batch: int
-    copies: range
+from seqba.modules.walk import device_of
+from seqba.noise.fork import Trunk
+from seqba.runtime.activations import SavedBytes, room_bytes
 
 
 @dataclass
@@ -52,18 +48,43 @@ class Plan:
         """
         self.copies_per_pass = max(1, (room_bytes(device) - shared_bytes) // max(bytes_per_copy, 1))
 
-    def next_pass(self, micro_batch: int, first: int, copies: int) -> Pass:
-        """The pass that begins with copy `first` of `micro_batch`."""
-        if self.needs_measuring(copies):
-            return Pass(micro_batch, range(first, first + 1))
-        size = self.copies_per_pass or copies
-        return Pass(micro_batch, range(first, min(first + size, copies)))
+    def passes(self, copies: range) -> Iterator[range]:
+        """The copies of each pass, in order; each is planned when it is asked for: by then the plan may have measured.
 
-    def shrink(self, pass_: Pass) -> bool:
-        """Halves the copies per pass after running out of memory; False when there is nothing left to halve."""
-        if not self.is_auto or len(pass_.copies) == 1:
+        Args:
+            copies: of a micro-batch, that run on this process.
+        """
+        first = copies.start
+        while first < copies.stop:
+            size = 1 if self.needs_measuring(copies.stop) else self.copies_per_pass or copies.stop
+            yield range(first, min(first + size, copies.stop))
+            first += size
+
+    @contextmanager
+    def measuring(self, model: nn.Module, trunk: Trunk | None, copies: int) -> Iterator[None]:
+        """Inside runs the forward of a pass; where it is the first one, the bytes that it keeps are counted.
+
+        Args:
+            model: whose forward it is.
+            trunk: of a pass that forks: what is below is kept once for all copies.
+            copies: M.
+        """
+        if not self.needs_measuring(copies):
+            yield
+            return
+        saved = SavedBytes(model)
+        if trunk is not None:
+            trunk.weigh = saved.so_far
+        with saved.counting():
+            yield
+        shared = 0 if trunk is None else trunk.saved_bytes
+        self.measured(saved.total - shared, device_of(model), shared_bytes=shared)
+
+    def shrink(self, copies: range) -> bool:
+        """Halves the copies per pass after a pass ran out of memory; False where there is nothing to halve."""
+        if not self.is_auto or len(copies) <= 1:
             return False
-        self.copies_per_pass = len(pass_.copies) // 2
+        self.copies_per_pass = len(copies) // 2
         return True
 
 

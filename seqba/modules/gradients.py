@@ -1,4 +1,4 @@
-"""What parameters had in `.grad` before an update, kept in case the update fails."""
+"""Content of `.grad` before an update, kept in case the update fails."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 
@@ -41,11 +42,16 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in parameters_of(model) if parameter.requires_grad]
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's parameters, which are on one (see `check_model`); the CPU for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def gradients_of(model: nn.Module) -> list[Tensor]:
     """The gradients that there are, in the order of the parameters."""
     return [parameter.grad for parameter in parameters_of(model) if parameter.grad is not None]
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
+    """Part that this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
     return cast(Tensor, tensor.to_local()).detach() if hasattr(tensor, "to_local") else tensor

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqba.group import Group
 from seqba.noise.context import current_noise
 from seqba.noise.noise import Noise
 
@@ -145,6 +146,23 @@ class Comparison:
             shape, dtype = described[call]
             self._rows[call] = torch.zeros(shape, dtype=dtype, device=device)
         return [self._rows[call] for call in sorted(described)]
+
+
+def exchange_rows(comparisons: Sequence[Comparison], group: Group, device: torch.device) -> None:
+    """Gives every process the rows that any of them has shown: one message of shapes, and one sum over the group.
+
+    Args:
+        comparisons: of micro-batches whose copies run on several processes, in the same order on every process, copies
+            there or not.
+        group: the processes.
+        device: of the model.
+    """
+    told = group.gather([each.described() for each in comparisons])
+    sums: list[Tensor] = []
+    for number, comparison in enumerate(comparisons):
+        described = {call: form for each in told for call, form in each[number].items()}
+        sums += comparison.seen(described, device)
+    group.add_up(sums)
 
 
 class _Differentiated:

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from seqba.noise.calls import Calls, in_backward, watching_the_generator
 from seqba.noise.noise import Noise
+from seqba.noise.sites import Calls, in_backward, watching_the_generator
 
 _current: Noise | None = None  # A plain global: CUDA's backward threads, which may recompute a layer, must see it too.
 _thread: int | None = None  # which thread made it current

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from seqba.noise.context import current_noise
-from seqba.noise.noise import Noise, Place
+from seqba.noise.noise import Noise
+from seqba.noise.sites import Place
 from seqba.rows.nested import map_rows
 from seqba.rows.replicate import repeat_rows, repeated
 
@@ -124,7 +125,7 @@ class Trunk:
         last_copy: number of the last copy that runs here, whose backward goes on below the fork.
 
     Attributes:
-        marks: where passes note the places at which recomputed layers were (`seqba.noise.calls`).
+        marks: where passes note the places at which recomputed layers were (`seqba.noise.sites`).
         weigh: tells the bytes that the forward has kept so far; asked at the fork.
         saved_bytes: what it told.
     """

@@ -6,18 +6,14 @@ looped and spread plans draw the same masks. Resuming needs no stored generator 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from seqba.noise.calls import Calls
 from seqba.noise.placed import PlacedDraw
+from seqba.noise.sites import ALL_COPIES, Place, Sites
 from seqba.random.masks import drop, drop_by_numbers, drop_level, kept
 from seqba.random.philox import Draw
 
@@ -26,17 +22,10 @@ if TYPE_CHECKING:
 
     from seqba.noise.compare import Comparison
     from seqba.noise.fork import Trunk
+    from seqba.noise.ordinary import OrdinaryNoise
 
-ALL_COPIES = -1
-"""Stands for the copy in the key of a draw that all copies of a micro-batch share, as all below a fork."""
-
-KEY_VERSION = 1
-"""Which function of the key the draws are; grows with every change that draws other numbers from the same key.
-
-It is written into checkpoints, so that no run goes on under other masks unnoticed; one without it is of version 1.
-"""
-
-_WORD = (1 << 64) - 1
+_SHARED = (ALL_COPIES,)
+"""The copies of a draw that all have in common."""
 
 
 class Noise:
@@ -61,14 +50,16 @@ class Noise:
     Attributes:
         pass_copies: the copies of the pass.
         draws: how many draws were made.
-        drew_ordinary: whether anything was drawn from torch's own generators; in a pass that seeds them, above a fork,
-            in another one asked only where nothing else was drawn.
+        own_draws: how many of them are each copy's own: neither below a fork nor shared by the copies.
+        drew_ordinary: whether anything was drawn from torch's own generators, above a fork if there is one; in a pass
+            that doesn't seed them asked only where there are no `own_draws`.
         placed: what the forward drew by torch's functions where the rows are known, in order.
+        ordinary: what watches torch's own generators while the pass runs.
         calls: numbers of the calls of each site.
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
     makes three sites. A layer that activation checkpointing recomputes in the backward draws the masks of its forward
-    again (`seqba.noise.calls`).
+    again (`seqba.noise.sites`).
     """
 
     def __init__(
@@ -92,20 +83,19 @@ class Noise:
         self.trunk = trunk
         self.copies_differ = copies_differ
         self.comparison = comparison
-        self.draws = 0
+        self.draws = self.own_draws = 0
         self.drew_ordinary = False
         self.placed: list[PlacedDraw] = []
-        self.calls = Calls() if trunk is None else Calls(trunk.marks, is_above=False)
-        self._key = _mixed(0, seed, update, micro_batch)
+        self.ordinary: OrdinaryNoise | None = None
+        self._sites = Sites((seed, update, micro_batch), self.names, None if trunk is None else trunk.marks)
+        self.calls = self._sites.calls
         self._rows = rows
-        self._unnamed: dict[int, tuple[object, str]] = {}
         self._generators: dict[torch.device, torch.Generator] = {}
-        self._seeded: list[Tensor] | None = None  # the states of torch's own generators as they were seeded last
 
     @property
     def copies(self) -> Sequence[int]:
         """The copies that rows are of at this point of the pass: below a fork one, which stands for all of them."""
-        return self.pass_copies if self.trunk is None or self.calls.is_above else (ALL_COPIES,)
+        return self.pass_copies if self.trunk is None or self.calls.is_above else _SHARED
 
     @property
     def rows(self) -> int | None:
@@ -123,13 +113,9 @@ class Noise:
         Returns:
             Where this pass stands: the numbers of its calls, and the names of what isn't in the model.
         """
-        if place is None:
-            place = Place(self.calls.made, dict(self._unnamed))
-        self.calls.go_above(place.calls)
-        self._unnamed = dict(place.unnamed)
-        if self._seeded is not None:
-            self.draws += not all(map(torch.equal, self._seeded, _generator_states()))
-            self._seed_ordinary()
+        place = self._sites.go_above(place)
+        if self.ordinary is not None:
+            self.ordinary.go_above()
         return place
 
     def keep_mask(
@@ -255,10 +241,7 @@ class Noise:
             owner: the object that draws, usually a module; its name and the number of this call make the site.
             shared: one draw for all copies, keyed by `ALL_COPIES` in the copy's place.
         """
-        site = self._site(owner)
-        self.draws += 1
-        key = _mixed(self._key, site)
-        return Draw.of(key, (ALL_COPIES,) if shared else self.copies)
+        return Draw.of(self._sites.key(owner), self._copies_of_draw(shared=shared))
 
     def generators(self, owner: object, device: torch.device, *, shared: bool = False) -> Iterator[torch.Generator]:
         """One generator for each copy of the pass, in order, seeded by (seed, update, micro-batch, copy, site).
@@ -270,71 +253,26 @@ class Noise:
             device: of the generator.
             shared: one for all copies, keyed by `ALL_COPIES` in the copy's place.
         """
-        site = self._site(owner)
-        self.draws += 1
+        seeds = self._sites.seeds(owner, self._copies_of_draw(shared=shared))
         generator = self._generator(device)
-        for copy in (ALL_COPIES,) if shared else self.copies:
-            yield generator.manual_seed(_mix(self._key, copy, site))
+        for seed in seeds:
+            yield generator.manual_seed(seed)
 
-    @contextmanager
-    def ordinary(self) -> Iterator[None]:
-        """Inside, torch's own generators are seeded by this pass; afterwards they go on as if nothing had been drawn.
+    def ordinary_seed(self) -> int:
+        """What seeds torch's own generators at this point of the pass, by its first copy."""
+        return self._sites.ordinary_seed(self.copies[0])
 
-        For what draws from them all the same: ordinary dropout on several ranks, which may have seeded their generators
-        alike, and what `seqba.keyed` doesn't reach. Numbers that are drawn from them count as a draw of this pass, and
-        `drew_ordinary` tells of them.
-        """
-        with torch.random.fork_rng(devices=_cuda_devices()):
-            seeded = self._seed_ordinary()
-            yield
-            seeded, self._seeded = self._seeded or seeded, None
-            self.drew_ordinary = not all(map(torch.equal, seeded, _generator_states()))
-            self.draws += self.drew_ordinary
-
-    @contextmanager
-    def watching_ordinary(self) -> Iterator[None]:
-        """Inside, torch's own generators are let alone; `drew_ordinary` tells whether noise came from them alone."""
-        before = _generator_states()
-        yield
-        self.drew_ordinary = not self.draws and not all(map(torch.equal, before, _generator_states()))
-
-    def _seed_ordinary(self) -> list[Tensor]:
-        torch.manual_seed(_mix(self._key, self.copies[0], _digest("ordinary noise")))
-        self._seeded = _generator_states()
-        return self._seeded
-
-    def _site(self, owner: object) -> int:
-        name = self.names.get(id(owner))
-        if name is None:  # kept with its owner, whose id would be given to another object
-            _, name = self._unnamed.setdefault(id(owner), (owner, f"<stranger {len(self._unnamed)}>"))
-        return _digest(f"{name}#{self.calls.number(name)}")
+    def _copies_of_draw(self, *, shared: bool) -> Sequence[int]:
+        """Whose draw is made now, which counts it."""
+        copies = _SHARED if shared else self.copies
+        self.draws += 1
+        self.own_draws += copies is not _SHARED
+        return copies
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:
             self._generators[device] = torch.Generator(device)
         return self._generators[device]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a pass stands at its fork.
-
-    Attributes:
-        calls: the number of calls made of each site.
-        unnamed: what has drawn that isn't in the model, and its names.
-    """
-
-    calls: Mapping[str, int]
-    unnamed: Mapping[int, tuple[object, str]]
-
-
-def _cuda_devices() -> list[int]:
-    is_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return [torch.cuda.current_device()] if is_used else []
-
-
-def _generator_states() -> list[Tensor]:
-    return [torch.random.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in _cuda_devices())]
 
 
 def numbers_per_copy(shape: Sequence[int], copies: int) -> int:
@@ -364,25 +302,3 @@ def _numbers_of_copies(shape: Sequence[int], copies: int, rows: Sequence[int] | 
 def draws_by_counter(device: torch.device) -> bool:
     """Whether a device draws by `seqba.random.philox`, as all but a CPU do."""
     return device.type != "cpu"
-
-
-@cache
-def _digest(site: str) -> int:
-    return int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little")
-
-
-def _mix(state: int, *numbers: int) -> int:
-    """Mixes a key, whose first numbers came to `state`, into 32 bits, for a generator of torch's."""
-    state = _mixed(state, *numbers)
-    # A CPU generator keeps the low 32 bits of a seed: fold, so that all 64 count.
-    return (state ^ (state >> 32)) & 0xFFFFFFFF
-
-
-def _mixed(state: int, *numbers: int) -> int:
-    """Mixes numbers of a key into 64 bits: SplitMix64's finaliser (Steele et al. 2014) over the running sum."""
-    for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) & _WORD
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
-        state ^= state >> 31
-    return state

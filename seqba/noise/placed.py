@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+if TYPE_CHECKING:
+    from seqba.noise.noise import Noise
+
+_Site = tuple[str, int]  # name of a module, and which of its draws in a pass
+_BatchKey = tuple[int, int, int]  # seed, update, micro-batch
+
+# By identity: a model may define what it is equal to.
+_placed: WeakIdKeyDictionary = WeakIdKeyDictionary()  # of the last pass that had them, by site
 
 
 @dataclass(frozen=True)
@@ -44,3 +58,39 @@ class PlacedDraw:
         if self.dimension != other.dimension:
             return self.copies > 1 and other.copies > 1  # a copy by itself draws the same along either
         return same_batch and self.shape == other.shape and self.rows != other.rows
+
+
+def find_misplaced(model: nn.Module, noise: Noise) -> str | None:
+    """Finds a draw that would be another one in a looped pass, or that was placed otherwise in a pass before.
+
+    Args:
+        model: that was computed.
+        noise: of the pass, which has ended.
+
+    Returns:
+        What there is to say of the draw; None where there is none.
+    """
+    before: dict[_Site, tuple[PlacedDraw, _BatchKey]] = _placed.setdefault(model, {})  # type: ignore[no-untyped-call]
+    batch = (noise.seed, noise.update, noise.micro_batch)
+    numbers: Counter[str] = Counter()
+    for draw in noise.placed:
+        site = draw.module, numbers[draw.module]
+        numbers[draw.module] += 1
+        name = draw.module or "the model itself, or loss_fn,"
+        if draw.is_of_rows_when_looped:
+            return (
+                f"{name} draws a tensor of shape {draw.shape} for all rows, which looped passes, of "
+                f"{draw.rows // draw.copies} rows, take for numbers of theirs: so the stacked plan draws other "
+                "noise than the looped one; name one plan, or draw it in a shape whose dimension 0 is no multiple of "
+                "the rows"
+            )
+        earlier, of_batch = before.get(site, (draw, batch))
+        if draw.contradicts(earlier, same_batch=of_batch == batch and not noise.copies_differ):
+            return (
+                f"{name} draws a tensor of shape {earlier.shape} in a pass of {earlier.rows} rows and of shape "
+                f"{draw.shape} in one of {draw.rows}, and these shapes don't tell the rows of the copies from other "
+                "sizes: so copies draw otherwise from batch to batch, and in the stacked plan than in the looped one; "
+                "seqba.check(model, batch, loss_fn) says what helps"
+            )
+        before[site] = draw, batch
+    return None

@@ -1,93 +1,125 @@
-"""Warnings of draws in which the stacked plan differs from the looped one, or copies don't; each once for a model."""
+"""Warnings of what the passes of an update drew, or didn't: what the user would not notice."""
 
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.modules.walk import modules_of
 from seqba.noise.noise import Noise
-from seqba.noise.placed import PlacedDraw
-
-_Site = tuple[str, int]  # name of a module, and which of its draws in a pass
-_BatchKey = tuple[int, int, int]  # seed, update, micro-batch
+from seqba.noise.placed import find_misplaced
+from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated
 
 # By identity: a model may define what it is equal to.
 _told: WeakIdKeyDictionary = WeakIdKeyDictionary()
-_placed: WeakIdKeyDictionary = WeakIdKeyDictionary()  # of the last pass that had them, by site
 
 
-def warn_of_draws(model: nn.Module, noise: Noise) -> None:
-    """Warns of what a pass drew without a key, and of draws whose shape doesn't say whose they are.
+class NoiseWarnings:
+    """Watches what the passes of an update draw, and warns: of a repeated key each time, of the rest once for a model.
 
     Args:
-        model: that was computed.
-        noise: of the pass, which has ended.
+        model: that is computed.
+        key: seed, update, and number of the first micro-batch.
+        keyed: whether passes key what the model draws by torch's functions.
     """
-    if noise.drew_ordinary and len(noise.pass_copies) > 1:
-        _warn_once(
-            model,
-            "unkeyed",
-            "the model draws noise that can't be keyed, so the stacked plan draws other noise than the looped one: "
-            'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
-        )
-    if not _is_told(model, "ambiguous"):
-        _warn_of_shapes(model, noise)
 
+    def __init__(self, model: nn.Module, key: Key, *, keyed: bool) -> None:
+        self._model = model
+        self._key = key
+        self._keyed = keyed
+        self._added_to = gradient_to_add_to(model, key)
+        self._has_drawn = False  # by a key, or from generators that the pass has seeded
+        self._is_forked = False
+        self._is_noisy = False
+        self._quiet: dict[tuple[int, tuple[int, ...]], Tensor | None] = {}  # passes without noise of their own → losses
 
-def _warn_of_shapes(model: nn.Module, noise: Noise) -> None:
-    """Warns of a draw that would be another one in a looped pass, or that was placed otherwise in a pass before."""
-    before: dict[_Site, tuple[PlacedDraw, _BatchKey]] = _placed.setdefault(model, {})  # type: ignore[no-untyped-call]
-    batch = (noise.seed, noise.update, noise.micro_batch)
-    numbers: Counter[str] = Counter()
-    for draw in noise.placed:
-        site = draw.module, numbers[draw.module]
-        numbers[draw.module] += 1
-        name = draw.module or "the model itself, or loss_fn,"
-        if draw.is_of_rows_when_looped:
-            _warn_once(
-                model,
-                "ambiguous",
-                f"{name} draws a tensor of shape {draw.shape} for all rows, which looped passes, of "
-                f"{draw.rows // draw.copies} rows, take for numbers of theirs: so the stacked plan draws other "
-                "noise than the looped one; name one plan, or draw it in a shape whose dimension 0 is no multiple of "
-                "the rows",
+    def note(self, noise: Noise, loss: Tensor | None = None) -> None:
+        """Takes the noise of a pass that has ended, and warns of draws in which stacked copies differ from looped ones.
+
+        Args:
+            noise: of the pass.
+            loss: its 0-dim loss; None where only the caller knows it.
+        """
+        if self._keyed:
+            self._warn_of_draws(noise)
+        self._has_drawn = self._has_drawn or noise.draws > 0
+        self._is_forked = noise.trunk is not None
+        if noise.own_draws or noise.drew_ordinary or noise.copies_differ:
+            self._is_noisy = True
+        else:
+            self._quiet[noise.micro_batch, tuple(noise.pass_copies)] = None if loss is None else loss.detach()
+
+    def warn(self, stacklevel: int) -> None:
+        """Warns, once its passes have run, of an update whose copies are equal, or whose masks are those of the last.
+
+        Args:
+            stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
+        """
+        if not self._is_told("equal") and self._has_equal_copies():
+            self._warn_once("equal", self._why_equal(), stacklevel + 1)
+        if self._has_drawn:
+            self._warn_of_a_repeated_key(stacklevel + 1)
+
+    def _warn_of_a_repeated_key(self, stacklevel: int) -> None:
+        seed, update, micro_batch = self._key
+        key = f"(seed {seed}, update {update}, micro-batch {micro_batch})"
+        if is_repeated(self._model, self._key):
+            warnings.warn(
+                f"the weights have changed, but this update draws the same masks as the one before {key}: pass "
+                "update= with the number of the update",
+                stacklevel=stacklevel + 1,
             )
-            return
-        earlier, of_batch = before.get(site, (draw, batch))
-        if draw.contradicts(earlier, same_batch=of_batch == batch and not noise.copies_differ):
-            _warn_once(
-                model,
-                "ambiguous",
-                f"{name} draws a tensor of shape {earlier.shape} in a pass of {earlier.rows} rows and of shape "
-                f"{draw.shape} in one of {draw.rows}, and these shapes don't tell the rows of the copies from other "
-                "sizes: so copies draw otherwise from batch to batch, and in the stacked plan than in the looped one; "
-                "seqba.check(model, batch, loss_fn) says what helps",
+        elif self._added_to is not None and self._added_to.any():
+            warnings.warn(
+                f"this gradient was added to that of a call before, which drew the same masks {key}: give each "
+                "micro-batch of an update its number, micro_batch=0, 1, …, or clear the gradient in between",
+                stacklevel=stacklevel + 1,
             )
-            return
-        before[site] = draw, batch
 
+    def _has_equal_copies(self) -> bool:
+        """Whether no copy drew noise of its own, and passes of several copies of a micro-batch have the same loss."""
+        if self._is_noisy or not self._quiet:
+            return False
+        number, copies = max(self._quiet, key=lambda each: len(each[1]))
+        losses = [loss for (other, some), loss in self._quiet.items() if (other, len(some)) == (number, len(copies))]
+        known = [loss for loss in losses if loss is not None]
+        return len(losses) * len(copies) > 1 and all(torch.equal(known[0], loss) for loss in known[1:])
 
-def warn_of_equal_copies(model: nn.Module) -> None:
-    """Warns where nothing made the copies of an update differ: M times the work for the gradient of one."""
-    is_off = not any(module.training for module in modules_of(model))
-    reason = "the model is in evaluation mode" if is_off else "no dropout, nothing from torch's generators"
-    _warn_once(
-        model,
-        "equal",
-        f"nothing drew noise in this update ({reason}): its copies are equal, M times the work for the gradient of "
-        f"one; {'call model.train()' if is_off else 'give the model noise, or leave copies out'}",
-    )
+    def _why_equal(self) -> str:
+        if not any(module.training for module in modules_of(self._model)):
+            reason, advice = "in this update (the model is in evaluation mode)", "call model.train()"
+        elif self._is_forked:
+            reason, advice = "above seqba.fork in this update", "fork below some of the noise, or leave copies out"
+        elif self._has_drawn:
+            reason, advice = (
+                "but what copies share in this update",
+                "give copies noise of their own, or leave copies out",
+            )
+        else:
+            reason = "in this update (no dropout, nothing from torch's generators)"
+            advice = "give the model noise, or leave copies out"
+        return f"nothing drew noise {reason}: its copies are equal, M times the work for the gradient of one; {advice}"
 
+    def _warn_of_draws(self, noise: Noise) -> None:
+        if noise.drew_ordinary and len(noise.pass_copies) > 1:
+            self._warn_once(
+                "unkeyed",
+                "the model draws noise that can't be keyed, so the stacked plan draws other noise than the looped one: "
+                'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
+                stacklevel=4,
+            )
+        if not self._is_told("ambiguous"):
+            fault = find_misplaced(self._model, noise)
+            if fault is not None:
+                self._warn_once("ambiguous", fault, stacklevel=4)
 
-def _is_told(model: nn.Module, kind: str) -> bool:
-    return kind in _told.get(model, ())  # type: ignore[no-untyped-call]
+    def _is_told(self, kind: str) -> bool:
+        return kind in _told.get(self._model, ())  # type: ignore[no-untyped-call]
 
-
-def _warn_once(model: nn.Module, kind: str, line: str) -> None:
-    if not _is_told(model, kind):
-        _told.setdefault(model, set()).add(kind)  # type: ignore[no-untyped-call]
-        warnings.warn(line, stacklevel=3)
+    def _warn_once(self, kind: str, line: str, stacklevel: int) -> None:
+        if not self._is_told(kind):
+            _told.setdefault(self._model, set()).add(kind)  # type: ignore[no-untyped-call]
+            warnings.warn(line, stacklevel=stacklevel + 1)

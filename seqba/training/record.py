@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqba import __version__
-from seqba.noise.noise import KEY_VERSION
+from seqba.noise.sites import KEY_VERSION
 from seqba.options import plain_options
 from seqba.training.options import TrainingOptions
 

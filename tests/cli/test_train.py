@@ -20,7 +20,7 @@ from seqba.cli.average_checkpoints import main as average
 from seqba.cli.command import run
 from seqba.cli.train import main
 from seqba.models.embedding import sinusoids
-from seqba.noise.noise import KEY_VERSION
+from seqba.noise.sites import KEY_VERSION
 from seqba.training.folder import LAST
 
 pytestmark = pytest.mark.usefixtures("one_thread")

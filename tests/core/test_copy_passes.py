@@ -22,6 +22,7 @@ def looped(model: nn.Module, loss_fn: Any, batch: Any, **key: Any) -> Tensor:
     return gradient(model)
 
 
+@pytest.mark.filterwarnings("ignore:nothing drew noise but what copies share")  # of LayerDrop
 @pytest.mark.parametrize("name", ["nn.Dropout", "Transformer", "Transformer, time first", "drop path", "LayerDrop"])
 def test_it_is_the_looped_plan_of_the_merged_gradient(name: str) -> None:
     key = {"update": 7, "seed": 2, "micro_batch": 1}
@@ -94,6 +95,42 @@ def test_modules_that_gather_are_told_of_the_end() -> None:
         looped(model, square_loss, make_rows(), update=3, forked=True)
     assert model.told == [True, False, False]
     assert seqba.current_noise() is None
+
+
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
+def test_a_loop_that_ends_early_is_told_of_and_leaves_nothing_gathered() -> None:
+    model = Gathering().double()
+
+    def loop(passes: int, *, within: bool = False) -> None:
+        for pass_ in seqba.copies(model, COPIES, update=0):
+            with pass_:
+                square_loss(model, make_rows()).backward()
+                if within and pass_.copy + 1 == passes:
+                    break
+            if pass_.copy + 1 == passes:
+                break
+
+    for within in (False, True):
+        with pytest.warns(UserWarning, match="ended after 2 of 3 passes: .grad has a part of the gradient") as warned:
+            loop(2, within=within)
+        assert [warning.filename for warning in warned] == [__file__]
+    assert model.told == [False, False]
+    loop(COPIES)  # nothing is missing
+    assert model.told == [False, False, True]
+    seqba.copies(model, COPIES, update=0)
+    next(seqba.copies(model, COPIES, update=0))  # nothing has run
+    assert model.told == [False, False, True]
+
+
+def test_a_pass_that_is_left_out_leaves_nothing_gathered() -> None:
+    model = Gathering().double()
+    passes = seqba.copies(model, COPIES, update=0)
+    with next(passes):
+        square_loss(model, make_rows()).backward()
+    next(passes)
+    with pytest.raises(RuntimeError, match="wasn't entered"):
+        next(passes)
+    assert model.told == [False]
 
 
 def test_a_forgotten_update_number_is_told_of() -> None:

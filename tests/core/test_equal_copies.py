@@ -53,6 +53,73 @@ def test_different_copies_are_not(plan: Any, keyed: bool) -> None:
         seqba.merged_gradient(network(0.0), rows, loss, copies=2, update=1, plan=plan, keyed=keyed, replicated=True)
 
 
+class Below(nn.Module):
+    """Copies that begin behind the noise, or before it."""
+
+    def __init__(self, dropout: nn.Module, above: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter = nn.Linear(4, 4)
+        self.below = dropout
+        self.above = nn.Dropout(above)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.above(torch.tanh(seqba.fork(lambda: self.below(self.enter(x)))))
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("plan", ["stacked", "looped", "auto", 2])
+@pytest.mark.parametrize("dropout", [nn.Dropout, seqba.nn.Dropout])
+def test_noise_that_is_all_below_a_fork_is_told_of_once(plan: Any, keyed: bool, dropout: Any) -> None:
+    model = Below(dropout(0.5))
+    with pytest.warns(UserWarning, match=r"noise above seqba\.fork.*: its copies are equal, M times the work"):
+        update(model, plan=plan, keyed=keyed, forked=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        update(model, plan=plan, keyed=keyed, forked=True, **{"update": 2})
+        update(Below(dropout(0.5), above=0.1), plan=plan, keyed=keyed, forked=True)
+        update(Below(dropout(0.5)), plan=plan, keyed=keyed, forked=True, copies=1)
+
+
+@pytest.mark.parametrize("plan", ["stacked", "looped"])
+def test_noise_that_all_copies_share_is_told_of(plan: Any) -> None:
+    def of_masked_weights(model: nn.Module, rows: Tensor) -> Tensor:
+        weight = model[0].weight
+        mask = shared(weight)
+        return (rows @ (weight * mask[0]).t()).square().mean()
+
+    shared = seqba.nn.WeightDropout(0.5, shared=True)
+    with pytest.warns(UserWarning, match="noise but what copies share"):
+        update(network(0.0), of_masked_weights, plan=plan)
+
+
+def test_a_loop_of_passes_tells_of_noise_below_a_fork() -> None:
+    model = Below(nn.Dropout(0.5))
+
+    def loop() -> None:
+        for pass_ in seqba.copies(model, 2, update=1, forked=True):
+            with pass_:
+                loss(model, torch.ones(6, 4)).backward()
+
+    with pytest.warns(UserWarning, match=r"noise above seqba\.fork"):
+        loop()
+
+
+def test_losses_are_compared_until_copies_have_been_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, equal, compared = network(0.0), torch.equal, []
+
+    def counting(one: Tensor, other: Tensor) -> bool:
+        compared.append(one.dim() == 0)
+        return equal(one, other)
+
+    monkeypatch.setattr(torch, "equal", counting)
+    with pytest.warns(UserWarning, match=NOISELESS):
+        update(model, plan="looped")
+    assert sum(compared) == 2
+    update(model, plan="looped")
+    assert sum(compared) == 2
+
+
 def test_views_of_a_generator_of_ones_own_are_seen_in_the_losses() -> None:
     generator = torch.Generator().manual_seed(0)
 

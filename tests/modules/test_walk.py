@@ -57,4 +57,7 @@ def test_a_model_that_has_gone_to_another_device_may_run_the_same_update() -> No
         model = model.to_empty(device=device)
         model.weight.grad = torch.zeros_like(model.weight)
         update = Update(model, seed=0, update=0, micro_batch=0, keyed=False)
-        update.warn_of_a_repeated_key(stacklevel=1)
+        noise = update.noise(0, range(1))
+        noise.draws = 1
+        update.warnings.note(noise)
+        update.warnings.warn(stacklevel=1)

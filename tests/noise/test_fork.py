@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import seqba
 from seqba.core import Noise, Plan, noise_context
-from seqba.noise.noise import ALL_COPIES
+from seqba.noise.sites import ALL_COPIES
 
 PLANS: list[Any] = ["looped", "auto", 2, 3, 4]
 

@@ -1,13 +1,91 @@
-"""Which call of a module a draw is: counted in the forward, found again where a layer is recomputed in the backward."""
+"""Which draw of a pass is which: its site, the number of its call there, and its key.
+
+Calls are counted in the forward, and found again where a layer is recomputed in the backward.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
+
+ALL_COPIES = -1
+"""Stands for the copy in the key of a draw that all copies of a micro-batch share, as all below a fork."""
+
+KEY_VERSION = 1
+"""Which function of the key the draws are; grows with every change that draws other numbers from the same key.
+
+It is written into checkpoints, so that no run goes on under other masks unnoticed; one without it is of version 1.
+"""
+
+_WORD = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pass stands at its fork.
+
+    Attributes:
+        calls: the number of calls made of each site.
+        unnamed: what has drawn that isn't in the model, and its names.
+    """
+
+    calls: Mapping[str, int]
+    unnamed: Mapping[int, tuple[object, str]]
+
+
+class Sites:
+    """The sites of a pass, one for each call of each object that draws, and the keys of their draws.
+
+    Args:
+        key: what the draws of the pass have in common: seed, update, number of the micro-batch.
+        names: `id` of a module → its qualified name; what isn't there is named by the order in which it first draws.
+        marks: of a pass that forks, as `Calls` takes them; None for one that doesn't.
+
+    Attributes:
+        calls: numbers of the calls of each site.
+    """
+
+    def __init__(
+        self, key: Sequence[int], names: Mapping[int, str], marks: WeakTensorKeyDictionary | None = None
+    ) -> None:
+        self.calls = Calls(marks, is_above=marks is None)
+        self._state = _mixed(0, *key)
+        self._names = names
+        self._unnamed: dict[int, tuple[object, str]] = {}
+
+    def key(self, owner: object) -> int:
+        """The key of a draw that `owner` makes now, for all copies: 64 bits."""
+        return _mixed(self._state, self._number(owner))
+
+    def seeds(self, owner: object, copies: Sequence[int]) -> list[int]:
+        """The keys of a draw that `owner` makes now, one for each copy: 32 bits, for a generator of torch's."""
+        site = self._number(owner)
+        return [_folded(_mixed(self._state, copy, site)) for copy in copies]
+
+    def ordinary_seed(self, copy: int) -> int:
+        """The key of what a pass, whose first copy it is, draws from torch's own generators: 32 bits."""
+        return _folded(_mixed(self._state, copy, _digest("ordinary noise")))
+
+    def go_above(self, place: Place | None) -> Place:
+        """Passes the fork, where a pass stands or, of one that has left out what is below, another one stood."""
+        if place is None:
+            place = Place(self.calls.made, dict(self._unnamed))
+        self.calls.go_above(place.calls)
+        self._unnamed = dict(place.unnamed)
+        return place
+
+    def _number(self, owner: object) -> int:
+        name = self._names.get(id(owner))
+        if name is None:  # kept with its owner, whose id would be given to another object
+            _, name = self._unnamed.setdefault(id(owner), (owner, f"<stranger {len(self._unnamed)}>"))
+        return _digest(f"{name}#{self.calls.number(name)}")
 
 
 class Calls:
@@ -142,3 +220,23 @@ def in_backward() -> bool:
 def _graph_task() -> int:
     """The backward that this thread is computing, or -1; torch has no public word for it."""
     return torch._C._current_graph_task_id()
+
+
+@cache
+def _digest(site: str) -> int:
+    return int.from_bytes(hashlib.blake2b(site.encode(), digest_size=8).digest(), "little")
+
+
+def _folded(key: int) -> int:
+    """64 bits in 32: a CPU generator keeps the low ones of a seed, and all shall count."""
+    return (key ^ (key >> 32)) & 0xFFFFFFFF
+
+
+def _mixed(state: int, *numbers: int) -> int:
+    """Mixes numbers of a key into 64 bits: SplitMix64's finaliser (Steele et al. 2014) over the running sum."""
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & _WORD
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _WORD
+        state ^= state >> 31
+    return state
