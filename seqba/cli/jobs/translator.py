@@ -18,7 +18,9 @@ from seqba.data.sides import Side
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
 from seqba.errors import UserError
+from seqba.models.prepared import prepared, quantized
 from seqba.models.transformer import Transformer
+from seqba.nn.kernels.quantized import can_quantize
 from seqba.runtime.devices import choose_device
 from seqba.runtime.memory import keep_freed_memory
 
@@ -60,6 +62,8 @@ def load_translator(data: str | None, choices: TranslatorChoices) -> Translator:
     if options.fp16 and device.type == "cpu":
         warn_on_stderr("--fp16 is bfloat16 on a CPU")
         options = replace(options, fp16=False, bf16=True)
+    if options.int8:
+        _check_can_quantize(device)
     keep_freed_memory()
     torch.manual_seed(choices.search.seed)
     loaded = [load_model(path, device, overrides=choices.overrides, task="translation") for path in paths]
@@ -84,7 +88,17 @@ def _prepared(loaded: LoadedModel, options: TranslatorOptions) -> Transformer:
         model = model.half()
     if options.bf16:
         model = model.bfloat16()
-    return model.train(options.retain_dropout)
+    model.train(options.retain_dropout)
+    return quantized(model) if options.int8 else prepared(model)
+
+
+def _check_can_quantize(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise UserError("--int8 computes on a CPU, and here is a GPU: add --cpu, or take --fp16 in its place")
+    if not can_quantize():
+        raise UserError(
+            "--int8 needs oneDNN's int8 products, which this torch has not for this processor: leave it out"
+        )
 
 
 def _check_is_translation(path: str, task_state: Mapping[str, Any]) -> None:
