@@ -28,5 +28,5 @@ def one_line(message: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """What a user gave, between quotes and as it was given: `repr` would escape blanks and bytes that are not UTF-8."""
+    """Text of a user between quotes, as it was given: `repr` would escape blanks and bytes that are not UTF-8."""
     return f"'{text}'"

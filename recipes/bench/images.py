@@ -22,12 +22,11 @@ at the same M in the same round, "x M=1" that over looped's at the first of --co
 resnet50 has the paper's 224 × 224 pixels. "spread" is the standard deviation of images/s over the rounds. --plot draws
 images/s against the size (needs matplotlib: seqba[plot]).
 
-Expectation: input below 0.01 and views below 0.05 of the time at every M. On a CPU stacking gains nothing; on a GPU
-(--device cuda) it should; not measured yet. In one thread of a core that other runs kept busy (2 rounds): 19 to 24
-images/s at every M, input below 0.001, views below 0.003, stacked 0.86 (M = 4) and 0.77 (M = 10) of looped's speed in
-twice and four times its memory; "of GEMM" 0.10 to 0.15, with waiting for the core counted in.
-Hoffer et al. 2020, table 5 (ResNet50, one P100): 29.9 images/s at 1, 234.4 at 64, 247.9 at
-128.
+Expectation: input below 0.01 and views below 0.05 of the time at every M. On a CPU stacking gains nothing; gpu.py
+measures what it gains on a GPU. In one thread of a core that other runs kept busy (2 rounds): 19 to 24 images/s at
+every M, input below 0.001, views below 0.003, stacked 0.86 (M = 4) and 0.77 (M = 10) of looped's speed in twice and
+four times its memory; "of GEMM" 0.10 to 0.15, with waiting for the core counted in.
+Hoffer et al. 2020, table 5 (ResNet50, one P100): 29.9 images/s at 1, 234.4 at 64, 247.9 at 128.
 """
 
 from __future__ import annotations

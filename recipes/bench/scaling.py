@@ -1,7 +1,7 @@
 """Updates on several ranks: what they take on this machine, and what a model says of 8 to 512 ranks.
 
     python recipes/bench/scaling.py [--networks transformer awd_lstm resnet] [--copies 4] [--rounds 5] [--json FILE]
-    python recipes/bench/scaling.py --table model [--shards 4 128] [--cell-ms 273] [--outer-gb-per-s 10] [...]
+    python recipes/bench/scaling.py --table model [--micro-batches 4 128] [--cell-ms 273] [--outer-gb-per-s 10] [...]
 
 **measured** (the default table): an update of one micro-batch × --copies, by seqba's merged gradient and SGD, on one
 rank and on --ranks of them (gloo), --threads each. Sides, alive together and asked in turns, each rank a process:
@@ -256,20 +256,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {complaint}", file=sys.stderr)
         return 2
     if options.table == "model":
-        work, network = read_model(options)
-        rows = [
-            model_row(ranks, replace(work, micro_batches=micro_batches), network)
-            for micro_batches in options.micro_batches
-            for ranks in MODELLED_RANKS
-        ]
-        notes = {"assumptions": "\n" + "\n".join(assumptions(options)), **check_figure_5(work, network)}
-        report("Modelled updates on many ranks", rows, options, **notes)
+        report_model(options)
         return 0
     if options.quick:
         options.transformer_size, options.lstm_size, options.resnet = "tiny", "tiny", "resnet8"
         options.max_tokens, options.batch, options.rounds, options.copies = 256, 4, 1, 2
     report("Updates on several ranks", [measure_network(name, options) for name in options.networks], options)
     return 0
+
+
+def report_model(options: Any) -> None:
+    """Prints the modelled table, with its assumptions and its check."""
+    work, network = read_model(options)
+    rows = [
+        model_row(ranks, replace(work, micro_batches=micro_batches), network)
+        for micro_batches in options.micro_batches
+        for ranks in MODELLED_RANKS
+    ]
+    notes = {"assumptions": "\n" + "\n".join(assumptions(options)), **check_figure_5(work, network)}
+    report("Modelled updates on many ranks", rows, options, **notes)
 
 
 def mistake(options: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""What `seqba.check` has found."""
+"""Report of `seqba.check`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What `seqba.check` has found about a model, a batch and a loss; `print` shows it.
+    """Findings of `seqba.check` about a model, a batch and a loss; `print` shows it.
 
     Attributes:
         copies: how many copies were tried.

@@ -76,7 +76,7 @@ class UnkeyedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def found(self) -> tuple[UnkeyedDraw, ...]:
-        """What has been noted, in the order of first draws."""
+        """Draws that have been noted, in the order of first draws."""
         return tuple(UnkeyedDraw(*place, times) for place, times in self._counts.items())
 
 

@@ -87,7 +87,7 @@ def convert_marian(folder: str | Path) -> dict[str, Any]:
 
 
 class _Unfitting(Exception):
-    """What a model has that none here has, as the end of a sentence about its folder."""
+    """Property of a model that none here has, as the end of a sentence about its folder."""
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -273,7 +273,7 @@ def _moved(rows: Tensor, vocabulary: Vocabulary, *, absent: float = 0.0) -> Tens
 
 
 def _task_state(text: MarianText) -> dict[str, Any]:
-    """What a translation says of itself; languages are left to the data-bin, whose names for them may be others."""
+    """State of a translation task; languages are left to the data-bin, whose names for them may be others."""
     return {
         "task": "translation",
         "source_lang": None,

@@ -20,7 +20,7 @@ FORMS = ("safetensors", "transformers", "fairseq")
 
 @options
 class ExportOptions:
-    """What becomes of it, and where."""
+    """Form and place of an exported checkpoint."""
 
     to: str | None = option(None, "the form", choices=FORMS)
     output: str | None = option(

@@ -213,7 +213,7 @@ class NumberList:
 
 
 def separator_of(action: argparse.Action) -> str | None:
-    """What stands between the values of an option that takes several in one word, as its help shows; None for one.
+    """Separator of the values of an option that takes several in one word, as its help shows; None for a single value.
 
     `NAME[,NAME]` → `,`, `A.pt[:B.pt]` → `:`.
     """

@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_config(given: Given) -> RunConfig:
-    """What a parsed command line asks for.
+    """Configuration of the run that a parsed command line asks for.
 
     Options of pictures that fairseq has for text are added to `given.without_effect`.
 
@@ -167,12 +167,9 @@ def read_config(given: Given) -> RunConfig:
 
 
 def _read_grid(given: Given) -> GridOptions:
-    """Grid of the command line; where the loss compares copies two of them, in one pass, unless it says otherwise."""
+    """Grid of the command line, which has other defaults where the loss compares copies."""
     grid = read_options(given, GridOptions)
-    if not read_options(given, CriterionOptions).compares_copies:
-        return grid
-    copies = grid.copies if hasattr(given, "copies") else 2
-    return dataclasses.replace(grid, copies=copies, plan=grid.plan if hasattr(given, "plan") else "stacked")
+    return grid.with_compared_copies(vars(given)) if read_options(given, CriterionOptions).compares_copies else grid
 
 
 def _check_arch(task: str, arch: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from seqba.core.accumulator import Accumulator, AlsoRead, Step
 from seqba.core.passes import MicroBatch, Update
 from seqba.core.plan import PlanLike, plan_for
 from seqba.group import ALONE, Exchange, divided_micro_batches
-from seqba.modules.gradients import GradientsBefore
+from seqba.modules.gradients import GradientsBefore, has_gradient
 from seqba.modules.update_hooks import discarding_pending, finish_update
 from seqba.modules.walk import device_of
 from seqba.noise.compare import Comparison, check_compared, exchange_rows
@@ -60,7 +60,7 @@ class Grid(Generic[Batch]):
         self.micro_batches = micro_batches
         self.loss_fn = loss_fn
         self.plan = plan_for(update.model, plan)
-        self.backward = cast(Backward, Tensor.backward) if backward is None else backward
+        self.backward = backward
         self._exchange: Exchange = ALONE
         self._has_sent = False  # what other processes wait for, so that passes can't begin again
         self._tried = range(0)  # copies of the pass that is being computed
@@ -130,7 +130,7 @@ class Grid(Generic[Batch]):
             with measuring:
                 loss = self._loss(rows, noise)
             scaled = sums.add(loss, len(copies))
-            self.backward(scaled)
+            self._run_backward(scaled)
         self.update.warnings.note(noise, scaled)
 
     def _loss(self, rows: Batch, noise: Noise) -> Loss:
@@ -141,6 +141,17 @@ class Grid(Generic[Batch]):
         if noise.comparison:
             check_compared(noise.comparison, loss)
         return loss
+
+    def _run_backward(self, loss: Tensor) -> None:
+        if self.backward is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        self.backward(loss)
+        if not has_gradient(self.model):
+            raise ValueError(
+                "backward= was called with the loss and left no gradient: call .backward() in it, as "
+                "lambda loss: scaler.scale(loss).backward() does"
+            )
 
     @contextmanager
     def _trying(self, copies: range) -> Iterator[None]:

@@ -26,7 +26,7 @@ AGAIN = "make the folder again with data_prep/cifar.py"
 
 @dataclass(frozen=True)
 class Layout:
-    """How one of the two sets lies in its folder.
+    """Layout of one of the two sets in its folder.
 
     Attributes:
         title: its name to a reader.
@@ -140,7 +140,7 @@ class Cifar:
 
 
 def find_cifar(folder: Path, *, whole: bool = False) -> tuple[Path, Layout] | None:
-    """Where in a folder CIFAR lies, and which one: in itself, or in the subfolder that the official archive makes.
+    """Folder in which CIFAR lies, and which one it is: itself, or in the subfolder that the official archive makes.
 
     Args:
         folder: the folder.

@@ -25,7 +25,7 @@ class Encoded:
 
 
 def count_piece(piece: TextPiece, subwords: Subwords | JsonTokenizer | None) -> Counter[str]:
-    """How often each token occurs in a piece of text."""
+    """Counts of the tokens in a piece of text."""
     counts: Counter[str] = Counter()
     for tokens in _tokens(piece, subwords):
         counts.update(tokens)

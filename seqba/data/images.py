@@ -166,7 +166,7 @@ class _Complaint:
 
 
 class _Reader(Dataset["ImageBatch | _Complaint"]):
-    """What a worker has: the pictures, and which of them make a batch."""
+    """State of a worker: the pictures, and which of them make a batch."""
 
     def __init__(self, source: ImageSource, batches: Sequence[Rows]) -> None:
         self.source = source

@@ -38,7 +38,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Merges:
-    """What a BPE has learned: which neighbours become one symbol, and which of them first.
+    """Merges that a BPE has learned: which neighbours become one symbol, and which of them first.
 
     Attributes:
         ranks: two neighbouring symbols → their rank; the lowest of a word is merged first. They become the symbol that

@@ -84,7 +84,7 @@ class ParquetColumn(Column):
 
 
 def _cuts(sizes: Sequence[int]) -> list[int]:
-    """Where pieces of about `PIECE_BYTES` begin, and the end of the last."""
+    """Beginnings of pieces of about `PIECE_BYTES`, and the end of the last."""
     cuts, size = [0], 0
     for number, own in enumerate(sizes, 1):
         size += own

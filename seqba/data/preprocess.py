@@ -23,8 +23,9 @@ from seqba.data.preprocess_options import PreprocessOptions
 from seqba.data.splits import with_suffix
 from seqba.data.subwords import Subwords, model_name, read_subwords, train_subwords
 from seqba.data.tables import texts_of
-from seqba.data.text import Text, TextPiece, Workers
+from seqba.data.text import Text, TextPiece
 from seqba.data.tokenizer_json import TOKENIZER_NAME, JsonTokenizer, read_tokenizer
+from seqba.data.workers import Workers
 from seqba.errors import UserError
 
 LOG_NAME = "preprocess.log"

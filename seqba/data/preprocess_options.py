@@ -66,7 +66,7 @@ class PreprocessOptions:
     )
 
     def __str__(self) -> str:
-        """What was asked for, paths as they were given."""
+        """Options that were given, paths as they were given."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         told = (f"{name}={quoted(value) if isinstance(value, str) else value}" for name, value in values)
         return f"{type(self).__name__}({', '.join(told)})"

@@ -32,7 +32,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 class _BadRow(Exception):
-    """What is wrong with a row, where it stands being known above."""
+    """Fault of a row; the caller knows which one it is."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ ROW_BITS = 40
 
 @dataclass(frozen=True)
 class SampledSide:
-    """How the lines of one language are cut.
+    """Side of a text whose lines are cut into subwords.
 
     Attributes:
         language: its name, for messages.

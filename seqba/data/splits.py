@@ -1,4 +1,4 @@
-"""What a data folder holds, by the names of its files: splits of pairs, or of one text."""
+"""Content of a data folder, by the names of its files: splits of pairs, or of one text."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Windows:
 
 
 def random_windows(length: int, bptt: int, *, seed: int, epoch: int) -> Starts:
-    """Where the windows of an epoch begin, and the end of the last: a function of the length, `seed` and `epoch`.
+    """Beginnings of an epoch's windows, and the end of the last: a function of the length, `seed` and `epoch`.
 
     A window is N(m, 5²) tokens long, rounded towards zero and at least 5, with m = bptt in 95% of the windows and
     bptt/2 in the others; there is no upper bound. The last one ends one token before the stream does.

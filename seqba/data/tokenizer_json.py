@@ -114,7 +114,7 @@ def _told(problem: str) -> Iterator[None]:
 
 
 def _unknown_token(model: dict[str, Any]) -> str | None:
-    """What stands for whatever the model has no token for: named, or by its number in a unigram model."""
+    """Token in the place of those that the model lacks: named, or by its number in a unigram model."""
     if model.get("type") == "Unigram" or "unk_id" in model:
         number = model.get("unk_id")
         return None if number is None else str(model["vocab"][number][0])

@@ -25,7 +25,7 @@ class Message:
 
 
 class Sender(Protocol):
-    """What sends messages and waits for them (`Ranks`)."""
+    """Interface to what sends messages and waits for them (`Ranks`)."""
 
     @property
     def overlap(self) -> bool:

@@ -99,7 +99,7 @@ class Ranks:
         return is_sharded(model)
 
     def exchange(self, model: nn.Module) -> GradientExchange:
-        """What adds up the gradients of an update; a sharded model's are added up by its backward."""
+        """Exchange that adds up the gradients of an update; a sharded model's are added up by its backward."""
         return GradientExchange(self, [] if is_sharded(model) else trained_parameters(model))
 
     def holders(self, micro_batches: int, copies: int) -> list[range]:
@@ -134,14 +134,14 @@ class Ranks:
             tensor.copy_(part.view_as(tensor))
 
     def gather(self, value: Value) -> list[Value]:
-        """What each rank has, in the order of the ranks, on all of them; small things, which are pickled on the way."""
+        """Values of all ranks, in their order, on each of them; small things, which are pickled on the way."""
         values: list[Value | None] = [None] * self.size
         with collective_errors():
             dist.all_gather_object(values, value, group=self.group)
         return cast("list[Value]", values)
 
     def broadcast(self, value: Value | None) -> Value:
-        """What the first rank has, on all of them: any value that can be pickled; what the others give is ignored."""
+        """Value of the first rank, on all of them: anything that can be pickled; what the others give is ignored."""
         values = [value]
         with collective_errors():
             dist.broadcast_object_list(values, group=self.group, group_src=0)

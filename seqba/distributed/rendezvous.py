@@ -1,4 +1,4 @@
-"""Where the processes of one start of a run meet, so that nothing of an earlier start gets in between."""
+"""Meeting of the processes of one start of a run, so that nothing of an earlier start gets in between."""
 
 from __future__ import annotations
 

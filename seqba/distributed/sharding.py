@@ -19,7 +19,7 @@ from seqba.group import Group, attach_group, group_of
 
 @runtime_checkable
 class Shardable(Protocol):
-    """What a module with sharded parameters can do (torch's `FSDPModule`)."""
+    """Interface of a module with sharded parameters (torch's `FSDPModule`)."""
 
     def unshard(self) -> Any:
         """Makes its own weights whole; all ranks must call it."""
@@ -44,7 +44,7 @@ class ProcessGroup(Group, Protocol):
 
 
 class _Part(Protocol):
-    """What is asked of a sharded tensor (torch's `DTensor`)."""
+    """Interface of a sharded tensor (torch's `DTensor`)."""
 
     device_mesh: Any
     placements: Sequence[Any]
@@ -185,7 +185,7 @@ def _is_part(tensor: Tensor) -> bool:
 
 
 class _Talk:
-    """How FSDP talks to the other ranks: whatever goes wrong there is the loss of one of them."""
+    """Collectives of FSDP, in which an error is the loss of another rank."""
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.empty(*size, dtype=dtype, device=device)

@@ -80,7 +80,7 @@ def batch_augmented(
 
 
 class BatchAugmentationMixin(Trainer):
-    """What `batch_augmented` puts before a Trainer class.
+    """Mixin that `batch_augmented` puts before a Trainer class.
 
     Attributes:
         copies: M.
@@ -251,12 +251,12 @@ class BatchAugmentationCallback(TrainerCallback, ExportableState):
             self._of_update = []
 
     def metrics(self) -> dict[str, int]:
-        """What a log line has of it; nothing where batches have no labels."""
+        """Metrics for a log line; none where batches have no labels."""
         if not self.unit:
             return {}
         return {f"distinct_{self.unit}": int(self.distinct), f"processed_{self.unit}": int(self.processed)}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """State for a checkpoint."""
         counted = {"distinct": int(self.distinct), "processed": int(self.processed), "unit": self.unit}
         return {"args": {}, "attributes": counted}

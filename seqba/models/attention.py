@@ -125,7 +125,7 @@ class Attention(nn.Module):
         return key.contiguous(), value.contiguous()
 
     def _layouts(self, rows: Tensor, queries: Rows, keys: Rows) -> tuple[HeadLayout, HeadLayout] | None:
-        """Where heads stand if these rows go through `packed_attention` to their keys; dropout has a way of its own."""
+        """Layouts of heads if these rows go through `packed_attention` to their keys; dropout has a way of its own."""
         if isinstance(queries, GraphRows) or isinstance(keys, GraphRows) or self._drops:
             return None
         if not torch.is_grad_enabled() or not suits_writing_out(rows, keys.length):

@@ -120,7 +120,7 @@ class AWDLSTM(nn.Module):
         return WindowOutput(hidden=self.output_dropout(raw), raw=raw, state=tuple(last))
 
     def _below(self, tokens: Tensor, state: Sequence[Tensor], layers: int) -> tuple[Tensor, list[Tensor]]:
-        """What copies share: the output of so many layers before dropout, and the states after them.
+        """Part that copies share: the output of so many layers before dropout, and the states after them.
 
         All copies have the same states of these layers; those of the first are read.
         """
@@ -131,7 +131,7 @@ class AWDLSTM(nn.Module):
         return embedded
 
     def _read(self, raw: Tensor, layers: range, state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """What goes into the first layer → what comes out of the last, both before dropout; the states after them."""
+        """Input of the first layer → output of the last, both before dropout; the states after them."""
         last = []
         for number in layers:
             x = self.input_dropout(raw) if number == 0 else self.hidden_dropout(raw)

@@ -10,7 +10,7 @@ Edge = tuple[str, int]
 
 @dataclass(frozen=True)
 class CellPlan:
-    """What a cell computes.
+    """Plan of a cell's operations.
 
     States 0 and 1 are the outputs of the cell before the last and of the last one, brought to the cell's width. Each
     node adds the results of two edges, and is the next state.

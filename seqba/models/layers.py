@@ -69,7 +69,7 @@ class ResidualStream:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a decoder layer attends to.
+    """Keys and values that a decoder layer attends to.
 
     Attributes:
         rows: (N', D'), the encoder's packed output.
@@ -83,7 +83,7 @@ class Memory:
 
 
 class Masks(NamedTuple):
-    """What the dropouts of a layer keep, by the names of the layer's parts: int8, 1 where kept; None for no dropout."""
+    """Masks of a layer's dropouts, by the names of the layer's parts: int8, 1 where kept; None for no dropout."""
 
     attention: Tensor | None = None
     attention_residual: Tensor | None = None

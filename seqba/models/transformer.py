@@ -145,7 +145,7 @@ class Transformer(nn.Module):
         return hidden
 
     def _memories(self, memory: Memory) -> list[Memory]:
-        """What each decoder layer attends to; on a GPU keys and values of all layers are one product."""
+        """Memory of each decoder layer; on a GPU keys and values of all layers are one product."""
         layers = cast("list[DecoderLayer]", self.decoder_layers)
         if memory.rows.device.type == "cpu":
             return [memory] * len(layers)
@@ -169,7 +169,7 @@ class Transformer(nn.Module):
     def _below(
         self, source: Tensor, previous: Tensor, tokens: TokenCounts, place: DecoderFork
     ) -> tuple[Tensor | None, list[Tensor]]:
-        """What copies share: the decoder's rows (N, D) at the fork, and each further layer's keys and values."""
+        """Part that copies share: the decoder's rows (N, D) at the fork, and each further layer's keys and values."""
         memory = Memory(*self.encode(source, tokens.source))
         x = None
         if not place.is_before_decoder:

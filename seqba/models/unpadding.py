@@ -81,11 +81,11 @@ class Packing:
 
     @functools.cached_property
     def ends(self) -> Tensor:
-        """Where the packed rows begin, and where the last one ends: (B + 1,) int32."""
+        """Beginnings of the packed rows, and the end of the last one: (B + 1,) int32."""
         return nn.functional.pad(self.mask.sum(1, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0))
 
     def head_layout(self, heads: int) -> HeadLayout:
-        """Where the heads of packed rows stand in a grid of them; all layers share it."""
+        """Layout of the heads of packed rows in a grid of them; all layers share it."""
         if heads not in self._layouts:
             self._layouts[heads] = HeadLayout(self.mask, heads, is_padded=self.index is not None)
         return self._layouts[heads]
@@ -107,7 +107,7 @@ class Packing:
         return self._biases[dtype]
 
     def for_graph(self, *, stays_packed: bool) -> GraphRows:
-        """What a compiled graph reads of it; whether attention takes its rows packed is a part of the graph."""
+        """Tensors that a compiled graph reads of it; whether attention takes its rows packed is a part of the graph."""
         return GraphRows(self.mask, self.index, self.ends, stays_packed)
 
 

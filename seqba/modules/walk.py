@@ -53,5 +53,5 @@ def gradients_of(model: nn.Module) -> list[Tensor]:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
+    """Part that this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
     return cast(Tensor, tensor.to_local()).detach() if hasattr(tensor, "to_local") else tensor

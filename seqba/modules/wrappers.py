@@ -1,4 +1,4 @@
-"""What other libraries wrap around a model: it changes neither the names of its noise nor whose rows are whose."""
+"""Wrappers of other libraries around a model: they change neither the names of its noise nor whose rows are whose."""
 
 from __future__ import annotations
 

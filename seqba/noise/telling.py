@@ -11,7 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from seqba.modules.walk import modules_of
 from seqba.noise.noise import Noise
 from seqba.noise.placed import find_misplaced
-from seqba.noise.repeated import Key, is_repeated
+from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated
 
 # By identity: a model may define what it is equal to.
 _told: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -30,6 +30,7 @@ class NoiseWarnings:
         self._model = model
         self._key = key
         self._keyed = keyed
+        self._added_to = gradient_to_add_to(model, key)
         self._has_drawn = False  # by a key, or from generators that the pass has seeded
         self._is_forked = False
         self._is_noisy = False
@@ -61,11 +62,22 @@ class NoiseWarnings:
         """
         if not self._is_told("equal") and self._has_equal_copies():
             self._warn_once("equal", self._why_equal(), stacklevel + 1)
-        if self._has_drawn and is_repeated(self._model, self._key):
-            seed, update, micro_batch = self._key
+        if self._has_drawn:
+            self._warn_of_a_repeated_key(stacklevel + 1)
+
+    def _warn_of_a_repeated_key(self, stacklevel: int) -> None:
+        seed, update, micro_batch = self._key
+        key = f"(seed {seed}, update {update}, micro-batch {micro_batch})"
+        if is_repeated(self._model, self._key):
             warnings.warn(
-                f"the weights have changed, but this update draws the same masks as the one before (seed {seed}, "
-                f"update {update}, micro-batch {micro_batch}): pass update= with the number of the update",
+                f"the weights have changed, but this update draws the same masks as the one before {key}: pass "
+                "update= with the number of the update",
+                stacklevel=stacklevel + 1,
+            )
+        elif self._added_to is not None and self._added_to.any():
+            warnings.warn(
+                f"this gradient was added to that of a call before, which drew the same masks {key}: give each "
+                "micro-batch of an update its number, micro_batch=0, 1, …, or clear the gradient in between",
                 stacklevel=stacklevel + 1,
             )
 

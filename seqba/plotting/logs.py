@@ -85,7 +85,7 @@ def read_run(given: str) -> RunLines:
 
 
 def _read_record(log: Path) -> Mapping[str, Any]:
-    """What `run.json` says, beside the log or in a folder of the log's name."""
+    """Content of `run.json`, beside the log or in a folder of the log's name."""
     for folder in (log.parent,) if log.name == LOG else (log.with_suffix(""),):
         path = folder / RECORD
         if path.is_file():

@@ -57,7 +57,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands around the lines.
+    """Axes, title and colours around the lines.
 
     Attributes:
         x_label, y_label: the axes' labels, with units.

@@ -21,7 +21,7 @@ def drop_level(probability: float) -> int:
 
 
 def kept_scale(p: float) -> float:
-    """What kept elements are multiplied by: 1 / (1 − p), for p as it is drawn."""
+    """Factor of kept elements: 1 / (1 − p), for p as it is drawn."""
     return LEVELS / (LEVELS - drop_level(p))
 
 

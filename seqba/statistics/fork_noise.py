@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from seqba.statistics.estimate import Estimate, standard_error
 from seqba.statistics.gradients import ExampleGradients, Gradient, LossFunction, Statistics, squared_norm, wide_zeros
-from seqba.statistics.split import Estimate, standard_error
 
 Batch = TypeVar("Batch")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -121,9 +122,14 @@ class EpochUpdates(Generic[Batch]):
     broadcast: BatchBroadcast | None = None
     device: torch.device | None = None
 
+    @functools.cached_property
+    def size(self) -> int:
+        """S: the last update may have fewer."""
+        return self.grid.micro_batches(self.epoch)
+
     def __len__(self) -> int:
         """Number of updates."""
-        return -(-len(self.micro_batches) // self.grid.micro_batches(self.epoch))
+        return -(-len(self.micro_batches) // self.size)
 
     def read(self, number: int, *, update: int) -> UpdateBatch[Batch] | UserError | None:
         """Batch of an update, or the error that says why it can't be read; None after the epoch's last one.
@@ -136,11 +142,10 @@ class EpochUpdates(Generic[Batch]):
             update: its 1-based number in the run, which says how many copies it has; updates that were skipped count,
                 as their data are gone.
         """
-        most, total = self.grid.micro_batches(self.epoch), len(self.micro_batches)
-        first = number * most
+        first, total = number * self.size, len(self.micro_batches)
         if first >= total:
             return None
-        size, copies = min(most, total - first), self.grid.copies.at(update)
+        size, copies = min(self.size, total - first), self.grid.copies.at(update)
         cells = self.ranks.cells(size, copies)
         is_copied = isinstance(self.micro_batches, CopiedMicroBatches)
         try:

@@ -141,3 +141,13 @@ def test_a_forgotten_update_number_is_told_of() -> None:
     with pytest.warns(UserWarning, match="pass update=") as warned:
         looped(network, mean_loss, make_batch(), update=0)
     assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_forgotten_micro_batch_number_is_told_of() -> None:
+    torch.manual_seed(1)
+    network = Network()
+    looped(network, mean_loss, make_batch(), update=0)
+    looped(network, mean_loss, make_batch(), update=0, micro_batch=1)
+    with pytest.warns(UserWarning, match="micro_batch=0, 1, …") as warned:
+        looped(network, mean_loss, make_batch(), update=0, micro_batch=1)
+    assert [warning.filename for warning in warned] == [__file__]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from seqba.data.text import Piece, Workers, count_lines, split_text
+from seqba.data.text import Piece, count_lines, split_text
+from seqba.data.workers import Workers
 from seqba.errors import UserError
 
 CONTENTS = [

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from seqba.errors import UserError
+from seqba.models.architectures import TRANSFORMER_LMS
 from seqba.models.builders import build_transformer, build_transformer_lm
-from seqba.models.families import ARCHITECTURES, FAMILIES, TRANSFORMER_LMS, resolve_transformer, resolve_transformer_lm
+from seqba.models.families import ARCHITECTURES, FAMILIES, resolve_transformer, resolve_transformer_lm
 from seqba.models.options import TransformerLMOptions, TransformerOptions
 
 

@@ -120,7 +120,7 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
 def _about(
     trained: TrainedRun, model: nn.Module, task: Task[Any], options: MeasureOptions, *, elapsed_s: float
 ) -> dict[str, Any]:
-    """What was measured, and how, as plain values."""
+    """Description of a measurement, as plain values."""
     return {
         "version": __version__,
         "path": options.path,

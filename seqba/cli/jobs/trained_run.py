@@ -175,7 +175,7 @@ class TrainedRun:
 
 
 def _fork_place(cfg: Mapping[str, Any]) -> str | None:
-    """Where copies began in training; None for the input, and where a checkpoint doesn't say."""
+    """Place at which copies began in training; None for the input, and where a checkpoint doesn't say."""
     training = cfg.get("training")
     grid = training.get("grid") if isinstance(training, Mapping) else None
     place = grid.get("fork") if isinstance(grid, Mapping) and grid.get("arm") in ("ba", "fixed-rows") else None

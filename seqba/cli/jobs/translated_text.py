@@ -33,7 +33,7 @@ def text_forms(options: TextOptions, sides: tuple[Side, Side], folder: Path) -> 
 
 
 def _subwords(options: TextOptions, side: Side, folder: Path) -> Segmenter | None:
-    """What splits and joins a side's subwords, by the options or the data-bin."""
+    """Segmenter of a side's subwords, by the options or the data-bin; None for words."""
     if options.bpe == "subword_nmt":
         return BytePairs(str(options.bpe_codes), options.bpe_separator)
     if options.sentencepiece_model is not None:
@@ -94,7 +94,7 @@ def open_sides(options: TextOptions, path: str, task_state: Mapping[str, Any], f
 def _languages(
     options: TextOptions, path: str, task_state: Mapping[str, Any], folder: Path, between: tuple[str, str] | None
 ) -> tuple[str, str]:
-    """What was asked for, if it is what the model does; a checkpoint that doesn't say leaves it to the folder.
+    """Languages that were asked for, if they are the model's; a checkpoint that doesn't say leaves them to the folder.
 
     `between` are the languages of a Marian folder, None where it is a data-bin.
     """

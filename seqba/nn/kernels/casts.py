@@ -56,7 +56,7 @@ def _on_gpu(casts: dict[int, _Cast]) -> dict[int, _Cast]:
 
 
 def _renewed() -> dict[int, _Cast]:
-    """What an update begins with: the casts of the last one, made again in one kernel, but of weights that moved."""
+    """Casts that an update begins with: those of the last one, made again in one kernel, but of weights that moved."""
     kept = [(cast, cast.weight()) for cast in _of_last_update.values()]
     alive = [(cast, weight) for cast, weight in kept if weight is not None and _fits(cast.narrow, weight)]
     if alive:
@@ -84,7 +84,7 @@ def shared_cast(weight: Tensor, dtype: torch.dtype) -> Tensor | None:
 
 
 def casts_or_weights(casts: Iterable[Tensor | None], weights: Iterable[Tensor]) -> list[Tensor]:
-    """What a backward multiplies by: the casts of its forward (`shared_cast`), a weight itself where there is none."""
+    """Weights of a backward: the casts of its forward (`shared_cast`), a weight itself where there is none."""
     return [weight if cast is None else cast for cast, weight in zip(casts, weights, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""How far copies differ, without holding their logits: R-Drop's divergence, fraternal dropout's distance, for any M."""
+"""Difference of copies without holding their logits: R-Drop's divergence, fraternal dropout's distance, for any M."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ BFLOAT16_FEATURES = frozenset(["avx512_bf16", "amx_bf16"])
 
 @dataclass(frozen=True)
 class Processor:
-    """What a processor says of itself.
+    """Vendor and features of a processor.
 
     Attributes:
         vendor: "GenuineIntel", "AuthenticAMD", …; empty where the system doesn't tell.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, replace
 
 from seqba.errors import UserError
 from seqba.options import option, options
@@ -136,6 +137,11 @@ class GridOptions:
             raise UserError(f"--copies: {error}") from None
         if self.plan not in PLANS and not (self.plan.isdecimal() and int(self.plan) >= 1):
             raise UserError(f"--plan is {self.plan!r}; choose {', '.join(PLANS)}, or a number of copies per pass")
+
+    def with_compared_copies(self, given: Container[str]) -> GridOptions:
+        """The same for a loss that compares copies: two of them, in one pass, where `given` doesn't name the option."""
+        copies = self.copies if "copies" in given else 2
+        return replace(self, copies=copies, plan=self.plan if "plan" in given else "stacked")
 
     @property
     def copy_schedule(self) -> CopySchedule:
