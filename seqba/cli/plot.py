@@ -7,9 +7,19 @@ from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.cli.output import warn_on_stderr
 from seqba.errors import UserError
 from seqba.options import option, options
-from seqba.plotting.curves import COUNTED, Curve, curve_over_copies, group_runs, label_of, make_curve, quantities
+from seqba.plotting.curves import (
+    COUNTED,
+    Curve,
+    curve_over_copies,
+    differences,
+    group_runs,
+    label_of,
+    make_curve,
+    quantities,
+)
 from seqba.plotting.logs import RunLines, read_run
 from seqba.plotting.picture import THEMES, Frame, Series, check_output, colours_of, draw
 
@@ -100,8 +110,11 @@ def _make_curves(runs: Sequence[RunLines], options: PlotOptions) -> list[Curve]:
             raise UserError(f"{flag} {name} is in none of the logs; they have {', '.join(quantities(runs))}")
     if options.x == COPIES:
         return _curves_over_copies(runs, options)
-    curves = []
-    for label, members in group_runs(runs, options.by).items():
+    curves, groups = [], group_runs(runs, options.by)
+    if options.by == "arm":
+        for difference in differences(groups):
+            warn_on_stderr(f"the arms differ in {difference} too, not only in what their names say")
+    for label, members in groups.items():
         made = [
             make_curve(label, members, event, x=options.x, y=options.y, subset=options.subset, smooth=options.smooth)
             for event in EVENTS[options.curves]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from seqba.core.accumulator import Accumulator, AlsoRead, Step
 from seqba.core.passes import MicroBatch, Update
 from seqba.core.plan import PlanLike, plan_for
 from seqba.group import ALONE, Exchange, divided_micro_batches
-from seqba.modules.gradients import GradientsBefore
+from seqba.modules.gradients import GradientsBefore, has_gradient
 from seqba.modules.update_hooks import discarding_pending, finish_update
 from seqba.modules.walk import device_of
 from seqba.noise.compare import Comparison, check_compared, exchange_rows
@@ -60,7 +60,7 @@ class Grid(Generic[Batch]):
         self.micro_batches = micro_batches
         self.loss_fn = loss_fn
         self.plan = plan_for(update.model, plan)
-        self.backward = cast(Backward, Tensor.backward) if backward is None else backward
+        self.backward = backward
         self._exchange: Exchange = ALONE
         self._has_sent = False  # what other processes wait for, so that passes can't begin again
         self._tried = range(0)  # copies of the pass that is being computed
@@ -111,11 +111,11 @@ class Grid(Generic[Batch]):
 
     def _passes(self, cells: Cells) -> Iterator[tuple[MicroBatch[Batch], range]]:
         """The passes of this process: a micro-batch, and which copies of it."""
-        divided = self._compare_divided(dict(cells)) if self.update.compared else {}
+        divided = self._plan_divided(dict(cells)) if self.update.compared else {}
         for number, copies in cells:
             if not copies:
                 continue
-            comparison, passes = divided.get(number) or self._compare(number, copies)
+            comparison, passes = divided.get(number) or self._plan_passes(number, copies)
             micro_batch = MicroBatch(self.update, number, self.micro_batches[number], copies, comparison)
             for some in passes:
                 yield micro_batch, some
@@ -130,7 +130,7 @@ class Grid(Generic[Batch]):
             with measuring:
                 loss = self._loss(rows, noise)
             scaled = sums.add(loss, len(copies))
-            self.backward(scaled)
+            self._run_backward(scaled)
         self.update.warnings.note(noise, scaled)
 
     def _loss(self, rows: Batch, noise: Noise) -> Loss:
@@ -142,6 +142,17 @@ class Grid(Generic[Batch]):
             check_compared(noise.comparison, loss)
         return loss
 
+    def _run_backward(self, loss: Tensor) -> None:
+        if self.backward is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        self.backward(loss)
+        if not has_gradient(self.model):
+            raise ValueError(
+                "backward= was called with the loss and left no gradient: call .backward() in it, as "
+                "lambda loss: scaler.scale(loss).backward() does"
+            )
+
     @contextmanager
     def _trying(self, copies: range) -> Iterator[None]:
         """Inside, memory that runs out is that of a pass of some copies, which smaller passes may not need."""
@@ -149,10 +160,11 @@ class Grid(Generic[Batch]):
         yield
         self._tried = range(0)
 
-    def _compare(self, number: int, copies: range) -> Planned:
-        """What is compared between copies of a micro-batch, and their passes.
+    def _plan_passes(self, number: int, copies: range) -> Planned:
+        """The passes of some copies of a micro-batch, and what they compare.
 
-        Where not all copies are in one pass, each pass runs forward here, without a graph: a look at what it compares.
+        Where a loss compares copies, and not all are in one pass, each pass runs forward here, without a graph: a look
+        at the rows that it compares.
         """
         if not self.update.compared:
             return None, self.plan.passes(copies)
@@ -166,10 +178,10 @@ class Grid(Generic[Batch]):
                         self._loss(rows, noise)
         return comparison, passes
 
-    def _compare_divided(self, own: dict[int, range]) -> dict[int, Planned]:
-        """`_compare` for the micro-batches whose copies run on several processes, which tell each other the rows."""
+    def _plan_divided(self, own: dict[int, range]) -> dict[int, Planned]:
+        """`_plan_passes` for micro-batches whose copies run on several processes, which tell each other the rows."""
         numbers = divided_micro_batches(self.group, len(self.micro_batches), self.update.copies)
-        found = {number: self._compare(number, own.get(number, range(0))) for number in numbers}
+        found = {number: self._plan_passes(number, own.get(number, range(0))) for number in numbers}
         if found:
             self._has_sent = True
             exchange_rows([each for each, _ in found.values() if each], self.group, device_of(self.model))

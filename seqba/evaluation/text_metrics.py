@@ -118,12 +118,15 @@ def compare_systems(
         resamples: corpora that are drawn, with replacement, from the sentences; seeded as in `text_scores`.
 
     Raises:
-        UserError: for an empty corpus or one of other length.
+        UserError: for an empty corpus or one of other length, and for a single sentence, of which every resample is the
+            same.
 
-    Source: Koehn 2004, as sacreBLEU counts it.
+    Source: Koehn 2004, as sacreBLEU counts it; but systems of equal scores have a p-value of 1.
     """
     for lines in (baseline, system):
         check_lengths(lines, references)
+    if len(references) == 1:
+        raise UserError("one sentence can't be resampled, so that it tells nothing of significance: give more of them")
     test = needed("sacrebleu.significance", "a comparison").PairedTest(
         [("baseline", list(baseline)), ("system", list(system))],
         {name: _metric(name, references, ignore_case=ignore_case) for name in metrics},
@@ -138,7 +141,8 @@ def compare_systems(
             scores=(float(first.score), float(second.score)),
             means=(float(first.mean), float(second.mean)),
             intervals=(float(first.ci), float(second.ci)),
-            p_value=float(second.p_value),
+            # sacreBLEU counts resamples that differ more than nothing: of equal translations none, a p-value near 0.
+            p_value=1.0 if first.score == second.score else float(second.p_value),
         )
         for name, (first, second) in columns.items()
         if name != "System"

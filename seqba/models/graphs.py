@@ -7,7 +7,8 @@ layer would have drawn itself, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import cast
 
@@ -58,8 +59,7 @@ def check_compiled(model: nn.Module, precision: torch.dtype | None) -> None:
     graphs are kept for the run.
 
     Args:
-        model: a Transformer, with an encoder or without, whose layers are compiled: in training mode, on its device,
-            and copies begin at its input.
+        model: a Transformer, with an encoder or without, whose layers are compiled: in training mode, on its device.
         precision: dtype of autocast; None for float32.
 
     Raises:
@@ -82,12 +82,18 @@ def check_compiled(model: nn.Module, precision: torch.dtype | None) -> None:
         )
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
+def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Distance of two gradients, as a share of the norm of the second."""
-    return float((found - expected).norm() / expected.norm())
+    difference = sum(_square(a - b) for a, b in zip(found, expected, strict=True))
+    return math.sqrt(difference / sum(map(_square, expected)))
 
 
-def _uncompiled_gradient(model: nn.Module, precision: torch.dtype | None) -> Tensor:
+def _square(tensor: Tensor) -> float:
+    """The squared norm."""
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64).square())
+
+
+def _uncompiled_gradient(model: nn.Module, precision: torch.dtype | None) -> Sequence[Tensor]:
     """`_gradient` of layers as they are."""
     layers = [module for module in model.modules() if isinstance(module, (SelfAttentionLayer, DecoderLayer))]
     compiled = [layer.compiled for layer in layers]
@@ -100,8 +106,8 @@ def _uncompiled_gradient(model: nn.Module, precision: torch.dtype | None) -> Ten
             layer.compiled = run
 
 
-def _gradient(model: nn.Module, precision: torch.dtype | None) -> Tensor:
-    """The gradient, (parameters,) float64, of a weighted sum of the model's output for two copies of three rows."""
+def _gradient(model: nn.Module, precision: torch.dtype | None) -> Sequence[Tensor]:
+    """The gradient by each parameter, of a weighted sum of the model's output for two copies of three rows."""
     model = cast("Transformer | TransformerLM", model)
     device, first = model.output_weight.device, model.pad + 1
     vocabulary = min(module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding))
@@ -113,8 +119,7 @@ def _gradient(model: nn.Module, precision: torch.dtype | None) -> Tensor:
     with noise_context(noise), torch.autocast(device.type, precision, enabled=precision is not None):
         hidden = model.features(*inputs).double()
         weights = torch.arange(hidden.numel(), device=device).cos().view_as(hidden)
-        gradients = torch.autograd.grad((hidden * weights).sum(), list(model.parameters()), materialize_grads=True)
-    return torch.cat([gradient.flatten().double() for gradient in gradients])
+        return torch.autograd.grad((hidden * weights).sum(), list(model.parameters()), materialize_grads=True)
 
 
 def _run_self_attention(

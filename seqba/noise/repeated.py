@@ -1,4 +1,4 @@
-"""A key that comes again after the weights have moved: an update whose number was forgotten."""
+"""A key that comes again: an update whose number was forgotten, or a micro-batch whose number was."""
 
 from __future__ import annotations
 
@@ -27,10 +27,31 @@ def is_repeated(model: nn.Module, key: Key) -> bool:
     return key == last_key and _differ(sample, last_sample)
 
 
+def gradient_to_add_to(model: nn.Module, key: Key) -> Tensor | None:
+    """A sample of the gradient that an update begins with, if its key is that of the model's update before.
+
+    Two updates of one key, the second of which adds to the gradient of the first, are two micro-batches of one number.
+
+    Args:
+        model: before the update's passes.
+        key: as in `is_repeated`.
+    """
+    last_key, _ = _last.get(model, (None, None))  # type: ignore[no-untyped-call]
+    if key != last_key:
+        return None
+    gradients = (one.grad for one in reversed(parameters_of(model)) if one.grad is not None)
+    gradient = next((one for one in gradients if one.layout is torch.strided), None)
+    return None if gradient is None else _sampled(gradient)
+
+
 def _sample_weights(model: nn.Module) -> Tensor:
     """A few hundred weights of one parameter, which tell moved weights from unmoved ones; no GPU is asked for them."""
     trained = next((one for one in reversed(parameters_of(model)) if one.grad is not None), None)
-    flat = torch.zeros(1) if trained is None else local_part(trained).detach().flatten()
+    return _sampled(torch.zeros(1) if trained is None else trained)
+
+
+def _sampled(tensor: Tensor) -> Tensor:
+    flat = local_part(tensor).detach().flatten()
     return flat[:: max(1, flat.numel() // 256)].clone()
 
 

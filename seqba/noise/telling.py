@@ -11,7 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from seqba.modules.walk import modules_of
 from seqba.noise.noise import Noise
 from seqba.noise.placed import find_misplaced
-from seqba.noise.repeated import Key, is_repeated
+from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated
 
 # By identity: a model may define what it is equal to.
 _told: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -30,10 +30,13 @@ class NoiseWarnings:
         self._model = model
         self._key = key
         self._keyed = keyed
+        self._added_to = gradient_to_add_to(model, key)
         self._has_drawn = False  # by a key, or from generators that the pass has seeded
         self._is_forked = False
         self._is_noisy = False
-        self._quiet: dict[tuple[int, tuple[int, ...]], Tensor | None] = {}  # passes without noise of their own → losses
+        self._quiet: dict[
+            tuple[int, tuple[int, ...]], Tensor | None
+        ] = {}  # passes without noise (above a fork) → losses
 
     def note(self, noise: Noise, loss: Tensor | None = None) -> None:
         """Takes the noise of a pass that has ended, and warns of draws in which stacked copies differ from looped ones.
@@ -46,7 +49,7 @@ class NoiseWarnings:
             self._warn_of_draws(noise)
         self._has_drawn = self._has_drawn or noise.draws > 0
         self._is_forked = noise.trunk is not None
-        if noise.own_draws or noise.drew_ordinary or noise.copies_differ:
+        if noise.draws_above or noise.drew_ordinary or noise.copies_differ:
             self._is_noisy = True
         else:
             self._quiet[noise.micro_batch, tuple(noise.pass_copies)] = None if loss is None else loss.detach()
@@ -59,16 +62,27 @@ class NoiseWarnings:
         """
         if not self._is_told("equal") and self._has_equal_copies():
             self._warn_once("equal", self._why_equal(), stacklevel + 1)
-        if self._has_drawn and is_repeated(self._model, self._key):
-            seed, update, micro_batch = self._key
+        if self._has_drawn:
+            self._warn_of_a_repeated_key(stacklevel + 1)
+
+    def _warn_of_a_repeated_key(self, stacklevel: int) -> None:
+        seed, update, micro_batch = self._key
+        key = f"(seed {seed}, update {update}, micro-batch {micro_batch})"
+        if is_repeated(self._model, self._key):
             warnings.warn(
-                f"the weights have changed, but this update draws the same masks as the one before (seed {seed}, "
-                f"update {update}, micro-batch {micro_batch}): pass update= with the number of the update",
+                f"the weights have changed, but this update draws the same masks as the one before {key}: pass "
+                "update= with the number of the update",
+                stacklevel=stacklevel + 1,
+            )
+        elif self._added_to is not None and self._added_to.any():
+            warnings.warn(
+                f"this gradient was added to that of a call before, which drew the same masks {key}: give each "
+                "micro-batch of an update its number, micro_batch=0, 1, …, or clear the gradient in between",
                 stacklevel=stacklevel + 1,
             )
 
     def _has_equal_copies(self) -> bool:
-        """Whether no copy drew noise of its own, and passes of several copies of a micro-batch have the same loss."""
+        """Whether nothing was drawn (above a fork), and passes of several copies of a micro-batch have one loss."""
         if self._is_noisy or not self._quiet:
             return False
         number, copies = max(self._quiet, key=lambda each: len(each[1]))

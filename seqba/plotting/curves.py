@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seqba.errors import UserError
@@ -75,6 +75,18 @@ def group_runs(runs: Sequence[RunLines], by: str) -> dict[str, list[RunLines]]:
             _check_same_settings(f"both {label} but no seeds of one arm", other, run)
         groups[label].append(run)
     return groups
+
+
+def differences(groups: Mapping[str, Sequence[RunLines]]) -> list[str]:
+    """Options beside arm and copies in which arms differ, each with its values: `--lr (baseline: [0.1], ba: [0.2])`."""
+    arms = {label: runs[0].settings for label, runs in groups.items() if runs[0].settings}
+    known = set.intersection(*map(set, arms.values())) if arms else set()  # older versions had fewer
+    found = []
+    for flag in sorted(known):
+        values = {label: settings[flag] for label, settings in arms.items()}
+        if any(value != next(iter(values.values())) for value in values.values()):
+            found.append(f"{flag} ({', '.join(f'{label}: {value}' for label, value in values.items())})")
+    return found
 
 
 def make_curve(

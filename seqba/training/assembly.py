@@ -60,6 +60,10 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
     progress = resume_or_start(trainer, workload, start)
     splits = _open_splits(workload)
     check_epochs(task, grid.micro_batches_per_epoch)
+    if options.run.compile:  # takes a minute: after all that may be a user's mistake, and before copies begin elsewhere
+        check_compiled(trainer.model, trainer.rules.autocast)
+    if grid.fork is not None:
+        cast(Forking, trainer.model).fork_at(grid.fork)
     extra_metrics = None if workload.extra_metrics is None else workload.extra_metrics(ranks)
     log = _open_log(workload, trainer, progress)
     broadcast = None
@@ -90,7 +94,7 @@ def _build_trainer(
 ) -> Trainer[Any]:
     options = workload.record.training
     precision = choose_precision(options.optimisation, device)
-    model = _build_model(workload, grid, device, ranks, precision)
+    model = _build_model(workload, grid, device, ranks)
     epoch_updates = partial(epochs.length, 1)
     schedule_drop_path(model, options, epoch_updates=epoch_updates)
     optimisation = Optimisation(
@@ -113,18 +117,13 @@ def _build_trainer(
     return Trainer(workload.task, optimisation, rules, ranks)
 
 
-def _build_model(
-    workload: Workload, grid: GridShape, device: torch.device, ranks: Group, precision: torch.dtype | None
-) -> nn.Module:
+def _build_model(workload: Workload, grid: GridShape, device: torch.device, ranks: Group) -> nn.Module:
     """Model with new weights on the device, in parts on several ranks where the options say so."""
     options = workload.record.training
     torch.manual_seed(options.grid.seed)
     model = workload.build_model()
     if options.run.compile:
-        compile_layers(model.to(device))
-        check_compiled(model, precision)
-    if grid.fork is not None:
-        cast(Forking, model).fork_at(grid.fork)
+        compile_layers(model)
     if options.run.checkpoint_activations:
         recompute_layers(model)
     if not options.run.shard_params or not isinstance(ranks, Ranks):

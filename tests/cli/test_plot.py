@@ -73,6 +73,25 @@ def test_arms_have_colours_seeds_a_mean_and_events_a_line(
     assert ["stroke-dasharray" in style for style in styles[:4]] == [False, True, False, True]
 
 
+def test_arms_that_differ_in_more_than_their_names_say_are_told_of(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = []
+    for number, (folder, lr) in enumerate(zip(runs, (0.1, 0.1, 0.2, 0.2), strict=True)):
+        copied = shutil.copytree(folder, tmp_path / str(number))
+        record = json.loads((copied / "run.json").read_text(encoding="utf-8"))
+        record["training"] = {"optimisation": {"lr": [lr], "clip_norm": 1.0}}
+        (copied / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        given.append(str(copied))
+    output = ["--output", str(tmp_path / "curves.svg")]
+    assert run(main, [*given, *output]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the arms differ in --lr (baseline: [0.1], ba, M = 4: [0.2]) too")
+    assert run(main, [*runs, *output]) == 0
+    assert run(main, [*given, "--by", "run", *output]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_same_logs_give_the_same_bytes(runs: list[str], tmp_path: Path) -> None:
     for name in ("one.svg", "other.svg"):
         assert main([*runs, "--output", str(tmp_path / name), "--by", "run", "--curves", "train"]) == 0

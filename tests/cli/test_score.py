@@ -131,6 +131,24 @@ def test_a_better_system_is_told_from_an_equal_one(tmp_path: Path, capsys: pytes
     assert told["twin"][0] > 0.05
 
 
+def test_equal_translations_differ_by_chance_and_one_sentence_tells_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """sacreBLEU's own p-value of both is 1 / (resamples + 1), as of the clearest difference."""
+    for name, text in {"ref": "a cat sat on a mat\n", "one": "a cat sat on a\n", "other": "the dog\n"}.items():
+        (tmp_path / name).write_text(text * 3, encoding="utf-8")
+        (tmp_path / f"{name}.first").write_text(text, encoding="utf-8")
+
+    def compare(one: str, other: str, ref: str) -> int:
+        files = ["--sys", str(tmp_path / one), "--ref", str(tmp_path / ref), "--compare", str(tmp_path / other)]
+        return run(main, [*files, "--metrics", "bleu,chrf", "--bootstrap", "100"])
+
+    assert compare("one", "one", "ref") == 0
+    assert capsys.readouterr().out.count("p = 1.0000") == 2
+    assert compare("one.first", "other.first", "ref.first") == 2
+    assert "one sentence can't be resampled" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

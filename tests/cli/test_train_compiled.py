@@ -89,6 +89,34 @@ def test_a_machine_that_cant_compile_is_told_of_at_the_start(
     assert not compiled
 
 
+def test_a_mistake_in_the_checkpoint_is_told_before_anything_is_compiled(
+    reversal: Path, tmp_path: Path, compiled: list[fx.GraphModule], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train_arguments(reversal, tmp_path, "--optimizer", "adam", "--max-update", "1")) == 0
+    loaded = torch.load(tmp_path / LAST, weights_only=True)
+    name, weight = next(iter(loaded["model"].items()))
+    loaded["model"][name] = weight[:-1].clone()
+    torch.save(loaded, tmp_path / "other.pt")
+    capsys.readouterr()
+    other = ["--finetune-from-model", str(tmp_path / "other.pt"), "--compile"]
+    assert run(main, train_arguments(reversal, tmp_path / "new", *other)) == 2
+    assert name in capsys.readouterr().err
+    assert not compiled
+
+
+def test_copies_may_begin_inside_compiled_layers(
+    reversal: Path, tmp_path: Path, compiled: list[fx.GraphModule]
+) -> None:
+    options = [*OPTIONS, "--max-update", "2", "--fork", "encoder", "--checkpoint-activations"]
+    assert main(train_arguments(reversal, tmp_path / "plain", *options)) == 0
+    assert not compiled
+    assert main(train_arguments(reversal, tmp_path / "compiled", *options, "--compile")) == 0
+    assert compiled
+    found = weights(tmp_path / "compiled")
+    for name, value in weights(tmp_path / "plain").items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_a_wrong_gradient_is_refused_before_the_first_update(
     reversal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,6 @@ def looped(model: nn.Module, loss_fn: Any, batch: Any, **key: Any) -> Tensor:
     return gradient(model)
 
 
-@pytest.mark.filterwarnings("ignore:nothing drew noise but what copies share")  # of LayerDrop
 @pytest.mark.parametrize("name", ["nn.Dropout", "Transformer", "Transformer, time first", "drop path", "LayerDrop"])
 def test_it_is_the_looped_plan_of_the_merged_gradient(name: str) -> None:
     key = {"update": 7, "seed": 2, "micro_batch": 1}
@@ -141,4 +140,14 @@ def test_a_forgotten_update_number_is_told_of() -> None:
     optimizer.step()
     with pytest.warns(UserWarning, match="pass update=") as warned:
         looped(network, mean_loss, make_batch(), update=0)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_forgotten_micro_batch_number_is_told_of() -> None:
+    torch.manual_seed(1)
+    network = Network()
+    looped(network, mean_loss, make_batch(), update=0)
+    looped(network, mean_loss, make_batch(), update=0, micro_batch=1)
+    with pytest.warns(UserWarning, match="micro_batch=0, 1, …") as warned:
+        looped(network, mean_loss, make_batch(), update=0, micro_batch=1)
     assert [warning.filename for warning in warned] == [__file__]

@@ -115,6 +115,7 @@ def test_the_global_generator_is_left_alone(network: Network) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.filterwarnings("ignore:this gradient was added to that of a call before")
 def test_it_adds_to_gradients_that_are_there(network: Network) -> None:
     batch = make_batch()
     once = merged(network, batch, copies=2)
@@ -193,6 +194,7 @@ def test_a_forgotten_update_number_is_told_of(network: Network) -> None:
     batch = make_batch()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     seqba.merged_gradient(network, batch, mean_loss, copies=2)
+    optimizer.zero_grad()
     seqba.merged_gradient(network, batch, mean_loss, copies=2)  # the same weights: somebody compares, and may
     optimizer.step()
     with pytest.warns(UserWarning, match="pass update=") as warned:
@@ -206,6 +208,24 @@ def test_a_forgotten_update_number_is_told_of(network: Network) -> None:
     with pytest.warns(UserWarning, match="pass update=") as warned:
         seqba.grid_gradient(network, [batch], summed_loss, copies=2, weight=12, update=2)
     assert [warning.filename for warning in warned] == [__file__]
+
+
+def test_a_forgotten_micro_batch_number_is_told_of(network: Network) -> None:
+    batch = make_batch()
+    seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1)
+    with pytest.warns(UserWarning, match="micro_batch=0, 1, …") as warned:
+        seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1)
+    assert [warning.filename for warning in warned] == [__file__]
+    network.zero_grad(set_to_none=False)
+    seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1)
+    seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1, micro_batch=1)
+
+
+def test_a_backward_that_makes_no_gradient_is_told_of(network: Network) -> None:
+    scaler = torch.amp.GradScaler("cpu")
+    for backward in (scaler.scale, lambda loss: None):
+        with pytest.raises(ValueError, match="backward= was called with the loss and left no gradient"):
+            seqba.merged_gradient(network, make_batch(), mean_loss, copies=2, update=1, backward=backward)
 
 
 def test_recomputed_layers_draw_their_masks_again(network: Network) -> None:

@@ -10,8 +10,20 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
+from rank_groups import run_groups
 from torch import Tensor, nn
-from toy_modules import CLIP, COPIES, ByHand, Toy, distance, make_loader, make_trainer, trained, weights
+from toy_modules import (
+    CLIP,
+    COPIES,
+    ByHand,
+    Toy,
+    distance,
+    make_loader,
+    make_trainer,
+    trained,
+    trained_on_processes,
+    weights,
+)
 
 import seqba
 from seqba.integrations.lightning import BatchAugmentation
@@ -202,9 +214,9 @@ def test_a_loss_for_some_copies_alone_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_two_accumulated_batches(processes: list[dict[str, Any]]) -> None:
+def test_two_processes_are_one_with_two_accumulated_batches(tmp_path: Path) -> None:
     apart = {}
-    first, second = ({name.removeprefix("lightning "): value for name, value in found.items()} for found in processes)
+    first, second = run_groups(trained_on_processes, [2], tmp_path).values()
     assert first["processes"] == second["processes"] == 2
     for copies in (COPIES, 0):
         module = Toy()

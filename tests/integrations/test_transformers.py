@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rank_groups import run_groups
 from torch import Tensor, nn
 from torch.nn import functional
 from toy_trainers import (
@@ -22,6 +23,7 @@ from toy_trainers import (
     make_rows,
     make_trainer,
     trained,
+    trained_on_processes,
     weights,
 )
 from transformers import Seq2SeqTrainer
@@ -242,11 +244,9 @@ def test_only_the_last_pass_of_an_update_ends_in_an_exchange(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_two_accumulated_batches(processes: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_two_processes_are_one_with_two_accumulated_batches(tmp_path: Path) -> None:
     apart = {}
-    first, second = (
-        {name.removeprefix("transformers "): value for name, value in found.items()} for found in processes
-    )
+    first, second = run_groups(trained_on_processes, [2], tmp_path).values()
     assert first["processes"] == second["processes"] == 2
     for copies in (COPIES, 0):
         model = make_marian()

@@ -216,10 +216,10 @@ def test_sixteen_bits_may_round_as_those_of_uncompiled_layers_do(
     compile_layers(model)
     (layer, *_) = (module for module in model.modules() if isinstance(module, SelfAttentionLayer))
 
-    def gradient(_: nn.Module, dtype: torch.dtype | None) -> Tensor:
+    def gradient(_: nn.Module, dtype: torch.dtype | None) -> list[Tensor]:
         if layer.compiled is not None:
-            return torch.tensor([1.0, error])
-        return torch.tensor([1.0, 0.0 if dtype is None else -rounding])
+            return [torch.tensor([1.0]), torch.tensor([error])]
+        return [torch.tensor([1.0]), torch.tensor([0.0 if dtype is None else -rounding])]
 
     monkeypatch.setattr(graphs, "_gradient", gradient)
     if is_right:
@@ -236,3 +236,5 @@ def test_the_check_takes_a_model_of_few_positions(name: str) -> None:
     model: Any = CASES[name].build(0.3)
     model.max_source_positions, model.max_target_positions = 3, 2
     check_compiled(model, None)  # of layers as they are, twice: what it asks of a model is seen as well
+    # At base a float64 copy would be half a gigabyte.
+    assert {gradient.dtype for gradient in graphs._gradient(model.float(), None)} == {torch.float32}

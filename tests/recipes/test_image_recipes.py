@@ -5,12 +5,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from preloaded import preloaded
 
 from seqba.checkpoints.file import read_checkpoint
 from seqba.data.cifar import CIFAR10, CIFAR100, PIXEL_BYTES, Layout
@@ -101,7 +101,7 @@ def stubs(tmp_path: Path) -> Path:
     programs = tmp_path / "venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "stub.py").write_text(STUB, encoding="utf-8")
-    stub = f'exec {preloaded().python} "${{0%/*}}/stub.py" "$0" "$@"'
+    stub = f'exec {sys.executable} "${{0%/*}}/stub.py" "$0" "$@"'
     commands = {
         "python": f'case "$1" in */data_prep/*) {stub} ;; *) echo "${{PICTURES:-}}" ;; esac',
         **dict.fromkeys(("seqba-train", "seqba-eval-image"), stub),

@@ -16,7 +16,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from preloaded import preloaded
 from run_facts import curve
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -165,7 +164,7 @@ def test_the_list(recipe, modules: dict[str, ModuleType]) -> None:
 def test_a_reader_of_the_list_may_go_away() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [preloaded().python, ROOT / "recipes" / "paper" / "list_entries.py"]
+    command = [sys.executable, ROOT / "recipes" / "paper" / "list_entries.py"]
     finished = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert finished.stderr == ""

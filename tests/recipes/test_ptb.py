@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def stubs(tmp_path: Path) -> Path:
     commands = {
         "python": f'exec {preloaded().python} "$@"',
         "seqba-preprocess": f'exec {preloaded().python} -c "from seqba.cli.preprocess import entry; entry()" "$@"',
-        **dict.fromkeys(("seqba-train", "seqba-eval-lm"), f'exec {preloaded().python} "${{0%/*}}/stub.py" "$0" "$@"'),
+        **dict.fromkeys(("seqba-train", "seqba-eval-lm"), f'exec {sys.executable} "${{0%/*}}/stub.py" "$0" "$@"'),
     }
     for name, line in commands.items():
         (programs / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Attention written out with batched products, for dtypes in which torch's fused attention is slow on a CPU."""
+"""Attention written out with batched products, where torch's fused attention is slower on a CPU."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from seqba.nn.kernels.backwards import once_differentiable
+from seqba.nn.kernels.processor import processor
 
 LONGEST_KEYS = 512
 """Keys of a row up to which attention's weights are kept, T × S a head; those of longer rows would fill the memory."""
 
+SHORT_ROWS = range(12, 65)
+"""Keys of a row for which writing out is faster in float32, on AMD's processors."""
 
 SHORTEST_KEYS = 16
 """Keys that a row has at least in the grid: torch's softmax takes eight times as long over fewer than a vector."""
@@ -23,10 +26,18 @@ def suits_writing_out(rows: Tensor, keys: int) -> bool:
     """Whether `packed_attention` is faster than torch's fused attention on these rows, with `keys` keys to a query.
 
     torch's fused attention for CPUs makes products of single heads of single rows. In bfloat16 oneDNN prepares each of
-    them anew, and the backward takes four times as long as written out, with products of all heads at once; in float32
-    both take the same time. Decided by types and sizes, never by timing, so that a resumed run computes as before.
+    them anew, and the backward takes four times as long as written out, with products of all heads at once. In float32
+    both take the same time on Intel's processors; on AMD's with AVX-512 short rows take three quarters of it written
+    out, and shorter or longer ones more. Decided by types, sizes and the machine, never by timing, so that a resumed
+    run computes as before.
     """
-    return rows.device.type == "cpu" and rows.dtype == torch.bfloat16 and keys <= LONGEST_KEYS
+    if rows.device.type != "cpu":
+        return False
+    if rows.dtype == torch.bfloat16:
+        return keys <= LONGEST_KEYS
+    # A compiler can't trace what reads the processor, and fuses float32 as it is.
+    is_eager_float32 = rows.dtype == torch.float32 and not torch.compiler.is_compiling()
+    return is_eager_float32 and keys in SHORT_ROWS and processor().is_wide_amd
 
 
 class HeadLayout:

@@ -111,8 +111,8 @@ def has_wide_products(device: torch.device) -> bool:
 def takes_linear_operator(a: Tensor, b: Tensor, bias: Tensor | None, processor: Processor) -> bool:
     """Whether a·bᵀ + bias on a CPU goes through oneDNN's linear layer rather than torch.mm and torch.addmm.
 
-    float32: yes, but for gradients by a weight where MKL is faster: on Intel's processors, where it takes 0.75 of the
-    time, and on AMD's with AVX-512 for a weight with as many outputs as inputs or more (nine tenths).
+    float32: yes, but for gradients by a weight where MKL is faster: on Intel's processors, where it takes three
+    quarters of the time, and on AMD's with AVX-512 for a weight with no fewer outputs than inputs (nine tenths).
     bfloat16, where torch.mm is oneDNN too: for a bias, which torch.addmm spreads over the result first.
     """
     if a.dtype == torch.float32:

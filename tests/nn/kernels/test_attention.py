@@ -9,7 +9,16 @@ from torch import Tensor, nn
 import seqba.models.attention as attention
 from seqba.models.attention import Attention
 from seqba.models.unpadding import Packing
-from seqba.nn.kernels.attention import LONGEST_KEYS, SHORTEST_KEYS, HeadLayout, packed_attention, suits_writing_out
+from seqba.nn.kernels import attention as kernel
+from seqba.nn.kernels.attention import (
+    LONGEST_KEYS,
+    SHORT_ROWS,
+    SHORTEST_KEYS,
+    HeadLayout,
+    packed_attention,
+    suits_writing_out,
+)
+from seqba.nn.kernels.processor import Processor
 from seqba.runtime.activations import SavedBytes
 
 PAD, WIDTH, HEADS = 1, 12, 3
@@ -101,6 +110,23 @@ def test_it_is_for_bfloat16_on_a_cpu_and_rows_that_are_not_too_long() -> None:
     assert not suits_writing_out(narrow, LONGEST_KEYS + 1)
     assert not suits_writing_out(narrow.float(), 5)
     assert not suits_writing_out(narrow.to("meta"), 5)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "feature", "is_for_short_rows"),
+    [("AuthenticAMD", "avx512f", True), ("AuthenticAMD", "avx2", False), ("GenuineIntel", "avx512f", False)],
+)
+def test_in_float32_it_is_for_short_rows_on_amds_processors(
+    vendor: str, feature: str, is_for_short_rows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "processor", lambda: Processor(vendor, frozenset([feature])))
+    rows = torch.empty(1)
+    assert (
+        suits_writing_out(rows, SHORT_ROWS.start) is suits_writing_out(rows, SHORT_ROWS.stop - 1) is is_for_short_rows
+    )
+    assert not suits_writing_out(rows, SHORT_ROWS.start - 1)
+    assert not suits_writing_out(rows, SHORT_ROWS.stop)
+    assert not suits_writing_out(rows.double(), SHORT_ROWS.start)
 
 
 def test_dropout_on_the_weights_and_evaluation_have_their_own_ways(monkeypatch: pytest.MonkeyPatch) -> None:
