@@ -212,7 +212,7 @@ def test_int8(plain_world: World, capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr("seqba.cli.jobs.translator.can_quantize", lambda: False)
     assert generate(plain_world, "--cpu", "--int8") == 2
     assert "--int8 needs oneDNN's int8 products" in capsys.readouterr().err
-    monkeypatch.setattr("seqba.cli.jobs.translator.choose_device", lambda *, cpu: torch.device("cuda"))
+    monkeypatch.setattr("seqba.cli.jobs.translator.prepare_device", lambda *, cpu: torch.device("cuda"))
     assert generate(plain_world, "--int8") == 2
     assert "--int8 computes on a CPU, and here is a GPU: add --cpu" in capsys.readouterr().err
 
