@@ -107,7 +107,8 @@ def test_a_table_json_and_a_picture_come_of_a_checkpoint(
     json_file, picture = tmp_path / "split.json", tmp_path / "worth.svg"
     arguments = [str(alphabet), "--path", str(blocks), *FEW, "--json", str(json_file), "--plot", str(picture)]
     assert run(measure, arguments) == 0
-    printed = capsys.readouterr().out
+    printed, errors = capsys.readouterr()
+    assert errors.splitlines()[-1].startswith("warning: standard errors are of the examples too, and fewer than 10")
     told = json.loads(json_file.read_text())
     split = told["split"]
     first = printed.splitlines()[0]
