@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
 import pytest
 from preloaded import preloaded
+from rank_groups import start_ranks
 
 CHILD = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
 
@@ -135,3 +137,9 @@ def test_commands_are_forked_too() -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: seqba-train: ")
+
+
+def test_ranks_leave_the_interpreter_of_other_processes_as_it_was() -> None:
+    before = spawn.get_executable()
+    start_ranks(abs, 2)
+    assert spawn.get_executable() == before
