@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 import seqba
 from seqba.core import Plan
 from seqba.distributed import Ranks
+from seqba.noise.context import current_noise
 
 PASSES = 4
 
@@ -114,6 +117,23 @@ def test_memory_that_runs_out_is_got_over_with_gradients_from_before(network: Ne
     seqba.merged_gradient(network, batch, exhausting, copies=6, plan=plan, update=1, micro_batch=1)
     assert plan.copies_per_pass == 2
     assert relative_error(gradient_of(network), expected) < 1e-6
+
+
+def test_the_noise_of_a_pass_that_fails_is_freed_at_once(network: Network) -> None:
+    """With all that it holds of a fork: an update that begins again needs the memory, and no collector runs before."""
+    noises: list[weakref.ref[Any]] = []
+
+    def loss_fn(model: nn.Module, batch: Any) -> Any:
+        noises.append(weakref.ref(current_noise()))
+        raise torch.OutOfMemoryError("as a GPU would")
+
+    gc.disable()
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            seqba.merged_gradient(network, make_batch(), loss_fn, copies=4, plan=Plan(4, is_auto=True), update=1)
+        assert [noise() for noise in noises[:-1]] == [None, None]
+    finally:
+        gc.enable()
 
 
 def exhausted_by_four_copies(model: nn.Module, batch: Any) -> Any:
