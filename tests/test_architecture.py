@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -122,6 +124,28 @@ def forbidden_imports(part: str, source: str, name: str = "") -> list[str]:
     return found
 
 
+CORE_LINES = 650
+
+
+def code_lines(path: Path) -> int:
+    """Lines of a file with code on them: neither blank, nor a comment's or a docstring's."""
+    source = path.read_text(encoding="utf-8")
+    places = {
+        line
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    written = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in layout
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(written - places)
+
+
 def public_definitions(path: Path) -> Iterator[tuple[str, ast.AST]]:
     """The module, its public classes and functions, and their public methods."""
 
@@ -142,6 +166,19 @@ def public_definitions(path: Path) -> Iterator[tuple[str, ast.AST]]:
 def commands() -> list[str]:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     return re.findall(r'^(seqba-[\w-]+) = "seqba\.cli\.\w+:entry"$', text, flags=re.MULTILINE)
+
+
+def test_the_core_is_the_method_alone() -> None:
+    """What isn't goes to the room where it belongs; a line that counts is one that a reader of the method reads."""
+    assert sum(map(code_lines, sorted((PACKAGE / "core").glob("*.py")))) <= CORE_LINES
+
+
+def test_code_is_told_from_comments_and_docstrings(tmp_path: Path) -> None:
+    file = tmp_path / "file.py"
+    file.write_text(
+        '"""What it is."""\n\nX = 1  # of it\n# why\n"""Of X,\nof which more."""\nY = (\n    2\n)\n', "utf-8"
+    )
+    assert code_lines(file) == 4
 
 
 def test_every_part_has_its_place_in_the_house() -> None:

@@ -104,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.score_reference:
         _refuse_search(vars(namespace))
     choices = read_choices(namespace)
+    if options.score_reference and choices.models.int8:
+        raise UserError("--int8 is for searching, and references are scored in float32: leave it out")
     from seqba.cli.jobs.generate import generate  # brings torch, for which --help and a mistake need not wait
 
     generate(namespace.data, choices, options, vars(namespace))

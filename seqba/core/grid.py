@@ -111,11 +111,11 @@ class Grid(Generic[Batch]):
 
     def _passes(self, cells: Cells) -> Iterator[tuple[MicroBatch[Batch], range]]:
         """The passes of this process: a micro-batch, and which copies of it."""
-        divided = self._compare_divided(dict(cells)) if self.update.compared else {}
+        divided = self._plan_divided(dict(cells)) if self.update.compared else {}
         for number, copies in cells:
             if not copies:
                 continue
-            comparison, passes = divided.get(number) or self._compare(number, copies)
+            comparison, passes = divided.get(number) or self._plan_passes(number, copies)
             micro_batch = MicroBatch(self.update, number, self.micro_batches[number], copies, comparison)
             for some in passes:
                 yield micro_batch, some
@@ -160,10 +160,11 @@ class Grid(Generic[Batch]):
         yield
         self._tried = range(0)
 
-    def _compare(self, number: int, copies: range) -> Planned:
-        """What is compared between copies of a micro-batch, and their passes.
+    def _plan_passes(self, number: int, copies: range) -> Planned:
+        """The passes of some copies of a micro-batch, and what they compare.
 
-        Where not all copies are in one pass, each pass runs forward here, without a graph: a look at what it compares.
+        Where a loss compares copies, and not all are in one pass, each pass runs forward here, without a graph: a look
+        at the rows that it compares.
         """
         if not self.update.compared:
             return None, self.plan.passes(copies)
@@ -177,10 +178,10 @@ class Grid(Generic[Batch]):
                         self._loss(rows, noise)
         return comparison, passes
 
-    def _compare_divided(self, own: dict[int, range]) -> dict[int, Planned]:
-        """`_compare` for the micro-batches whose copies run on several processes, which tell each other the rows."""
+    def _plan_divided(self, own: dict[int, range]) -> dict[int, Planned]:
+        """`_plan_passes` for micro-batches whose copies run on several processes, which tell each other the rows."""
         numbers = divided_micro_batches(self.group, len(self.micro_batches), self.update.copies)
-        found = {number: self._compare(number, own.get(number, range(0))) for number in numbers}
+        found = {number: self._plan_passes(number, own.get(number, range(0))) for number in numbers}
         if found:
             self._has_sent = True
             exchange_rows([each for each, _ in found.values() if each], self.group, device_of(self.model))

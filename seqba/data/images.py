@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
@@ -117,6 +118,8 @@ class ImageBatches:
         self._ahead = iter(())  # the loader's iterator ends its processes when nobody holds it any more
 
     def _start(self, first: int) -> Iterator[ImageBatch | _Complaint]:
+        # Where workers come from a fork server (Python 3.14 on Linux), it imports torch once, not each of them anew.
+        multiprocessing.set_forkserver_preload(["__main__", __name__])
         # The loader's handler of SIGCHLD raises wherever this process happens to be when a worker dies, in the middle
         # of an update for instance. Without it the death is noticed where a batch is waited for, within seconds.
         before = signal.getsignal(signal.SIGCHLD)

@@ -7,7 +7,7 @@ table of ancestors and moves no keys; cross-attention keys exist once for a sent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from seqba.models.layers import DecoderLayer, ResidualStream, feed_forward
 from seqba.models.unpadding import Packing
-from seqba.nn.kernels.prepacked import prepacked, prepacked_product
+from seqba.nn.kernels.attention import SHORTEST_KEYS
+from seqba.nn.kernels.prepacked import Product, prepacked
 
 FIRST_CAPACITY = 16
 
@@ -29,7 +30,7 @@ class LayerCache:
         layer: with its weights in blocks: it sees few rows at a time, and many times.
         keys: (B, H, capacity, K, d) of the self-attention.
         values: likewise.
-        memory_keys: (B, H, S, d) of the cross-attention.
+        memory_keys: (B, H, S, d) of the cross-attention; S is at least `SHORTEST_KEYS`.
         memory_values: likewise.
     """
 
@@ -47,39 +48,35 @@ class DecoderState:
     Attributes:
         layers: each decoder layer and its cache.
         output: the output projection, (N, D) → logits (N, V).
-        memory_bias: (B, 1, 1, S), -inf at padding and 0 elsewhere; None without padding.
+        memory_bias: (B, 1, 1, S), -inf at padding and 0 elsewhere.
         ancestors: (B, k, t) int64: in which beam each hypothesis stood at each earlier step.
         length: t, tokens fed so far.
         beam_size: K.
     """
 
     layers: list[LayerCache]
-    output: Callable[[Tensor], Tensor]
-    memory_bias: Tensor | None
+    output: Product
+    memory_bias: Tensor
     ancestors: Tensor
     length: int
     beam_size: int
 
 
 def start_state(
-    layers: Iterable[nn.Module],
-    output_weight: Tensor,
-    output_bias: Tensor | None,
-    memory: Tensor,
-    packing: Packing,
-    beam_size: int,
+    layers: Iterable[nn.Module], output: Product, memory: Tensor, packing: Packing, beam_size: int
 ) -> DecoderState:
-    """An empty state over packed encoder output `memory` (N', D')."""
+    """An empty state over packed encoder output `memory` (N', D'), with the output projection (N, D) → (N, V)."""
+    missing = max(0, SHORTEST_KEYS - packing.length)
     caches = []
     for layer in (cast(DecoderLayer, prepacked(layer)) for layer in layers):
-        memory_keys, memory_values = layer.cross_attention.memory_heads(memory, packing)
+        heads = layer.cross_attention.memory_heads(memory, packing)
+        memory_keys, memory_values = (nn.functional.pad(each, (0, 0, 0, missing)) for each in heads)
         attention = layer.attention
         empty = memory.new_zeros(packing.rows, attention.heads, FIRST_CAPACITY, beam_size, attention.head_dim)
         caches.append(LayerCache(layer, empty, torch.zeros_like(empty), memory_keys, memory_values))
     ancestors = torch.zeros(packing.rows, beam_size, 0, dtype=torch.int64, device=memory.device)
-    mask = packing.key_mask()
-    memory_bias = None if mask is None else _bias(mask, memory.dtype)
-    return DecoderState(caches, prepacked_product(output_weight, output_bias), memory_bias, ancestors, 0, beam_size)
+    memory_bias = _bias(nn.functional.pad(packing.mask, (0, missing)), memory.dtype)[:, None, None]
+    return DecoderState(caches, output, memory_bias, ancestors, 0, beam_size)
 
 
 def advance(state: DecoderState, x: Tensor) -> Tensor:
@@ -91,7 +88,9 @@ def advance(state: DecoderState, x: Tensor) -> Tensor:
     state.ancestors = torch.cat([state.ancestors[:, :hypotheses], own_beam], dim=2)
     state.length += 1
     # Column τ·K + j of row (b, i): whether hypothesis i of sentence b stood in beam j at step τ.
-    own_past = _bias((state.ancestors.unsqueeze(3) == standing).flatten(2), x.dtype).unsqueeze(1)
+    is_own = (state.ancestors.unsqueeze(3) == standing).flatten(2)
+    seen = max(state.length, -(-SHORTEST_KEYS // state.beam_size))  # steps; what isn't written yet is zero
+    own_past = _bias(nn.functional.pad(is_own, (0, seen * state.beam_size - is_own.shape[2])), x.dtype).unsqueeze(1)
     stream = ResidualStream(x)
     for cache in state.layers:
         stream = _advance_layer(cache, state, stream, own_past)
@@ -120,22 +119,23 @@ def _self_attention(cache: LayerCache, projected: Tensor, own_past: Tensor, leng
     query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, k, d) each
     cache.keys[:, :, length - 1, : key.shape[2]] = key
     cache.values[:, :, length - 1, : key.shape[2]] = value
-    keys = cache.keys[:, :, :length].flatten(2, 3)  # (B, H, t·K, d): a view
-    values = cache.values[:, :, :length].flatten(2, 3)
+    keys, values = (of.flatten(2, 3)[:, :, : own_past.shape[3]] for of in (cache.keys, cache.values))
     attended: Tensor = attention.output_projection(_attend_few(query, keys, values, own_past))
     return attended
 
 
-def _attend_few(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention of few queries (B, H, k, d) to keys and values (B, H, S, d) each → (B·k, D).
+def _attend_few(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Attention of few queries (B, H, k, d) to keys and values (B, H, S, d) each → (B·k, D); S ≥ `SHORTEST_KEYS`.
 
     Written out, because torch's fused kernel is made for many queries: with four it takes two to five times as long.
     """
-    scores = (query * query.shape[3] ** -0.5) @ keys.transpose(2, 3)  # (B, H, k, S)
-    if bias is not None:
-        scores += bias
-    mixed: Tensor = scores.softmax(3) @ values
-    return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+    rows, heads, few, width = query.shape
+    seen = bias.expand(rows, heads, few, -1).flatten(0, 1)
+    scores = torch.baddbmm(
+        seen, query.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), alpha=width**-0.5
+    )  # (B·H, k, S)
+    mixed = torch.bmm(scores.softmax(2), values.flatten(0, 1))
+    return mixed.view(rows, heads, few, width).transpose(1, 2).reshape(rows * few, -1)
 
 
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -161,8 +161,7 @@ def reorder_state(state: DecoderState, sentences: Tensor, parents: Tensor) -> No
         cache.values = _keep(cache.values, sentences, moved)
         cache.memory_keys = _keep(cache.memory_keys, sentences, moved)
         cache.memory_values = _keep(cache.memory_values, sentences, moved)
-    if state.memory_bias is not None:
-        state.memory_bias = _keep(state.memory_bias, sentences, moved)
+    state.memory_bias = _keep(state.memory_bias, sentences, moved)
 
 
 def _keep(cache: Tensor, sentences: Tensor, moved: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from seqba.models.layers import DecoderLayer, Memory, ResidualStream, SelfAttent
 from seqba.models.unpadding import Packing
 from seqba.nn.kernels.linear import linears
 from seqba.nn.kernels.places import UNKNOWN, TokenCounts
+from seqba.nn.kernels.prepacked import Product, prepacked_product
 from seqba.noise.fork import copies_at_fork, fork, per_copy
 
 
@@ -54,6 +55,8 @@ class Transformer(nn.Module):
 
     Attributes:
         fork_place: where copies begin, in an update that forks (`seqba.fork`); None for copies from the beginning.
+        output_product: the output projection, (N, D) → logits (N, V), of a model for translation alone
+            (`seqba.models.prepared`); None where each batch takes the weight as it is then.
 
     Raises:
         ValueError: for sharing between vocabularies or widths that differ.
@@ -79,6 +82,7 @@ class Transformer(nn.Module):
         self._share(config.share_all_embeddings, config.share_decoder_input_output_embed)
         self.starts_with_pad = config.start_symbol == "pad"
         self.output_bias = nn.Parameter(torch.zeros(target_vocabulary)) if config.output_bias else None
+        self.output_product: Product | None = None
 
     def _share(self, share_all: bool, share_output: bool) -> None:
         source, target = self.source_embedding.tokens, self.target_embedding.tokens
@@ -194,7 +198,8 @@ class Transformer(nn.Module):
     def begin(self, source: Tensor, beam_size: int) -> DecoderState:
         """Encodes source (B, L), with room for `beam_size` hypotheses of each sentence, for decoding step by step."""
         memory, packing = self.encode(source)
-        return start_state(self.decoder_layers, self.output_weight, self.output_bias, memory, packing, beam_size)
+        output = self.output_product or prepacked_product(self.output_weight, self.output_bias)
+        return start_state(self.decoder_layers, output, memory, packing, beam_size)
 
     @torch.no_grad()
     def step(self, state: DecoderState, tokens: Tensor) -> Tensor:

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from seqba.noise.fork import Trunk
     from seqba.noise.ordinary import OrdinaryNoise
 
-_SHARED = (ALL_COPIES,)
-"""The copies of a draw that all have in common."""
-
 
 class Noise:
     """The keyed noise of one pass: which copies of which micro-batch a forward is looking at, and their draws.
@@ -50,9 +47,9 @@ class Noise:
     Attributes:
         pass_copies: the copies of the pass.
         draws: how many draws were made.
-        own_draws: how many of them are each copy's own: neither below a fork nor shared by the copies.
+        draws_above: how many of them, not counting those below a fork.
         drew_ordinary: whether anything was drawn from torch's own generators, above a fork if there is one; in a pass
-            that doesn't seed them asked only where there are no `own_draws`.
+            that doesn't seed them asked only where there are no `draws_above`.
         placed: what the forward drew by torch's functions where the rows are known, in order.
         ordinary: what watches torch's own generators while the pass runs.
         calls: numbers of the calls of each site.
@@ -83,7 +80,7 @@ class Noise:
         self.trunk = trunk
         self.copies_differ = copies_differ
         self.comparison = comparison
-        self.draws = self.own_draws = 0
+        self.draws = self.draws_above = 0
         self.drew_ordinary = False
         self.placed: list[PlacedDraw] = []
         self.ordinary: OrdinaryNoise | None = None
@@ -95,7 +92,7 @@ class Noise:
     @property
     def copies(self) -> Sequence[int]:
         """The copies that rows are of at this point of the pass: below a fork one, which stands for all of them."""
-        return self.pass_copies if self.trunk is None or self.calls.is_above else _SHARED
+        return self.pass_copies if self.trunk is None or self.calls.is_above else (ALL_COPIES,)
 
     @property
     def rows(self) -> int | None:
@@ -264,10 +261,10 @@ class Noise:
 
     def _copies_of_draw(self, *, shared: bool) -> Sequence[int]:
         """Whose draw is made now, which counts it."""
-        copies = _SHARED if shared else self.copies
+        is_above = self.trunk is None or self.calls.is_above
         self.draws += 1
-        self.own_draws += copies is not _SHARED
-        return copies
+        self.draws_above += is_above
+        return self.pass_copies if is_above and not shared else (ALL_COPIES,)
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self._generators:

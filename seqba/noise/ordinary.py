@@ -20,14 +20,14 @@ def ordinary_noise(noise: Noise, *, seeded: bool) -> Iterator[None]:
         seeded: whether the pass seeds the generators, which go on afterwards as if nothing had been drawn. For ordinary
             dropout on several ranks, which may have seeded theirs alike, and what `seqba.keyed` doesn't reach. Numbers
             that are drawn from them count as a draw of the pass. Generators that it doesn't seed are asked only where
-            no draw was a copy's own.
+            nothing else was drawn above the fork.
     """
     with torch.random.fork_rng(devices=_cuda_devices()) if seeded else nullcontext():
         ordinary = OrdinaryNoise(noise, is_seeded=seeded)
         noise.ordinary = ordinary
         yield
         noise.ordinary = None
-        noise.drew_ordinary = (seeded or not noise.own_draws) and ordinary.has_drawn()
+        noise.drew_ordinary = (seeded or not noise.draws_above) and ordinary.has_drawn()
         if seeded:
             noise.draws += noise.drew_ordinary
 

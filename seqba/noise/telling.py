@@ -34,7 +34,9 @@ class NoiseWarnings:
         self._has_drawn = False  # by a key, or from generators that the pass has seeded
         self._is_forked = False
         self._is_noisy = False
-        self._quiet: dict[tuple[int, tuple[int, ...]], Tensor | None] = {}  # passes without noise of their own → losses
+        self._quiet: dict[
+            tuple[int, tuple[int, ...]], Tensor | None
+        ] = {}  # passes without noise (above a fork) → losses
 
     def note(self, noise: Noise, loss: Tensor | None = None) -> None:
         """Takes the noise of a pass that has ended, and warns of draws in which stacked copies differ from looped ones.
@@ -47,7 +49,7 @@ class NoiseWarnings:
             self._warn_of_draws(noise)
         self._has_drawn = self._has_drawn or noise.draws > 0
         self._is_forked = noise.trunk is not None
-        if noise.own_draws or noise.drew_ordinary or noise.copies_differ:
+        if noise.draws_above or noise.drew_ordinary or noise.copies_differ:
             self._is_noisy = True
         else:
             self._quiet[noise.micro_batch, tuple(noise.pass_copies)] = None if loss is None else loss.detach()
@@ -80,7 +82,7 @@ class NoiseWarnings:
             )
 
     def _has_equal_copies(self) -> bool:
-        """Whether no copy drew noise of its own, and passes of several copies of a micro-batch have the same loss."""
+        """Whether nothing was drawn (above a fork), and passes of several copies of a micro-batch have one loss."""
         if self._is_noisy or not self._quiet:
             return False
         number, copies = max(self._quiet, key=lambda each: len(each[1]))

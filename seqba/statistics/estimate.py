@@ -34,8 +34,13 @@ class Estimate:
 
 
 def standard_error(values: Tensor, counts: Tensor | None = None) -> float:
-    """Standard error of the mean of N independent values; of means over earlier examples, each counts as many times."""
+    """Standard error of the mean of N independent values; of means over earlier examples, each counts as many times.
+
+    NaN where fewer than two of them count.
+    """
     counts = torch.ones_like(values) if counts is None else counts
+    if counts.count_nonzero() < 2:
+        return math.nan
     shares = counts / counts.sum()
     mean = (shares * values).sum()
     variance = (shares * (values - mean).square()).sum()

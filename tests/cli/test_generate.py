@@ -19,6 +19,7 @@ from translation_world import World
 from seqba.cli.command import run
 from seqba.cli.generate import main
 from seqba.cli.preprocess import main as preprocess
+from seqba.nn.kernels.quantized import can_quantize
 
 LIMITS = ["--max-len-a", "1", "--max-len-b", "5"]
 
@@ -202,6 +203,20 @@ def test_half_precision(plain_world: World, capsys: pytest.CaptureFixture[str]) 
     assert captured.err.startswith("warning: --fp16 is bfloat16 on a CPU\n")
 
 
+def test_int8(plain_world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if can_quantize():
+        assert generate(plain_world, "--cpu") == 0
+        exact = grouped(capsys.readouterr().out)["P"]
+        assert generate(plain_world, "--cpu", "--int8") == 0
+        assert grouped(capsys.readouterr().out)["P"] != exact
+    monkeypatch.setattr("seqba.cli.jobs.translator.can_quantize", lambda: False)
+    assert generate(plain_world, "--cpu", "--int8") == 2
+    assert "--int8 needs oneDNN's int8 products" in capsys.readouterr().err
+    monkeypatch.setattr("seqba.cli.jobs.translator.prepare_device", lambda *, cpu: torch.device("cuda"))
+    assert generate(plain_world, "--int8") == 2
+    assert "--int8 computes on a CPU, and here is a GPU: add --cpu" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -227,6 +242,8 @@ def test_half_precision(plain_world: World, capsys: pytest.CaptureFixture[str]) 
         (["--score-reference", "--beam", "5"], "--beam has no meaning"),
         (["--score-reference", "--nbest", "1"], "--nbest has no meaning"),
         (["--fp16", "--bf16"], "not both"),
+        (["--int8", "--bf16"], "leave out --fp16 and --bf16"),
+        (["--int8", "--score-reference"], "--int8 is for searching"),
         (["--model-overrides", "__import__('os').system('true')"], "not a Python dict of plain values"),
         (["--model-overrides", "[1]"], "is a list, not a dict"),
         (["--model-overrides", "{'width': 3}"], "a model has no field 'width'"),

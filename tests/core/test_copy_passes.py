@@ -22,7 +22,6 @@ def looped(model: nn.Module, loss_fn: Any, batch: Any, **key: Any) -> Tensor:
     return gradient(model)
 
 
-@pytest.mark.filterwarnings("ignore:nothing drew noise but what copies share")  # of LayerDrop
 @pytest.mark.parametrize("name", ["nn.Dropout", "Transformer", "Transformer, time first", "drop path", "LayerDrop"])
 def test_it_is_the_looped_plan_of_the_merged_gradient(name: str) -> None:
     key = {"update": 7, "seed": 2, "micro_batch": 1}

@@ -81,18 +81,6 @@ def test_noise_that_is_all_below_a_fork_is_told_of_once(plan: Any, keyed: bool, 
         update(Below(dropout(0.5)), plan=plan, keyed=keyed, forked=True, copies=1)
 
 
-@pytest.mark.parametrize("plan", ["stacked", "looped"])
-def test_noise_that_all_copies_share_is_told_of(plan: Any) -> None:
-    def of_masked_weights(model: nn.Module, rows: Tensor) -> Tensor:
-        weight = model[0].weight
-        mask = shared(weight)
-        return (rows @ (weight * mask[0]).t()).square().mean()
-
-    shared = seqba.nn.WeightDropout(0.5, shared=True)
-    with pytest.warns(UserWarning, match="noise but what copies share"):
-        update(network(0.0), of_masked_weights, plan=plan)
-
-
 def test_a_loop_of_passes_tells_of_noise_below_a_fork() -> None:
     model = Below(nn.Dropout(0.5))
 

@@ -6,6 +6,8 @@ import gc
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +173,35 @@ def test_mapped_pictures_are_read_here(tmp_path: Path) -> None:
     batches = ImageBatches(open_images(tmp_path, "test", decode_size=32), [np.array([1, 0]), np.array([2])], workers=2)
     assert batches[0].images.shape == (2, 3, 32, 32)
     assert multiprocessing.active_children() == []
+
+
+FORK_SERVER = """
+import multiprocessing
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from seqba.data.image_folder import ImageFolder
+from seqba.data.images import ImageBatches
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("forkserver")
+    source = ImageFolder(Path(sys.argv[1]), "train", decode_size=20)
+    batches = ImageBatches(source, [np.array([0]), np.array([1])], workers=1)
+    batches[0]
+    (worker,) = multiprocessing.active_children()
+    server = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[1]
+    print("libtorch" in Path(f"/proc/{server}/maps").read_text())
+"""
+
+
+def test_workers_of_a_fork_server_share_its_torch(folder: Path, tmp_path: Path) -> None:
+    """Each would import it anew at every epoch otherwise: over a second, and hundreds of megabytes."""
+    script = tmp_path / "script.py"
+    script.write_text(FORK_SERVER, encoding="utf-8")
+    done = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
 @pytest.mark.parametrize("how", ["the last batch", "close", "their owner"])

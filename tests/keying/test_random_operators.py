@@ -107,6 +107,7 @@ SEEN: dict[str, Callable[[nn.Module, Tensor], Tensor] | str] = {
         (
             "_cudnn_attention_backward",
             "_cudnn_attention_forward",
+            "_cudnn_attention_forward_no_dropout_inplace",
             "_cudnn_init_dropout_state",
             "_cudnn_rnn",
             "_efficient_attention_forward",

@@ -178,6 +178,14 @@ def test_a_split_survives_json() -> None:
     assert math.isnan(again.ratio.error)
 
 
+def test_two_examples_give_the_mean_gradient_no_standard_error() -> None:
+    """There is one pair of them: an error of 0 would be certainty."""
+    split = measure_split(NoisyRegression(), examples(2), loss, draws=2)
+    assert math.isnan(split.signal.error)
+    assert split.noise.error > 0
+    assert measure_split(NoisyRegression(), examples(3), loss, draws=2).signal.error > 0
+
+
 def test_what_can_not_be_split_is_refused(network: Network) -> None:
     rows = [make_batch(1, seed=number) for number in range(2)]
     with pytest.raises(ValueError, match="draws is 1; it takes at least 2"):

@@ -10,6 +10,7 @@ from small_trainers import make_trainer, update
 from sums import Line, Rows, SquaresTask
 from torch import Tensor, nn
 
+from seqba.training.averages import MovingAverage
 from seqba.training.optimisation import Optimisation
 from seqba.training.optimizers import build_optimizer
 from seqba.training.options import OptimisationOptions
@@ -108,3 +109,30 @@ def test_the_scale_grows_after_its_window_and_is_resumed() -> None:
     for _ in range(2):
         update(other, task.batches[:1])
     assert task.scales == [8, 8, 16, 16, 32]
+
+
+class Counting(Line):
+    """Counts its updates in a buffer, as batch norm moves its running statistics: once the passes are through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("finished", torch.zeros(()))
+
+    def gathered(self) -> list[Tensor]:
+        return []
+
+    def finish_update(self, *, keep: bool) -> None:
+        self.finished += float(keep)
+
+
+def test_the_average_takes_what_modules_gathered_in_the_same_update() -> None:
+    task, model = SquaresTask(), Counting()
+    trainer = make_trainer(task, model)
+    trainer.optimisation.average = MovingAverage(model, decay=0.0)  # the weights themselves
+    for number in range(1, 4):
+        update(trainer, task.batches[:1])
+        averaged = dict(
+            zip(model.state_dict(), [kept for _, kept in trainer.optimisation.average.pairs()], strict=True)
+        )
+        assert averaged["finished"] == model.finished == number
+        assert torch.equal(averaged["weight"], model.weight)

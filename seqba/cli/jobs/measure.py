@@ -41,6 +41,9 @@ from seqba.tasks import Task
 WORTH = (1, 2, 4, 8, 16, 32)
 """Numbers of copies in the table and the picture."""
 
+FEW_EXAMPLES = 10
+"""Fewer than these are warned of: their standard errors are as uncertain as what they are the errors of."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -103,6 +106,10 @@ def _measure(trained: TrainedRun, device: torch.device, options: MeasureOptions)
     examples = SingleExamples(task, device, options.seed)
     if len(examples) < options.examples:
         warn_on_stderr(f"{options.gen_subset} has {len(examples)} examples, fewer than --examples {options.examples}")
+    if min(len(examples), options.examples) < FEW_EXAMPLES:
+        warn_on_stderr(
+            f"standard errors are of the examples too, and fewer than {FEW_EXAMPLES} tell them badly: measure more"
+        )
     model = trained.fresh_model(options.seed, device) if options.fresh else trained.model
     if is_given(options, "batch_norm") and not any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise UserError(f"--batch-norm is for networks with batch norms; that of {options.path} has none")

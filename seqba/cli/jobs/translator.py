@@ -18,7 +18,9 @@ from seqba.data.sides import Side
 from seqba.decoding.detokenize import TextForm
 from seqba.decoding.ensemble import Ensemble
 from seqba.errors import UserError
+from seqba.models.prepared import prepared, quantized
 from seqba.models.transformer import Transformer
+from seqba.nn.kernels.quantized import can_quantize
 from seqba.runtime.devices import prepare_device
 
 
@@ -56,6 +58,8 @@ def load_translator(data: str | None, choices: TranslatorChoices) -> Translator:
     """
     options, text, paths = choices.models, choices.text, choices.paths
     device = prepare_device(cpu=options.cpu)
+    if options.int8:
+        _check_can_quantize(device)
     torch.manual_seed(choices.search.seed)
     loaded = [load_model(path, device, overrides=choices.overrides, task="translation") for path in paths]
     for path, model in zip(paths, loaded, strict=True):
@@ -67,6 +71,7 @@ def load_translator(data: str | None, choices: TranslatorChoices) -> Translator:
         _check_belongs(path, model.task_state, sides, folder)
     models = tuple(_transformer_of(each).train(options.retain_dropout) for each in loaded)
     cast_weights(models, device, fp16=options.fp16, bf16=options.bf16)
+    models = tuple(quantized(model) if options.int8 else prepared(model) for model in models)
     source, target = text_forms(text, sides, folder)
     ensemble = Ensemble(models, temperature=choices.search.temperature)
     return Translator(models, ensemble, source, target, languages, device)
@@ -76,6 +81,15 @@ def _transformer_of(loaded: LoadedModel) -> Transformer:
     if not isinstance(loaded.model, Transformer):
         raise UserError(f"--path names a {loaded.cfg['model']['arch']}, which does not translate")
     return loaded.model
+
+
+def _check_can_quantize(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise UserError("--int8 computes on a CPU, and here is a GPU: add --cpu, or take --fp16 in its place")
+    if not can_quantize():
+        raise UserError(
+            "--int8 needs oneDNN's int8 products, which this torch has not for this processor: leave it out"
+        )
 
 
 def _check_is_translation(path: str, task_state: Mapping[str, Any]) -> None:

@@ -93,9 +93,18 @@ def prepacked_wide_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
 def prepacked(module: nn.Module) -> nn.Module:
     """The same module with its linear layers in blocks where `can_prepack`; shares everything else with `module`."""
+    return with_linear_layers(module, _prepacked_layer)
+
+
+def _prepacked_layer(layer: nn.Linear) -> nn.Module:
+    return PrepackedLinear(layer.weight, layer.bias) if can_prepack(layer.weight) else layer
+
+
+def with_linear_layers(module: nn.Module, change: Callable[[nn.Linear], nn.Module]) -> nn.Module:
+    """The same module with `change` of its linear layers in their place; shares everything else with `module`."""
     if isinstance(module, nn.Linear):
-        return PrepackedLinear(module.weight, module.bias) if can_prepack(module.weight) else module
-    children = {name: child and prepacked(child) for name, child in module._modules.items()}
+        return change(module)
+    children = {name: child and with_linear_layers(child, change) for name, child in module._modules.items()}
     if all(child is module._modules[name] for name, child in children.items()):
         return module
     twin = object.__new__(type(module))  # not `copy`, which a sharded module refuses
