@@ -116,6 +116,46 @@ def test_memory_that_runs_out_is_got_over_with_gradients_from_before(network: Ne
     assert relative_error(gradient_of(network), expected) < 1e-6
 
 
+def exhausted_by_four_copies(model: nn.Module, batch: Any) -> Any:
+    if len(batch[1]) > 18:
+        raise torch.OutOfMemoryError("as a GPU would")
+    return summed_loss(model, batch)
+
+
+def test_memory_that_runs_out_as_rows_are_repeated_is_got_over(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeated, sizes = seqba.core.passes.repeated, []
+
+    def repeat(batch: Any, copies: int) -> Any:
+        sizes.append(copies)
+        assert len(sizes) < 9, "tried for ever"
+        if copies == 2:
+            raise torch.OutOfMemoryError("as a GPU would")
+        return repeated(batch, copies)
+
+    monkeypatch.setattr("seqba.core.passes.repeated", repeat)
+    plan = Plan(copies_per_pass=4, is_auto=True)
+    seqba.merged_gradient(network, make_batch(), exhausted_by_four_copies, copies=4, plan=plan, update=1)
+    assert plan.copies_per_pass == 1
+
+
+def test_memory_that_runs_out_between_passes_is_raised_also_where_a_pass_ran_out_before(network: Network) -> None:
+    class Batches(list[Any]):
+        asked = 0
+
+        def __getitem__(self, number: Any) -> Any:
+            self.asked += 1
+            if self.asked == 2:
+                raise torch.OutOfMemoryError("no room for the batch")
+            assert self.asked == 1, "tried for ever"
+            return super().__getitem__(number)
+
+    plan, batches = Plan(copies_per_pass=4, is_auto=True), Batches([make_batch()])
+    with pytest.raises(torch.OutOfMemoryError, match="no room for the batch"):
+        seqba.grid_gradient(network, batches, exhausted_by_four_copies, copies=4, weight=24, plan=plan, update=1)
+
+
 def fail_on_ranks(ranks: Ranks) -> dict[str, Any]:
     """Every rank's last pass fails; then an update succeeds, and its gradient is added to the one from before."""
     torch.manual_seed(1)
