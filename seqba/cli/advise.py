@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.cli.output import warnings_on_stderr
 from seqba.data.files import check_folder
 from seqba.errors import UserError
 from seqba.options import is_given, option, options
@@ -94,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_folder(options.json, f"--json {options.json}")
     from seqba.cli.jobs.advise import print_advice  # brings torch, for which --help and a mistake need not wait
 
-    print_advice(namespace.measured, options)
+    with warnings_on_stderr():
+        print_advice(namespace.measured, options)
     return 0
 
 

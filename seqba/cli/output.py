@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:  # a warning needs no numpy
@@ -30,3 +32,11 @@ def print_hypotheses(identifier: int, hypotheses: Sequence[Hypothesis], form: Te
 def warn_on_stderr(line: str) -> None:
     """Prints a warning where it stays out of what the command prints."""
     print(f"warning: {line}", file=sys.stderr)
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Inside, what the library warns of is one line each, without a path and a line of its code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: warn_on_stderr(str(message))
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -442,6 +443,16 @@ def test_a_file_that_is_no_measurement_is_refused(
     assert "is not what seqba-measure --json writes" in last_complaint(capsys, status)
     status = run(advise, [str(tmp_path / "nowhere.json")])
     assert "write one with seqba-measure --json" in last_complaint(capsys, status)
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_the_library_warns_of_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of copies that nothing makes different: without a path and a line of the code."""
+    monkeypatch.setattr("seqba.cli.jobs.advise.print_advice", lambda *_: warnings.warn("no noise", stacklevel=1))
+    assert run(advise, ["split.json"]) == 0
+    assert capsys.readouterr().err == "warning: no noise\n"
 
 
 def test_advice_without_a_checkpoint_asks_for_one(

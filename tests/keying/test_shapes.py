@@ -15,6 +15,11 @@ from torch import Tensor, nn
 import seqba
 from seqba.checking.ambiguous import AmbiguousDraw
 
+SHAPED = ".* draws a tensor of shape"
+
+# Several models here draw for all rows alone, so that their copies are equal.
+pytestmark = pytest.mark.filterwarnings("ignore:nothing drew noise but what copies share")
+
 
 def gradients(model: nn.Module, *, rows: int, copies: int) -> tuple[Tensor, Tensor]:
     """Stacked and looped."""
@@ -107,7 +112,7 @@ def test_numbers_for_all_rows_are_told_of_where_looped_passes_take_them_for_rows
         stacked, looped = gradients(around(noisy), rows=3, copies=4)
     assert relative_error(stacked, looped) > 1e-3
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", SHAPED)
         stacked, looped = gradients(around(noisy), rows=4, copies=4)
     assert relative_error(stacked, looped) < 1e-12
     report = seqba.check(around(noisy), make_rows(4), square_loss)
@@ -122,7 +127,7 @@ def test_the_warning_comes_once_for_each_model() -> None:
         gradients(model, rows=3, copies=4)
     assert [warning.filename for warning in warned] == [__file__]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", SHAPED)
         gradients(model, rows=3, copies=4)
 
 
@@ -130,7 +135,7 @@ def test_numbers_for_all_rows_that_are_as_many_as_the_stacked_rows_are_told_of_o
     """(12,) in batches of 3 rows and 2 copies is cut in two, as numbers of rows would be; batches of 5 rows tell."""
     model = around(lambda x: x * torch.rand(12)[0])
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", SHAPED)
         merged(model, rows=3, copies=2, plan="stacked")
     with pytest.warns(UserWarning, match=r"^the model itself.* shape \(12,\) in a pass of 6 rows .* in one of 10,"):
         merged(model, rows=5, copies=2, plan="stacked")
@@ -157,7 +162,7 @@ def test_a_draw_for_all_rows_of_a_single_row_is_told_of_where_it_is_of_rows_by_i
 def test_what_shapes_tell_is_never_warned_of(name: str) -> None:
     model = make_model(name)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", SHAPED)
         for update, (rows, plan) in enumerate([(3, "stacked"), (4, "looped"), (2, "stacked"), (7, 3), (6, "looped")]):
             seqba.merged_gradient(model, make_rows(rows), square_loss, copies=4, update=update, keyed=True, plan=plan)
 

@@ -209,9 +209,9 @@ def test_decoding_finds_the_same_translations_as_generate(tmp_path: Path) -> Non
 def test_decoding_finds_the_same_hypotheses_as_ctranslate2(tmp_path: Path) -> None:
     pytest.importorskip("ctranslate2", reason="pip install ctranslate2")
     rows = run_quick("decoding_ctranslate2", tmp_path)["rows"]
-    sides = ["seqba float32", "seqba bfloat16", "CTranslate2 float32", "CTranslate2 int8"]
+    sides = ["seqba float32", "seqba bfloat16", "seqba int8", "CTranslate2 float32", "CTranslate2 int8"]
     assert [row["search"] for row in rows] == sides
-    assert rows[0]["agree"] == rows[2]["agree"] == 1
+    assert rows[0]["agree"] == rows[3]["agree"] == 1
 
 
 @pytest.mark.slow
@@ -380,8 +380,8 @@ def test_an_update_moves_between_few_files(tmp_path: Path) -> None:
     assert set(rows) >= {"all", "outside the model"}
     assert len(rows) == 3
     assert rows["all"]["files"] > rows["outside the model"]["files"] > 10
-    assert rows["all"]["moves"] <= 445
-    assert rows["outside the model"]["moves"] <= 183
+    assert rows["all"]["moves"] <= 450
+    assert rows["outside the model"]["moves"] <= 186
 
 
 def test_a_benchmark_whose_reader_went_away_is_no_traceback() -> None:

@@ -53,6 +53,7 @@ def _gradient_of_copies(network: Network, batch: tuple[Tensor, Tensor], place: i
     return gradient_of(network) * step.weight
 
 
+@pytest.mark.filterwarnings("ignore:this gradient was added to that of a call before")
 def test_gradients_that_were_there_before_count_for_nothing(network: Network) -> None:
     micro_batches = [make_batch(3, seed=1), make_batch(4, seed=2)]
     fresh = watched(network, micro_batches, 2, summed_loss)

@@ -44,9 +44,9 @@ def receive(connection: socket.socket, most_files: int = 0) -> tuple[object, lis
     if not header:
         raise EOFError
     (length,) = struct.unpack("I", header)
-    data = b""
-    while len(data) < length:
-        data += connection.recv(length - len(data))
+    data = connection.recv(length, socket.MSG_WAITALL)
+    if len(data) < length:
+        raise EOFError
     return marshal.loads(data), files  # noqa: S302 - from this suite's own server
 
 

@@ -73,25 +73,27 @@ class Server:
     def serve(self) -> Command:
         """Returns in forks alone, with what they are to be."""
         while True:
-            for key, _ in self._selector.select():
-                command = key.data()
-                if command is not None:
-                    return command
+            (key, _), *_others = self._selector.select()  # one at a time: it may be the end of another one
+            command = key.data()
+            if command is not None:
+                return command
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        send(client, read_once(dict(os.environ)))
+        with contextlib.suppress(OSError):  # it has gone, as is seen when it is heard
+            send(client, read_once(dict(os.environ)))
         self._selector.register(client, selectors.EVENT_READ, lambda: self._fork(client))
 
     def _fork(self, client: socket.socket) -> Command | None:
         self._selector.unregister(client)
         try:
             asked, files = receive(client, most_files=250)
-        except EOFError:  # it runs PYTHON itself
+        except (EOFError, OSError):  # it runs PYTHON itself, or was killed
             client.close()
             return None
         child = os.fork()
         if child == 0:
+            client.close()
             return Command(*asked, files)  # type: ignore[misc]
         for file in files:
             os.close(file)
@@ -102,7 +104,9 @@ class Server:
 
     def _pass_on(self, client: socket.socket, child: int) -> None:
         """Passes a signal on; SIGKILL for a client that has gone."""
-        numbers = client.recv(64)
+        numbers = b""
+        with contextlib.suppress(OSError):
+            numbers = client.recv(64)
         if not numbers:
             self._selector.unregister(client)
         for number in numbers or [signal.SIGKILL]:

@@ -69,9 +69,9 @@ class Watch:
             setattr(owner, name, self._telling(getattr(owner, name), phase, rank))
 
     def _telling(self, original: Callable[..., Any], phase: str, rank: int) -> Callable[..., Any]:
-        def instead(*given: Any) -> Any:
+        def instead(*given: Any, **named: Any) -> Any:
             self._page[8 + rank] = PHASES.index(phase)
-            result = original(*given)
+            result = original(*given, **named)
             self._page[8 + rank] = PHASES.index("between")
             if phase == "update":
                 struct.pack_into("q", self._page, 0, given[0].updates)

@@ -158,7 +158,8 @@ def test_nobody_saves_alone_what_all_have_parts_of(rank: int, sharded: bool, sav
     saved: list[list[str]] = []
     loop = object.__new__(TrainingLoop)
     task = SimpleNamespace(carried=None)
-    loop.trainer = SimpleNamespace(task=task, ranks=Ranks(rank, 2), is_sharded=sharded)  # type: ignore[assignment]
+    optimisation = SimpleNamespace(is_sharded=sharded)
+    loop.trainer = SimpleNamespace(task=task, ranks=Ranks(rank, 2), optimisation=optimisation)  # type: ignore[assignment]
     loop._save = saved.append  # type: ignore[method-assign]
     loop._save_alone_before_exit()
     assert len(saved) == saves
