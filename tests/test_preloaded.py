@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
 import pytest
 from preloaded import preloaded
+from rank_groups import start_ranks
 
 CHILD = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(60)"
 
@@ -66,6 +68,44 @@ def test_what_an_interpreter_reads_at_its_start_is_left_to_one() -> None:
     assert other[0][1] == "0 0 2\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("TMPDIR", "here", "import tempfile; print(tempfile.gettempdir())"),
+        ("TZ", "Asia/Tokyo", "import time; print(time.localtime(0).tm_hour)"),
+        ("HF_HUB_OFFLINE", "1", "import huggingface_hub.constants as constants; print(constants.HF_HUB_OFFLINE)"),
+    ],
+)
+def test_variables_that_modules_keep_are_those_of_the_command(tmp_path: Path, name: str, value: str, code: str) -> None:
+    if name.startswith("HF_"):
+        pytest.importorskip("huggingface_hub")
+    (tmp_path / "here").mkdir()
+    value = str(tmp_path / value) if value == "here" else value
+    one, other = both("-c", code, env={**os.environ, name: value})
+    assert one == other
+
+
+@pytest.mark.parametrize("limit", ["umask 027", "ulimit -f 100", "ulimit -n 200"])
+def test_limits_are_those_of_the_command(limit: str) -> None:
+    code = "import os, resource as r; print(os.umask(0), r.getrlimit(r.RLIMIT_FSIZE), r.getrlimit(r.RLIMIT_NOFILE))"
+    found = [
+        subprocess.run(
+            ["bash", "-c", f'{limit}; exec {python} -c "$0"', code], capture_output=True, text=True, check=True
+        ).stdout
+        for python in (sys.executable, preloaded().python)
+    ]
+    assert found[0] == found[1]
+
+
+def test_no_two_processes_draw_the_same() -> None:
+    code = "import random, numpy, torch; print(random.random(), numpy.random.rand(), torch.rand(()).item())"
+    drawn = [
+        subprocess.run([preloaded().python, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    ]
+    assert all(one != other for one, other in zip(*drawn, strict=True))
+
+
 def test_files_beyond_the_standard_streams_are_there(tmp_path: Path) -> None:
     read = f"{preloaded().python} -c 'import sys; print(open(sys.argv[1]).read())' <(echo words)"
     assert subprocess.run(["bash", "-c", read], capture_output=True, check=True).stdout == b"words\n\n"
@@ -97,3 +137,9 @@ def test_commands_are_forked_too() -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: seqba-train: ")
+
+
+def test_ranks_leave_the_interpreter_of_other_processes_as_it_was() -> None:
+    before = spawn.get_executable()
+    start_ranks(abs, 2)
+    assert spawn.get_executable() == before

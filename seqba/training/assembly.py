@@ -60,11 +60,11 @@ def assemble(workload: Workload, start: Start | None, device: torch.device, rank
     progress = resume_or_start(trainer, workload, start)
     splits = _open_splits(workload)
     check_epochs(task, grid.micro_batches_per_epoch)
-    if options.run.compile:  # takes a minute: after all that may be a user's mistake, and before copies begin elsewhere
+    extra_metrics = None if workload.extra_metrics is None else workload.extra_metrics(ranks)
+    if options.run.compile:  # takes a minute: after what may be a user's mistake, and before copies begin elsewhere
         check_compiled(trainer.model, trainer.rules.autocast)
     if grid.fork is not None:
         cast(Forking, trainer.model).fork_at(grid.fork)
-    extra_metrics = None if workload.extra_metrics is None else workload.extra_metrics(ranks)
     log = _open_log(workload, trainer, progress)
     broadcast = None
     if options.run.broadcast_batches and isinstance(ranks, Ranks):

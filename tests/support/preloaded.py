@@ -18,7 +18,8 @@ class PreloadedEnvironment:
     """A folder whose bin/ has `python`, torchrun and seqba's commands; all of them are forked from one process.
 
     Each is a process with files, environment, signals and an exit status of its own, and begins at once, where
-    a new one takes seconds to import torch. Its parent and its process group are those of the process that forks.
+    a new one takes seconds to import torch. Its parent, its process group and its priority are those of the process
+    that forks, as are the hashes of strings, by which sets are ordered.
 
     Attributes:
         folder: what recipes take as SEQBA_VENV.

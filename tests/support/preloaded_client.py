@@ -1,8 +1,8 @@
 """What stands for `python` in a preloaded environment: python -IS preloaded_client.py PYTHON SOCKET [ARGUMENT…].
 
-It hands arguments, environment, folder and open files to the server at SOCKET, passes on the signals that it gets, and
-ends as the process ended that the server forked for it. What no fork can be is left to PYTHON itself: most options of
-the interpreter, and an environment that it, torch or the C library read once, as they start.
+It hands arguments, environment, folder, umask, limits and open files to the server at SOCKET, passes on the signals
+that it gets, and ends as the process ended that the server forked for it. What no fork can be is left to PYTHON itself:
+most options of the interpreter, and an environment that it, a package or the C library read once, as they start.
 """
 
 from __future__ import annotations
@@ -11,17 +11,23 @@ import contextlib
 import itertools
 import marshal
 import os
+import resource
 import signal
 import socket
 import struct
 import sys
 from types import FrameType
 
-READ_ONCE = ("PYTHON", "LD_", "LC_", "LANG", "OMP_", "MKL_", "ATEN_", "DNNL_", "ONEDNN_", "MALLOC_")
+READ_ONCE = (
+    *("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "OMP_", "MKL_", "ATEN_", "DNNL_", "ONEDNN_"),
+    *("HF_", "TRANSFORMERS_"),
+)
 """Beginnings of such variables; PYTHONPATH, which is a list of folders, isn't one."""
 
 OPTIONS = ("-u", "-B")
 """Of the interpreter: output without a buffer, no files with bytecode."""
+
+LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 
 PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -64,7 +70,9 @@ def main() -> int:
     ignored = [int(number) for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN]
     files = [number for number in map(int, os.listdir("/proc/self/fd")) if number != server.fileno()]
     files = [number for number in files if os.path.exists(f"/proc/self/fd/{number}")]  # not that of the list
-    send(server, (options, words, dict(os.environ), os.getcwd(), files, ignored), files)
+    mask = os.umask(0)
+    limits = {number: resource.getrlimit(number) for number in LIMITS}
+    send(server, (options, words, dict(os.environ), os.getcwd(), mask, limits, files, ignored), files)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(OSError):  # it has just ended

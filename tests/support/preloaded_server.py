@@ -14,12 +14,15 @@ import io
 import multiprocessing
 import os
 import pkgutil
+import resource
 import runpy
 import selectors
 import signal
 import socket
 import sys
+import tempfile
 import threading
+import time
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +48,8 @@ class Command:
         words: `-c CODE`, `-m MODULE` or a script, and arguments.
         environment: all variables.
         folder: where it is.
+        mask: of the permissions of new files.
+        limits: soft and hard, by the number of the resource.
         numbers: of its open files.
         ignored: signals.
         files: the open files, under the numbers that they were received by.
@@ -54,6 +59,8 @@ class Command:
     words: list[str]
     environment: dict[str, str]
     folder: str
+    mask: int
+    limits: dict[int, tuple[int, int]]
     numbers: list[int]
     ignored: list[int]
     files: list[int]
@@ -146,7 +153,7 @@ def preload() -> None:
 
 
 def take_over(command: Command) -> None:
-    """Gives this fork what the client's process has: files, folder, environment, signals."""
+    """Gives this fork what the client's process has (files, folder, environment, limits, signals) and its own seeds."""
     above = max((*command.numbers, *command.files, 2)) + 1
     kept = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, above) for file in command.files]
     os.closerange(0, above)
@@ -161,7 +168,14 @@ def take_over(command: Command) -> None:
     os.chdir(command.folder)
     os.environ.clear()
     os.environ.update(command.environment)
-    numpy.random.seed()  # noqa: NPY002 - as of a new process
+    os.umask(command.mask)
+    for number, limit in command.limits.items():
+        if limit != resource.getrlimit(number):
+            resource.setrlimit(number, limit)
+    time.tzset()
+    tempfile.tempdir = None  # asked for while modules were imported, and kept
+    numpy.random.seed()  # noqa: NPY002 - as of a new process; random's own does so by itself
+    torch.seed()
     for number in PASSED_ON:
         is_interrupt = number == signal.SIGINT
         usual = signal.default_int_handler if is_interrupt else signal.SIG_DFL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,12 @@ def run_groups(work: Work, sizes: Sequence[int], folder: Path) -> Results:
 def start_ranks(process: Callable[..., None], ranks: int, *arguments: Any) -> None:
     """Calls `process`, a function of a module, in so many processes, with rank and arguments, and waits for them."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    before = spawn.get_executable()
     mp.set_executable(preloaded().python)
-    mp.start_processes(process, args=arguments, nprocs=ranks, start_method="spawn")
+    try:
+        mp.start_processes(process, args=arguments, nprocs=ranks, start_method="spawn")
+    finally:
+        mp.set_executable(before)  # for what other tests of this process start
 
 
 def _process(rank: int, work: Work, sizes: Sequence[int], folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
 from typing import Any
 
@@ -262,3 +263,19 @@ def test_a_bad_combination_is_refused(kind: str, changes: dict[str, Any], messag
 )
 def test_a_good_combination_passes(kind: str, changes: dict[str, Any]) -> None:
     validate_config(changed(GOOD[kind], **changes))
+
+
+@pytest.mark.parametrize(
+    ("log", "package", "flag"),
+    [
+        (LogOptions(report_to="mlflow"), "mlflow", "--report-to mlflow"),
+        (LogOptions(wandb_project="mine"), "wandb", "--report-to wandb"),
+        (LogOptions(tensorboard_logdir="logs"), "tensorboard", "--tensorboard-logdir"),
+    ],
+)
+def test_a_trackers_package_is_missed_before_any_file_is_read(
+    log: LogOptions, package: str, flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=f"^{flag} needs a package that isn't installed, {package}: pip install"):
+        validate_config(changed(TRANSLATION, log=log))

@@ -77,12 +77,16 @@ def check_checkpoints(checkpoints: CheckpointOptions) -> None:
 
 
 def check_log(config: RunConfig) -> None:
-    """Refuses a format in two ways, a project without its tracker, and measuring where nothing varies."""
+    """Refuses a format in two ways, a tracker without its package, a project alone, and measuring of no variance."""
     log = config.training.log
     if log.no_progress_bar and log.log_format == "tqdm":
         raise UserError("--no-progress-bar and --log-format tqdm exclude each other")
     if is_given(log, "report_project") and log.report_to is None:
         raise UserError("--report-project belongs to --report-to, which isn't given")
+    for tracker in log.trackers:
+        needed(tracker, f"--report-to {tracker}")
+    if log.tensorboard_logdir is not None:
+        needed("tensorboard", "--tensorboard-logdir")
     grid = config.training.grid
     if log.measure_every and grid.copy_schedule.most == 1 and max(grid.update_freq) == 1:
         raise UserError(
