@@ -92,6 +92,7 @@ class Grid(Generic[Batch]):
     def _run_until_it_fits(self, weight: float | None, before: GradientsBefore) -> Accumulator:
         """Runs the passes, from the beginning again with smaller ones where memory ran out."""
         while True:
+            self._tried = range(0)
             try:
                 return self._run_passes(weight)
             except torch.OutOfMemoryError:
@@ -121,16 +122,15 @@ class Grid(Generic[Batch]):
                 yield micro_batch, some
 
     def _run_pass(self, micro_batch: MicroBatch[Batch], copies: range, sums: Accumulator, *, is_last: bool) -> None:
-        rows, noise = micro_batch.pass_of(copies)
         self._has_sent = self._has_sent or (is_last and bool(self.update.replicas.synchronised))
         last_backward = self._exchange.last_backward() if is_last else nullcontext()
         plan, trunk = self.plan, micro_batch.trunk
         measuring = plan.measuring(self.model, trunk, self.update.copies) if plan.is_auto else nullcontext()
-        with self._trying(copies), self.update.running(noise, exchanges=is_last), last_backward:
+        with self._running(micro_batch, copies, exchanges=is_last) as (rows, noise), last_backward:
             with measuring:
                 loss = self._loss(rows, noise)
             scaled = sums.add(loss, len(copies))
-            self._run_backward(scaled)
+            self._run_backward(scaled, is_last=is_last)
         self.update.warnings.note(noise, scaled)
 
     def _loss(self, rows: Batch, noise: Noise) -> Loss:
@@ -142,22 +142,26 @@ class Grid(Generic[Batch]):
             check_compared(noise.comparison, loss)
         return loss
 
-    def _run_backward(self, loss: Tensor) -> None:
+    def _run_backward(self, loss: Tensor, *, is_last: bool) -> None:
         if self.backward is None:
             loss.backward()  # type: ignore[no-untyped-call]
             return
         self.backward(loss)
-        if not has_gradient(self.model):
+        if is_last and not has_gradient(self.model):  # those below a fork come with the last pass
             raise ValueError(
                 "backward= was called with the loss and left no gradient: call .backward() in it, as "
                 "lambda loss: scaler.scale(loss).backward() does"
             )
 
     @contextmanager
-    def _trying(self, copies: range) -> Iterator[None]:
-        """Inside, memory that runs out is that of a pass of some copies, which smaller passes may not need."""
+    def _running(
+        self, micro_batch: MicroBatch[Batch], copies: range, *, exchanges: bool
+    ) -> Iterator[tuple[Batch, Noise]]:
+        """Inside runs a pass of some copies on its rows; memory that runs out there may suffice for smaller passes."""
         self._tried = copies
-        yield
+        rows, noise = micro_batch.pass_of(copies)
+        with self.update.running(noise, exchanges=exchanges):
+            yield rows, noise
         self._tried = range(0)
 
     def _plan_passes(self, number: int, copies: range) -> Planned:
@@ -173,8 +177,7 @@ class Grid(Generic[Batch]):
             micro_batch = MicroBatch(self.update, number, self.micro_batches[number], copies, comparison)
             with comparison.looking(), discarding_pending(self.model), torch.no_grad():
                 for some in passes:
-                    rows, noise = micro_batch.pass_of(some)
-                    with self._trying(some), self.update.running(noise, exchanges=False):
+                    with self._running(micro_batch, some, exchanges=False) as (rows, noise):
                         self._loss(rows, noise)
         return comparison, passes
 

@@ -12,7 +12,6 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.group import group_of
-from seqba.modules.walk import device_of
 from seqba.noise.fork import Trunk
 from seqba.runtime.activations import SavedBytes, room_bytes
 
@@ -78,7 +77,7 @@ class Plan:
         with saved.counting():
             yield
         shared = 0 if trunk is None else trunk.saved_bytes
-        self.measured(saved.total - shared, device_of(model), shared_bytes=shared)
+        self.measured(saved.total - shared, saved.device, shared_bytes=shared)
 
     def shrink(self, copies: range) -> bool:
         """Halves the copies per pass after a pass ran out of memory; False where there is nothing to halve."""

@@ -51,7 +51,7 @@ class Noise:
         drew_ordinary: whether anything was drawn from torch's own generators, above a fork if there is one; in a pass
             that doesn't seed them asked only where there are no `draws_above`.
         placed: what the forward drew by torch's functions where the rows are known, in order.
-        ordinary: what watches torch's own generators while the pass runs.
+        ordinary: what watches torch's own generators in the pass; None for noise of no pass.
         calls: numbers of the calls of each site.
 
     A module that draws several times in a pass has its calls numbered, so that a dropout module used at three places
@@ -112,7 +112,7 @@ class Noise:
         """
         place = self._sites.go_above(place)
         if self.ordinary is not None:
-            self.ordinary.go_above()
+            self.ordinary.go_above(self)
         return place
 
     def keep_mask(

@@ -23,10 +23,8 @@ def ordinary_noise(noise: Noise, *, seeded: bool) -> Iterator[None]:
             nothing else was drawn above the fork.
     """
     with torch.random.fork_rng(devices=_cuda_devices()) if seeded else nullcontext():
-        ordinary = OrdinaryNoise(noise, is_seeded=seeded)
-        noise.ordinary = ordinary
+        noise.ordinary = ordinary = OrdinaryNoise(noise, is_seeded=seeded)
         yield
-        noise.ordinary = None
         noise.drew_ordinary = (seeded or not noise.draws_above) and ordinary.has_drawn()
         if seeded:
             noise.draws += noise.drew_ordinary
@@ -35,29 +33,30 @@ def ordinary_noise(noise: Noise, *, seeded: bool) -> Iterator[None]:
 class OrdinaryNoise:
     """What a pass draws from torch's own generators.
 
+    It doesn't keep the noise, which keeps it: in a cycle what is below a fork would outlive a pass that failed.
+
     Args:
         noise: of the pass.
         is_seeded: whether the pass seeds them, below a fork and again above it.
     """
 
     def __init__(self, noise: Noise, *, is_seeded: bool) -> None:
-        self._noise = noise
         self._is_seeded = is_seeded
-        self._begin()
+        self._begin(noise)
 
     def has_drawn(self) -> bool:
         """Whether anything was drawn since the pass began, or since its fork."""
         return not all(map(torch.equal, self._begun, _generator_states()))
 
-    def go_above(self) -> None:
-        """Passes the fork."""
+    def go_above(self, noise: Noise) -> None:
+        """Passes the fork of the pass."""
         if self._is_seeded:
-            self._noise.draws += self.has_drawn()
-        self._begin()
+            noise.draws += self.has_drawn()
+        self._begin(noise)
 
-    def _begin(self) -> None:
+    def _begin(self, noise: Noise) -> None:
         if self._is_seeded:
-            torch.manual_seed(self._noise.ordinary_seed())
+            torch.manual_seed(noise.ordinary_seed())
         self._begun = _generator_states()
 
 

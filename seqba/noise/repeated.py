@@ -36,12 +36,14 @@ def gradient_to_add_to(model: nn.Module, key: Key) -> Tensor | None:
         model: before the update's passes.
         key: as in `is_repeated`.
     """
-    last_key, _ = _last.get(model, (None, None))  # type: ignore[no-untyped-call]
+    last_key, last_sample = _last.get(model, (None, None))  # type: ignore[no-untyped-call]
     if key != last_key:
         return None
     gradients = (one.grad for one in reversed(parameters_of(model)) if one.grad is not None)
     gradient = next((one for one in gradients if one.layout is torch.strided), None)
-    return None if gradient is None else _sampled(gradient)
+    if gradient is None or gradient.device != last_sample.device:
+        return None
+    return _sampled(gradient)
 
 
 def _sample_weights(model: nn.Module) -> Tensor:

@@ -13,6 +13,8 @@ from seqba.noise.noise import Noise
 from seqba.noise.placed import find_misplaced
 from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated
 
+_Pass = tuple[int, tuple[int, ...]]  # number of a micro-batch, and those of its copies
+
 # By identity: a model may define what it is equal to.
 _told: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
@@ -34,19 +36,18 @@ class NoiseWarnings:
         self._has_drawn = False  # by a key, or from generators that the pass has seeded
         self._is_forked = False
         self._is_noisy = False
-        self._quiet: dict[
-            tuple[int, tuple[int, ...]], Tensor | None
-        ] = {}  # passes without noise (above a fork) → losses
+        self._faults: dict[str, str] = {}  # kind of a fault in what passes drew → the line that tells of it
+        self._quiet: dict[_Pass, Tensor | None] = {}  # passes without noise (above a fork) → losses
 
     def note(self, noise: Noise, loss: Tensor | None = None) -> None:
-        """Takes the noise of a pass that has ended, and warns of draws in which stacked copies differ from looped ones.
+        """Takes the noise of a pass that has ended.
 
         Args:
             noise: of the pass.
             loss: its 0-dim loss; None where only the caller knows it.
         """
         if self._keyed:
-            self._warn_of_draws(noise)
+            self._note_faults(noise)
         self._has_drawn = self._has_drawn or noise.draws > 0
         self._is_forked = noise.trunk is not None
         if noise.draws_above or noise.drew_ordinary or noise.copies_differ:
@@ -55,11 +56,15 @@ class NoiseWarnings:
             self._quiet[noise.micro_batch, tuple(noise.pass_copies)] = None if loss is None else loss.detach()
 
     def warn(self, stacklevel: int) -> None:
-        """Warns, once its passes have run, of an update whose copies are equal, or whose masks are those of the last.
+        """Warns of an update whose passes have run.
+
+        Of draws in which stacked copies differ from looped ones, of equal copies, and of masks that came before.
 
         Args:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
         """
+        for kind, line in self._faults.items():
+            self._warn_once(kind, line, stacklevel + 1)
         if not self._is_told("equal") and self._has_equal_copies():
             self._warn_once("equal", self._why_equal(), stacklevel + 1)
         if self._has_drawn:
@@ -105,18 +110,16 @@ class NoiseWarnings:
             advice = "give the model noise, or leave copies out"
         return f"nothing drew noise {reason}: its copies are equal, M times the work for the gradient of one; {advice}"
 
-    def _warn_of_draws(self, noise: Noise) -> None:
+    def _note_faults(self, noise: Noise) -> None:
         if noise.drew_ordinary and len(noise.pass_copies) > 1:
-            self._warn_once(
-                "unkeyed",
+            self._faults["unkeyed"] = (
                 "the model draws noise that can't be keyed, so the stacked plan draws other noise than the looped one: "
-                'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable',
-                stacklevel=4,
+                'seqba.check(model, batch, loss_fn) names it; plan="looped" is repeatable'
             )
-        if not self._is_told("ambiguous"):
+        if "ambiguous" not in self._faults and not self._is_told("ambiguous"):
             fault = find_misplaced(self._model, noise)
             if fault is not None:
-                self._warn_once("ambiguous", fault, stacklevel=4)
+                self._faults["ambiguous"] = fault
 
     def _is_told(self, kind: str) -> bool:
         return kind in _told.get(self._model, ())  # type: ignore[no-untyped-call]

@@ -17,12 +17,20 @@ FREE_SHARE = 0.6
 
 
 class SavedBytes:
-    """Counts the bytes that a forward keeps for its backward, each storage once; parameters count as nothing."""
+    """Counts the bytes that a forward keeps for its backward, each storage once; parameters count as nothing.
+
+    Attributes:
+        total: the bytes.
+        device: of the largest storage, which may be another one than that of parameters (FSDP keeps them on the CPU
+            on demand); the CPU where nothing was kept.
+    """
 
     def __init__(self, model: torch.nn.Module) -> None:
         made = (parameter for parameter in model.parameters() if not is_lazy(parameter))
         self._seen = {parameter.untyped_storage().data_ptr() for parameter in made}
         self.total = 0
+        self.device = torch.device("cpu")
+        self._largest = 0
 
     def so_far(self) -> int:
         """The bytes counted until now."""
@@ -33,6 +41,8 @@ class SavedBytes:
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.total += storage.nbytes()
+            if storage.nbytes() > self._largest:
+                self._largest, self.device = storage.nbytes(), tensor.device
         return tensor
 
     @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 import seqba
 from seqba.core import Plan
 from seqba.distributed import Ranks
+from seqba.noise.context import current_noise
 
 PASSES = 4
 
@@ -114,6 +117,63 @@ def test_memory_that_runs_out_is_got_over_with_gradients_from_before(network: Ne
     seqba.merged_gradient(network, batch, exhausting, copies=6, plan=plan, update=1, micro_batch=1)
     assert plan.copies_per_pass == 2
     assert relative_error(gradient_of(network), expected) < 1e-6
+
+
+def test_the_noise_of_a_pass_that_fails_is_freed_at_once(network: Network) -> None:
+    """With all that it holds of a fork: an update that begins again needs the memory, and no collector runs before."""
+    noises: list[weakref.ref[Any]] = []
+
+    def loss_fn(model: nn.Module, batch: Any) -> Any:
+        noises.append(weakref.ref(current_noise()))
+        raise torch.OutOfMemoryError("as a GPU would")
+
+    gc.disable()
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            seqba.merged_gradient(network, make_batch(), loss_fn, copies=4, plan=Plan(4, is_auto=True), update=1)
+        assert [noise() for noise in noises[:-1]] == [None, None]
+    finally:
+        gc.enable()
+
+
+def exhausted_by_four_copies(model: nn.Module, batch: Any) -> Any:
+    if len(batch[1]) > 18:
+        raise torch.OutOfMemoryError("as a GPU would")
+    return summed_loss(model, batch)
+
+
+def test_memory_that_runs_out_as_rows_are_repeated_is_got_over(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeated, sizes = seqba.core.passes.repeated, []
+
+    def repeat(batch: Any, copies: int) -> Any:
+        sizes.append(copies)
+        assert len(sizes) < 9, "tried for ever"
+        if copies == 2:
+            raise torch.OutOfMemoryError("as a GPU would")
+        return repeated(batch, copies)
+
+    monkeypatch.setattr("seqba.core.passes.repeated", repeat)
+    plan = Plan(copies_per_pass=4, is_auto=True)
+    seqba.merged_gradient(network, make_batch(), exhausted_by_four_copies, copies=4, plan=plan, update=1)
+    assert plan.copies_per_pass == 1
+
+
+def test_memory_that_runs_out_between_passes_is_raised_also_where_a_pass_ran_out_before(network: Network) -> None:
+    class Batches(list[Any]):
+        asked = 0
+
+        def __getitem__(self, number: Any) -> Any:
+            self.asked += 1
+            if self.asked == 2:
+                raise torch.OutOfMemoryError("no room for the batch")
+            assert self.asked == 1, "tried for ever"
+            return super().__getitem__(number)
+
+    plan, batches = Plan(copies_per_pass=4, is_auto=True), Batches([make_batch()])
+    with pytest.raises(torch.OutOfMemoryError, match="no room for the batch"):
+        seqba.grid_gradient(network, batches, exhausted_by_four_copies, copies=4, weight=24, plan=plan, update=1)
 
 
 def fail_on_ranks(ranks: Ranks) -> dict[str, Any]:

@@ -325,8 +325,10 @@ def test_what_cannot_be_keyed_is_seeded_by_the_pass_and_told_of_when_stacked() -
         torch.manual_seed(seed)
         found.append(keyed_gradient(model, loss_fn, plan="looped"))
     assert torch.equal(*found)
-    with pytest.warns(UserWarning, match=r"can't be keyed.*seqba\.check"):
-        keyed_gradient(model, loss_fn, plan="stacked")
+    rows = make_rows()
+    with pytest.warns(UserWarning, match=r"can't be keyed.*seqba\.check") as warned:
+        seqba.merged_gradient(model, rows, loss_fn, copies=2, update=4, plan="stacked", keyed=True)
+    assert [warning.filename for warning in warned] == [__file__]
 
 
 def test_the_global_generator_is_left_alone() -> None:

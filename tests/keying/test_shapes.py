@@ -123,8 +123,9 @@ def test_numbers_for_all_rows_are_told_of_where_looped_passes_take_them_for_rows
 
 def test_the_warning_comes_once_for_each_model() -> None:
     model = around(lambda x: x * torch.rand(6)[0])
-    with pytest.warns(UserWarning, match="for all rows"):
+    with pytest.warns(UserWarning, match="for all rows") as warned:
         gradients(model, rows=3, copies=4)
+    assert [warning.filename for warning in warned] == [__file__]
     with warnings.catch_warnings():
         warnings.filterwarnings("error", SHAPED)
         gradients(model, rows=3, copies=4)

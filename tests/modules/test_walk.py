@@ -32,6 +32,7 @@ def test_a_module_that_changes_its_name_draws_by_the_new_one() -> None:
         seqba.merged_gradient(
             model, torch.ones(4, 64), lambda model, x: (seen.append(y := model(x)), y.mean())[1], copies=1
         )
+        model.zero_grad()
         return [drawn.detach() for drawn in seen]
 
     def network(name: str) -> nn.Sequential:

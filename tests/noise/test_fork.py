@@ -62,6 +62,21 @@ def test_what_is_below_is_computed_once_where_it_is_a_function(way: str, plan: A
     assert model.times_below == times
 
 
+def test_parameters_may_all_be_below_and_the_backward_the_callers() -> None:
+    class Below(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.dropout = nn.Linear(7, 5), seqba.nn.Dropout(0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.dropout(seqba.fork(self.layer, x))
+
+    model = Below().double()
+    expected = forked_gradient(model, batch_of(), plan="stacked")
+    backward = torch.Tensor.backward
+    assert relative_error(forked_gradient(model, batch_of(), plan="looped", backward=backward), expected) < 1e-12
+
+
 @pytest.mark.filterwarnings("ignore:nothing drew noise")
 @pytest.mark.parametrize("copies", [1, 2, 5])
 @pytest.mark.parametrize("plan", ["stacked", "looped"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow
-from seqba.nn.kernels.prepacked import Product, prepacked_both_ways
+from seqba.nn.kernels.prepacked import Product, chunked_product
 from seqba.nn.kernels.products import product_as, product_dtype
 
 CHUNK_ELEMENTS = 1 << 21
@@ -77,25 +77,33 @@ def label_smoothed_cross_entropy(
         raise ValueError(f"smoothing is {smoothing}; it must be in [0, 1)")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be ({weight.shape[0]},), not {tuple(bias.shape)}")
-    loss, nll = _FusedCrossEntropy.apply(hidden, weight, bias, target, smoothing)  # type: ignore[no-untyped-call]
+    loss, nll = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, target, smoothing, torch.is_grad_enabled()
+    )
     return loss, nll
 
 
 class _FusedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, smoothing: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        smoothing: float,
+        is_trained: bool,  # which `needs_input_grad` doesn't tell
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(hidden)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         table = narrow(weight, dtype)
-        needs = ctx.needs_input_grad[:3]
+        needs = tuple(is_trained and needed for needed in ctx.needs_input_grad[:3])
         gradients = _Gradients(hidden, weight, bias, needs, wide)
         loss = nll = None
         rows = chunk_rows(hidden, weight.shape[0], is_narrow=dtype != wide)
         with torch.autocast(hidden.device.type, enabled=False):
-            narrow_bias = None if bias is None else bias.to(dtype)
-            project, project_back = prepacked_both_ways(table, narrow_bias, len(hidden))
+            project = chunked_product(table, None if bias is None else bias.to(dtype), len(hidden))
+            project_back = chunked_product(table.t(), None, len(hidden)) if needs[0] else None
             for start in range(0, hidden.shape[0], rows):
                 part = slice(start, start + rows)
                 chunk = hidden[part].to(dtype)
@@ -117,7 +125,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _grad_nll: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [None if tensor is None else tensor * grad_loss for tensor in ctx.saved_tensors]
-        return (*scaled, None, None)
+        return (*scaled, None, None, None)
 
 
 class _Gradients:
@@ -131,8 +139,8 @@ class _Gradients:
         self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
         self._weight_dtype = weight.dtype
 
-    def add(self, part: slice, chunk: Tensor, project_back: Product, grad_logits: Tensor) -> None:
-        if self.hidden is not None:
+    def add(self, part: slice, chunk: Tensor, project_back: Product | None, grad_logits: Tensor) -> None:
+        if self.hidden is not None and project_back is not None:
             self.hidden[part] = project_back(grad_logits)
         if self.weight is not None:
             if self.weight.dtype == chunk.dtype:

@@ -14,7 +14,7 @@ from seqba.nn.kernels.products import HAS_ONEDNN, product
 Product = Callable[[Tensor], Tensor]
 
 MANY_ROWS = 512
-"""Rows whose products gain more from blocks than copying a weight into them costs, there and back."""
+"""Rows whose products gain more from blocks than copying a weight into them costs."""
 
 
 class PrepackedLinear(nn.Module):
@@ -57,14 +57,14 @@ def prepacked_product(weight: Tensor, bias: Tensor | None = None) -> Product:
     return partial(nn.functional.linear, weight=weight, bias=bias)
 
 
-def prepacked_both_ways(weight: Tensor, bias: Tensor | None, rows: int) -> tuple[Product, Product]:
-    """The products x (N, D) → x·Wᵀ + b (N, E) and g (N, E) → g·W (N, D) of training, for `rows` rows in parts.
+def chunked_product(weight: Tensor, bias: Tensor | None, rows: int) -> Product:
+    """The product x (N, D) → x·Wᵀ + b (N, E) of training, for `rows` rows, a chunk of them at a time.
 
-    In blocks where these are worth two copies of the weight (E, D): on AMD's processors with AVX-512, for many rows.
+    In blocks where these are worth a copy of the weight (E, D): on AMD's processors with AVX-512, for many rows.
     """
     if rows >= MANY_ROWS and processor().is_wide_amd and can_prepack(weight):
-        return PrepackedLinear(weight, bias), PrepackedLinear(weight.t(), None)
-    return lambda x: product(x, weight, bias), lambda g: product(g, weight.t())
+        return PrepackedLinear(weight, bias)
+    return lambda x: product(x, weight, bias)
 
 
 def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from seqba.nn import label_smoothed_cross_entropy
+from seqba.nn.kernels.prepacked import chunked_product
 
 ROWS, WIDTH, VOCABULARY = 37, 6, 11
 
@@ -82,6 +83,32 @@ def test_only_what_is_asked_for_gets_a_gradient() -> None:
     assert not nll.requires_grad
     with torch.no_grad():
         assert not label_smoothed_cross_entropy(hidden, weight, target)[0].requires_grad
+
+
+@pytest.mark.parametrize(("wants_gradient", "copied"), [(True, 2), (False, 1)])
+def test_the_weight_is_copied_for_the_way_back_only_where_a_gradient_goes_there(
+    wants_gradient: bool, copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights: list[Tensor] = []
+
+    def watched(weight: Tensor, bias: Tensor | None, rows: int) -> Any:
+        weights.append(weight)
+        return chunked_product(weight, bias, rows)
+
+    monkeypatch.setattr("seqba.nn.kernels.loss.chunked_product", watched)
+    hidden, weight, _, target = make_inputs(torch.float32)
+    label_smoothed_cross_entropy(hidden if wants_gradient else hidden.detach(), weight.detach(), target)
+    assert len(weights) == copied
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_validation_computes_no_gradient(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, bias, target = make_inputs()
+    expected = label_smoothed_cross_entropy(hidden, weight, target, bias=bias)
+    monkeypatch.setattr("seqba.nn.kernels.loss.torch.empty_like", pytest.fail)  # in which the gradient is written
+    with mode():
+        got = label_smoothed_cross_entropy(hidden, weight, target, bias=bias)
+    torch.testing.assert_close(got, expected)
 
 
 def test_extreme_logits_stay_finite() -> None:
