@@ -238,3 +238,10 @@ def test_the_check_takes_a_model_of_few_positions(name: str) -> None:
     check_compiled(model, None)  # of layers as they are, twice: what it asks of a model is seen as well
     # At base a float64 copy would be half a gigabyte.
     assert {gradient.dtype for gradient in graphs._gradient(model.float(), None)} == {torch.float32}
+
+
+def test_weights_that_are_not_numbers_are_not_called_the_compilers_mistake() -> None:
+    model: Any = CASES["transformer_lm"].build(0.3)
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    check_compiled(model, None)
