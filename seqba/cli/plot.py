@@ -19,6 +19,7 @@ from seqba.plotting.curves import (
     label_of,
     make_curve,
     quantities,
+    uneven_ends,
 )
 from seqba.plotting.logs import RunLines, read_run
 from seqba.plotting.picture import THEMES, Frame, Series, check_output, colours_of, draw
@@ -115,6 +116,10 @@ def _make_curves(runs: Sequence[RunLines], options: PlotOptions) -> list[Curve]:
         for difference in differences(groups):
             warn_on_stderr(f"the arms differ in {difference} too, not only in what their names say")
     for label, members in groups.items():
+        if ends := uneven_ends(members):
+            warn_on_stderr(
+                f"{label}: its runs end after {ends[0]} to {ends[1]} updates, and its curve with the shortest"
+            )
         made = [
             make_curve(label, members, event, x=options.x, y=options.y, subset=options.subset, smooth=options.smooth)
             for event in EVENTS[options.curves]

@@ -89,6 +89,12 @@ def differences(groups: Mapping[str, Sequence[RunLines]]) -> list[str]:
     return found
 
 
+def uneven_ends(runs: Sequence[RunLines]) -> tuple[int, int] | None:
+    """The last update of the shortest and of the longest run, where these differ: a mean ends with the shortest."""
+    ends = {max((line["update"] for line in run.lines if "update" in line), default=0) for run in runs}
+    return (min(ends), max(ends)) if len(ends) > 1 else None
+
+
 def make_curve(
     label: str, runs: Sequence[RunLines], event: str, *, x: str, y: str, subset: str | None = None, smooth: int = 1
 ) -> Curve | None:

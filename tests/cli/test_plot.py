@@ -92,6 +92,20 @@ def test_arms_that_differ_in_more_than_their_names_say_are_told_of(
     assert capsys.readouterr().err == ""
 
 
+def test_a_mean_that_ends_with_the_shortest_run_is_told_of(
+    runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shorter = shutil.copytree(runs[1], tmp_path / "shorter")
+    lines = (shorter / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (shorter / "log.jsonl").write_text("".join(lines[:4]), encoding="utf-8")
+    given = [runs[0], str(shorter), "--output", str(tmp_path / "curves.svg")]
+    assert run(main, given) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "warning: baseline: its runs end after 20 to 30 updates, and its curve with the shortest"
+    assert run(main, [*given, "--by", "run"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_same_logs_give_the_same_bytes(runs: list[str], tmp_path: Path) -> None:
     for name in ("one.svg", "other.svg"):
         assert main([*runs, "--output", str(tmp_path / name), "--by", "run", "--curves", "train"]) == 0
