@@ -14,9 +14,9 @@ from seqba.core.accumulator import Accumulator, AlsoRead, Step
 from seqba.core.passes import MicroBatch, Update
 from seqba.core.plan import PlanLike, plan_for
 from seqba.group import ALONE, Exchange, divided_micro_batches
-from seqba.modules.gradients import GradientsBefore, has_gradient
+from seqba.modules.gradients import GradientsBefore
 from seqba.modules.update_hooks import discarding_pending, finish_update
-from seqba.modules.walk import device_of
+from seqba.modules.walk import device_of, gradients_of
 from seqba.noise.compare import Comparison, check_compared, exchange_rows
 from seqba.noise.fork import check_forked
 from seqba.noise.noise import Noise
@@ -147,7 +147,7 @@ class Grid(Generic[Batch]):
             loss.backward()  # type: ignore[no-untyped-call]
             return
         self.backward(loss)
-        if is_last and not has_gradient(self.model):  # those below a fork come with the last pass
+        if is_last and not gradients_of(self.model):  # those below a fork come with the last pass
             raise ValueError(
                 "backward= was called with the loss and left no gradient: call .backward() in it, as "
                 "lambda loss: scaler.scale(loss).backward() does"

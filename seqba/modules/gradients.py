@@ -45,8 +45,3 @@ class GradientsBefore:
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
-
-
-def has_gradient(model: nn.Module) -> bool:
-    """Whether any parameter has one in `.grad`."""
-    return any(parameter.grad is not None for parameter in parameters_of(model))
