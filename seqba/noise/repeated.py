@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.modules.walk import local_part, parameters_of
+from seqba.modules.walk import gradients_of, local_part, parameters_of
 
 Key = tuple[int, int, int]
 
@@ -39,8 +39,7 @@ def gradient_to_add_to(model: nn.Module, key: Key) -> Tensor | None:
     last_key, last_sample = _last.get(model, (None, None))  # type: ignore[no-untyped-call]
     if key != last_key:
         return None
-    gradients = (one.grad for one in reversed(parameters_of(model)) if one.grad is not None)
-    gradient = next((one for one in gradients if one.layout is torch.strided), None)
+    gradient = next((one for one in reversed(gradients_of(model)) if one.layout is torch.strided), None)
     if gradient is None or gradient.device != last_sample.device:
         return None
     return _sampled(gradient)
