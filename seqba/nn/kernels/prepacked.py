@@ -32,7 +32,7 @@ class PrepackedLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+        self.packed = _in_blocks(weight)
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """The sum x (N, D), other (N, E) → x·Wᵀ + other for the weight (E, D): one kernel, packed where `can_prepack`."""
     if not can_prepack(weight):
         return lambda x, other: torch.addmm(other, x, weight.t())
-    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    blocks = _in_blocks(weight)
     add = torch.ops.mkldnn._linear_pointwise.binary
     return lambda x, other: add(x, other, blocks, None, "add")
 
@@ -86,9 +86,15 @@ def prepacked_wide_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
 
     The product alone is rounded to bfloat16.
     """
-    blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    blocks = _in_blocks(weight)
     multiply = torch.ops.mkldnn._linear_pointwise
     return lambda x, other: multiply(x.to(weight.dtype), blocks, None, "none", [], "").to(other.dtype).add_(other)
+
+
+def _in_blocks(weight: Tensor) -> Tensor:
+    """A copy of a weight (E, D) in the order in which oneDNN's kernels read it."""
+    blocks: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None)
+    return blocks
 
 
 def prepacked(module: nn.Module) -> nn.Module:
