@@ -60,7 +60,7 @@ def section(study: Study, records: Sequence[Record]) -> str:
     blocks = [main_table(sides), equal_table(sides)]
     if len(sides[0].curve()) > 1:
         shown = f"{study.title}: {METRICS[study.metric][0]} by update"
-        blocks += [f"![{shown}](img/{picture})\n" for picture in pictures(study, records)]
+        blocks += [f"![{shown}](img/{picture})\n" for picture in pictures(study, sides)]
     blocks += [advice_table(sides), provenance(sides, records)]
     return "\n".join(block for block in blocks if block)
 
@@ -75,12 +75,11 @@ def is_of_copies(side: Side) -> bool:
     return not side.arm.variant and side.arm.name in ("baseline", "ba")
 
 
-def pictures(study: Study, records: Sequence[Record]) -> dict[str, list[Side]]:
-    """Pictures of a study: file name → the arms whose curves are in it.
+def pictures(study: Study, sides: Sequence[Side]) -> dict[str, list[Side]]:
+    """Pictures of a study with these arms: file name → the arms whose curves are in it.
 
     The first has the main arms; a second one the baseline and `ba` with each number of copies, if there are three.
     """
-    sides = sides_of(study, records)
     main_arms = [side for side in sides if is_of_main_arms(side)]
     by_copies = [side for side in sides if is_of_copies(side)]
     found = {f"{study.name}.svg": main_arms} if main_arms else {}
@@ -132,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records = read_records(given.results)
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), records), encoding="utf-8")
     for study in STUDIES:
-        for picture, sides in pictures(study, records).items():
-            draw(study, sides, PICTURES / picture)
+        for picture, drawn in pictures(study, sides_of(study, records)).items():
+            draw(study, drawn, PICTURES / picture)
     return 0
 
 

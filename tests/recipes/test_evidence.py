@@ -79,7 +79,7 @@ def test_pictures_have_a_line_for_each_drawn_arm(tmp_path: Path) -> None:
     records = read_records(ROOT / "recipes" / "results")
     kept = {path.name for path in (ROOT / "docs" / "img").glob("*.svg")}
     for study in STUDIES:
-        pictures = page.pictures(study, records)
+        pictures = page.pictures(study, sides_of(study, records))
         assert {name for name in kept if name.startswith(study.name)} == set(pictures)
         for name, sides in pictures.items():
             page.draw(study, sides, tmp_path / name)
