@@ -12,7 +12,7 @@ from torch import Tensor
 from seqba.checkpoints.averaging import average_weights
 from seqba.checkpoints.file import model_options, read_checkpoint, write_checkpoint
 from seqba.checkpoints.names import BEST_NAME, EPOCH_NAME, INTERVAL_NAME, RISING_METRICS
-from seqba.cli.average_checkpoints import AverageOptions
+from seqba.cli.options.average_checkpoints import AverageOptions
 from seqba.data.files import check_folder
 from seqba.data.marian import is_marian_folder
 from seqba.errors import UserError

@@ -10,7 +10,7 @@ from seqba.checkpoints.model import load_model
 from seqba.checkpoints.to_fairseq import fairseq_state
 from seqba.checkpoints.to_marian import write_marian
 from seqba.checkpoints.to_safetensors import write_safetensors
-from seqba.cli.export import ExportOptions
+from seqba.cli.options.export import ExportOptions
 from seqba.data.files import check_folder
 
 

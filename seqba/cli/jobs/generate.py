@@ -13,8 +13,8 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
-from seqba.cli.generate import GenerateOptions, refuse_references
 from seqba.cli.jobs.translator import Translator, load_translator
+from seqba.cli.options.generate import GenerateOptions, refuse_references
 from seqba.cli.output import print_hypotheses, warn_on_stderr
 from seqba.cli.translator_options import TranslatorChoices
 from seqba.core import ALONE, Group
