@@ -18,7 +18,7 @@ from seqba.noise.noise import Noise
 from seqba.noise.ordinary import ordinary_noise
 from seqba.noise.telling import NoiseWarnings
 from seqba.rows.nested import count_rows
-from seqba.rows.replicate import own_rows, select_copies
+from seqba.rows.replicate import repeated, select_copies
 from seqba.values import described, number_of_copies, whole_number
 
 Batch = TypeVar("Batch")
@@ -191,10 +191,8 @@ class MicroBatch(Generic[Batch]):
         rows = self._batch
         if update.replicated:
             rows = select_copies(rows, copies, update.copies)
-        if update.copies > 1 and not update.forked:
-            # Its own, of one copy too: what a model changes in place (features that it masks, a label that it pops), no
-            # other pass shall see.
-            rows = own_rows(rows, 1 if update.replicated else len(copies))
+        elif len(copies) > 1 and not update.forked:
+            rows = repeated(rows, len(copies))
         counted = count_rows(rows) if update.keys_draws and update.copies > 1 else None
         return rows, update.noise(self.number, copies, counted, self.trunk, self._comparison)
 

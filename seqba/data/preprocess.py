@@ -207,7 +207,7 @@ def _staged(destdir: str) -> Iterator[Path]:
     """Yields a folder inside `destdir` whose files move there if the block succeeds and vanish if it does not."""
     destination = Path(destdir)
     created = not destination.exists()
-    make_folder(destination, f"--destdir {destdir}")
+    make_folder(destdir, f"--destdir {destdir}")
     try:
         stage = Path(tempfile.mkdtemp(prefix=".preprocess-", dir=destination))
     except OSError as error:

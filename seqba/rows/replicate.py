@@ -60,12 +60,7 @@ def replicate(batch: Batch, copies: int) -> Batch:
 
 def repeated(batch: Batch, copies: int) -> Batch:
     """`replicate` of a batch whose rows have been counted."""
-    return batch if copies == 1 else own_rows(batch, copies)
-
-
-def own_rows(batch: Batch, copies: int) -> Batch:
-    """`repeated` in containers and memory of its own, also for one copy."""
-    return cast(Batch, map_rows(batch, lambda rows, _: repeat_rows(rows, copies)))
+    return batch if copies == 1 else cast(Batch, map_rows(batch, lambda rows, _: repeat_rows(rows, copies)))
 
 
 def select_copies(batch: Batch, copies: range, total: int) -> Batch:
