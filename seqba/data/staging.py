@@ -27,7 +27,7 @@ def staged(destdir: str) -> Iterator[Path]:
     """
     destination = Path(destdir)
     created = not destination.exists()
-    make_folder(destination, f"--destdir {destdir}")
+    make_folder(destdir, f"--destdir {destdir}")
     _remove_abandoned(destination)
     try:
         new = Path(tempfile.mkdtemp(prefix=".new", dir=destination))

@@ -11,7 +11,7 @@ from seqba.checkpoints.to_fairseq import fairseq_state
 from seqba.checkpoints.to_marian import write_marian
 from seqba.checkpoints.to_safetensors import write_safetensors
 from seqba.cli.options.export import ExportOptions
-from seqba.data.files import check_folder
+from seqba.data.files import check_folder, refuse_overwriting
 
 
 def export(checkpoint: str, options: ExportOptions) -> None:
@@ -22,7 +22,10 @@ def export(checkpoint: str, options: ExportOptions) -> None:
     """
     output = Path(str(options.output))
     # A folder that is there already takes files of its own.
-    check_folder(output / "files" if output.is_dir() else output, f"--output {output}")
+    check_folder(
+        output / "files" if options.output and output.is_dir() else str(options.output), f"--output {options.output}"
+    )
+    refuse_overwriting(output, [checkpoint])
     loaded = load_model(checkpoint)
     if options.to == "fairseq":
         state = fairseq_state(loaded)
