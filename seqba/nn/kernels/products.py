@@ -111,17 +111,20 @@ def has_wide_products(device: torch.device) -> bool:
 def takes_linear_operator(a: Tensor, b: Tensor, bias: Tensor | None, processor: Processor) -> bool:
     """Whether a·bᵀ + bias on a CPU goes through oneDNN's linear layer rather than torch.mm and torch.addmm.
 
-    float32: yes, but for gradients by a weight where MKL is faster: on Intel's processors, where it takes three
-    quarters of the time, and on AMD's with AVX-512 for a weight with no fewer outputs than inputs (nine tenths).
-    bfloat16, where torch.mm is oneDNN too: for a bias, which torch.addmm spreads over the result first.
+    float32, Intel's processors: for a layer with a bias, which torch.addmm writes into the result first; MKL is faster
+    in all else, by a twentieth for gradients by an input and a third for those by a weight. On AMD's with AVX-512: all
+    but gradients by a weight with no fewer outputs than inputs, where MKL takes nine tenths; on others everything.
+    bfloat16, where torch.mm is oneDNN too: for a bias likewise.
     """
     if a.dtype == torch.float32:
-        return not (HAS_MKL and _is_by_weight(a) and _takes_mkl_by_weight(a, b, processor))
+        return not (HAS_MKL and _takes_mkl(a, b, bias, processor))
     return a.dtype == torch.bfloat16 and processor.has_bfloat16 and bias is not None
 
 
-def _takes_mkl_by_weight(a: Tensor, b: Tensor, processor: Processor) -> bool:
-    return processor.is_intel or (processor.is_wide_amd and a.shape[0] >= b.shape[0])
+def _takes_mkl(a: Tensor, b: Tensor, bias: Tensor | None, processor: Processor) -> bool:
+    if processor.is_intel:
+        return bias is None
+    return processor.is_wide_amd and _is_by_weight(a) and a.shape[0] >= b.shape[0]
 
 
 def is_transposed_first(a: Tensor, b: Tensor, processor: Processor) -> bool:
@@ -147,8 +150,9 @@ def describe_products(dtype: torch.dtype) -> str:
     rows = torch.empty(2, 3)
     if takes_linear_operator(rows.t(), rows.t(), None, processor()):
         return "oneDNN"
-    to_fewer = takes_linear_operator(rows[:, :2].t(), rows.t(), None, processor())
-    return f"oneDNN, MKL for gradients by weights{' of no fewer outputs than inputs' if to_fewer else ''}"
+    if not takes_linear_operator(rows, rows, None, processor()):
+        return "oneDNN, MKL for gradients"
+    return "oneDNN, MKL for gradients by weights of no fewer outputs than inputs"
 
 
 def transposed(a: Tensor) -> Tensor:

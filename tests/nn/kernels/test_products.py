@@ -61,7 +61,7 @@ def test_vendor_and_features_choose_the_library_of_each_kind_of_product(monkeypa
     monkeypatch.setattr(products, "HAS_MKL", True)
     x, wide, bias = torch.empty(40, 8), torch.empty(40, 24), torch.empty(8)
     for dtype, machine, forward, by_input, to_fewer, to_more in [
-        (torch.float32, INTEL_WITH_AMX, True, True, False, False),
+        (torch.float32, INTEL_WITH_AMX, True, False, False, False),
         (torch.float32, AMD, True, True, True, False),
         (torch.float32, OLD_AMD, True, True, True, True),
         (torch.bfloat16, INTEL_WITH_AMX, True, False, False, False),
@@ -89,7 +89,7 @@ def test_the_narrower_left_side_of_a_gradient_by_a_weight_is_transposed_first_fo
 @pytest.mark.parametrize(
     ("machine", "dtype", "told"),
     [
-        (INTEL_WITH_AMX, torch.float32, "oneDNN, MKL for gradients by weights"),
+        (INTEL_WITH_AMX, torch.float32, "oneDNN, MKL for gradients"),
         (AMD, torch.float32, "oneDNN, MKL for gradients by weights of no fewer outputs than inputs"),
         (OLD_AMD, torch.float32, "oneDNN"),
         (INTEL_WITH_AMX, torch.bfloat16, "oneDNN, in AMX tiles"),
