@@ -16,23 +16,6 @@ from seqba.data.partial import create_partial
 from seqba.errors import UserError
 
 
-def check_folder(path: str | Path, named: str) -> None:
-    """Refuses, before long work, a file that can't be written for its folder.
-
-    Args:
-        path: where the file shall be.
-        named: the option and its value, for the message.
-
-    Raises:
-        UserError: if there is no such folder, or no permission to write into it.
-    """
-    folder = Path(path).parent
-    if not folder.absolute().is_dir():
-        raise UserError(f"{named} can't be written: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{named} can't be written: no permission to write into {folder}")
-
-
 def make_folder(path: str | Path, named: str) -> None:
     """Makes a folder, and those above it, unless it is there.
 

@@ -187,8 +187,6 @@ def _open_log(path: str | None) -> TextIO | None:
 def _open_board(folder: str | None) -> Any:
     if folder is None:
         return None
-    if folder != name_text(folder):
-        raise UserError(f"--tensorboard-logdir {folder}: TensorBoard takes names in UTF-8 alone; choose another one")
     try:
         board = importlib.import_module("torch.utils.tensorboard")
     except ImportError:

@@ -305,7 +305,7 @@ def test_tensorboard_gets_names_in_utf8_alone(monkeypatch: pytest.MonkeyPatch) -
     log.close()
     assert written == [r"valid/caf\xe9/loss"]
     with pytest.raises(UserError, match="--tensorboard-logdir logs\udce9: TensorBoard takes names in UTF-8 alone"):
-        TrainingLog(LogOptions(tensorboard_logdir="logs\udce9"), CPU)
+        LogOptions(tensorboard_logdir="logs\udce9")
 
 
 def test_a_log_file_stays_utf8(tmp_path: Path) -> None:

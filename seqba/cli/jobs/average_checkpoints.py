@@ -13,7 +13,6 @@ from seqba.checkpoints.averaging import average_weights
 from seqba.checkpoints.file import model_options, read_checkpoint, write_checkpoint
 from seqba.checkpoints.names import BEST_NAME, EPOCH_NAME, INTERVAL_NAME, RISING_METRICS
 from seqba.cli.options.average_checkpoints import AverageOptions
-from seqba.data.files import check_folder
 from seqba.data.marian import is_marian_folder
 from seqba.errors import UserError
 from seqba.models.options import is_noise
@@ -28,7 +27,6 @@ def average(inputs: list[str], options: AverageOptions) -> None:
     """
     paths = _chosen(inputs, options)
     output = Path(str(options.output))
-    check_folder(output, f"--output {output}")
     first = _read(paths[0])
     write_checkpoint(output, {**first, "model": average_weights(_weights(paths, first))})
     print(f"Averaged {len(paths)} checkpoint(s) into {options.output}: {', '.join(Path(path).name for path in paths)}")
