@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, TextIO
 
 from seqba.data.lines import decode_text, split_lines
 from seqba.data.names import ESCAPED
+from seqba.data.outputs import refuse_empty
 from seqba.data.partial import create_partial
 from seqba.errors import UserError
 
@@ -24,8 +25,9 @@ def make_folder(path: str | Path, named: str) -> None:
         named: the option and its value, for the message.
 
     Raises:
-        UserError: if it can't be made.
+        UserError: if it can't be made, or has no name.
     """
+    refuse_empty(path, named, "a folder, . for this one")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except FileExistsError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from seqba.data.partial import create_partial
@@ -20,6 +21,7 @@ def check_file(path: str | Path, named: str) -> None:
     Raises:
         UserError: if there is no such folder, no permission to write into it, or something else of that name.
     """
+    refuse_empty(path, named, "a file")
     path, folder = Path(path), Path(path).parent
     if path.exists() and not path.is_file():
         raise UserError(f"{named} can't be written: it is {'a folder' if path.is_dir() else 'a device'}, not a file")
@@ -41,6 +43,7 @@ def check_appended_file(path: str | Path, named: str) -> None:
     Raises:
         UserError: with the reason.
     """
+    refuse_empty(path, named, "a file")
     path = Path(path)
     if not path.exists():
         check_new_folder(path.parent, named)
@@ -55,6 +58,7 @@ def check_new_folder(path: str | Path, named: str) -> None:
     Raises:
         UserError: with the reason.
     """
+    refuse_empty(path, named, "a folder, . for this one")
     path = Path(path)
     there = next((place for place in (path, *path.absolute().parents) if os.path.lexists(place)), path)
     if not there.is_dir():
@@ -69,6 +73,27 @@ def check_new_folder(path: str | Path, named: str) -> None:
         os.unlink(probe)
     except OSError as error:
         raise UserError(f"{named} can't be written to: {error.strerror}") from None
+
+
+def refuse_empty(path: str | Path, named: str, wanted: str) -> None:
+    """Refuses a path without a name, which would stand for the current folder.
+
+    Raises:
+        UserError: that says what to name.
+    """
+    if path == "":
+        raise UserError(f"{named.rstrip()} is empty (a variable that isn't set?): name {wanted}")
+
+
+def refuse_overwriting(output: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Refuses an `--output` that is one of the files it is made from: what else is in that file would be lost.
+
+    Raises:
+        UserError: naming it.
+    """
+    for path in inputs:
+        if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+            raise UserError(f"--output {output} would take the place of {path}, which is read: give another path")
 
 
 def missing_folders(path: str | Path) -> list[Path]:

@@ -28,7 +28,7 @@ def staged(destdir: str) -> Iterator[Path]:
     """
     destination = Path(destdir)
     created = missing_folders(destination)
-    make_folder(destination, f"--destdir {destdir}")
+    make_folder(destdir, f"--destdir {destdir}")
     _remove_abandoned(destination)
     try:
         new = Path(tempfile.mkdtemp(prefix=".new", dir=destination))

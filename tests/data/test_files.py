@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from seqba.data.files import atomic_write, make_folder, open_file, read_lines, write_json
+from seqba.data.outputs import check_file
 from seqba.errors import UserError
 
 
@@ -114,3 +115,13 @@ def test_a_folder_is_made_or_told_why_not(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=f"^--out {name} can't be written to: {reason}$"):
             make_folder(tmp_path / name, f"--out {name}")
+
+
+def test_a_path_that_is_empty_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--destdir is empty \(a variable that isn't set\?\): name a folder"):
+        make_folder("", "--destdir ")
+    with pytest.raises(UserError, match=r"^--output is empty \(a variable that isn't set\?\): name a file"):
+        check_file("", "--output ")
+    make_folder(".", "--destdir .")
+    check_file("a", "--output a")

@@ -11,6 +11,7 @@ from seqba.checkpoints.to_fairseq import fairseq_state
 from seqba.checkpoints.to_marian import write_marian
 from seqba.checkpoints.to_safetensors import write_safetensors
 from seqba.cli.options.export import ExportOptions
+from seqba.data.outputs import refuse_overwriting
 
 
 def export(checkpoint: str, options: ExportOptions) -> None:
@@ -20,6 +21,7 @@ def export(checkpoint: str, options: ExportOptions) -> None:
         UserError: for a file that can't be used, or weights that the form has no place for.
     """
     output = Path(str(options.output))
+    refuse_overwriting(output, [checkpoint])
     loaded = load_model(checkpoint)
     if options.to == "fairseq":
         state = fairseq_state(loaded)
