@@ -10,7 +10,7 @@ from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.options.advise import AdviseOptions
 from seqba.cli.output import warnings_on_stderr
-from seqba.data.files import check_folder
+from seqba.data.outputs import check_file
 
 DESCRIPTION = (
     "Says how many copies (M) pay, from what seqba-measure --json wrote and the time of an update at several M, which "
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, AdviseOptions)
     if options.json is not None:
-        check_folder(options.json, f"--json {options.json}")
+        check_file(options.json, f"--json {options.json}")
     from seqba.cli.jobs.advise import print_advice  # brings torch, for which --help and a mistake need not wait
 
     with warnings_on_stderr():

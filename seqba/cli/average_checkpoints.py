@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.options.average_checkpoints import AverageOptions
+from seqba.data.outputs import check_file
 
 
 def build_parser() -> Parser:
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Averages checkpoints and prints their names."""
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, AverageOptions)
+    check_file(str(options.output), f"--output {options.output}")
     from seqba.cli.jobs.average_checkpoints import average  # brings torch, for which --help and a mistake need not wait
 
     average(namespace.inputs, options)

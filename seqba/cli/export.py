@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.options.export import ExportOptions
+from seqba.data.outputs import check_file, check_new_folder
 
 DESCRIPTION = (
     "Hands a checkpoint's weights on. fairseq: a checkpoint that fairseq-generate and fairseq-eval-lm read, of a "
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Writes a checkpoint in another program's form."""
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, ExportOptions)
+    check = check_new_folder if options.to == "transformers" else check_file
+    check(str(options.output), f"--output {options.output}")
     from seqba.cli.jobs.export import export  # brings torch, for which --help and a mistake need not wait
 
     export(namespace.checkpoint, options)

@@ -15,6 +15,7 @@ from seqba.cli.translator_options import (
     add_translator_flags,
     read_choices,
 )
+from seqba.data.outputs import check_new_folder
 from seqba.errors import UserError
 from seqba.options import flag_of
 
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     choices = read_choices(namespace)
     if options.score_reference and choices.models.int8:
         raise UserError("--int8 is for searching, and references are scored in float32: leave it out")
+    if options.results_path is not None:
+        check_new_folder(options.results_path, f"--results-path {options.results_path}")
     from seqba.cli.jobs.generate import generate  # brings torch, for which --help and a mistake need not wait
 
     generate(namespace.data, choices, options, vars(namespace))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
 from seqba.cli.options.measure import MeasureOptions
-from seqba.data.files import check_folder
+from seqba.data.outputs import check_file
 from seqba.plotting.picture import check_output
 
 DESCRIPTION = (
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, MeasureOptions)
     if options.json is not None:
-        check_folder(options.json, f"--json {options.json}")
+        check_file(options.json, f"--json {options.json}")
     if options.plot is not None:
         check_output(options.plot)
     from seqba.cli.jobs.measure import measure  # brings torch, for which --help and a mistake need not wait

@@ -5,44 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from seqba.data.lines import decode_text, split_lines
 from seqba.data.names import ESCAPED
+from seqba.data.outputs import refuse_empty
 from seqba.data.partial import create_partial
 from seqba.errors import UserError
-
-
-def check_folder(path: str | Path, named: str) -> None:
-    """Refuses, before long work, a file that can't be written for its folder.
-
-    Args:
-        path: where the file shall be.
-        named: the option and its value, for the message.
-
-    Raises:
-        UserError: if there is no such folder, no permission to write into it, or no name.
-    """
-    _refuse_empty(path, named, "a file")
-    folder = Path(path).parent
-    if not folder.absolute().is_dir():
-        raise UserError(f"{named} can't be written: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{named} can't be written: no permission to write into {folder}")
-
-
-def refuse_overwriting(output: str | Path, inputs: Iterable[str | Path]) -> None:
-    """Refuses an `--output` that is one of the files it is made from: what else is in that file would be lost.
-
-    Raises:
-        UserError: naming it.
-    """
-    for path in inputs:
-        if os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
-            raise UserError(f"--output {output} would take the place of {path}, which is read: give another path")
 
 
 def make_folder(path: str | Path, named: str) -> None:
@@ -55,7 +27,7 @@ def make_folder(path: str | Path, named: str) -> None:
     Raises:
         UserError: if it can't be made, or has no name.
     """
-    _refuse_empty(path, named, "a folder, . for this one")
+    refuse_empty(path, named, "a folder, . for this one")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -64,12 +36,6 @@ def make_folder(path: str | Path, named: str) -> None:
         raise UserError(f"{named} can't be written to: {reason}") from None
     except OSError as error:
         raise UserError(f"{named} can't be written to: {error.strerror}") from None
-
-
-def _refuse_empty(path: str | Path, named: str, wanted: str) -> None:
-    """Refuses a path without a name, which would stand for the current folder."""
-    if path == "":
-        raise UserError(f"{named.rstrip()} is empty (a variable that isn't set?): name {wanted}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seqba.data.files import make_folder
+from seqba.data.outputs import missing_folders
 from seqba.data.partial import try_lock
 from seqba.errors import UserError
 
@@ -26,7 +27,7 @@ def staged(destdir: str) -> Iterator[Path]:
         UserError: if `destdir` can't be written to.
     """
     destination = Path(destdir)
-    created = not destination.exists()
+    created = missing_folders(destination)
     make_folder(destdir, f"--destdir {destdir}")
     _remove_abandoned(destination)
     try:
@@ -41,12 +42,12 @@ def staged(destdir: str) -> Iterator[Path]:
             # Dictionaries last: once they are there, a second run refuses to start.
             for path in sorted(stage.iterdir(), key=lambda path: path.name.startswith("dict.")):
                 path.replace(destination / path.name)
-            created = False
+            created = []
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        if created:
-            with suppress(OSError):
-                destination.rmdir()
+        with suppress(OSError):
+            for folder in created:
+                folder.rmdir()
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from seqba.data.files import atomic_write, check_folder, make_folder, open_file, read_lines, write_json
+from seqba.data.files import atomic_write, make_folder, open_file, read_lines, write_json
+from seqba.data.outputs import check_file
 from seqba.errors import UserError
 
 
@@ -121,6 +122,6 @@ def test_a_path_that_is_empty_is_not_the_current_folder(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match=r"^--destdir is empty \(a variable that isn't set\?\): name a folder"):
         make_folder("", "--destdir ")
     with pytest.raises(UserError, match=r"^--output is empty \(a variable that isn't set\?\): name a file"):
-        check_folder("", "--output ")
+        check_file("", "--output ")
     make_folder(".", "--destdir .")
-    check_folder("a", "--output a")
+    check_file("a", "--output a")

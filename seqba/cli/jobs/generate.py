@@ -55,8 +55,6 @@ def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, gi
     Raises:
         UserError: for files that can't be used, or options that the split has no use for.
     """
-    if options.results_path is not None:
-        make_folder(options.results_path, f"--results-path {options.results_path}")
     translator, search = load_translator(data, choices), choices.search
     corpus = open_pairs(
         data,
@@ -213,6 +211,7 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
     if options.results_path is None:
         yield sys.stdout
         return
+    make_folder(options.results_path, f"--results-path {options.results_path}")
     with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}.txt") as file:
         yield file
 
