@@ -13,7 +13,7 @@ from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.prepacked import Product, chunked_product
 from seqba.nn.kernels.processor import processor
-from seqba.nn.kernels.products import product_as, product_dtype
+from seqba.nn.kernels.products import is_widened, product_as, product_dtype
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
@@ -99,6 +99,8 @@ class _FusedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(hidden)
         wide = torch.promote_types(hidden.dtype, torch.float32)
+        if is_widened(hidden.device, dtype):
+            dtype = wide
         table = narrow(weight, dtype)
         needs = tuple(is_trained and needed for needed in ctx.needs_input_grad[:3])
         others = smoothing / max(weight.shape[0] - 1, 1)

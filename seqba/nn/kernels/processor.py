@@ -46,6 +46,14 @@ class Processor:
         return not self.features.isdisjoint(BFLOAT16_FEATURES)
 
     @functools.cached_property
+    def widens_bfloat16(self) -> bool:
+        """Whether float32 products are the faster ones, of bfloat16 numbers too: Intel's without AMX's tiles.
+
+        Their avx512_bf16 multiplies at half of float32's rate; processors without it emulate it.
+        """
+        return self.is_intel and not self.has_amx
+
+    @functools.cached_property
     def has_amx(self) -> bool:
         """Whether it multiplies tiles of bfloat16 (AMX)."""
         return "amx_bf16" in self.features
