@@ -60,7 +60,15 @@ def with_suffix(name: str, language: str | None) -> str:
 
 
 def part_names(split: str, exists: Callable[[str], bool], *, combine: bool) -> list[str]:
-    """`train`, and with `combine` also `train1`, `train2`, … as far as they exist, as fairseq does in training."""
+    """`train`, and with `combine` also `train1`, `train2`, … as far as they exist, as fairseq does in training.
+
+    Raises:
+        UserError: for a path in a split's place, which would be read by the dictionaries of another folder.
+    """
+    if Path(split).name != split:
+        raise UserError(
+            f"{quoted(split)} is a path, not the name of a split (train, valid, test): give its folder as DATA"
+        )
     names = [split]
     while combine and exists(f"{split}{len(names)}"):
         names.append(f"{split}{len(names)}")

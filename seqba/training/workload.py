@@ -21,6 +21,7 @@ from seqba.options import plain_options
 from seqba.tasks import Task
 from seqba.tasks.opening import open_task
 from seqba.tasks.options import BatchOptions
+from seqba.tasks.text_options import BleuOptions
 from seqba.tasks.translation import Translation
 from seqba.training.arms import derive_grid
 from seqba.training.bleu_validation import BleuScorer
@@ -149,4 +150,5 @@ def _task_record(config: RunConfig) -> Mapping[str, Any]:
         config.variant.group: plain_options(config.task_options),
         "batches": plain_options(config.batches),
         "criterion": plain_options(config.criterion),
+        **({"bleu": plain_options(config.bleu)} if BleuOptions in config.variant.more_options.values() else {}),
     }
