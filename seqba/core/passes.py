@@ -190,13 +190,11 @@ class MicroBatch(Generic[Batch]):
         """What a pass of some copies sees, rows copy-major, and what it draws from."""
         update = self._update
         rows = self._batch
+        # What a model changes in place (features that it masks, a label that it pops), no other pass shall see.
         if update.replicated:
-            rows = select_copies(rows, copies, update.copies)
-        elif len(copies) > 1 and not update.forked:
-            rows = repeated(rows, len(copies))
-        if update.copies > 1 and not update.forked and (len(copies) == 1 or update.replicated):
-            # What a model changes in place (features that it masks, a label that it pops), no other pass shall see.
-            rows = own_rows(rows)
+            rows = own_rows(select_copies(rows, copies, update.copies))
+        elif update.copies > 1 and not update.forked:
+            rows = repeated(rows, len(copies)) if len(copies) > 1 else own_rows(rows)
         counted = count_rows(rows) if update.keys_draws and update.copies > 1 else None
         return rows, update.noise(self.number, copies, counted, self.trunk, self.comparison)
 
