@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.cli.output import warn_on_stderr
 from seqba.data.files import read_lines
 from seqba.data.lines import decode_text, split_lines
 from seqba.errors import UserError
 from seqba.evaluation.bleu import (
     TOKENIZERS,
     compound_split_bleu,
+    left_subwords,
     looks_tokenised,
     sentence_bleu,
     tokenised_bleu,
@@ -101,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hypotheses = _read_translations(options.sys, references, options)
     if not references:
         raise UserError(f"{options.ref} is empty: there is nothing to score")
+    if left_subwords(references) is not None:
+        warn_on_stderr("scores are of subwords, not words: join them in both files (seqba-generate --remove-bpe does)")
     if options.compare is not None:
         _print_comparison(hypotheses, _read_translations(options.compare, references, options), references, options)
     elif options.metrics is not None:

@@ -99,6 +99,16 @@ def test_batches_change_no_translation(plain_world: World, capsys: pytest.Captur
         assert float(one) == pytest.approx(float(other), abs=1e-4)
 
 
+def test_joining_other_subwords_than_the_data_bins_changes_no_score(
+    plain_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fairseq line's --remove-bpe, on a data-bin of SentencePiece: BLEU would be of pieces, with sacreBLEU's name."""
+    assert generate(plain_world) == 0
+    alone = capsys.readouterr().out
+    assert generate(plain_world, "--remove-bpe") == 0
+    assert capsys.readouterr().out == alone
+
+
 def test_subwords_are_joined(token_world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate(token_world) == 0
     apart = capsys.readouterr()

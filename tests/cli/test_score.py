@@ -111,6 +111,14 @@ def test_case_counts_where_it_counts_in_sacrebleus_own_command(
     assert ter.startswith("TER|nrefs:1|case:lc|")
 
 
+@pytest.mark.parametrize("more", [[], ["--metrics", "chrf"], ["--sentence-bleu"]])
+def test_scores_of_subwords_are_told(more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, is_told in (("a dog bar@@ ks .", True), ("▁A ▁dog ▁bark s .", True), ("a dog barks .", False)):
+        (tmp_path / "text").write_text(f"{text}\n", encoding="utf-8")
+        assert run(main, ["--sys", str(tmp_path / "text"), "--ref", str(tmp_path / "text"), *more]) == 0
+        assert ("warning: scores are of subwords, not words" in capsys.readouterr().err) is is_told
+
+
 def test_intervals_are_the_same_every_time(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     lines = []
     for _ in range(2):

@@ -30,7 +30,7 @@ from seqba.decoding.reference import score_references
 from seqba.decoding.translation import plan_translation, translate_batches
 from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
-from seqba.evaluation.bleu import tokenised_bleu
+from seqba.evaluation.bleu import left_subwords, tokenised_bleu
 from seqba.evaluation.text_metrics import sacre_bleu
 from seqba.extras import progress_bar
 from seqba.runtime.devices import to_device
@@ -135,14 +135,15 @@ class _Printer:
         options, hypotheses, references = self._options, self._hypotheses, self._references
         prefix = f"Generate {options.gen_subset} with beam={self._search.beam}: "
         asked = options.sacrebleu or options.scoring == "sacrebleu"
+        if (symbol := left_subwords(references)) is not None:
+            bare = "" if symbol == "subword_nmt" else f" {symbol}"
+            warn_on_stderr(f"BLEU is of subwords, not words: add --remove-bpe{bare}")
         lines = []
         sacre = sacre_bleu(hypotheses, references)
         if asked or self._target.is_plain:
             lines.append(f"sacreBLEU {options.gen_subset}: {sacre}")
         if asked:
             return [*lines, prefix + sacre.details]
-        if any(word.endswith("@@") for line in references[:100] for word in line.split()):
-            warn_on_stderr("BLEU is of subwords, not words: add --remove-bpe")
         bleu = tokenised_bleu(hypotheses, references, tokenize=self._target.bleu_tokenizer)
         return [*lines, f"{prefix}{bleu}"]
 
