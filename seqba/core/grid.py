@@ -20,7 +20,7 @@ from seqba.modules.walk import device_of, gradients_of
 from seqba.noise.compare import Comparison, check_compared, exchange_rows
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
-from seqba.values import Loss, described
+from seqba.values import Loss, checked_batches, described
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]
@@ -57,7 +57,7 @@ class Grid(Generic[Batch]):
         self.update = update
         self.model = update.model
         self.group = update.group
-        self.micro_batches = micro_batches
+        self.micro_batches = checked_batches(micro_batches)
         self.loss_fn = loss_fn
         self.plan = plan_for(update.model, plan)
         self.backward = backward

@@ -129,6 +129,17 @@ def test_a_recomputed_function_whose_module_is_unknown_is_refused() -> None:
     assert relative_error(keyed_gradient(named, plan="looped"), keyed_gradient(named, plan="stacked")) < 1e-12
 
 
+def test_noise_of_the_gradient_itself_is_refused_with_a_way_out() -> None:
+    model = make_model("nn.Dropout")
+    handle = model[0].weight.register_hook(lambda slope: slope + torch.randn_like(slope))
+    with pytest.raises(RuntimeError, match=r"noise of the gradient itself .* draw it with generator="):
+        keyed_gradient(model)
+    handle.remove()
+    generator = torch.Generator().manual_seed(0)
+    model[0].weight.register_hook(lambda slope: slope + torch.empty_like(slope).normal_(generator=generator))
+    keyed_gradient(model)
+
+
 def test_a_recomputed_function_inside_a_method_is_known_by_its_self() -> None:
     class Closing(nn.Module):
         def __init__(self, recompute: bool) -> None:
@@ -177,6 +188,52 @@ def test_what_cannot_be_keyed_is_seeded_by_the_pass_and_told_of_when_stacked() -
     with pytest.warns(UserWarning, match=r"can't be keyed.*seqba\.check") as warned:
         seqba.merged_gradient(model, rows, loss_fn, copies=2, update=4, plan="stacked", keyed=True)
     assert [warning.filename for warning in warned] == [__file__]
+
+
+def penalised(model: nn.Module, rows: Tensor) -> Tensor:
+    """The loss, times a factor of its own gradient by `torch.func`."""
+
+    def loss(parameters: Any) -> Tensor:
+        return torch.func.functional_call(model, parameters, (rows,)).square().mean()
+
+    parameters = dict(model.named_parameters())
+    slopes = torch.func.grad(loss)({name: parameter.detach() for name, parameter in parameters.items()})
+    return loss(parameters) * (1 + sum(slope.square().sum() for slope in slopes.values()))
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout, seqba.nn.Dropout])
+def test_gradients_by_torch_func_are_those_of_autograd(dropout: Any) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), dropout(0.3), nn.Linear(8, 8)).double()
+
+    def by_autograd(model: nn.Module, rows: Tensor) -> Tensor:
+        own = model(rows).square().mean()  # its slopes are at another call of dropout, as in `penalised`
+        slopes = torch.autograd.grad(own, list(model.parameters()))
+        return model(rows).square().mean() * (1 + sum(slope.square().sum() for slope in slopes))
+
+    expected = keyed_gradient(model, by_autograd, plan="looped")
+    assert relative_error(keyed_gradient(model, penalised, plan="looped"), expected) < 1e-12
+
+
+def by_rows(model: nn.Module, rows: Tensor) -> Tensor:
+    return torch.vmap(lambda row: model(row[None]).square().mean(), randomness="different")(rows).mean()
+
+
+def nested(model: nn.Module, rows: Tensor) -> Tensor:
+    ragged = torch.nested.nested_tensor([row[: 2 + number % 3] for number, row in enumerate(rows)], layout=torch.jagged)
+    return model(ragged).values().square().mean()
+
+
+@pytest.mark.parametrize("loss_fn", [by_rows, nested])
+def test_noise_of_vmap_and_of_nested_tensors_is_seeded_by_the_pass_and_told_of_when_stacked(loss_fn: Any) -> None:
+    model = make_model("nn.Dropout")
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(keyed_gradient(model, loss_fn, plan="looped"))
+    assert torch.equal(*found)
+    with pytest.warns(UserWarning, match=r"can't be keyed.*seqba\.check"):
+        keyed_gradient(model, loss_fn, plan="stacked")
 
 
 def test_the_global_generator_is_left_alone() -> None:
