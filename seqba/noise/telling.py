@@ -37,6 +37,7 @@ class NoiseWarnings:
         self._is_forked = False
         self._is_noisy = False
         self._faults: dict[str, str] = {}  # kind of a fault in what passes drew → the line that tells of it
+        self._has_one_pass = False  # which has all copies, so that no losses can be compared
         self._quiet: dict[_Pass, Tensor | None] = {}  # passes without noise (above a fork) → losses
 
     def note(self, noise: Noise, loss: Tensor | None = None) -> None:
@@ -76,7 +77,8 @@ class NoiseWarnings:
         if is_repeated(self._model, self._key):
             warnings.warn(
                 f"the weights have changed, but this update draws the same masks as the one before {key}: pass "
-                "update= with the number of the update",
+                "update= with the number of the update (a closure of LBFGS and the second pass of SAM draw the same on "
+                "purpose, and may ignore this)",
                 stacklevel=stacklevel + 1,
             )
         elif self._added_to is not None and self._added_to.any():
@@ -91,6 +93,7 @@ class NoiseWarnings:
         if self._is_noisy or not self._quiet:
             return False
         number, copies = max(self._quiet, key=lambda each: len(each[1]))
+        self._has_one_pass = len(self._quiet) == 1
         losses = [loss for (other, some), loss in self._quiet.items() if (other, len(some)) == (number, len(copies))]
         known = [loss for loss in losses if loss is not None]
         return len(losses) * len(copies) > 1 and all(torch.equal(known[0], loss) for loss in known[1:])
@@ -108,6 +111,8 @@ class NoiseWarnings:
         else:
             reason = "in this update (no dropout, nothing from torch's generators)"
             advice = "give the model noise, or leave copies out"
+            if self._has_one_pass:  # a loss for each copy tells of noise from elsewhere, one for all doesn't
+                advice += "; noise of NumPy, Python or a generator of its own isn't seen here"
         return f"nothing drew noise {reason}: its copies are equal, M times the work for the gradient of one; {advice}"
 
     def _note_faults(self, noise: Noise) -> None:
