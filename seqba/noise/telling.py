@@ -38,17 +38,23 @@ class NoiseWarnings:
         self._is_noisy = False
         self._faults: dict[str, str] = {}  # kind of a fault in what passes drew → the line that tells of it
         self._has_one_pass = False  # which has all copies, so that no losses can be compared
+        self._of_micro_batch = 0
+        self._losses: dict[int, Tensor] = {}  # number of copies of a pass → what they added to the loss
         self._quiet: dict[_Pass, Tensor | None] = {}  # passes without noise (above a fork) → losses
 
-    def note(self, noise: Noise, loss: Tensor | None = None) -> None:
+    def note(self, noise: Noise, loss: Tensor | None = None, *, is_mean: bool = False) -> None:
         """Takes the noise of a pass that has ended.
 
         Args:
             noise: of the pass.
             loss: its 0-dim loss; None where only the caller knows it.
+            is_mean: whether that was taken for a mean over rows.
         """
         if self._keyed:
             self._note_faults(noise)
+        if loss is not None and is_mean and (not self._losses or noise.micro_batch == self._of_micro_batch):
+            self._of_micro_batch = noise.micro_batch
+            self._losses.setdefault(len(noise.pass_copies), loss.detach())
         self._has_drawn = self._has_drawn or noise.draws > 0
         self._is_forked = noise.trunk is not None
         if noise.draws_above or noise.drew_ordinary or noise.copies_differ:
@@ -59,11 +65,15 @@ class NoiseWarnings:
     def warn(self, stacklevel: int) -> None:
         """Warns of an update whose passes have run.
 
-        Of draws in which stacked copies differ from looped ones, of equal copies, and of masks that came before.
+        Of draws in which stacked copies differ from looped ones, of a sum that is taken for a mean, of equal copies,
+        and of masks that came before.
 
         Args:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
         """
+        if len(self._losses) > 1 and not self._is_told("sum looked for"):
+            _told.setdefault(self._model, set()).add("sum looked for")  # type: ignore[no-untyped-call]
+            self._look_for_a_sum()
         for kind, line in self._faults.items():
             self._warn_once(kind, line, stacklevel + 1)
         if not self._is_told("equal") and self._has_equal_copies():
@@ -86,6 +96,18 @@ class NoiseWarnings:
                 f"this gradient was added to that of a call before, which drew the same masks {key}: give each "
                 "micro-batch of an update its number, micro_batch=0, 1, …, or clear the gradient in between",
                 stacklevel=stacklevel + 1,
+            )
+
+    def _look_for_a_sum(self) -> None:
+        """A mean is the same for any number of copies, but for their noise; a sum grows with them."""
+        (few, of_few), *_, (many, of_many) = sorted(self._losses.items())
+        one, other = float(of_few) / few, float(of_many) / many
+        growth = many / few
+        if one and 0.8 * growth < other / one < 1.25 * growth:
+            self._faults["sum"] = (
+                f"the loss of {many} copies in one pass is about {growth:.3g} times that of {few}, as a sum's would be "
+                "that is taken for a mean, and the gradient depends on the plan then: return the mean over rows, or "
+                "(sum, weight); seqba.check(model, batch, loss_fn) knows for sure"
             )
 
     def _has_equal_copies(self) -> bool:
