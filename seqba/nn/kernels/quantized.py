@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from seqba.nn.kernels.prepacked import PackedLayer
 from seqba.nn.kernels.products import HAS_ONEDNN
 
 ZERO = 128
@@ -17,7 +18,7 @@ SMALLEST_LARGEST = 1e-30
 """Taken for the largest number of a row of zeros."""
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(PackedLayer):
     """x·Wᵀ + b with W in int8, one scale for each output, and x in 8 bits, one scale for each row.
 
         W ≈ s·W₈,  x ≈ r·x₈,  y = r·s·(x₈·W₈ᵀ) + b
@@ -68,8 +69,9 @@ def weight_levels() -> int:
 
 
 def _largest(rows: Tensor) -> Tensor:
-    """The largest absolute value of each row, (N, 1), above zero."""
-    return rows.abs().amax(1, keepdim=True).clamp_min_(SMALLEST_LARGEST)
+    """The largest absolute value of each row, (N, 1), above zero; no absolute values are written for it."""
+    largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
+    return largest.clamp_min_(SMALLEST_LARGEST)
 
 
 def _pack(weight: Tensor) -> Tensor:
