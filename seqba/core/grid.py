@@ -128,7 +128,7 @@ class Grid(Generic[Batch]):
                 loss = self._loss(rows, noise)
             scaled = sums.add(loss, len(copies))
             self._run_backward(scaled, is_last=is_last)
-        self.update.warnings.note(noise, scaled)
+        self.update.warnings.note(noise, scaled, is_mean=isinstance(loss, Tensor))
 
     def _loss(self, rows: Batch, noise: Noise) -> Loss:
         """The forward of a pass, which must have done what the update says of it."""

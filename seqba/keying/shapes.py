@@ -20,12 +20,14 @@ class DrawShape:
         shape: of the draw.
         of_rows: whether it belongs to a tensor that was computed from the rows.
         is_said: whether the module says on which dimension its rows are.
+        copies: whose rows there are at this point of the pass; one stands for all below a fork.
     """
 
     module: str
     shape: tuple[int, ...]
     of_rows: bool
     is_said: bool
+    copies: int
 
 
 _watched: list[DrawShape] | None = None
@@ -66,7 +68,8 @@ def copies_dimension(
     dimension = _dimension(noise, shape, of_rows=of_rows, is_rows_first=is_rows_first)
     module = noise.names.get(id(owner), "")
     if _watched is not None:
-        _watched.append(DrawShape(module, tuple(shape), of_rows, is_rows_first or is_time_first(noise.names)))
+        is_said = is_rows_first or is_time_first(noise.names)
+        _watched.append(DrawShape(module, tuple(shape), of_rows, is_said, len(noise.copies)))
     if noise.rows and shape and not noise.calls.is_recomputing:
         noise.placed.append(PlacedDraw(module, tuple(shape), of_rows, noise.rows, len(noise.copies), dimension))
     return dimension
