@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seqba.decoding.candidates import Candidates, best_candidates
+from seqba.decoding.candidates import Candidates, best_candidates, block_maxima
 from seqba.decoding.constraints import constrain, forced_tokens
 from seqba.decoding.hypothesis import Hypothesis, length_penalty
 from seqba.decoding.options import SearchOptions
 from seqba.decoding.sampling import keyed_uniforms, sample_candidates
-from seqba.decoding.step_model import EOS, PAD, StepModel
+from seqba.decoding.step_model import EOS, StepModel, check_sources
 from seqba.errors import UserError
+
+CACHED_NUMBERS = 1 << 19
+"""Log-probabilities that are looked at together on a CPU: 2 MB, what a core's own cache holds."""
 
 
 @torch.inference_mode()
@@ -47,6 +50,7 @@ def beam_search(
 
     Raises:
         UserError: if the model's scores are not numbers, or if the settings leave a sentence no translation.
+        ValueError: for a source of padding alone.
 
     Source: fairseq's `SequenceGenerator`.
     """
@@ -131,23 +135,37 @@ class _Search:
 
     def _candidates(self) -> Candidates:
         options, beams = self.options, self.beams
-        logits = self.model.step(self.state, beams.tokens[:, :, -1])
-        log_probs = torch.log_softmax(logits.float(), dim=2)
-        history = beams.tokens[:, :, 1:]
-        step = history.size(2)
-        constrain(log_probs, history, forced_tokens(step, self.max_lengths, self.prefix), options)
+        log_probs = self.model.step(self.state, beams.tokens[:, :, -1]).float().contiguous()
+        maxima = self._normalise(log_probs)
         totals = beams.totals[:, :, -1]
         if self.uniforms is None:
-            candidates = best_candidates(log_probs, totals, 2 * options.beam)
+            candidates = best_candidates(log_probs, totals, 2 * options.beam, maxima)
         else:
+            uniforms = self.uniforms[:, beams.tokens.size(2) - 1]
             candidates = sample_candidates(
-                log_probs, totals, self.uniforms[:, step], topk=options.sampling_topk, topp=options.sampling_topp
+                log_probs, totals, uniforms, topk=options.sampling_topk, topp=options.sampling_topp
             )
         if bool(candidates.scores.isnan().any()):
             raise UserError(
                 "the model's scores are not numbers (NaN): its training diverged; take an earlier checkpoint"
             )
         return candidates
+
+    def _normalise(self, logits: Tensor) -> list[Tensor]:
+        """Logits (B, k, V) float32 → constrained log-probabilities, in place; returns their `block_maxima` in parts.
+
+        A few sentences at a time, whose numbers are still in the cache when the maxima are taken.
+        """
+        history = self.beams.tokens[:, :, 1:]
+        forced = forced_tokens(history.size(2), self.max_lengths, self.prefix)
+        maxima = []
+        for start, end in _parts(logits):
+            part = logits[start:end]
+            torch.log_softmax(part, dim=2, out=part)
+            constrain(part, history[start:end], forced[start:end], self.options)
+            if self.uniforms is None:
+                maxima.append(block_maxima(part))
+        return maxima
 
     def _finish(self, candidates: Candidates, ending: Tensor) -> None:
         """Turns the candidates under `ending` (B, K) bool into hypotheses."""
@@ -183,6 +201,13 @@ class _Search:
             self.uniforms = self.uniforms[kept]
 
 
+def _parts(logits: Tensor) -> list[tuple[int, int]]:
+    """Beginnings and ends of the parts of logits (B, k, V) that are looked at together; all of them on a GPU."""
+    rows = logits.size(0)
+    size = max(1, CACHED_NUMBERS // logits[0].numel()) if logits.device.type == "cpu" else rows
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
 def _closing_ranks(stays: Tensor) -> Tensor:
     """Rows that stay, `stays` (B,) bool → (B',) int64; the last of them fill the gaps, so that few rows move."""
     kept = stays.nonzero().squeeze(1)
@@ -194,8 +219,7 @@ def _closing_ranks(stays: Tensor) -> Tensor:
 
 def _max_lengths(source: Tensor, options: SearchOptions, positions: int) -> Tensor:
     """(B,) int64: the greatest length of each sentence's translations, end of sentence not counted."""
-    lengths = (source != PAD).sum(1)
-    limits = (options.max_len_a * lengths.double() + options.max_len_b).long().clamp(max=positions - 1)
+    limits = (options.max_len_a * check_sources(source).double() + options.max_len_b).long().clamp(max=positions - 1)
     if limits.numel() and int(limits.min()) < options.min_len:
         raise UserError(
             f"--min-len {options.min_len} is more than the {int(limits.min())} words that --max-len-a, --max-len-b and "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seqba.decoding.hypothesis import Hypothesis, length_penalty
 from seqba.decoding.options import SearchOptions
-from seqba.decoding.step_model import PAD
+from seqba.decoding.step_model import PAD, check_sources
 from seqba.nn.kernels.scores import target_log_probabilities
 
 
@@ -48,7 +48,11 @@ def score_references(
 
     Returns:
         One hypothesis per row, with the target's tokens.
+
+    Raises:
+        ValueError: for a source of padding alone.
     """
+    check_sources(source)
     there = target != PAD
     scores = torch.zeros(target.shape, device=target.device)
     scores[there] = _log_probs(models, source, previous, target[there], options.temperature)

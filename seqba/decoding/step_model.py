@@ -22,11 +22,17 @@ class StepModel(Protocol):
     """How many tokens a hypothesis may have, end of sentence included."""
 
     def begin(self, source: Tensor, beam_size: int) -> Any:
-        """Reads `source` (B, L) int64, right-padded, once; returns the state of a search with K = `beam_size`."""
+        """Reads `source` (B, L) int64, right-padded, once; returns the state of a search with K = `beam_size`.
+
+        Every row has a token at least (`check_sources`).
+        """
         ...
 
     def step(self, state: Any, tokens: Tensor) -> Tensor:
-        """Feeds the last token of each hypothesis, `tokens` (B, k) int64; returns logits (B, k, V) of the next one."""
+        """Feeds the last token of each hypothesis, `tokens` (B, k) int64; returns logits (B, k, V) of the next one.
+
+        The search overwrites them, so they are no part of what the model keeps.
+        """
         ...
 
     def reorder(self, state: Any, sentences: Tensor, parents: Tensor) -> None:
@@ -38,3 +44,16 @@ class StepModel(Protocol):
             parents: (B', k') int64; hypothesis i of kept row b continues hypothesis `parents[b, i]` of that row.
         """
         ...
+
+
+def check_sources(source: Tensor) -> Tensor:
+    """Lengths (B,) int64 of the rows of `source` (B, L) int64, right-padded; end of sentence counted.
+
+    Raises:
+        ValueError: for a row of padding alone: there is nothing to attend to, so that all its scores would be NaN.
+    """
+    lengths = (source != PAD).sum(1)
+    empty = (lengths == 0).nonzero()
+    if len(empty):
+        raise ValueError(f"source row {int(empty[0])} is padding alone: each row has its end of sentence at least")
+    return lengths

@@ -184,8 +184,11 @@ def _is_concerned(names: Any, given: tuple[Any, ...]) -> bool:
 
 
 def _break_graph() -> None:
-    """Has torch.compile, which traces methods of tensors whatever they are, call the method at run time instead."""
-    raise torch._dynamo.exc.Unsupported("keyed noise is drawn when the pass runs")
+    """Has torch.compile, which traces methods of tensors whatever they are, call the method at run time instead.
+
+    Of what it catches in a function that it tries, every torch from 2.6 on breaks the graph for this error.
+    """
+    raise NotImplementedError("keyed noise is drawn when the pass runs")
 
 
 _replacements: list[_Replacement] = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from seqba.nn.kernels.attention import LONGEST_KEYS, suits_writing_out
+from seqba.nn.kernels.attention import LONGEST_KEYS, SHORT_ROWS, suits_writing_out
 from seqba.nn.kernels.products import describe_products
 from seqba.tasks.options import BatchOptions
 from seqba.training.arms import GridShape
@@ -78,6 +78,8 @@ def _describe_attention(dtype: torch.dtype, dropout: float) -> str:
         return "written out, for its keyed dropout"
     if suits_writing_out(torch.empty(0, dtype=dtype), keys=1):
         return f"written out over up to {LONGEST_KEYS} keys, beyond them torch's fused one"
+    if suits_writing_out(torch.empty(0, dtype=dtype), SHORT_ROWS.start):
+        return f"written out over {SHORT_ROWS.start} to {SHORT_ROWS.stop - 1} keys, else torch's fused one"
     return "torch's fused one"
 
 

@@ -343,6 +343,33 @@ def test_a_grid_whose_weight_does_not_add_up_is_refused(network: Network) -> Non
         seqba.grid_gradient(network, [make_batch()], summed_loss, copies=2, weight=7)
 
 
+@pytest.mark.parametrize("replicated", [False, True])
+@pytest.mark.parametrize("plan", ["stacked", "looped", 2])
+def test_what_a_pass_changes_in_place_no_other_pass_sees(network: Network, plan: Any, replicated: bool) -> None:
+    """Features that a model masks where they lie, labels that it takes out of the batch."""
+    network.double()
+    x, labels = make_batch(rows=12, dtype=torch.float64)
+    batch = {"x": x.clone(), "labels": labels, "names": [""] * 12}
+
+    def careless(model: nn.Module, batch: Any) -> Tensor:
+        taken = batch.pop("labels")
+        batch["names"].pop()
+        return mean_loss(model, (batch["x"].mul_(torch.linspace(0, 2, 7)), taken))
+
+    def careful(model: nn.Module, batch: Any) -> Tensor:
+        return mean_loss(model, (batch["x"] * torch.linspace(0, 2, 7), batch["labels"]))
+
+    options: Any = {"copies": 3, "update": 1, "plan": plan, "replicated": replicated}
+    seqba.merged_gradient(network, batch, careless, **options)
+    found = gradient_of(network)
+    assert torch.equal(batch["x"], x)
+    assert batch["labels"] is labels
+    assert len(batch["names"]) == 12
+    network.zero_grad()
+    seqba.merged_gradient(network, batch, careful, **options)
+    assert torch.equal(found, gradient_of(network))
+
+
 @pytest.mark.parametrize("plan", ["looped", "stacked", 2, "auto"])
 def test_a_batch_that_holds_its_copies_already_is_not_repeated(network: Network, plan: Any) -> None:
     """Every copy has rows of its own, as a data set's random transforms make them."""

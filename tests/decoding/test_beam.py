@@ -286,6 +286,37 @@ def test_scores_that_are_not_numbers_are_an_error() -> None:
         search(model)
 
 
+@pytest.mark.parametrize("sampling", [False, True])
+def test_a_source_of_padding_alone_is_an_error(sampling: bool) -> None:
+    options = SearchOptions(sampling=sampling, nbest=5 if sampling else 1)
+    with pytest.raises(ValueError, match="source row 1 is padding alone"):
+        beam_search(TableModel(9), torch.tensor([[4, 2], [1, 1]]), options)
+
+
+class RememberingModel(TableModel):
+    """A table that keeps a copy of the logits that it gave, of a size that searches look at in parts."""
+
+    def __init__(self) -> None:
+        super().__init__(300, seed=4)
+        self.given: list[Tensor] = []
+
+    def step(self, state: object, tokens: Tensor) -> Tensor:
+        logits = super().step(state, tokens)  # type: ignore[arg-type]
+        self.given.append(logits.clone())
+        return logits
+
+
+@pytest.mark.parametrize("numbers", [1, 2000, 10**6])
+def test_parts_of_a_batch_are_normalised_as_the_whole(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = SearchOptions(beam=2, max_len_b=5, no_repeat_ngram_size=2, unkpen=0.5)
+    expected = beam_search(TableModel(300, seed=4), batch(SOURCES), options)
+    monkeypatch.setattr("seqba.decoding.beam.CACHED_NUMBERS", numbers)
+    model = RememberingModel()
+    assert beam_search(model, batch(SOURCES), options) == expected
+    first = torch.log_softmax(model.given[0], dim=2)
+    assert all(found[0].token_scores[0] in first[place].flatten().tolist() for place, found in enumerate(expected))
+
+
 def test_an_empty_batch() -> None:
     assert beam_search(TableModel(9), torch.empty(0, 3, dtype=torch.int64), SearchOptions()) == []
 

@@ -76,6 +76,15 @@ def test_scores_are_those_of_the_whole_target_at_once() -> None:
     assert unnormalised[0].score == pytest.approx(sum(unnormalised[0].token_scores))
 
 
+def test_a_source_of_padding_alone_is_an_error() -> None:
+    model = make_model(0)
+    source, target = torch.tensor([[4, 2], [1, 1]]), torch.tensor([[5, 2], [5, 2]])
+    with pytest.raises(ValueError, match="source row 1 is padding alone"):
+        beam_search(model, source, SearchOptions())
+    with pytest.raises(ValueError, match="source row 1 is padding alone"):
+        score_references([model], source, torch.tensor([[2, 5], [2, 5]]), target, SearchOptions())
+
+
 def test_greedy_equals_rereading_the_prefix() -> None:
     model, rows = make_model(2), sentences(4)
     options = SearchOptions(beam=1, max_len_b=9)

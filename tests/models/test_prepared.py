@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -51,3 +54,24 @@ def test_a_quantized_model_has_all_its_linear_layers_and_words_in_int8() -> None
     expected, found = first_logits(model), first_logits(twin)
     assert 0 < (found - expected).norm() < 0.05 * expected.norm()
     torch.testing.assert_close(first_logits(model), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        pytest.param(prepared, marks=pytest.mark.skipif(not HAS_ONEDNN, reason="no oneDNN product")),
+        pytest.param(quantized, marks=pytest.mark.skipif(not can_quantize(), reason="no int8 product")),
+    ],
+)
+def test_a_prepared_model_can_be_copied(prepare: Callable[[Transformer], Transformer]) -> None:
+    model = prepare(make_model())
+    expected = first_logits(model)
+    twin = copy.deepcopy(model)
+    assert torch.equal(first_logits(twin), expected)
+    layer, other = (each.decoder_layers[0].feed_forward.expand for each in (model, twin))
+    assert other is not layer
+    assert other.packed is layer.packed
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert torch.equal(first_logits(model), expected)

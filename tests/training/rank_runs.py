@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from seqba.cli.command import run
 from seqba.cli.train import main
+from seqba.distributed.launch import leave_group
 
 COMMON = ["--cpu", "--log-format", "json", "--log-interval", "1", "--no-epoch-checkpoints"]
 RUNS = {
@@ -103,4 +104,4 @@ if __name__ == "__main__":
     where, save_name, made, names, *options = sys.argv[1:]
     train_all(Path(where), made, options, names=names.split(","), save=save_name)
     if dist.is_initialized():
-        dist.destroy_process_group()
+        leave_group()

@@ -12,9 +12,9 @@ from torch import Tensor
 from seqba.checkpoints.averaging import average_weights
 from seqba.checkpoints.file import model_options, read_checkpoint, write_checkpoint
 from seqba.checkpoints.names import BEST_NAME, EPOCH_NAME, INTERVAL_NAME, RISING_METRICS
-from seqba.cli.average_checkpoints import AverageOptions
-from seqba.data.files import check_folder, refuse_overwriting
+from seqba.cli.options.average_checkpoints import AverageOptions
 from seqba.data.marian import is_marian_folder
+from seqba.data.outputs import refuse_overwriting
 from seqba.errors import UserError
 from seqba.models.options import is_noise
 from seqba.options import flag_of
@@ -28,7 +28,6 @@ def average(inputs: list[str], options: AverageOptions) -> None:
     """
     paths = _chosen(inputs, options)
     output = Path(str(options.output))
-    check_folder(str(options.output), f"--output {options.output}")
     refuse_overwriting(output, paths)
     first = _read(paths[0])
     write_checkpoint(output, {**first, "model": average_weights(_weights(paths, first))})

@@ -13,8 +13,8 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
-from seqba.cli.generate import GenerateOptions, refuse_references
 from seqba.cli.jobs.translator import Translator, load_translator
+from seqba.cli.options.generate import GenerateOptions, refuse_references
 from seqba.cli.output import print_hypotheses, warn_on_stderr
 from seqba.cli.translator_options import TranslatorChoices
 from seqba.core import ALONE, Group
@@ -55,8 +55,6 @@ def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, gi
     Raises:
         UserError: for files that can't be used, or options that the split has no use for.
     """
-    if options.results_path is not None:
-        make_folder(options.results_path, f"--results-path {options.results_path}")
     translator, search = load_translator(data, choices), choices.search
     corpus = open_pairs(
         data,
@@ -216,6 +214,7 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
     if options.results_path is None:
         yield sys.stdout
         return
+    make_folder(options.results_path, f"--results-path {options.results_path}")
     # Shards of one split may share the folder: none takes the place of another.
     shard = f".{options.shard_id}-of-{options.num_shards}" if options.num_shards > 1 else ""
     with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}{shard}.txt") as file:

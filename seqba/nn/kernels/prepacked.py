@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,20 @@ MANY_ROWS = 512
 """Rows whose products gain more from blocks than copying a weight into them costs."""
 
 
-class PrepackedLinear(nn.Module):
+class PackedLayer(nn.Module):
+    """A linear layer whose weight oneDNN has laid out, `packed`; it never changes, and products alone can read it."""
+
+    packed: Tensor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PackedLayer:
+        """A copy that shares the laid-out weight, of which torch can't make another one."""
+        memo[id(self.packed)] = self.packed
+        twin = memo[id(self)] = object.__new__(type(self))
+        twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return twin
+
+
+class PrepackedLinear(PackedLayer):
     """x·Wᵀ + b, with W copied into blocks (prepacked), the order in which oneDNN's kernels read it.
 
     Products of few rows are bound by how fast W comes from memory. So laid out, 4 to 512 rows take between a third and

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from seqba.nn.kernels.prepacked import PackedLayer
 from seqba.nn.kernels.products import HAS_ONEDNN
 
 ZERO = 128
@@ -17,7 +18,7 @@ SMALLEST_LARGEST = 1e-30
 """Taken for the largest number of a row of zeros."""
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(PackedLayer):
     """x·Wᵀ + b with W in int8, one scale for each output, and x in 8 bits, one scale for each row.
 
         W ≈ s·W₈,  x ≈ r·x₈,  y = r·s·(x₈·W₈ᵀ) + b
