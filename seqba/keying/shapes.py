@@ -72,6 +72,21 @@ def copies_dimension(
     return dimension
 
 
+def check_divisible(noise: Noise, owner: object, shape: Sequence[int]) -> None:
+    """Refuses a draw whose dimension 0 is to hold the copies of the pass one after the other, and can't.
+
+    Raises:
+        ValueError: with the name of the module.
+    """
+    if shape[0] % len(noise.copies):
+        module = noise.names.get(id(owner)) or "the model itself, or loss_fn,"
+        raise ValueError(
+            f"{module} draws noise of shape {tuple(shape)} in a pass of {len(noise.copies)} copies, whose rows can't "
+            "be told in it: it is a table's that all rows share, or of rows that were chosen by their values (tokens "
+            'of an expert, say); take plan="looped", which is right for any shape'
+        )
+
+
 def _dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool, is_rows_first: bool) -> int | None:
     rows = noise.rows
     if not shape:
