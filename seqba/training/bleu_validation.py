@@ -159,7 +159,7 @@ def search_options(text: str) -> SearchOptions:
             raise UserError(f"--eval-bleu-args: {name} is {given}; it must be like {known[name].default!r}")
     options = SearchOptions(**values)
     if options.nbest > 1 and not options.sampling:
-        raise UserError("--eval-bleu-args: nbest would print further translations, and BLEU is of the best: leave it out")
+        raise UserError("--eval-bleu-args: nbest prints more translations, and BLEU is of the best: leave it out")
     return options
 
 
