@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from alphabet import write_alphabet
 from reversal import write_reversal
+from torch_versions import SHARDS_PARAMETERS
 from toy_images import write_coloured_cifar
 
 
@@ -50,3 +51,10 @@ def alphabet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a toy CIFAR-10: 80 training and 20 test pictures; read only."""
     return write_coloured_cifar(tmp_path_factory.mktemp("pictures") / "cifar")
+
+
+@pytest.fixture(scope="session")
+def sharding() -> None:
+    """For what shards parameters: skipped with a torch that is refused for it."""
+    if not SHARDS_PARAMETERS:
+        pytest.skip("sharded parameters need torch 2.13 or later: docs/distributed.md")

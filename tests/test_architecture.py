@@ -232,6 +232,51 @@ def test_commands_but_training_know_nothing_of_it(command: str) -> None:
     assert sorted(name for name in found if name.startswith("seqba.training")) == []
 
 
+def files_imported(path: Path) -> set[Path]:
+    """Files of seqba that a file imports, wherever in it; not those that it names the types of alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in list(ast.walk(tree)):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    found = set()
+    for name, _ in imported_modules(ast.unparse(tree)):
+        inside = PACKAGE.parent.joinpath(*name.split("."))
+        # A name of a module, or one in a module or package.
+        for file in (inside.with_suffix(".py"), inside.parent.with_suffix(".py"), inside.parent / "__init__.py"):
+            if file.exists() and file != path:
+                found.add(file)
+                break
+    return found
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of files that import one another, at once or through others."""
+    reached = {name: set(others) for name, others in imports.items()}
+    for middle in imports:
+        for others in reached.values():
+            if middle in others:
+                others |= reached[middle]
+    groups = {tuple(sorted(one for one in reached[name] if name in reached[one])) for name in reached}
+    return sorted(list(group) for group in groups if group)
+
+
+def test_files_import_one_another_in_no_circle() -> None:
+    """Whoever reads a file can read what it imports first, and any of them can be imported first."""
+    imports = {path.relative_to(PACKAGE).as_posix(): files_imported(path) for path in SOURCES}
+    named = {
+        name: {file.relative_to(PACKAGE).as_posix() for file in files if file.is_relative_to(PACKAGE)}
+        for name, files in imports.items()
+    }
+    assert len(named["cli/generate.py"]) > 5
+    assert "cli/jobs/generate.py" in named["cli/generate.py"]
+    assert circles(named) == []
+
+
+def test_a_circle_is_found() -> None:
+    imports = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": set(), "e": {"f"}, "f": {"e", "a"}}
+    assert circles(imports) == [["a", "b", "c"], ["e", "f"]]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_public_name_has_a_docstring(path: Path) -> None:
     missing = [name or "the module" for name, node in public_definitions(path) if not ast.get_docstring(node)]

@@ -69,16 +69,16 @@ def make_run(run: Run, places: Places) -> int:
         _call(command, folder / "train.out")
     except Failed as failed:
         if (folder / LAST).exists():
-            write_record(run, places.data, folder, places.results, command, scores=None)
+            write_record(run, places.data, folder, places.results, command)
         return failed.status
-    write_record(run, places.data, folder, places.results, command, scores=None)  # should the evaluation be cut short
+    write_record(run, places.data, folder, places.results, command, trained=True)  # the evaluation may be cut short
     try:
         scores = EVALUATIONS[run.study.kind](run, places, folder)
         if run.is_measured:
             _measure(run, places, folder)
     except Failed as failed:
         return failed.status
-    write_record(run, places.data, folder, places.results, command, scores)
+    write_record(run, places.data, folder, places.results, command, trained=True, scores=scores)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Raw corpora → the data of the studies: a part of Penn Treebank, Multi30k and parts of it, and parts of CIFAR-10.
 
 ptb-twentieth     the first 2,100 lines of the training text, with their own dictionary
+ptb-tenth         its first 4,200
 multi30k          all 29,000 pairs, 4,000 joint subwords
 multi30k-N        the first N pairs, 2,000 joint subwords
 cifar10-N         the first N/5 pictures of each of the five training files, all test pictures
@@ -108,6 +109,7 @@ def _cifar(of_each: int) -> Maker:
 
 MAKERS: dict[str, Maker] = {
     "ptb-twentieth": _ptb(2_100),
+    "ptb-tenth": _ptb(4_200),
     "multi30k": _multi30k(29_000, 4_000),
     "multi30k-5000": _multi30k(5_000, 2_000),
     "multi30k-2500": _multi30k(2_500, 2_000),

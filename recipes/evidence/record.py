@@ -22,7 +22,14 @@ OF_TRAINING = ("nll", "top1", "grad_norm_sq", "seconds_per_update")
 
 
 def write_record(
-    run: Run, data: Path, folder: Path, results: Path, command: Sequence[str], scores: Scores | None
+    run: Run,
+    data: Path,
+    folder: Path,
+    results: Path,
+    command: Sequence[str],
+    *,
+    trained: bool = False,
+    scores: Scores | None = None,
 ) -> None:
     """Writes what is known of a run.
 
@@ -32,6 +39,7 @@ def write_record(
         folder: its checkpoints and its log.
         results: where the record goes, as RUN.json.
         command: of the training.
+        trained: whether the training came to its own end: all updates, or the study's patience.
         scores: of the evaluation; None for a run that isn't finished.
     """
     lines = read_run(str(folder))
@@ -45,6 +53,7 @@ def write_record(
         "variant": run.arm.variant,
         "copies": run.arm.copies,
         "seed": run.seed,
+        "trained": trained,
         "finished": scores is not None,
         "updates": last["update"],
         "of_updates": run.updates,

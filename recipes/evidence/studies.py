@@ -165,6 +165,23 @@ STUDIES = (
         cost=flop.AWDLSTM(layers=2, embedding=128, hidden=256),
         arms=(*arms(4), Arm("ba", 4, "consistency", words("--consistency 0.15")), Arm("ba", 10)),
     ),
+    Study(
+        name="language-tenth",
+        title="Language model: AWD-LSTM on a tenth of Penn Treebank",
+        kind="language",
+        data="ptb-tenth",
+        options=(
+            *AWD_LSTM,
+            *words("--batch-size 20 --lr-scheduler step --lr-drop-unit update --lr-shrink 0.25"),
+            *words("--lr-drops {2040},{2448}"),
+        ),
+        updates=2856,
+        validate_every=136,
+        metric="nll",
+        cost=flop.AWDLSTM(layers=2, embedding=128, hidden=256),
+        arms=(*arms(4), Arm("ba", 10), Arm("ba", 4, "consistency", words("--consistency 0.15"))),
+        patience=5,
+    ),
 )
 """In the order in which their runs begin."""
 

@@ -57,12 +57,13 @@ class Study:
         kind: what is learned, which says how a run is evaluated.
         data: folder under the prepared data (`prepare.py`).
         options: seqba-train's, of every arm; {N} in one stands for N × the arm's share.
-        updates: of an arm whose share is 1.
+        updates: of an arm whose share is 1; the most of them where there is patience.
         validate_every: so many of them.
         metric: of validation, by which arms are compared along the way: a field of the log.
         cost: multiplications and additions of a run.
         arms: the baseline first.
         measure: further options of seqba-measure.
+        patience: validations in a row without a new best that end a run before its updates are made; 0 for none.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Study:
     cost: flop.Cost
     arms: tuple[Arm, ...]
     measure: tuple[str, ...] = ()
+    patience: int = 0
 
     @property
     def rises(self) -> bool:
@@ -117,7 +119,7 @@ class Run:
 
     @property
     def updates(self) -> int:
-        """How many it makes."""
+        """How many it makes; the most of them where the study has patience."""
         return int(self.study.updates * self.share)
 
     @property
@@ -133,6 +135,7 @@ class Run:
             *scaled,
             *self.arm.options,
             *("--max-update", str(self.updates)),
+            *(["--patience", str(self.study.patience)] if self.study.patience else []),
             *("--validate-interval", "1000000", "--save-interval", "1000000", "--no-epoch-checkpoints"),
             *("--save-interval-updates", str(every), "--keep-interval-updates", "1"),
             *("--log-interval", str(max(1, every // 2)), "--log-format", "json"),

@@ -120,5 +120,5 @@ def sides_of(study: Study, records: Iterable[Record]) -> list[Side]:
 
 
 def is_trained(record: Record) -> bool:
-    """Whether a run was trained to its end; its evaluation may be missing."""
-    return bool(record["updates"] >= record["of_updates"])
+    """Whether a run was trained to its end, patience being one; its evaluation may be missing."""
+    return bool(record.get("trained") or record["updates"] >= record["of_updates"])

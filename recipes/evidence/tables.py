@@ -174,9 +174,18 @@ def provenance(sides: Sequence[Side], records: Sequence[Record]) -> str:
     left = f" Stopped before their end, and not in the tables: {', '.join(stopped)}." if stopped else ""
     return (
         f"{len(every)} runs, {' and '.join(machines)}, {', '.join(versions)}, {' and '.join(dates)}; "
-        f"{seconds / 60:.0f} minutes of updates in all, several runs side by side.{left}\n\n"
+        f"{seconds / 60:.0f} minutes of updates in all, beside other work.{ends(study, every)}{left}\n\n"
         f"    bash recipes/evidence.sh --only {study.name}\n"
     )
+
+
+def ends(study: Study, trained: Sequence[Record]) -> str:
+    """How runs of a study with patience ended; nothing of the others, which make all updates."""
+    if not study.patience:
+        return ""
+    early = sorted(record["updates"] for record in trained if record["updates"] < record["of_updates"])
+    ended = f" `--patience {study.patience}` ended {len(early) or 'none'} of them"
+    return ended + (f", after {early[0]:,} to {early[-1]:,} updates." if early else ".")
 
 
 def rows_of_the_paper(records: Sequence[Record]) -> str:

@@ -22,6 +22,7 @@ from seqba.checkpoints.fairseq import convert_fairseq, is_fairseq
 from seqba.checkpoints.marian import convert_marian
 from seqba.data.files import atomic_write
 from seqba.data.marian import is_marian_folder
+from seqba.data.partial import partial_name, remove_abandoned
 from seqba.errors import UserError
 from seqba.models.config import DecoderConfig, TransformerConfig
 from seqba.models.families import ARCHITECTURES, FAMILIES
@@ -54,15 +55,16 @@ def copy_checkpoint(source: Path, target: Path) -> None:
     Checkpoints are replaced, never changed in place, so that a link is as good as a copy and takes neither time nor
     room.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    partial.unlink(missing_ok=True)
+    remove_abandoned(target)
+    partial = partial_name(target)
     try:
         os.link(source, partial)
-    except OSError:
+        partial.replace(target)
+    except OSError:  # no links here; or another writer took this one, which has no lock, for left behind
         with source.open("rb") as old, atomic_write(target) as new:
             shutil.copyfileobj(old, new, 1 << 24)
-        return
-    partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)  # also where both names were of the same file, which a rename leaves alone
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

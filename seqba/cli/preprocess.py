@@ -23,6 +23,7 @@ from seqba.cli.fairseq_options import (
     without_effect_line,
 )
 from seqba.cli.output import warn_on_stderr
+from seqba.data.outputs import check_new_folder
 from seqba.data.preprocess import Advance, preprocess
 from seqba.data.preprocess_options import PreprocessOptions
 from seqba.extras import progress_bar
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Makes a data folder and prints fairseq's summary of each split."""
     namespace = build_parser().parse(arguments)
     options = read_options(namespace, PreprocessOptions)
+    check_new_folder(options.destdir, f"--destdir {options.destdir}")
     if namespace.without_effect:
         warn_on_stderr(without_effect_line(namespace.without_effect))
     bars: list[Any] = []

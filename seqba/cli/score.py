@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
 from seqba.cli.command import run
+from seqba.cli.output import warn_on_stderr
 from seqba.data.files import read_lines
 from seqba.data.lines import decode_text, split_lines
 from seqba.errors import UserError
 from seqba.evaluation.bleu import (
     TOKENIZERS,
     compound_split_bleu,
+    left_subwords,
     looks_tokenised,
     sentence_bleu,
     tokenised_bleu,
@@ -39,7 +41,7 @@ class ScoreOptions:
     sys: str = option("-", "the translations, one a line; - is standard input", aliases=("-s",), metavar="FILE")
     ref: str | None = option(None, "the references, one a line", aliases=("-r",), metavar="FILE")
     order: int = option(4, "longest n-gram of the first two scores", minimum=1, maximum=16, aliases=("-o",))
-    ignore_case: bool = option(False, "lower both sides first")
+    ignore_case: bool = option(False, "lower both sides first, as sacreBLEU's TER always does")
     tokenize: str = option(
         "none",
         "how the first two scores make tokens: none takes the words between spaces, the others are sacreBLEU's",
@@ -101,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hypotheses = _read_translations(options.sys, references, options)
     if not references:
         raise UserError(f"{options.ref} is empty: there is nothing to score")
+    if left_subwords(references) is not None:
+        warn_on_stderr("scores are of subwords, not words: join them in both files (seqba-generate --remove-bpe does)")
     if options.compare is not None:
         _print_comparison(hypotheses, _read_translations(options.compare, references, options), references, options)
     elif options.metrics is not None:

@@ -12,24 +12,9 @@ from typing import Any, BinaryIO, TextIO
 
 from seqba.data.lines import decode_text, split_lines
 from seqba.data.names import ESCAPED
+from seqba.data.outputs import refuse_empty
+from seqba.data.partial import create_partial
 from seqba.errors import UserError
-
-
-def check_folder(path: str | Path, named: str) -> None:
-    """Refuses, before long work, a file that can't be written for its folder.
-
-    Args:
-        path: where the file shall be.
-        named: the option and its value, for the message.
-
-    Raises:
-        UserError: if there is no such folder, or no permission to write into it.
-    """
-    folder = Path(path).parent
-    if not folder.absolute().is_dir():
-        raise UserError(f"{named} can't be written: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"{named} can't be written: no permission to write into {folder}")
 
 
 def make_folder(path: str | Path, named: str) -> None:
@@ -40,8 +25,9 @@ def make_folder(path: str | Path, named: str) -> None:
         named: the option and its value, for the message.
 
     Raises:
-        UserError: if it can't be made.
+        UserError: if it can't be made, or has no name.
     """
+    refuse_empty(path, named, "a folder, . for this one")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -56,9 +42,10 @@ def make_folder(path: str | Path, named: str) -> None:
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Opens a file that appears under its name only once it is complete and on the disk.
 
-    The bytes go to `.NAME.partial` in the same folder; leaving the block flushes and syncs them and renames the file
-    over `path`. If the block raises, the partial file is removed and whatever stood at `path` is untouched. What a
-    killed process left behind is taken over by the next write of the same name.
+    The bytes go to a file of this writer's own in the same folder (`seqba.data.partial`); leaving the block flushes and
+    syncs them and renames the file over `path`. If the block raises, the partial file is removed and whatever stood at
+    `path` is untouched. What a killed process left behind is removed by the next write of the same name. Of two writers
+    at the same time, each leaves the whole of its own, and the later rename stays.
 
     Args:
         path: where the file shall be; its folder must exist.
@@ -73,19 +60,24 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():
         # Renaming onto a folder fails late, and onto a device replaces it.
         raise UserError(f"{given} is not a file that could be written: give another path")
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        partial, file = create_partial(path)
+    except OSError as error:
+        error.filename = str(given)  # it names the partial one, and the user knows only `path`
+        raise
+    try:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+            if os.name == "nt":
+                file.close()  # no open file is renamed there
+            partial.replace(path)  # before it is closed, and its lock let go
         _sync_folder(path.parent)
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and (error.filename is None or Path(str(error.filename)) == partial):
-            # A failed write() names no file and a failed open() the partial one: the user knows only `path`.
-            error.filename = str(given)
+            error.filename = str(given)  # a failed write() names no file
         raise
 
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.encoding import Encoded, count_piece, encode_piece
-from seqba.data.files import atomic_text, atomic_write, make_folder
+from seqba.data.files import atomic_text, atomic_write
 from seqba.data.indexed_writer import IndexedWriter
 from seqba.data.marian import read_marian_text
 from seqba.data.mixing import weights_path, write_weights
 from seqba.data.preprocess_checks import check_consistency, check_destination, check_files
 from seqba.data.preprocess_options import PreprocessOptions
 from seqba.data.splits import with_suffix
+from seqba.data.staging import staged
 from seqba.data.subwords import Subwords, model_name, read_subwords, train_subwords
 from seqba.data.tables import texts_of
 from seqba.data.text import Text, TextPiece
@@ -63,7 +62,7 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
         lines.append(line)
         report(line)
 
-    with _staged(options.destdir) as stage, Workers(options.workers) as workers:
+    with staged(options.destdir) as stage, Workers(options.workers) as workers:
         note(str(options))
         forms = _take_forms(options) if options.takes_dictionaries else _make_forms(options, workers, progress)
         _write_subwords(options, forms, stage)
@@ -200,29 +199,6 @@ def _binarise(
             advance(piece.size)
     share = 100 * unknown / tokens
     return f"{text}: {sentences} sents, {tokens} tokens, {share:.3}% replaced by {Dictionary.specials[Dictionary.unk]}"
-
-
-@contextmanager
-def _staged(destdir: str) -> Iterator[Path]:
-    """Yields a folder inside `destdir` whose files move there if the block succeeds and vanish if it does not."""
-    destination = Path(destdir)
-    created = not destination.exists()
-    make_folder(destination, f"--destdir {destdir}")
-    try:
-        stage = Path(tempfile.mkdtemp(prefix=".preprocess-", dir=destination))
-    except OSError as error:
-        raise UserError(f"--destdir {destdir} can't be written to: {error.strerror}") from None
-    try:
-        yield stage
-        # Dictionaries last: once they are there, a second run refuses to start.
-        for path in sorted(stage.iterdir(), key=lambda path: path.name.startswith("dict.")):
-            path.replace(destination / path.name)
-        created = False
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        if created:
-            with suppress(OSError):
-                destination.rmdir()
 
 
 def _extend_log(old: Path, new: Path, lines: list[str]) -> None:

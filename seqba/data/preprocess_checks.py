@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from seqba.data.dictionary import Dictionary
@@ -13,6 +14,9 @@ from seqba.data.tables import texts_of
 from seqba.data.tokenizer_json import TOKENIZER_NAME, read_tokenizer
 from seqba.errors import UserError, quoted
 from seqba.options import is_given
+
+Rule = tuple[bool, str]
+"""Whether it is broken, and what is said then."""
 
 MAKING = (
     "sentencepiece",
@@ -40,72 +44,112 @@ def check_consistency(options: PreprocessOptions) -> None:
     Raises:
         UserError: naming both options.
     """
+    for rules in (_rules_of_languages, _rules_of_texts, _rules_of_subwords, _rules_of_dictionaries):
+        for is_broken, sentence in rules(options):
+            if is_broken:
+                raise UserError(sentence)
+
+
+def _rules_of_languages(options: PreprocessOptions) -> Iterator[Rule]:
     source, target = options.source_lang, options.target_lang
+    lacks_one = source is None or target is None
+    of_the_target = (options.tgtdict, options.thresholdtgt, options.nwordstgt, options.joined_dictionary)
+    yield (
+        options.dataset_impl != "mmap",
+        f"--dataset-impl {options.dataset_impl} is not written here: mmap is the one format, and the default",
+    )
+    yield (
+        options.from_model is not None and lacks_one,
+        "--from-model needs --source-lang and --target-lang: the names of its two languages",
+    )
+    yield (
+        not options.only_source and lacks_one,
+        "give --source-lang and --target-lang, or --only-source for the text of a language model",
+    )
+    yield (
+        not options.only_source and source == target,
+        f"--source-lang and --target-lang are both {quoted(str(source))}",
+    )
+    yield (
+        options.only_source and of_the_target != (None, 0, -1, False),
+        "--only-source has no target side: leave out --tgtdict, --thresholdtgt, --nwordstgt, --joined-dictionary",
+    )
+
+
+def _rules_of_texts(options: PreprocessOptions) -> Iterator[Rule]:
+    """Rules of texts that are mixed, and of columns of tables."""
     training_texts = sum(split.startswith("train") for split in options.texts(None))
-    rules = {
-        f"--dataset-impl {options.dataset_impl} is not written here: mmap is the one format, and the default": (
-            options.dataset_impl != "mmap"
-        ),
-        "--from-model needs --source-lang and --target-lang: the names of its two languages": (
-            options.from_model is not None and (source is None or target is None)
-        ),
-        "give --source-lang and --target-lang, or --only-source for the text of a language model": (
-            not options.only_source and (source is None or target is None)
-        ),
-        f"--source-lang and --target-lang are both {quoted(str(source))}": not options.only_source and source == target,
-        "--only-source has no target side: leave out --tgtdict, --thresholdtgt, --nwordstgt, --joined-dictionary": (
-            options.only_source
-            and (options.tgtdict, options.thresholdtgt, options.nwordstgt, options.joined_dictionary)
-            != (None, 0, -1, False)
-        ),
-        f"--weights are of {len(options.weights)} texts, and --trainpref names {training_texts}: give one for each": (
-            len(options.weights) not in (0, training_texts)
-        ),
-        "--dict-only writes no texts to mix: leave out --weights": bool(options.weights) and options.dict_only,
-        "--only-source has no target side: leave out --target-column": (
-            options.only_source and options.target_column is not None
-        ),
-        "a table has both sides: give --source-column and --target-column": (
-            not options.only_source and (options.source_column is None) != (options.target_column is None)
-        ),
-        f"--source-column and --target-column are both {quoted(str(options.source_column))}": (
-            options.source_column is not None and options.source_column == options.target_column
-        ),
-        "--joined-dictionary is one dictionary: give it as --srcdict or as --tgtdict, not both": (
-            options.joined_dictionary and options.srcdict is not None and options.tgtdict is not None
-        ),
-        "--sentencepiece learns a model, --sentencepiece-model takes one: give one of them": (
-            options.sentencepiece is not None and options.sentencepiece_model is not None
-        ),
+    source, target = options.source_column, options.target_column
+    yield (
+        len(options.weights) not in (0, training_texts),
+        f"--weights are of {len(options.weights)} texts, and --trainpref names {training_texts}: give one for each",
+    )
+    yield bool(options.weights) and options.dict_only, "--dict-only writes no texts to mix: leave out --weights"
+    yield (
+        options.only_source and target is not None,
+        "--only-source has no target side: leave out --target-column",
+    )
+    yield (
+        not options.only_source and (source is None) != (target is None),
+        "a table has both sides: give --source-column and --target-column",
+    )
+    yield (
+        source is not None and source == target,
+        f"--source-column and --target-column are both {quoted(str(source))}",
+    )
+
+
+def _rules_of_subwords(options: PreprocessOptions) -> Iterator[Rule]:
+    """Rules of what makes dictionaries and subwords: one thing alone."""
+    making = [name for name in MAKING if is_given(options, name)]
+    yield (
+        options.joined_dictionary and options.srcdict is not None and options.tgtdict is not None,
+        "--joined-dictionary is one dictionary: give it as --srcdict or as --tgtdict, not both",
+    )
+    yield (
+        options.sentencepiece is not None and options.sentencepiece_model is not None,
+        "--sentencepiece learns a model, --sentencepiece-model takes one: give one of them",
+    )
+    yield (
+        options.from_model is not None and bool(making),
         "--from-model takes dictionaries and SentencePiece models as they are: leave out the options that make or name "
-        "others": options.from_model is not None and any(is_given(options, name) for name in MAKING),
+        "others",
+    )
+    yield (
+        options.tokenizer_json is not None and bool(set(making) - set(GOING_WITH_A_TOKENIZER)),
         "--tokenizer-json brings its own vocabulary: leave out --sentencepiece…, --srcdict, --tgtdict, --threshold… "
-        "and --nwords…": options.tokenizer_json is not None
-        and any(is_given(options, name) for name in MAKING if name not in GOING_WITH_A_TOKENIZER),
+        "and --nwords…",
+    )
+    yield (
+        options.sentencepiece is not None and (options.srcdict or options.tgtdict) is not None,
         "--sentencepiece makes the dictionary from its own pieces; with --srcdict or --tgtdict, give the model that "
-        "belongs to the dictionary as --sentencepiece-model": (
-            options.sentencepiece is not None and (options.srcdict or options.tgtdict) is not None
+        "belongs to the dictionary as --sentencepiece-model",
+    )
+
+
+def _rules_of_dictionaries(options: PreprocessOptions) -> Iterator[Rule]:
+    limits_source = (options.thresholdsrc, options.nwordssrc)
+    limits_target = (options.thresholdtgt, options.nwordstgt)
+    unlimited = (0, -1)
+    yield (
+        options.is_joined
+        and any(
+            own not in (free, source) for own, free, source in zip(limits_target, unlimited, limits_source, strict=True)
         ),
-        "a joined dictionary is limited by --thresholdsrc and --nwordssrc; give the target's the same or not at all": (
-            options.is_joined
-            and (
-                options.thresholdtgt not in (0, options.thresholdsrc)
-                or options.nwordstgt not in (-1, options.nwordssrc)
-            )
-        ),
-        "--srcdict is taken as it is: leave out --thresholdsrc and --nwordssrc": (
-            options.srcdict is not None and (options.thresholdsrc, options.nwordssrc) != (0, -1)
-        ),
-        "--tgtdict is taken as it is: leave out --thresholdtgt and --nwordstgt": (
-            options.tgtdict is not None and (options.thresholdtgt, options.nwordstgt) != (0, -1)
-        ),
-        "--trainpref is missing: it makes the dictionaries that are not given by --srcdict and --tgtdict": (
-            options.trainpref is None and _makes_dictionary(options)
-        ),
-    }
-    for sentence, broken in rules.items():
-        if broken:
-            raise UserError(sentence)
+        "a joined dictionary is limited by --thresholdsrc and --nwordssrc; give the target's the same or not at all",
+    )
+    yield (
+        options.srcdict is not None and limits_source != unlimited,
+        "--srcdict is taken as it is: leave out --thresholdsrc and --nwordssrc",
+    )
+    yield (
+        options.tgtdict is not None and limits_target != unlimited,
+        "--tgtdict is taken as it is: leave out --thresholdtgt and --nwordstgt",
+    )
+    yield (
+        options.trainpref is None and _makes_dictionary(options),
+        "--trainpref is missing: it makes the dictionaries that are not given by --srcdict and --tgtdict",
+    )
 
 
 def _makes_dictionary(options: PreprocessOptions) -> bool:

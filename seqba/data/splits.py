@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import IndexedCorpus, ids_path
+from seqba.data.names import split_paths
 from seqba.errors import UserError, quoted
 
 NAMED_ROWS = 10
@@ -23,7 +24,7 @@ def data_folders(data: str) -> list[Path]:
     Raises:
         UserError: if there are none, or one of them is missing.
     """
-    given = [folder for folder in data.split(":") if folder]
+    given = split_paths(data)
     if not given:
         raise UserError("no data-bin is given: make one with seqba-preprocess")
     for folder in given:
@@ -60,7 +61,15 @@ def with_suffix(name: str, language: str | None) -> str:
 
 
 def part_names(split: str, exists: Callable[[str], bool], *, combine: bool) -> list[str]:
-    """`train`, and with `combine` also `train1`, `train2`, … as far as they exist, as fairseq does in training."""
+    """`train`, and with `combine` also `train1`, `train2`, … as far as they exist, as fairseq does in training.
+
+    Raises:
+        UserError: for a path in a split's place, which would be read by the dictionaries of another folder.
+    """
+    if Path(split).name != split:
+        raise UserError(
+            f"{quoted(split)} is a path, not the name of a split (train, valid, test): give its folder as DATA"
+        )
     names = [split]
     while combine and exists(f"{split}{len(names)}"):
         names.append(f"{split}{len(names)}")

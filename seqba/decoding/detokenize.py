@@ -65,8 +65,12 @@ class TextForm:
         return " ".join(self.subwords.spell(text.split(" ")))
 
     def plain(self, ids: Iterable[int], *, reference: bool = False) -> str:
-        """The same as plain text, where subwords and tokenizer are known (fairseq's D- line)."""
-        if self.subwords is not None and self.post_process is None:
+        """The same as plain text, where subwords and tokenizer are known (fairseq's D- line).
+
+        Subwords that are known are joined by themselves, whatever `post_process` says: pieces of SentencePiece have no
+        `@@ ` that could be taken out, and BLEU of them would be another number.
+        """
+        if self.subwords is not None:
             text = self.subwords.decode(self._symbols(ids, reference=reference))
         else:
             text = self.tokens(ids, reference=reference)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -71,6 +72,22 @@ def joined_ranks(device: torch.device, timeout_s: float) -> Iterator[Group]:
             "last checkpoint stands, and the same command goes on from it"
         ) from None
     except BaseException:
-        dist.destroy_process_group()
+        leave_group()
         raise
+    leave_group()
+
+
+def leave_group() -> None:
+    """Ends the process group of this process, also while its threads let go of a collective's tensors.
+
+    They need Python's lock for that where Python has forgotten the tensors. Torch 2.6 takes a group down, and waits for
+    the threads of its backends, under that lock: forever. A backend that outlives its group lets go of the lock first.
+    """
+    backends = _backends()
     dist.destroy_process_group()
+    backends.clear()
+
+
+def _backends() -> list[dist.Backend]:
+    group = cast(Any, dist.group.WORLD)
+    return [group._get_backend(device) for device in group._device_types]

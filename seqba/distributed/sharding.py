@@ -83,15 +83,14 @@ def shard_parameters(
         methods: names of the methods that are called on the model in place of its `forward`.
 
     Raises:
-        ValueError: for a torch that can't do this yet.
+        ValueError: for a torch before 2.13, which can't do this yet.
 
     Source: Zhao et al. 2023, "PyTorch FSDP"; Rajbhandari et al. 2020, "ZeRO", stage 3.
     """
+    check_torch()
     from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    if not (hasattr(FSDPModule, "set_reduce_scatter_unused_params") and hasattr(dist, "reduce_scatter_single")):
-        raise ValueError(f"sharded parameters need a newer torch than {torch.__version__}: 2.13, for one, will do")
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # FSDP knows no other layout (channels last)
     group = cast(dist.ProcessGroup, dist.group.WORLD if ranks.group is None else ranks.group)
@@ -109,6 +108,18 @@ def shard_parameters(
     for name in methods:
         register_fsdp_forward_method(model, name)
     attach_group(model, ranks)
+
+
+def check_torch() -> None:
+    """Refuses a torch whose ranks can't go through different modules of a sharded model in one update.
+
+    Raises:
+        ValueError: for one before 2.13.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    if not (hasattr(FSDPModule, "set_reduce_scatter_unused_params") and hasattr(dist, "reduce_scatter_single")):
+        raise ValueError(f"sharded parameters need torch 2.13 or later, and this is {torch.__version__}")
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -12,6 +12,7 @@ from seqba.errors import UserError
 from seqba.extras import needed
 
 TOKENIZERS = ("none", "13a", "intl", "char", "zh")
+LINES_LOOKED_AT = 100
 COMPOUND_HYPHEN = re.compile(r"(\S)-(\S)")
 SENTENCE_END = re.compile(r"(\S*)[.!?]$")
 
@@ -119,6 +120,17 @@ def sentence_bleu(
         max_ngram_order=order,
     )
     return _from_sacrebleu(metric.corpus_score([hypothesis], [[reference]]))
+
+
+def left_subwords(lines: Sequence[str]) -> str | None:
+    """What --remove-bpe would have to say to join the subwords that some lines (the first ones) still have.
+
+    `subword_nmt` or `sentencepiece`; None where they seem to be words, or plain text.
+    """
+    words = [word for line in lines[:LINES_LOOKED_AT] for word in line.split()]
+    if any(word.endswith("@@") for word in words):
+        return "subword_nmt"
+    return "sentencepiece" if any(word.startswith("▁") for word in words) else None
 
 
 def looks_tokenised(lines: Sequence[str]) -> bool | None:

@@ -67,7 +67,7 @@ def text_scores(
         hypotheses: one line per sentence.
         references: as many.
         metrics: names in `TEXT_METRICS`.
-        ignore_case: lower both sides first.
+        ignore_case: lower both sides first; TER, as sacreBLEU counts it, does so in any case.
         resamples: bootstrap resamples for a 95% interval; 0 for none. Their seed is sacreBLEU's, 12345, or that of the
             environment's SACREBLEU_SEED.
 
@@ -152,7 +152,7 @@ def compare_systems(
 def _metric(name: str, references: Sequence[str], *, ignore_case: bool) -> Any:
     """A metric of sacreBLEU's, made for these references."""
     kind = getattr(needed("sacrebleu.metrics", "a score"), TEXT_METRICS[name])
-    own: dict[str, Any] = {"case_sensitive": not ignore_case} if name == "ter" else {"lowercase": ignore_case}
+    own: dict[str, Any] = {} if name == "ter" else {"lowercase": ignore_case}  # TER has no case anyway
     if name == "bleu":
         own["force"] = True  # no warning about text that looks tokenised: seqba-score has one
     return kind(references=[list(references)], **own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from seqba.values import number_of_copies, whole_number
 
 needed("lightning", "seqba.integrations.lightning")
 
+from lightning.fabric.utilities.apply_func import apply_to_collection  # noqa: E402
 from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402
 from lightning.pytorch.loops.optimization.automatic import (  # noqa: E402
     Closure,
@@ -48,8 +50,9 @@ class BatchAugmentation(Callback):
 
     Raises:
         TypeError: for arguments that aren't whole numbers.
-        ValueError: for copies < 1; when training begins, for a module with manual optimization, for LBFGS, and for a
-            strategy that accumulates by itself (DeepSpeed).
+        ValueError: for copies < 1; when training begins, for a module with manual optimization or a
+            `training_step` that takes its batches itself, for LBFGS, and for a strategy that accumulates by itself
+            (DeepSpeed).
 
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
@@ -75,6 +78,10 @@ class BatchAugmentation(Callback):
             raise ValueError(
                 f"BatchAugmentation doesn't go together with {type(trainer.strategy).__name__}, which counts backwards "
                 "as micro-batches: take DDP or FSDP"
+            )
+        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
+            raise ValueError(
+                "training_step takes dataloader_iter, so that every copy would take another batch: let it take batch"
             )
         if sum(isinstance(callback, BatchAugmentation) for callback in trainer.callbacks) > 1:
             raise ValueError("the trainer has several BatchAugmentation callbacks: leave one")
@@ -134,10 +141,15 @@ class CopiesOptimization(_AutomaticOptimization):
         return CopiesClosure(
             passes,
             self.copies,
-            step_fn=self._make_step_fn(kwargs),
+            step_fn=lambda: self._make_step_fn(_own_batch(kwargs))(),
             backward_fn=self._make_backward_fn(optimizer),
             zero_grad_fn=self._make_zero_grad_fn(batch_idx, optimizer),
         )
+
+
+def _own_batch(kwargs: OrderedDict[str, Any]) -> OrderedDict[str, Any]:
+    """Arguments of a training step in memory of their own: what a copy changes in place, no other copy sees."""
+    return OrderedDict((name, apply_to_collection(value, Tensor, torch.clone)) for name, value in kwargs.items())
 
 
 class CopiesClosure(Closure):

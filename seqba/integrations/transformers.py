@@ -18,6 +18,7 @@ from seqba.values import described, number_of_copies, whole_number
 for package in ("transformers", "accelerate"):
     needed(package, "seqba.integrations.transformers")
 
+from accelerate.utils import recursively_apply  # noqa: E402
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments  # noqa: E402
 from transformers.trainer_callback import ExportableState  # noqa: E402
 from transformers.training_args import OptimizerNames  # noqa: E402
@@ -109,8 +110,8 @@ class BatchAugmentationMixin(Trainer):
         loss = torch.zeros((), device=self.args.device)
         for pass_ in self._passes(model, ends_update=syncs):
             with self._exchange_put_off(model, syncs and not pass_.is_last), pass_:
-                # A dict of its own for each copy: a Trainer may take things out.
-                loss = loss + self._pass(model, dict(inputs), num_items_in_batch)
+                # Inputs of its own for each copy: a Trainer may take things out, and a model mask them in place.
+                loss = loss + self._pass(model, recursively_apply(torch.clone, dict(inputs)), num_items_in_batch)
         progress.count(inputs.get("labels"))
         if syncs:
             progress.add_up(self.accelerator, self.copies)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqba.data.files import atomic_write, check_folder
+from seqba.data.files import atomic_write
+from seqba.data.outputs import check_file
 from seqba.errors import UserError
 from seqba.extras import needed
 
@@ -87,7 +88,7 @@ def check_output(path: str) -> None:
     needed("matplotlib", "drawing")
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UserError(f"{path} can't be drawn: end its name in {' or '.join(SUFFIXES)}")
-    check_folder(path, path)
+    check_file(path, path)
 
 
 def colours_of(labels: Sequence[str]) -> dict[str, str]:

@@ -10,13 +10,14 @@ from enum import Enum
 from numbers import Number
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.utils.rnn import PackedSequence
 
+RowsT = TypeVar("RowsT")
 # Called with a tensor, list or tuple whose dimension 0 or items are rows, and its place in the batch.
 RowFunction = Callable[[Any, str], Any]
 
@@ -44,6 +45,11 @@ def map_rows(batch: Any, function: RowFunction, path: str = "batch") -> Any:
     if parts is None:
         raise TypeError(f"{path} is {_a(batch)}, whose rows can't be known: pass {_instead(batch)}")
     return _rebuild(batch, {name: map_rows(part, function, path + _place(batch, name)) for name, part in parts}, path)
+
+
+def own_rows(batch: RowsT) -> RowsT:
+    """The same rows in containers and memory of their own; what all rows share stays what it is."""
+    return cast(RowsT, map_rows(batch, lambda rows, _: rows.clone() if isinstance(rows, Tensor) else [*rows]))
 
 
 def count_rows(batch: Any) -> int:

@@ -9,10 +9,26 @@ import torch
 
 from seqba.core import Group
 from seqba.distributed.batch_broadcast import raise_read_error
+from seqba.errors import UserError
 
 
 class Interrupted(Exception):
     """Raised where a signal asks to stop before a validation is through."""
+
+
+def refuse_on_all(refusal: str | None, ranks: Group) -> None:
+    """Ends all ranks in the words of the one that can't go on.
+
+    Args:
+        refusal: why this rank can't; None if it can.
+        ranks: the processes of the run; each must call this.
+
+    Raises:
+        UserError: on all of them, if one can't.
+    """
+    for told in ranks.gather(refusal):
+        if told is not None:
+            raise UserError(told)
 
 
 @dataclass(frozen=True)

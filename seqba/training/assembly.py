@@ -173,4 +173,5 @@ def _open_log(workload: Workload, trainer: Trainer[Any], progress: Progress) -> 
         unit=workload.task.unit,
         run_log=open_run_log(options.checkpoints, ranks, trainer.updates, progress),
         trackers=open_trackers(workload.record, ranks, resumed=trainer.updates > 0),
+        best_metric=options.validation.best_checkpoint_metric,
     )

@@ -22,7 +22,7 @@ from seqba.decoding.step_model import StepModel
 from seqba.decoding.translation import translate_corpus
 from seqba.distributed import whole_weights
 from seqba.errors import UserError, quoted
-from seqba.evaluation.bleu import tokenised_bleu
+from seqba.evaluation.bleu import left_subwords, tokenised_bleu
 from seqba.tasks.text_options import BleuOptions
 from seqba.tasks.translation import Translation
 from seqba.training.agreement import Interrupted, Status
@@ -54,6 +54,7 @@ class BleuScorer:
         words = detokenizer(options, task.target_lang)
         self.form = TextForm(task.target_dictionary, subwords, options.eval_bleu_remove_bpe, words)
         self.tokenizer = "none" if options.eval_tokenized_bleu else self.form.bleu_tokenizer
+        self._has_told = False
 
     def __call__(self, model: nn.Module, subset: str, should_stop: Callable[[], bool]) -> dict[str, float]:
         """BLEU of a model in evaluation mode, {"bleu": 0 to 100}; several ranks translate a part of the sentences each.
@@ -78,10 +79,19 @@ class BleuScorer:
         parts = self.ranks.gather((texts, status))
         Status.merged([own for _, own in parts]).raise_if_ended(unreadable)
         hypotheses, references = ([text for own, _ in parts for text in own[side]] for side in (0, 1))
+        self._tell_of_subwords(references)
         if self.options.eval_bleu_print_samples:
             logger.info("example translation: %s", hypotheses[0])
             logger.info("example reference:   %s", references[0])
         return {"bleu": tokenised_bleu(hypotheses, references, tokenize=self.tokenizer).score}
+
+    def _tell_of_subwords(self, references: list[str]) -> None:
+        """Warns, once, of a BLEU that isn't of words."""
+        symbol = None if self._has_told else left_subwords(references)
+        if symbol is not None:
+            bare = "" if symbol == "subword_nmt" else f" {symbol}"
+            logger.warning("BLEU is of subwords, not words: --eval-bleu-remove-bpe%s joins them", bare)
+            self._has_told = True
 
     def _translate(
         self, model: nn.Module, subset: str, rows: npt.NDArray[np.int64], should_stop: Callable[[], bool]

@@ -13,7 +13,9 @@ from seqba.checkpoints.file import copy_checkpoint, write_checkpoint
 from seqba.checkpoints.names import EPOCH_NAME, INTERVAL_NAME
 from seqba.core import Group
 from seqba.data.files import make_folder
+from seqba.data.outputs import check_new_folder, missing_folders
 from seqba.errors import UserError
+from seqba.training.agreement import refuse_on_all
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress
 
@@ -41,7 +43,7 @@ def held_folder(options: CheckpointOptions, ranks: Group) -> Iterator[None]:
         UserError: if another run holds it, or it can't be made.
     """
     folder = Path(options.save_dir)
-    is_new = not folder.exists()
+    new = missing_folders(folder)
     held, refusal = None, None
     if ranks.is_first and not options.no_save:
         try:
@@ -54,17 +56,15 @@ def held_folder(options: CheckpointOptions, ranks: Group) -> Iterator[None]:
         except OSError as error:
             refusal = f"--save-dir {folder} can't be written to: {error.strerror}"
     try:
-        for told in ranks.gather(refusal):
-            if told is not None:
-                raise UserError(told)
+        refuse_on_all(refusal, ranks)
         yield
     finally:
         if held is not None:
             _held.discard(held)
             os.close(held)
-            if is_new:
-                with suppress(OSError):  # it isn't empty
-                    folder.rmdir()
+            with suppress(OSError):  # they aren't empty
+                for each in new:
+                    each.rmdir()
 
 
 def _lock(folder: Path) -> int | None:
@@ -119,12 +119,7 @@ class CheckpointFolder:
         if self.options.no_save:
             return
         make_folder(self.path, f"--save-dir {self.options.save_dir}")
-        try:
-            probe = self.path / f".writable.{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UserError(f"--save-dir {self.options.save_dir} can't be written to: {error.strerror}") from None
+        check_new_folder(self.path, f"--save-dir {self.options.save_dir}")
 
     def save(self, state: Mapping[str, Any], names: list[str]) -> None:
         """Writes one state under several names, `checkpoint_last.pt` as the last of them.

@@ -40,6 +40,7 @@ class TrainingLog:
         unit: what is predicted and counted.
         run_log: the log that the run keeps in its save-dir, whatever the format; None for none.
         trackers: that get the numbers of every line.
+        best_metric: what the best value so far, which validations tell, is a value of.
 
     Raises:
         UserError: for a log file that can't be opened, or TensorBoard without its package.
@@ -54,12 +55,14 @@ class TrainingLog:
         unit: Unit = "tokens",
         run_log: RunLog | None = None,
         trackers: Trackers | None = None,
+        best_metric: str = "loss",
     ) -> None:
         self.format = _format(options)
         self.interval = options.log_interval
         self.device = device
         self.max_update = max_update
         self.unit = unit
+        self.best_metric = best_metric
         self._window = LogWindow()
         self._unwritten: tuple[UpdateReport, Progress, int] | None = None
         self._bar: Any = None
@@ -81,7 +84,7 @@ class TrainingLog:
     def validation(self, subset: str, metrics: dict[str, float], progress: Progress, update: int) -> None:
         """Writes a validation's metrics and the best so far."""
         line = {"event": "valid", "subset": subset, "epoch": progress.epoch, "update": update, **metrics}
-        self._write({**line, "best": progress.best, "unit": "nats"})
+        self._write({**line, "best": progress.best, "best_of": self.best_metric, "unit": "nats"})
         self._write_board(f"valid/{name_text(subset)}", metrics, update)
 
     def close(self) -> None:
@@ -187,8 +190,6 @@ def _open_log(path: str | None) -> TextIO | None:
 def _open_board(folder: str | None) -> Any:
     if folder is None:
         return None
-    if folder != name_text(folder):
-        raise UserError(f"--tensorboard-logdir {folder}: TensorBoard takes names in UTF-8 alone; choose another one")
     try:
         board = importlib.import_module("torch.utils.tensorboard")
     except ImportError:
@@ -206,8 +207,11 @@ def _rounded(value: Any) -> Any:
 
 
 def _simple(line: dict[str, Any]) -> str:
-    shown = {key: value for key, value in line.items() if key != "event" and value is not None}
-    return f"{line['event']} | " + " | ".join(f"{key} {value}" for key, value in shown.items())
+    """Line for a terminal; the best value so far under the name of its metric: best_bleu, as in fairseq."""
+    hidden = ("event", "best_of")
+    shown = {key: value for key, value in line.items() if key not in hidden and value is not None}
+    names = {"best": f"best_{line.get('best_of')}"}
+    return f"{line['event']} | " + " | ".join(f"{names.get(key, key)} {value}" for key, value in shown.items())
 
 
 def log_options_of_rank(options: LogOptions, ranks: Group) -> LogOptions:

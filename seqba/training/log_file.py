@@ -55,6 +55,21 @@ class RunLog:
             self._file.close()
 
 
+def check_run_log(path: Path) -> None:
+    """Refuses a file that `RunLog` couldn't write to, and changes nothing.
+
+    Raises:
+        UserError: with the reason.
+    """
+    try:
+        with open(path, "r+b") as file:
+            _kept_size(file, path, 0, validated=True)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"the log {path} can't be written to: {error.strerror}") from None
+
+
 def open_run_log(options: CheckpointOptions, ranks: Group, update: int, progress: Progress) -> RunLog | None:
     """Log of a run in its save-dir, on the rank that writes; None on the others and with `--no-save`.
 

@@ -12,7 +12,7 @@ ACCURACIES = ("top1", "top5")
 
 RESERVED_NAMES = frozenset(
     {
-        *("event", "subset", "epoch", "update", "copies", "unit", "best"),
+        *("event", "subset", "epoch", "update", "copies", "unit", "best", "best_of"),
         *("loss", "ppl", "bleu", "lr", "grad_norm", "grad_norm_sq", "clip_rate"),
         *("signal", "variance_between", "variance_noise", "variance_total"),
         *("unique_tokens", "processed_tokens", "unique_tokens_per_s", "processed_tokens_per_s"),

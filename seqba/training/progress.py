@@ -91,18 +91,15 @@ class Progress:
                 raise TypeError(f"{name} is {value!r}")
         return progress
 
+    def forget_best(self) -> None:
+        """Forgets the best, so that the next validation is it."""
+        self.best, self.validations_since_best, self.best_checkpoints = None, 0, []
+
     def reset_meters(self) -> None:
         """Forgets the best, the times and the counts; the position stays."""
+        self.forget_best()
         fresh = Progress()
-        for name in (
-            "best",
-            "validations_since_best",
-            "best_checkpoints",
-            "latest",
-            "unique",
-            "processed",
-            "elapsed_s",
-        ):
+        for name in ("latest", "unique", "processed", "elapsed_s"):
             setattr(self, name, getattr(fresh, name))
 
     def reset_position(self) -> None:

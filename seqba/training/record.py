@@ -70,6 +70,7 @@ class Identity:
         task_state: see `RunRecord`.
         key_version: of the noise.
         version: of seqba; "of then" in the files of versions that didn't say.
+        data: what the command named; None where a file doesn't say.
     """
 
     arch: str
@@ -77,6 +78,7 @@ class Identity:
     task_state: Mapping[str, Any]
     key_version: int
     version: str
+    data: str | None = None
 
     @classmethod
     def of_file(cls, cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Identity:
@@ -87,6 +89,7 @@ class Identity:
             task_state=task_state,
             key_version=cfg["key_version"],
             version=cfg.get("version", "of then"),
+            data=cfg["task"].get("data"),
         )
 
     @classmethod

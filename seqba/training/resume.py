@@ -8,7 +8,7 @@ from seqba.checkpoints.model import load_weights
 from seqba.errors import UserError
 from seqba.training.progress import Progress
 from seqba.training.record import Identity, RunRecord
-from seqba.training.same_run import check_same_run, has_same_optimizer
+from seqba.training.same_run import check_same_run, has_same_measure, has_same_optimizer
 from seqba.training.sharding import whole_model_state, whole_optimizer_state
 from seqba.training.start import Start, command_origin
 from seqba.training.trainer import Trainer
@@ -76,6 +76,8 @@ def restore(start: Start, trainer: Trainer[Any], record: RunRecord) -> Progress:
         else:
             same_plan = before.groups["grid"]["plan"] == after.groups["grid"]["plan"]
             progress = Progress.from_extra_state(extra)
+            if not has_same_measure(start, before, after):
+                progress.forget_best()
             trainer.load_state_dict(extra["trainer"], keep_plan=same_plan, keep_carried=not resets.dataloader)
         if keeps_optimizer:
             trigger = extra.get("trainer", {}).get("trigger")

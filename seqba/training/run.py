@@ -22,6 +22,7 @@ from seqba.training.config import RunConfig
 from seqba.training.config_record import CONFIG_FILE, config_text
 from seqba.training.folder import LAST, held_folder
 from seqba.training.loop import STOPPED, TrainingLoop
+from seqba.training.outputs import check_outputs
 from seqba.training.rules import validate_config
 from seqba.training.signals import StopSignal
 from seqba.training.start import find_start
@@ -65,6 +66,7 @@ def _train(config: RunConfig) -> int:
     device = prepare_device(cpu=options.run.cpu)
     with joined_ranks(device, options.run.distributed_timeout) as ranks:
         check_ranks(ranks, derive_grid(options.grid), options.run, measure_every=options.log.measure_every)
+        check_outputs(options.checkpoints, options.log, ranks)
         with held_folder(options.checkpoints, ranks):
             start = find_start(options.checkpoints)
             workload = open_workload(config, start)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from os.path import abspath, normpath
 from typing import Any
 
+from seqba.data.names import split_paths
 from seqba.errors import UserError
 from seqba.models.options import is_noise
 from seqba.options import flag_of
@@ -71,6 +73,21 @@ WEIGHT_MOVING = {
 """Options that may change on the way, but then the weights are no longer those of one command."""
 
 
+MEASURING: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "loss": {"criterion": ("label_smoothing", "sentence_avg")},
+    "nll": {"criterion": ("sentence_avg",)},
+    "bleu": {
+        "bleu": (
+            "eval_bleu_args",
+            "eval_bleu_remove_bpe",
+            "eval_bleu_detok",
+            "eval_bleu_detok_args",
+            "eval_tokenized_bleu",
+        )
+    },
+}
+"""Metric that decides what is best → further options that say how it is measured, by their groups."""
+
 BEFORE_THE_OPTION: Mapping[str, Mapping[str, Any]] = {
     "criterion": {"consistency": 0.0, "rdrop_alpha": 0.0},
     "grid": {"fork": None},
@@ -119,6 +136,7 @@ def check_same_run(start: Start, before: Identity, after: Identity) -> None:
     if start.resets.optimizer and start.resets.dataloader:
         return  # only the weights are taken over: what trained them doesn't matter
     noise = {"model": [name for name in options if is_noise(name)]}
+    changes += _change_of_data(before, after)
     changes += _changes(before, after, {**WEIGHT_MOVING, "run": ["compile", *_moving_limits(after)], **noise})
     if changes:
         logger.warning("going on from %s with %s", start.path, ", ".join(changes))
@@ -130,6 +148,18 @@ def _moving_limits(identity: Identity) -> list[str]:
     ends = {"cosine": "lr_period_updates", "polynomial_decay": "total_num_update"}.get(schedule["lr_scheduler"])
     limits = ["max_update"] if ends is not None and schedule[ends] is None else []
     return [*limits, "max_epoch"] if model.get("drop_path") and schedule["drop_path_epochs"] is None else limits
+
+
+def _change_of_data(before: Identity, after: Identity) -> list[str]:
+    """The data where the command names others: of the same dictionaries, by now, but maybe of other text."""
+    was, now = before.data, after.data
+    if was is None or now is None or any(_folders(was, form) == _folders(now, form) for form in (normpath, abspath)):
+        return []
+    return [f"{now} as data (it had {was})"]
+
+
+def _folders(data: str, form: Callable[[str], str]) -> list[str]:
+    return [form(folder) for folder in split_paths(data)]
 
 
 def _check_key_version(start: Start, before: Identity, after: Identity) -> None:
@@ -156,6 +186,40 @@ def has_same_optimizer(start: Start, before: Identity, after: Identity) -> bool:
             "%s had %s: its averages are left behind, as with --reset-optimizer", start.path, " ".join(different)
         )
     return not different
+
+
+def has_same_measure(start: Start, before: Identity, after: Identity) -> bool:
+    """Whether a checkpoint's best value was measured as this command measures; a warning says so where it wasn't.
+
+    A loss is no rival of a BLEU, nor of the loss on another split or with other label smoothing.
+    """
+    was, now = _measure(before), _measure(after)
+    changes = [
+        f"{flag_of(name)} {now[name]} (it had {was[name]})"
+        for name in now
+        if name in was and was[name] != now[name]  # older versions had fewer options
+    ]
+    if changes and start.state["extra_state"].get("best") is not None:
+        logger.warning(
+            "what was the best in %s doesn't count, as validations now measure something else: %s",
+            start.path,
+            ", ".join(changes),
+        )
+    return not changes
+
+
+def _measure(identity: Identity) -> dict[str, Any]:
+    """Options by which the value that decides what is best is measured."""
+    groups = identity.groups
+    metric = groups["validation"]["best_checkpoint_metric"]
+    deciding_split = groups["batches"].get("valid_subset", "").partition(",")[0]
+    further = {
+        name: groups[group][name]
+        for group, names in MEASURING.get(metric, {}).items()
+        for name in names
+        if name in groups.get(group, {})
+    }
+    return {"best_checkpoint_metric": metric, "valid_subset": deciding_split, **further}
 
 
 def _refuse(start: Start, changes: list[str], otherwise: str) -> None:

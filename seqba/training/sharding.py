@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from seqba.distributed import Ranks, cut_like, shard_parameters, whole_tensor
-from seqba.errors import UserError
 from seqba.models.families import FAMILIES
 from seqba.models.layers import ResidualStream
 
@@ -21,27 +20,20 @@ FORWARD_METHODS = sorted({method for family in FAMILIES.values() for method in f
 def shard_model(model: nn.Module, ranks: Ranks, device: torch.device) -> None:
     """Shards a model's parameters over the ranks: what it has in lists (layers, stages) is a block each.
 
-    Embeddings and the output, which may be one matrix, belong to no block.
+    Embeddings and the output, which may be one matrix, belong to no block. `validate_config` has looked at torch.
 
     Args:
         model: the same on every rank, in the memory of the CPU: only parts of it come to the device.
         ranks: the processes.
         device: that this process computes on.
-
-    Raises:
-        UserError: for a torch that is too old.
     """
     blocks = [block for child in model.children() if isinstance(child, nn.ModuleList) for block in child]
     for block in blocks:
         block.register_forward_hook(_normalize_output)
     # Nothing here writes over what a block returned, which is what torch warns of.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    try:
-        shard_parameters(
-            model, ranks, device, blocks=blocks, methods=[name for name in FORWARD_METHODS if hasattr(model, name)]
-        )
-    except ValueError as error:
-        raise UserError(f"--shard-params: {error}") from None
+    methods = [name for name in FORWARD_METHODS if hasattr(model, name)]
+    shard_parameters(model, ranks, device, blocks=blocks, methods=methods)
 
 
 def whole_model_state(model: nn.Module, *, keep: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from seqba.checkpoints.file import copy_checkpoint, read_checkpoint, write_checkpoint
 from seqba.checkpoints.model import build_model, load_model, load_weights
+from seqba.data.partial import remove_abandoned
 from seqba.errors import UserError
 from seqba.models.builders import build_transformer
 from seqba.models.embedding import sinusoids
@@ -189,25 +190,16 @@ def test_an_unknown_architecture_is_told(tmp_path: Path, state: dict[str, Any]) 
         load_model(tmp_path / "a.pt")
 
 
-class FullDisk(io.RawIOBase):
+class FullDisk(io.FileIO):
     """Takes some bytes and then no more."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        path.touch()
-        self.room = 50_000
-
-    def writable(self) -> bool:
-        return True
+    room = 50_000
 
     def write(self, data: Any) -> int:
         self.room -= len(data)
         if self.room < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return len(data)
-
-    def fileno(self) -> int:
-        raise AssertionError("never synced")
 
 
 def test_a_full_disk_leaves_what_was_there(
@@ -216,7 +208,7 @@ def test_a_full_disk_leaves_what_was_there(
     path = tmp_path / "a.pt"
     write_checkpoint(path, state)
     before = path.read_bytes()
-    monkeypatch.setattr(Path, "open", lambda self, *_: FullDisk(self))
+    monkeypatch.setattr(Path, "open", lambda self, mode: FullDisk(self, mode.replace("b", "")))
     with pytest.raises(OSError, match="No space left on device") as caught:
         write_checkpoint(path, {**state, "model": {"weight": torch.zeros(100_000)}})
     monkeypatch.undo()
@@ -230,6 +222,31 @@ def test_a_copy_survives_its_original(tmp_path: Path) -> None:
     copy_checkpoint(tmp_path / "a.pt", tmp_path / "b.pt")
     write_checkpoint(tmp_path / "a.pt", {"x": 2})
     assert torch.load(tmp_path / "b.pt") == {"x": 1}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.pt", "b.pt"]
+
+
+def test_a_second_name_that_is_there_already_leaves_nothing_else(tmp_path: Path) -> None:
+    """A rename of one link of a file over another does nothing, and leaves both."""
+    write_checkpoint(tmp_path / "a.pt", {"x": 1})
+    for _ in range(2):
+        copy_checkpoint(tmp_path / "a.pt", tmp_path / "b.pt")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.pt", "b.pt"]
+
+
+def test_a_second_name_is_a_copy_where_another_writer_takes_the_link_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / "a.pt", {"x": 1})
+    link = os.link
+
+    def taken(source: Path, name: Path) -> None:
+        link(source, name)
+        remove_abandoned(tmp_path / "b.pt")
+
+    monkeypatch.setattr(os, "link", taken)
+    copy_checkpoint(tmp_path / "a.pt", tmp_path / "b.pt")
+    assert torch.load(tmp_path / "b.pt") == {"x": 1}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.pt", "b.pt"]
 
 
 def test_options_become_plain_values() -> None:

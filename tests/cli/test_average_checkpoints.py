@@ -46,6 +46,26 @@ def test_files_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert torch.equal(read_checkpoint(files[0])["model"]["weight"], torch.full((2, 3), 1.0))
 
 
+def test_names_have_their_folders_where_these_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    average(tmp_path, "--inputs", write(tmp_path / "a" / "last.pt", 1), write(tmp_path / "b" / "last.pt", 3))
+    assert capsys.readouterr().out.endswith(f"{tmp_path}/a/last.pt, {tmp_path}/b/last.pt\n")
+
+
+def test_an_average_takes_the_place_of_none_of_its_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [write(tmp_path / f"checkpoint{value}.pt", value) for value in (1, 2)]
+    before = files[1].read_bytes()
+    (tmp_path / "link.pt").symlink_to(files[1])
+    for inputs in ([*files], [tmp_path, "--num-epoch-checkpoints", "2"]):
+        for output in (files[1], tmp_path / "link.pt"):
+            assert run(main, ["--inputs", *map(str, inputs), "--output", str(output)]) == 2
+            assert f"--output {output} would take the place of {files[1]}" in capsys.readouterr().err
+    assert files[1].read_bytes() == before
+
+
 def test_moving_averages_are_averaged_and_the_raw_weights_beside_them_left_behind(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{value}.pt", value) for value in (1, 3)]
     for path in files:

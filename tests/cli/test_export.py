@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,19 @@ def test_a_fairseq_file_of_a_language_model_is_the_same_model(alphabet: Path, tm
         torch.equal(theirs.model.state_dict()[name], tensor)
         for name, tensor in load_model(ours).model.state_dict().items()
     )
+
+
+@pytest.mark.parametrize("form", ["fairseq", "safetensors"])
+def test_an_export_does_not_take_the_place_of_its_checkpoint(
+    form: str, plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a run goes on from, its optimizer's state for one, isn't in an export."""
+    checkpoint = tmp_path / "checkpoint_last.pt"
+    shutil.copy(plain_world.checkpoint, checkpoint)
+    before = checkpoint.read_bytes()
+    assert export(checkpoint, form, checkpoint) == 2
+    assert f"--output {checkpoint} would take the place of {checkpoint}, which is read" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == before
 
 
 def test_safetensors_have_the_weights_and_say_whose(plain_world: World, tmp_path: Path) -> None:

@@ -99,6 +99,16 @@ def test_batches_change_no_translation(plain_world: World, capsys: pytest.Captur
         assert float(one) == pytest.approx(float(other), abs=1e-4)
 
 
+def test_joining_other_subwords_than_the_data_bins_changes_no_score(
+    plain_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fairseq line's --remove-bpe, on a data-bin of SentencePiece: BLEU would be of pieces, with sacreBLEU's name."""
+    assert generate(plain_world) == 0
+    alone = capsys.readouterr().out
+    assert generate(plain_world, "--remove-bpe") == 0
+    assert capsys.readouterr().out == alone
+
+
 def test_subwords_are_joined(token_world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate(token_world) == 0
     apart = capsys.readouterr()
@@ -155,6 +165,20 @@ def test_results_go_to_a_file(plain_world: World, tmp_path: Path, capsys: pytest
     assert generate(plain_world, "--results-path", str(tmp_path / "new" / "results")) == 0
     assert (tmp_path / "new" / "results" / "generate-test.txt").read_text(encoding="utf-8") == expected
     assert capsys.readouterr().out.splitlines() == expected.splitlines()[-2:]
+
+
+def test_shards_have_files_of_their_own_in_one_folder(
+    plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[int] = []
+    for shard in range(2):
+        flags = ("--num-shards", "2", "--shard-id", str(shard), "--batch-size", "4", "--results-path", str(tmp_path))
+        assert generate(plain_world, *flags) == 0
+        assert f"scores are of shard {shard} of 2 alone" in capsys.readouterr().err
+    for shard in range(2):
+        text = (tmp_path / f"generate-test.{shard}-of-2.txt").read_text(encoding="utf-8")
+        rows += grouped(text)["H"].keys()
+    assert sorted(rows) == list(range(12))
 
 
 def test_sampling_is_seeded(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:

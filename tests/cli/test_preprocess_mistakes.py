@@ -141,6 +141,16 @@ def test_a_destination_that_cannot_be_written(tmp_path: Path, capsys: pytest.Cap
         assert f"--destdir {tmp_path}/{destination} can't be written to" in line
 
 
+def test_an_empty_destination_is_not_the_current_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = put(tmp_path, "train")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "--destdir is empty" in complaint(capsys, "-s", "en", "-t", "de", "--trainpref", train, "--destdir", "")
+    assert not list(Path().iterdir())
+
+
 @pytest.mark.parametrize("created", [True, False])
 def test_a_full_disk_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, created: bool

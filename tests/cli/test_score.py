@@ -96,6 +96,29 @@ def test_metrics_are_sacrebleus(files: list[str], capsys: pytest.CaptureFixture[
     assert f" = {sacrebleu.corpus_bleu(*pairs, force=True).score:.2f} " in bleu
 
 
+def test_case_counts_where_it_counts_in_sacrebleus_own_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hypotheses, references = ["The Dog barks Loudly", "it DOES so"], ["the dog barks loudly now", "It does so"]
+    for name, lines in (("sys", hypotheses), ("ref", references)):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    arguments = ["--sys", str(tmp_path / "sys"), "--ref", str(tmp_path / "ref"), "--metrics", "bleu,chrf,ter"]
+    assert run(main, arguments) == 0
+    bleu, chrf, ter = capsys.readouterr().out.splitlines()
+    assert f" = {sacrebleu.corpus_bleu(hypotheses, [references]).score:.2f} " in bleu
+    assert chrf.endswith(f" = {sacrebleu.corpus_chrf(hypotheses, [references]).score:.2f}")
+    assert ter.endswith(f" = {sacrebleu.corpus_ter(hypotheses, [references]).score:.2f}")
+    assert ter.startswith("TER|nrefs:1|case:lc|")
+
+
+@pytest.mark.parametrize("more", [[], ["--metrics", "chrf"], ["--sentence-bleu"]])
+def test_scores_of_subwords_are_told(more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, is_told in (("a dog bar@@ ks .", True), ("▁A ▁dog ▁bark s .", True), ("a dog barks .", False)):
+        (tmp_path / "text").write_text(f"{text}\n", encoding="utf-8")
+        assert run(main, ["--sys", str(tmp_path / "text"), "--ref", str(tmp_path / "text"), *more]) == 0
+        assert ("warning: scores are of subwords, not words" in capsys.readouterr().err) is is_told
+
+
 def test_intervals_are_the_same_every_time(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     lines = []
     for _ in range(2):

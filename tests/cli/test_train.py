@@ -276,7 +276,7 @@ def test_bleu_decides_what_is_best(reversal: Path, tmp_path: Path, capsys: pytes
     deciding = ["--best-checkpoint-metric", "bleu", "--maximize-best-checkpoint-metric", "--max-update", "2"]
     main([*train_arguments(reversal, tmp_path), *more, *deciding])
     line = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert line["best"] == line["bleu"]
+    assert (line["best"], line["best_of"]) == (line["bleu"], "bleu")
     assert (tmp_path / f"checkpoint.best_bleu_{line['bleu']:.3f}0.pt").exists()
 
 

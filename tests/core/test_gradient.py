@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -221,6 +222,27 @@ def test_a_forgotten_micro_batch_number_is_told_of(network: Network) -> None:
     seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1, micro_batch=1)
 
 
+@pytest.mark.parametrize("plan", [3, "auto"])
+def test_a_sum_that_is_taken_for_a_mean_is_told_of_where_passes_differ_in_copies(network: Network, plan: Any) -> None:
+    """The CTC models of Hugging Face return one by default."""
+
+    def sum_alone(model: nn.Module, batch: Any) -> Tensor:
+        return summed_loss(model, batch)[0]
+
+    def update(model: Network, loss_fn: Any, number: int) -> None:
+        chosen = Plan(is_auto=True) if plan == "auto" else plan
+        seqba.merged_gradient(model, make_batch(), loss_fn, copies=4, plan=chosen, update=number)
+
+    other = Network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        update(other, mean_loss, 1)
+        update(other, summed_loss, 2)
+    with pytest.warns(UserWarning, match=r"3 copies in one pass is about 3 times that of 1.*\(sum, weight\)") as warned:
+        update(network, sum_alone, 1)
+    assert [warning.filename for warning in warned] == [__file__]
+
+
 def test_a_backward_that_makes_no_gradient_is_told_of(network: Network) -> None:
     scaler = torch.amp.GradScaler("cpu")
     for backward in (scaler.scale, lambda loss: None):
@@ -341,6 +363,33 @@ def test_a_micro_batch_of_padding_alone_adds_nothing(network: Network, plan: Any
 def test_a_grid_whose_weight_does_not_add_up_is_refused(network: Network) -> None:
     with pytest.raises(ValueError, match="was given as 7, but the passes add up to 12"):
         seqba.grid_gradient(network, [make_batch()], summed_loss, copies=2, weight=7)
+
+
+@pytest.mark.parametrize("replicated", [False, True])
+@pytest.mark.parametrize("plan", ["stacked", "looped", 2])
+def test_what_a_pass_changes_in_place_no_other_pass_sees(network: Network, plan: Any, replicated: bool) -> None:
+    """Features that a model masks where they lie, labels that it takes out of the batch."""
+    network.double()
+    x, labels = make_batch(rows=12, dtype=torch.float64)
+    batch = {"x": x.clone(), "labels": labels, "names": [""] * 12}
+
+    def careless(model: nn.Module, batch: Any) -> Tensor:
+        taken = batch.pop("labels")
+        batch["names"].pop()
+        return mean_loss(model, (batch["x"].mul_(torch.linspace(0, 2, 7)), taken))
+
+    def careful(model: nn.Module, batch: Any) -> Tensor:
+        return mean_loss(model, (batch["x"] * torch.linspace(0, 2, 7), batch["labels"]))
+
+    options: Any = {"copies": 3, "update": 1, "plan": plan, "replicated": replicated}
+    seqba.merged_gradient(network, batch, careless, **options)
+    found = gradient_of(network)
+    assert torch.equal(batch["x"], x)
+    assert batch["labels"] is labels
+    assert len(batch["names"]) == 12
+    network.zero_grad()
+    seqba.merged_gradient(network, batch, careful, **options)
+    assert torch.equal(found, gradient_of(network))
 
 
 @pytest.mark.parametrize("plan", ["looped", "stacked", 2, "auto"])

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from seqba.data.files import atomic_text, atomic_write, make_folder, open_file, read_lines, write_json
+from seqba.data.files import atomic_write, make_folder, open_file, read_lines, write_json
+from seqba.data.outputs import check_file
 from seqba.errors import UserError
 
 
@@ -35,14 +36,6 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         write()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_a_killed_writer_left_is_taken_over(tmp_path: Path) -> None:
-    (tmp_path / ".dict.txt.partial").write_bytes(b"left by a killed process, longer than the new text")
-    with atomic_text(tmp_path / "dict.txt") as file:
-        file.write("neu größer\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["dict.txt"]
-    assert (tmp_path / "dict.txt").read_bytes() == "neu größer\n".encode()
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,3 +115,13 @@ def test_a_folder_is_made_or_told_why_not(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=f"^--out {name} can't be written to: {reason}$"):
             make_folder(tmp_path / name, f"--out {name}")
+
+
+def test_a_path_that_is_empty_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--destdir is empty \(a variable that isn't set\?\): name a folder"):
+        make_folder("", "--destdir ")
+    with pytest.raises(UserError, match=r"^--output is empty \(a variable that isn't set\?\): name a file"):
+        check_file("", "--output ")
+    make_folder(".", "--destdir .")
+    check_file("a", "--output a")

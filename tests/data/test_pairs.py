@@ -102,6 +102,14 @@ def test_a_missing_split_lists_those_that_are_there(tmp_path: Path) -> None:
         opened(tmp_path, "test")
 
 
+def test_a_split_is_a_name_and_no_path(tmp_path: Path) -> None:
+    """The file of another folder would be read by this one's dictionaries."""
+    (tmp_path / "a").mkdir()
+    put_pair(tmp_path, "test")
+    with pytest.raises(UserError, match=r"'../test' is a path, not the name of a split .*: give its folder as DATA"):
+        opened(tmp_path / "a", "../test")
+
+
 def test_sides_of_different_length(tmp_path: Path) -> None:
     put(tmp_path, "train.en-de.en", ENGLISH)
     put(tmp_path, "train.en-de.de", GERMAN[:2])

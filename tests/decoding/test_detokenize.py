@@ -39,6 +39,8 @@ def test_plain_text_from_the_data_bins_own_model() -> None:
         assert form.plain(ids) == line
         assert TextForm(dictionary, subwords, "sentencepiece").tokens(ids) == line
         assert TextForm(dictionary, subwords, "sentencepiece").plain(ids) == line
+        for symbol in ("subword_nmt", "@@ ", "none", ""):  # as command lines of other data have it: no joint of pieces
+            assert TextForm(dictionary, subwords, symbol).plain(ids) == line
     assert (form.is_plain, form.bleu_tokenizer) == (True, "13a")
     assert form.plain([]) == ""
 

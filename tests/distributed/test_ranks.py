@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from unittest.mock import patch
 
 import pytest
 import torch
+from preloaded import preloaded
 from rank_groups import Results, run_groups
 from spread_world import COMPARISONS, COPIES, MICRO_BATCHES, SIZES, accumulate, compare, everything, train
 from torch import Tensor
@@ -13,10 +15,31 @@ from torch import Tensor
 from seqba.distributed import Ranks
 from seqba.distributed.all_reduce import GradientExchange, Message
 
+LEAVE = """
+import torch
+import torch.distributed as dist
+from seqba.distributed.launch import leave_group
+
+def begin_to_gather(numbers):
+    dist.all_gather([torch.empty_like(numbers)], numbers, async_op=True)
+
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+begin_to_gather(torch.ones(30_000_000))  # long enough to go on when the group is left
+leave_group()
+print("left")
+"""
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return run_groups(everything, SIZES, tmp_path_factory.mktemp("ranks"))
+
+
+def test_a_group_is_left_whose_thread_still_has_tensors_that_python_has_forgotten() -> None:
+    finished = subprocess.run(
+        [preloaded().python, "-c", LEAVE], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (finished.stdout, finished.returncode) == ("left\n", 0), finished.stderr
 
 
 @pytest.mark.slow

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rank_groups import Results, run_groups
 from sharded_world import SIZES, accumulate, everything, run_lonely, train, tried
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from seqba.core import merged_gradient
-from seqba.distributed import Ranks
+from seqba.distributed import Ranks, shard_parameters
 from seqba.group import attach_group
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(sharding: None, tmp_path_factory: pytest.TempPathFactory) -> Results:
     return run_groups(everything, SIZES, tmp_path_factory.mktemp("sharded"))
 
 
@@ -28,6 +31,16 @@ class Foreign(nn.Linear):
     def reshard(self) -> None: ...
 
     def set_reshard_after_forward(self, reshard_after_forward: bool, recurse: bool = True) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(FSDPModule, "set_reduce_scatter_unused_params"), (torch.distributed, "reduce_scatter_single")]
+)
+def test_a_torch_without_one_of_the_means_is_refused(where: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(where, name, raising=False)  # as in torch 2.12 and earlier
+    expected = f"^sharded parameters need torch 2.13 or later, and this is {re.escape(torch.__version__)}$"
+    with pytest.raises(ValueError, match=expected):
+        shard_parameters(nn.Linear(1, 1), Ranks(0, 2), torch.device("cpu"), blocks=[])
 
 
 def test_gradients_that_would_be_too_large_or_too_small_are_refused() -> None:
@@ -86,6 +99,7 @@ def test_a_whole_tensor_is_cut_as_its_parameter_is(results: Results) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sharding")
 def test_a_rank_that_has_gone_is_called_lost_in_the_middle_of_a_pass(tmp_path: Path) -> None:
     assert run_lonely(tmp_path) == [True, True]
 

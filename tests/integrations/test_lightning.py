@@ -74,6 +74,25 @@ def test_passes_written_in_training_step_are_those_of_the_callback() -> None:
     assert distance(module, by_hand) < 1e-7
 
 
+class InPlace(Toy):
+    """Changes its batch where it lies."""
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return super().loss((batch[0].mul_(2), batch[1]))
+
+
+class Doubled(Toy):
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return super().loss((batch[0] * 2, batch[1]))
+
+
+def test_what_a_copy_changes_in_place_no_other_copy_sees() -> None:
+    in_place, doubled = InPlace(), Doubled()
+    trained(in_place)
+    trained(doubled)
+    assert distance(in_place, doubled) == 0
+
+
 class Forked(Toy):
     """Copies begin behind the first layer and its dropout."""
 
@@ -239,6 +258,16 @@ def test_manual_optimization_is_refused() -> None:
         ValueError, match=r"manual optimization: write them in training_step, for pass_ in seqba.copies"
     ):
         trained(module)
+
+
+@pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
+def test_a_step_that_takes_its_batches_itself_is_refused() -> None:
+    class Taking(Toy):
+        def training_step(self, dataloader_iter: Any) -> Tensor:  # type: ignore[override]
+            return self.loss(next(dataloader_iter)[0])
+
+    with pytest.raises(ValueError, match="every copy would take another batch"):
+        trained(Taking())
 
 
 def test_lbfgs_is_refused() -> None:

@@ -323,6 +323,23 @@ def test_a_trainer_may_take_things_out_of_a_batch(tmp_path: Path) -> None:
     assert distance(taking, model) == 0
 
 
+def test_what_a_copy_changes_in_place_no_other_copy_sees(tmp_path: Path) -> None:
+    class Shifting(Watched):
+        def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            inputs["input_ids"].add_(1).remainder_(inputs["input_ids"].max())
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    class Careful(Watched):
+        def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            ids = inputs["input_ids"] + 1
+            return super().compute_loss(model, {**inputs, "input_ids": ids % ids.max()}, *args, **kwargs)
+
+    shifting, careful = make_marian(), make_marian()
+    trained(shifting, tmp_path, base=Shifting)
+    trained(careful, tmp_path, base=Careful)
+    assert distance(shifting, careful) == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "copies", "error", "message"),
     [

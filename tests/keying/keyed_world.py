@@ -10,6 +10,7 @@ from rank_groups import counting_messages
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch_versions import complete_cpu_streams
 
 import seqba
 from seqba.distributed import Ranks
@@ -41,6 +42,7 @@ def on_wrapped_ranks(ranks: Ranks) -> dict[str, Any]:
     for pass_ in seqba.copies(looped, 3, update=3):
         with pass_:
             (square_loss(looped, rows) / 3).backward()
+    complete_cpu_streams()
     sharded = fully_shard(make_model("Transformer"), mesh=DeviceMesh.from_group(ranks.group, "cpu"))
     seqba.merged_gradient(sharded, rows, square_loss, copies=3, update=3, keyed=True, plan="looped")
     whole = [parameter.grad.full_tensor().flatten() for parameter in sharded.parameters()]

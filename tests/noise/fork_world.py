@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch_versions import SHARDS_PARAMETERS
 
 import seqba
 from seqba.distributed import Ranks, shard_parameters
@@ -69,11 +70,14 @@ def on_processes(ranks: Ranks) -> dict[str, Any]:
 
 
 def refusals(ranks: Ranks) -> list[str]:
-    """What is said about parameters in parts, seqba's own and torch's."""
-    own, theirs = ForkedNetwork(), fully_shard(ForkedNetwork(), mesh=DeviceMesh.from_group(ranks.group, "cpu"))
-    shard_parameters(own, ranks, CPU, blocks=[own.hidden], methods=[])
+    """What is said about parameters in parts: torch's, and seqba's own where this torch has them."""
+    sharded = [(fully_shard(ForkedNetwork(), mesh=DeviceMesh.from_group(ranks.group, "cpu")), None)]
+    if SHARDS_PARAMETERS:
+        own = ForkedNetwork()
+        shard_parameters(own, ranks, CPU, blocks=[own.hidden], methods=[])
+        sharded.append((own, ranks))
     said = []
-    for model, group in ((own, ranks), (theirs, None)):
+    for model, group in sharded:
         try:
             seqba.merged_gradient(model, make_batch(), forked_loss, copies=4, update=1, forked=True, ranks=group)
         except ValueError as error:

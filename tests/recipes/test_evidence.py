@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import prepare
 import pytest
 import tables
 import torch
+from making import Places, make_run
 from preloaded import preloaded
 from record import is_finished, read_records
 from run import chosen_runs
@@ -250,6 +253,43 @@ def test_a_run_without_its_evaluation_is_there_with_a_dash() -> None:
         line for line in page.section(LANGUAGE, records).splitlines() if line.startswith("| ba, M = 4 (1 seed) | 20")
     )
     assert row.endswith("| 4.00 | 1.00 | – | – | – |")
+
+
+def test_runs_that_patience_ended_are_trained() -> None:
+    patient = replace(LANGUAGE, patience=3)
+    records = [a_record(LANGUAGE, LANGUAGE.arms[0], 1, [5.0, 4.0])]
+    records.append(a_record(LANGUAGE, LANGUAGE.arms[0], 2, [5.0, 3.0, 3.5, 3.9], of_updates=90, trained=True))
+    records.append(a_record(LANGUAGE, LANGUAGE.arms[0], 3, [5.0, 3.0, 3.5], of_updates=90, trained=True))
+    records.append(a_record(LANGUAGE, Arm("ba", 4), 1, [5.0], of_updates=90, trained=False, finished=False, scores={}))
+    text = page.section(patient, records)
+    assert "Stopped before their end, and not in the tables: ba-4 seed 1 (10 of 90 updates)." in text
+    assert "in all, beside other work. `--patience 3` ended 2 of them, after 30 to 40 updates." in text
+    assert "| baseline | 30 | 3 | 0.00 M | 3.0·10⁷ | 1.00 | 1.00 | 102.0 ± 1.0 |" in text
+    assert "| baseline | 3.333 ± 0.577 | 3.800 ± 0.265 | 3.333 ± 0.577 | 20 | 1.00 |" in text
+    assert "--patience" not in page.section(LANGUAGE, records)
+
+
+def test_patience_ends_a_run_and_finishes_its_record(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(script: str, to: Path, raw: Path | None, *options: str) -> None:
+        to.mkdir(parents=True)
+        for split in LINES:
+            shutil.copyfile(toy / f"ptb.{split}.txt", to / f"{split}.txt")
+
+    monkeypatch.setattr(prepare, "_fetch", fetch)
+    places = Places(prepare.prepare("ptb-tenth", tmp_path, None), tmp_path / "runs", tmp_path / "results", cpu=True)
+    sizes = ("--decoder-embed-dim", "8", "--decoder-hidden-size", "8")
+    still = (*LANGUAGE.options, *sizes, "--lr", "1e-30")  # weights stay as they are: no validation is a new best
+    study = replace(LANGUAGE, options=still, updates=9, validate_every=1, patience=2)
+    run = Run(study, LANGUAGE.arms[0], seed=2)
+    with capfd.disabled():  # a run writes what its commands print into files, and reads it there
+        assert make_run(run, places) == 0
+    record = json.loads((tmp_path / "results" / f"{run.name}.json").read_text(encoding="utf-8"))
+    assert (record["updates"], record["of_updates"]) == (3, 9)
+    assert is_finished(run, tmp_path / "results")
+    (side,) = sides_of(study, [record])
+    assert side.curve()[-1][0] == 3
 
 
 @pytest.fixture

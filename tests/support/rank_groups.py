@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seqba.distributed import Ranks
+from seqba.distributed.launch import leave_group
 
 TIMEOUT = timedelta(minutes=5)
 """For a machine that does much else: ranks of larger groups wait while smaller ones work."""
@@ -56,7 +57,7 @@ def _process(rank: int, work: Work, sizes: Sequence[int], folder: str) -> None:
         if rank < size:
             torch.save(work(Ranks.of(group)), Path(folder) / f"{size}-{rank}.pt")
     dist.barrier()
-    dist.destroy_process_group()
+    leave_group()
 
 
 def counting_messages(module: nn.Module, ranks: Ranks, **options: Any) -> tuple[DistributedDataParallel, list[int]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqba.distributed import Ranks
 from seqba.distributed.batch_broadcast import BatchBroadcast
+from seqba.distributed.launch import leave_group
 from seqba.errors import UserError
 
 SIZE = 3
@@ -58,7 +59,7 @@ def _process(rank: int, folder: str) -> None:
             results.append({"read": reader.read, "error": str(error)})
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.barrier()
-    dist.destroy_process_group()
+    leave_group()
 
 
 def run_all(folder: Path) -> list[list[dict[str, Any]]]:

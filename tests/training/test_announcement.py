@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from seqba.models.attention import Attention
 from seqba.models.unpadding import Packing
-from seqba.nn.kernels.attention import LONGEST_KEYS
+from seqba.nn.kernels.processor import Processor
 from seqba.tasks.options import BatchOptions
 from seqba.training.announcement import announce, describe_arithmetic
 from seqba.training.arms import GridShape
@@ -61,6 +62,16 @@ def test_other_runs_are_told_as_they_are(tmp_path: Any, given: dict[str, Any], t
     assert any(line.startswith(told) for line in lines(tmp_path, **given))
 
 
+def test_updates_at_a_rate_of_zero_are_told(tmp_path: Any) -> None:
+    fallen = {"lr_scheduler": "polynomial_decay", "total_num_update": 2000}
+    told = "the learning rate is 0 from update 2,000 on (--total-num-update): --max-update 2000 ends the run there"
+    for end in (0, 2001):
+        assert told in lines(tmp_path, max_update=end, **fallen)
+    assert told not in lines(tmp_path, max_update=2000, **fallen)
+    assert told not in lines(tmp_path, end_learning_rate=1e-9, **fallen)
+    assert told not in lines(tmp_path, max_update=2000, lr_scheduler="polynomial_decay")
+
+
 def test_a_cpus_arithmetic_is_told() -> None:
     assert describe_arithmetic(None, attention_dropout=0.0).startswith("products in float32 by ")
     assert describe_arithmetic(torch.bfloat16, attention_dropout=0.0).startswith("products in bfloat16 by ")
@@ -70,10 +81,16 @@ def test_a_cpus_arithmetic_is_told() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize(("dtype", "keys"), [(torch.float32, 4), (torch.bfloat16, 4), (torch.bfloat16, 513)])
+@pytest.mark.parametrize("feature", ["avx512f", "avx2"])
+@pytest.mark.parametrize(
+    ("dtype", "keys"),
+    [*((torch.float32, keys) for keys in (11, 12, 64, 65)), (torch.bfloat16, 4), (torch.bfloat16, 513)],
+)
 def test_the_way_of_attention_is_the_one_that_is_told(
-    dtype: torch.dtype, keys: int, dropout: float, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, keys: int, dropout: float, feature: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    machine = Processor("GenuineIntel", frozenset([feature]))
+    monkeypatch.setattr("seqba.nn.kernels.attention.processor", lambda: machine)
     attention = Attention(8, 1, dropout=dropout).to(dtype)
     packing = Packing(torch.full((1, keys), 7), pad=1)
     fused: list[bool] = []
@@ -83,5 +100,7 @@ def test_the_way_of_attention_is_the_one_that_is_told(
     )
     attention.attend_to_self(torch.zeros(keys, 24, dtype=dtype, requires_grad=True), packing, causal=True)
     told = describe_arithmetic(dtype, attention_dropout=dropout).partition("; attention is ")[2]
-    short, _, long = told.partition(f" over up to {LONGEST_KEYS} keys, beyond them ")
-    assert bool(fused) == ((long if long and keys > LONGEST_KEYS else short) == "torch's fused one"), told
+    limits = re.search(r"over (?:up to|(\d+) to) (\d+) keys", told)
+    is_within = limits is not None and int(limits[1] or 1) <= keys <= int(limits[2])
+    assert bool(fused) == (told.endswith("torch's fused one") and not is_within), told
+    assert (limits is None) == (dropout > 0 or (dtype, feature) == (torch.float32, "avx2"))

@@ -146,6 +146,19 @@ def test_subwords_are_joined_on_request(task: Translation) -> None:
     assert BleuScorer(task, tokenised).tokenizer == "none"
 
 
+@pytest.mark.parametrize(("letter", "flag"), [("a@@", "bpe joins"), ("▁a", "bpe sentencepiece joins")])
+def test_a_score_of_subwords_is_told_once(
+    letter: str, flag: str, task: Translation, caplog: pytest.LogCaptureFixture
+) -> None:
+    symbols = [(letter if symbol == "a" else symbol, 99 - rank) for rank, symbol in enumerate(LETTERS)]
+    task.target_dictionary = Dictionary(symbols)
+    scorer = BleuScorer(task, BleuOptions(eval_bleu=True))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            scorer(Reverser(), "valid", lambda: False)
+    assert caplog.messages == [f"BLEU is of subwords, not words: --eval-bleu-remove-{flag} them"]
+
+
 def test_moses_tokens_are_made_plain_text_on_request(task: Translation) -> None:
     task.target_dictionary = Dictionary([("it", 1), ("isn", 1), ("&apos;t", 1), (".", 1)])
     options = BleuOptions(eval_bleu=True, eval_bleu_detok="moses", eval_bleu_detok_args='{"target_lang": "en"}')

@@ -165,6 +165,20 @@ def test_what_json_has_no_number_for_becomes_null(capsys: pytest.CaptureFixture[
     assert line["seconds_per_update"] == 2.0  # the skipped update took time as well
 
 
+@pytest.mark.parametrize("log_format", ["json", "simple"])
+def test_the_best_value_so_far_is_told_with_its_metric(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(LogOptions(log_format=log_format), CPU, best_metric="bleu")
+    log.validation("valid", {"loss": 1.25, "bleu": 29.0}, Progress(epoch=2, best=30.0), 40)
+    log.update(report(41), Progress(), 0, 1.0)
+    log.close()
+    valid, train = capsys.readouterr().out.splitlines()
+    if log_format == "json":
+        assert (json.loads(valid)["best"], json.loads(valid)["best_of"]) == (30.0, "bleu")
+    else:
+        assert valid.endswith(" | loss 1.25 | bleu 29.0 | best_bleu 30.0 | unit nats")
+    assert "best" not in train
+
+
 def test_validation_lines(capsys: pytest.CaptureFixture[str]) -> None:
     log = TrainingLog(LogOptions(log_format="json"), CPU)
     log.validation("valid", {"loss": 1.25, "ppl": math.inf, "bleu": 30.0}, Progress(epoch=2, best=1.0), 40)
@@ -178,6 +192,7 @@ def test_validation_lines(capsys: pytest.CaptureFixture[str]) -> None:
             "ppl": None,
             "bleu": 30.0,
             "best": 1.0,
+            "best_of": "loss",
             "unit": "nats",
         }
     ]
@@ -305,7 +320,7 @@ def test_tensorboard_gets_names_in_utf8_alone(monkeypatch: pytest.MonkeyPatch) -
     log.close()
     assert written == [r"valid/caf\xe9/loss"]
     with pytest.raises(UserError, match="--tensorboard-logdir logs\udce9: TensorBoard takes names in UTF-8 alone"):
-        TrainingLog(LogOptions(tensorboard_logdir="logs\udce9"), CPU)
+        LogOptions(tensorboard_logdir="logs\udce9")
 
 
 def test_a_log_file_stays_utf8(tmp_path: Path) -> None:

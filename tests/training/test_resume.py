@@ -253,6 +253,64 @@ def test_nothing_is_told_when_nothing_has_changed(trained: Path, caplog: pytest.
     assert caplog.text == ""
 
 
+def test_another_metric_begins_with_no_best(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A BLEU below the loss would never be the best: the best checkpoint would stay that of the old metric."""
+    assert make_loop(make_options(trained)).progress.best is not None
+    options = make_options(
+        trained, max_update=7, best_checkpoint_metric="bleu", maximize_best_checkpoint_metric=True, patience=9
+    )
+    with caplog.at_level(logging.WARNING):
+        loop = make_loop(options, extra_metrics=lambda model, subset, should_stop: {"bleu": -3.0})
+    assert "--best-checkpoint-metric bleu (it had loss)" in caplog.text
+    loop.run(StopSignal())
+    assert (loop.progress.best, loop.progress.validations_since_best) == (-3.0, 0)
+    assert torch.load(trained / "checkpoint_best.pt")["optimizer_history"][0]["num_updates"] == 7
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "named"),
+    [
+        ("loss", {"batches": {"valid_subset": "newer,valid"}}, r"--valid-subset newer (it had valid)"),
+        ("loss", {"criterion": {"label_smoothing": 0.1}}, r"--label-smoothing 0.1 (it had 0.0)"),
+        ("bleu", {"bleu": {"eval_bleu_args": '{"beam": 9}'}}, r"""--eval-bleu-args {"beam": 9} (it had {})"""),
+    ],
+)
+def test_a_best_value_that_was_measured_otherwise_is_forgotten(
+    metric: str, changes: dict[str, Any], named: str, trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = make_options(trained, best_checkpoint_metric=metric, maximize_best_checkpoint_metric=metric == "bleu")
+    loop = make_loop(make_options(trained))
+    record = make_record(options, SquaresTask(), valid_subset="valid")
+    record = replace(record, task={**record.task, "bleu": {"eval_bleu_args": "{}"}})
+    state = {**torch.load(trained / LAST), "cfg": record.cfg()}
+    start = Start(trained / LAST, state, Resets())
+    assert restore(start, loop.trainer, record).best is not None
+    more = replace(record, task={**record.task, "batches": {**record.task["batches"], "valid_subset": "valid,newer"}})
+    assert restore(start, loop.trainer, more).best is not None  # the first split decides
+    assert caplog.text == ""
+    other = replace(record, task={**record.task, **{key: {**record.task[key], **changes[key]} for key in changes}})
+    with caplog.at_level(logging.WARNING):
+        progress = restore(start, loop.trainer, other)
+    assert (progress.best, progress.epoch, progress.unique > 0) == (None, 2, True)
+    assert named in caplog.text
+
+
+def test_other_data_of_the_same_dictionaries_are_told(
+    trained: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, loop = make_options(trained), make_loop(make_options(trained))
+    record = make_record(options, SquaresTask())
+    record = replace(record, task={**record.task, "data": "texts/bin:more"})
+    start = Start(trained / LAST, {**torch.load(trained / LAST), "cfg": record.cfg()}, Resets())
+    monkeypatch.chdir(trained)
+    for same in ("texts/bin:more", "./texts//bin/:more/", f"{trained}/texts/bin:{trained}/more"):
+        restore(start, loop.trainer, replace(record, task={**record.task, "data": same}))
+        assert caplog.text == ""
+    with caplog.at_level(logging.WARNING):
+        restore(start, loop.trainer, replace(record, task={**record.task, "data": "texts/bin2"}))
+    assert "with texts/bin2 as data (it had texts/bin:more)" in caplog.text
+
+
 def test_another_model_or_dictionary_is_refused(trained: Path) -> None:
     options = make_options(trained)
     loop = make_loop(options)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+import torch
+from torch_versions import SHARDS_PARAMETERS
 
 from seqba.errors import UserError
 from seqba.models.options import AWDLSTMOptions, ImageClassifierOptions, TransformerLMOptions, TransformerOptions
@@ -279,3 +282,19 @@ def test_a_trackers_package_is_missed_before_any_file_is_read(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f"^{flag} needs a package that isn't installed, {package}: pip install"):
         validate_config(changed(TRANSLATION, log=log))
+
+
+TORCH_IS_TOO_OLD = pytest.raises(
+    UserError, match=r"^--shard-params: sharded parameters need torch 2\.13 or later, and this is"
+)
+
+
+def test_parameters_in_parts_need_a_torch_that_can() -> None:
+    with nullcontext() if SHARDS_PARAMETERS else TORCH_IS_TOO_OLD:
+        validate_config(changed(TRANSLATION, run=RunOptions(shard_params=True)))
+
+
+def test_a_torch_that_cant_is_told_before_any_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.distributed, "reduce_scatter_single", raising=False)  # as in torch 2.12 and earlier
+    with TORCH_IS_TOO_OLD:
+        validate_config(changed(TRANSLATION, run=RunOptions(shard_params=True)))

@@ -35,7 +35,7 @@ RESUMED = [*MORE_RUNS, "resnet"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(sharding: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data of all tasks, and a run of each: alone, and in parts on 3 ranks."""
     folder = tmp_path_factory.mktemp("sharded")
     write_reversal(folder / "reversal")
@@ -127,6 +127,7 @@ def test_a_checkpoint_written_in_parts_is_that_of_one_process(resumed: Path, nam
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sharding")
 def test_ranks_validate_their_parts_of_a_split_and_stop_together(tmp_path: Path) -> None:
     results = run_all(tmp_path)
     for what, batches in (("whole", BATCHES), ("few", 2)):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from seqba.core import ALONE
 from seqba.distributed import Ranks
+from seqba.distributed.launch import leave_group
 from seqba.modules.walk import local_part
 from seqba.training.agreement import Interrupted
 from seqba.training.optimisation import Optimisation
@@ -88,7 +89,7 @@ def _process(rank: int, folder: str) -> None:
     }
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.barrier()
-    dist.destroy_process_group()
+    leave_group()
 
 
 def run_all(folder: Path) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from seqba.cli.advise import AdviseOptions
 from seqba.cli.jobs.trained_run import TrainedRun
 from seqba.cli.jobs.update_timing import UpdateTiming
+from seqba.cli.options.advise import AdviseOptions
 from seqba.data.files import read_lines, write_json
 from seqba.errors import UserError
 from seqba.runtime.devices import prepare_device

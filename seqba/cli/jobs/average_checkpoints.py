@@ -12,9 +12,9 @@ from torch import Tensor
 from seqba.checkpoints.averaging import average_weights
 from seqba.checkpoints.file import model_options, read_checkpoint, write_checkpoint
 from seqba.checkpoints.names import BEST_NAME, EPOCH_NAME, INTERVAL_NAME, RISING_METRICS
-from seqba.cli.average_checkpoints import AverageOptions
-from seqba.data.files import check_folder
+from seqba.cli.options.average_checkpoints import AverageOptions
 from seqba.data.marian import is_marian_folder
+from seqba.data.outputs import refuse_overwriting
 from seqba.errors import UserError
 from seqba.models.options import is_noise
 from seqba.options import flag_of
@@ -28,10 +28,16 @@ def average(inputs: list[str], options: AverageOptions) -> None:
     """
     paths = _chosen(inputs, options)
     output = Path(str(options.output))
-    check_folder(output, f"--output {output}")
+    refuse_overwriting(output, paths)
     first = _read(paths[0])
     write_checkpoint(output, {**first, "model": average_weights(_weights(paths, first))})
-    print(f"Averaged {len(paths)} checkpoint(s) into {options.output}: {', '.join(Path(path).name for path in paths)}")
+    print(f"Averaged {len(paths)} checkpoint(s) into {options.output}: {', '.join(_short_names(paths))}")
+
+
+def _short_names(paths: Sequence[str | Path]) -> list[str]:
+    """Names of the files, with their folders where these differ."""
+    folders = {Path(path).parent for path in paths}
+    return [Path(path).name if len(folders) == 1 else str(path) for path in paths]
 
 
 def _read(path: str | Path) -> dict[str, Any]:

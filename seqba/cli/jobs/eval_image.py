@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from seqba.checkpoints.model import LoadedModel, load_model
-from seqba.cli.eval_image import EvalImageOptions
+from seqba.cli.options.eval_image import EvalImageOptions
 from seqba.data.images import ImageBatches
 from seqba.errors import UserError
 from seqba.evaluation.accuracy import ImageTally, ScoredImages, score_once, score_views

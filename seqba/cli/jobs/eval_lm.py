@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from seqba.checkpoints.model import LoadedModel, load_model
-from seqba.cli.eval_lm import BLOCKS, EvalLMOptions
 from seqba.cli.jobs.precision import cast_weights
+from seqba.cli.options.eval_lm import BLOCKS, EvalLMOptions
 from seqba.data.dictionary import Dictionary, is_described_by
 from seqba.data.indexed import Corpus
 from seqba.data.limits import batch_tokens

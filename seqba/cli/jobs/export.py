@@ -10,8 +10,8 @@ from seqba.checkpoints.model import load_model
 from seqba.checkpoints.to_fairseq import fairseq_state
 from seqba.checkpoints.to_marian import write_marian
 from seqba.checkpoints.to_safetensors import write_safetensors
-from seqba.cli.export import ExportOptions
-from seqba.data.files import check_folder
+from seqba.cli.options.export import ExportOptions
+from seqba.data.outputs import refuse_overwriting
 
 
 def export(checkpoint: str, options: ExportOptions) -> None:
@@ -21,8 +21,7 @@ def export(checkpoint: str, options: ExportOptions) -> None:
         UserError: for a file that can't be used, or weights that the form has no place for.
     """
     output = Path(str(options.output))
-    # A folder that is there already takes files of its own.
-    check_folder(output / "files" if output.is_dir() else output, f"--output {output}")
+    refuse_overwriting(output, [checkpoint])
     loaded = load_model(checkpoint)
     if options.to == "fairseq":
         state = fairseq_state(loaded)

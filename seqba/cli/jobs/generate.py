@@ -13,8 +13,8 @@ from typing import TextIO
 import numpy as np
 import numpy.typing as npt
 
-from seqba.cli.generate import GenerateOptions, refuse_references
 from seqba.cli.jobs.translator import Translator, load_translator
+from seqba.cli.options.generate import GenerateOptions, refuse_references
 from seqba.cli.output import print_hypotheses, warn_on_stderr
 from seqba.cli.translator_options import TranslatorChoices
 from seqba.core import ALONE, Group
@@ -30,7 +30,7 @@ from seqba.decoding.reference import score_references
 from seqba.decoding.translation import plan_translation, translate_batches
 from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
-from seqba.evaluation.bleu import tokenised_bleu
+from seqba.evaluation.bleu import left_subwords, tokenised_bleu
 from seqba.evaluation.text_metrics import sacre_bleu
 from seqba.extras import progress_bar
 from seqba.runtime.devices import to_device
@@ -55,8 +55,6 @@ def generate(data: str, choices: TranslatorChoices, options: GenerateOptions, gi
     Raises:
         UserError: for files that can't be used, or options that the split has no use for.
     """
-    if options.results_path is not None:
-        make_folder(options.results_path, f"--results-path {options.results_path}")
     translator, search = load_translator(data, choices), choices.search
     corpus = open_pairs(
         data,
@@ -137,14 +135,17 @@ class _Printer:
         options, hypotheses, references = self._options, self._hypotheses, self._references
         prefix = f"Generate {options.gen_subset} with beam={self._search.beam}: "
         asked = options.sacrebleu or options.scoring == "sacrebleu"
+        if (symbol := left_subwords(references)) is not None:
+            bare = "" if symbol == "subword_nmt" else f" {symbol}"
+            warn_on_stderr(f"BLEU is of subwords, not words: add --remove-bpe{bare}")
+        if options.num_shards > 1:
+            warn_on_stderr(f"scores are of shard {options.shard_id} of {options.num_shards} alone")
         lines = []
         sacre = sacre_bleu(hypotheses, references)
         if asked or self._target.is_plain:
             lines.append(f"sacreBLEU {options.gen_subset}: {sacre}")
         if asked:
             return [*lines, prefix + sacre.details]
-        if any(word.endswith("@@") for line in references[:100] for word in line.split()):
-            warn_on_stderr("BLEU is of subwords, not words: add --remove-bpe")
         bleu = tokenised_bleu(hypotheses, references, tokenize=self._target.bleu_tokenizer)
         return [*lines, f"{prefix}{bleu}"]
 
@@ -213,7 +214,10 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
     if options.results_path is None:
         yield sys.stdout
         return
-    with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}.txt") as file:
+    make_folder(options.results_path, f"--results-path {options.results_path}")
+    # Shards of one split may share the folder: none takes the place of another.
+    shard = f".{options.shard_id}-of-{options.num_shards}" if options.num_shards > 1 else ""
+    with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}{shard}.txt") as file:
         yield file
 
 

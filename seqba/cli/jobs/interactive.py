@@ -12,8 +12,8 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from seqba.cli.interactive import InteractiveOptions
 from seqba.cli.jobs.translator import Translator, load_translator
+from seqba.cli.options.interactive import InteractiveOptions
 from seqba.cli.output import print_hypotheses, warn_on_stderr
 from seqba.cli.translator_options import TranslatorChoices
 from seqba.data.batching import plan_batches

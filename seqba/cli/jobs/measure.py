@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from seqba import __version__
 from seqba.cli.jobs.single_examples import SingleExamples, stateless_loss
 from seqba.cli.jobs.trained_run import TrainedRun
-from seqba.cli.measure import MeasureOptions
+from seqba.cli.options.measure import MeasureOptions
 from seqba.cli.output import warn_on_stderr
 from seqba.data.files import write_json
 from seqba.errors import UserError

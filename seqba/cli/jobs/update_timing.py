@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from seqba.cli.advise import AdviseOptions
 from seqba.cli.jobs.trained_run import TrainedRun
+from seqba.cli.options.advise import AdviseOptions
 from seqba.cli.output import warn_on_stderr
 from seqba.core import grid_gradient
 from seqba.core.plan import PlanLike

@@ -16,7 +16,7 @@ LONGEST_KEYS = 512
 """Keys of a row up to which attention's weights are kept, T × S a head; those of longer rows would fill the memory."""
 
 SHORT_ROWS = range(12, 65)
-"""Keys of a row for which writing out is faster in float32, on AMD's processors."""
+"""Keys of a row for which writing out is faster in float32, on processors with AVX-512."""
 
 SHORTEST_KEYS = 16
 """Keys that a row has at least in the grid: torch's softmax takes eight times as long over fewer than a vector."""
@@ -27,9 +27,9 @@ def suits_writing_out(rows: Tensor, keys: int) -> bool:
 
     torch's fused attention for CPUs makes products of single heads of single rows. In bfloat16 oneDNN prepares each of
     them anew, and the backward takes four times as long as written out, with products of all heads at once. In float32
-    both take the same time on Intel's processors; on AMD's with AVX-512 short rows take three quarters of it written
-    out, and shorter or longer ones more. Decided by types, sizes and the machine, never by timing, so that a resumed
-    run computes as before.
+    short rows take four fifths of the time written out, AMD's or Intel's processors with AVX-512, and shorter or longer
+    ones as long or longer. Decided by types, sizes and the machine, never by timing, so that a resumed run computes as
+    before.
     """
     if rows.device.type != "cpu":
         return False
@@ -37,7 +37,7 @@ def suits_writing_out(rows: Tensor, keys: int) -> bool:
         return keys <= LONGEST_KEYS
     # A compiler can't trace what reads the processor, and fuses float32 as it is.
     is_eager_float32 = rows.dtype == torch.float32 and not torch.compiler.is_compiling()
-    return is_eager_float32 and keys in SHORT_ROWS and processor().is_wide_amd
+    return is_eager_float32 and keys in SHORT_ROWS and processor().is_wide
 
 
 class HeadLayout:

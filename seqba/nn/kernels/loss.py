@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,28 +12,30 @@ from torch import Tensor
 from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.prepacked import Product, chunked_product
-from seqba.nn.kernels.products import product_as, product_dtype
+from seqba.nn.kernels.processor import processor
+from seqba.nn.kernels.products import is_widened, product_as, product_dtype
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
-NARROW_CHUNK_ELEMENTS = 1 << 23
-"""The same in 16 bits: products are so fast there that adding up each chunk's gradient by the weight counts."""
+LARGE_CHUNK_ELEMENTS = 1 << 23
+"""The same in 16 bits and on Intel's processors: adding up each chunk's gradient by the weight counts there."""
 BLOCK_ELEMENTS = 1 << 18
 """16-bit logits whose softmax is taken at a time, in 1 MB of float32."""
 GPU_CHUNK_ELEMENTS = 1 << 26
 """Logits that a GPU holds (256 MB in float32): on an H100 an eighth of the time of a CPU's chunks."""
 
 
-def chunk_rows(like: Tensor, columns: int, *, is_narrow: bool = False) -> int:
+def chunk_rows(like: Tensor, columns: int, *, is_large: bool = False) -> int:
     """How many rows of so many logits are held at a time.
 
     Args:
         like: a tensor on the device.
         columns: logits of a row.
-        is_narrow: whether they have 16 bits.
+        is_large: whether a CPU's chunk is a large one.
     """
-    on_cpu = NARROW_CHUNK_ELEMENTS if is_narrow else CHUNK_ELEMENTS
-    return max(1, (on_cpu if like.device.type == "cpu" else GPU_CHUNK_ELEMENTS) // columns)
+    if like.device.type != "cpu":
+        return max(1, GPU_CHUNK_ELEMENTS // columns)
+    return max(1, (LARGE_CHUNK_ELEMENTS if is_large else CHUNK_ELEMENTS) // columns)
 
 
 def label_smoothed_cross_entropy(
@@ -96,11 +99,14 @@ class _FusedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(hidden)
         wide = torch.promote_types(hidden.dtype, torch.float32)
+        if is_widened(hidden.device, dtype):
+            dtype = wide
         table = narrow(weight, dtype)
         needs = tuple(is_trained and needed for needed in ctx.needs_input_grad[:3])
-        gradients = _Gradients(hidden, weight, bias, needs, wide)
+        others = smoothing / max(weight.shape[0] - 1, 1)
+        gradients = _Gradients(hidden, weight, bias, needs, wide, others)
         loss = nll = None
-        rows = chunk_rows(hidden, weight.shape[0], is_narrow=dtype != wide)
+        rows = chunk_rows(hidden, weight.shape[0], is_large=dtype != wide or processor().is_intel)
         with torch.autocast(hidden.device.type, enabled=False):
             project = chunked_product(table, None if bias is None else bias.to(dtype), len(hidden))
             project_back = chunked_product(table.t(), None, len(hidden)) if needs[0] else None
@@ -110,13 +116,20 @@ class _FusedCrossEntropy(torch.autograd.Function):
                 logits = project(chunk)
                 for block, block_target in _blocks(logits, target[part], wide):
                     block_loss, block_nll = _loss_and_gradient(
-                        block, block_target, smoothing, wide, wants_gradient=any(needs)
+                        block,
+                        block_target,
+                        1 - smoothing - others,
+                        wide,
+                        wants_gradient=any(needs),
+                        project_again=partial(project, chunk),
                     )
                     loss = block_loss if loss is None else loss + block_loss
                     nll = block_nll if nll is None else nll + block_nll
                 gradients.add(part, chunk, project_back, logits)  # by now the gradient by them
         if loss is None or nll is None:  # no rows at all
             loss, nll = hidden.new_zeros((2,), dtype=wide)
+        if smoothing:
+            loss = loss - others * _sum_of_logits(hidden, weight, bias, wide)
         ctx.save_for_backward(*gradients.tensors())
         ctx.mark_non_differentiable(nll)
         return loss, nll
@@ -129,19 +142,37 @@ class _FusedCrossEntropy(torch.autograd.Function):
 
 
 class _Gradients:
-    """Gradients of the summed loss by hidden, weight and bias, built chunk by chunk; None where none is needed."""
+    """Gradients of the summed loss by hidden, weight and bias, built chunk by chunk; None where none is needed.
+
+    What smoothing takes off each logit's gradient, the same number `others`, never goes through a product: it is
+    `others` times Σ_v W_v for a row of hidden, Σ_n h_n for a row of the weight, and the number of rows for a bias.
+    """
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, ...], wide: torch.dtype
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        needs: tuple[bool, ...],
+        wide: torch.dtype,
+        others: float,
     ) -> None:
-        self.hidden = torch.empty_like(hidden) if needs[0] else None
-        self.weight = torch.zeros_like(weight, dtype=wide) if needs[1] else None
-        self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
+        self.hidden = self.weight = self.bias = self._off_hidden = None
+        if needs[0]:
+            self.hidden = torch.empty_like(hidden)
+            self._off_hidden = others * weight.sum(0, dtype=wide) if others else None
+        if needs[1]:
+            self.weight = torch.zeros_like(weight, dtype=wide)
+            if others:
+                self.weight -= others * hidden.sum(0, dtype=wide)
+        if bias is not None and needs[2]:
+            self.bias = torch.full_like(bias, -others * len(hidden), dtype=wide)
         self._weight_dtype = weight.dtype
 
     def add(self, part: slice, chunk: Tensor, project_back: Product | None, grad_logits: Tensor) -> None:
         if self.hidden is not None and project_back is not None:
-            self.hidden[part] = project_back(grad_logits)
+            rows = project_back(grad_logits)
+            self.hidden[part] = rows if self._off_hidden is None else rows - self._off_hidden
         if self.weight is not None:
             if self.weight.dtype == chunk.dtype:
                 self.weight.addmm_(grad_logits.t(), chunk)
@@ -167,29 +198,52 @@ def _blocks(logits: Tensor, target: Tensor, wide: torch.dtype) -> Iterator[tuple
     yield from zip(torch.split(logits, rows), torch.split(target, rows), strict=True)
 
 
+def _sum_of_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype) -> Tensor:
+    """Σ_n Σ_v z of all rows, which needs none of them: (Σ_n h_n)·(Σ_v W_v) + N·Σ_v b_v."""
+    total = hidden.sum(0, dtype=wide).dot(weight.sum(0, dtype=wide))
+    return total if bias is None else total + len(hidden) * bias.sum(dtype=wide)
+
+
 def _loss_and_gradient(
-    narrow_logits: Tensor, target: Tensor, smoothing: float, wide: torch.dtype, *, wants_gradient: bool
+    narrow_logits: Tensor,
+    target: Tensor,
+    on_target: float,
+    wide: torch.dtype,
+    *,
+    wants_gradient: bool,
+    project_again: Callable[[], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Sums over some rows, computed in `wide`; writes the gradient by their logits over these.
+    """Sums over some rows, computed in `wide`, without smoothing's equal share o of the other words.
 
     With lse = log Σ exp z, o = ε/(V−1) and c = 1 − ε − o:  loss = Σ_n lse − c·z_target − o·Σ_v z_v, because the
-    coefficients add up to one; ∂loss/∂z = softmax(z) − o − c·[v = target].
+    coefficients add up to one; ∂loss/∂z = softmax(z) − c·[v = target] − o. What has no o in it is computed here; the
+    gradient is written over the logits.
+
+    Args:
+        narrow_logits: (n, V).
+        target: (n,) int64.
+        on_target: c.
+        wide: dtype of sums.
+        wants_gradient: whether it is written.
+        project_again: makes `narrow_logits` once more, for where they are wide and the softmax takes their place.
     """
     logits = narrow_logits.to(wide)
-    others = smoothing / max(logits.shape[1] - 1, 1)
-    on_target = 1 - smoothing - others
     column = target.unsqueeze(1)
     at_target = logits.gather(1, column)  # (n, 1)
-    sum_logits = logits.sum(1, keepdim=True) if smoothing else torch.zeros_like(at_target)
-    peak = logits.amax(1, keepdim=True)
+    peak = None if logits.is_cpu else logits.amax(1, keepdim=True)
     probabilities = torch.softmax(logits, 1, out=logits)  # goes through a row in one piece, while it is in the cache
-    log_normaliser = peak - probabilities.amax(1, keepdim=True).log()  # of the likeliest word, which is never 0
-    loss = (log_normaliser - on_target * at_target - others * sum_logits).sum()
-    nll = (log_normaliser - at_target).sum()
+    if peak is None:  # a CPU looks, a GPU would have to wait for it
+        likelihood = probabilities.gather(1, column)
+        if likelihood.min() < torch.finfo(wide).tiny:
+            again = project_again() if logits is narrow_logits else narrow_logits.to(wide)
+            peak = again.amax(1, keepdim=True)
+    if peak is not None:
+        likelihood = probabilities.amax(1, keepdim=True)  # of the likeliest word, which is never 0
+    log_normaliser = (at_target if peak is None else peak) - likelihood.log()
+    nll = log_normaliser - at_target
+    loss = (log_normaliser - on_target * at_target).sum()
     if wants_gradient:
-        if smoothing:
-            probabilities.sub_(others)
         probabilities.scatter_add_(1, column, torch.full_like(at_target, -on_target))
         if probabilities.dtype != narrow_logits.dtype:
             narrow_logits.copy_(probabilities)
-    return loss, nll
+    return loss, nll.sum()

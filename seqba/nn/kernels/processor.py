@@ -36,9 +36,22 @@ class Processor:
         return self.vendor == "AuthenticAMD" and "avx512f" in self.features
 
     @functools.cached_property
+    def is_wide(self) -> bool:
+        """Whether it is one of theirs with AVX-512, on which kernels were measured."""
+        return self.is_wide_amd or (self.is_intel and "avx512f" in self.features)
+
+    @functools.cached_property
     def has_bfloat16(self) -> bool:
         """Whether it has instructions for products of bfloat16, by vectors (avx512_bf16) or by tiles (AMX)."""
         return not self.features.isdisjoint(BFLOAT16_FEATURES)
+
+    @functools.cached_property
+    def widens_bfloat16(self) -> bool:
+        """Whether float32 products are the faster ones, of bfloat16 numbers too: Intel's without AMX's tiles.
+
+        Their avx512_bf16 multiplies at half of float32's rate; processors without it emulate it.
+        """
+        return self.is_intel and not self.has_amx
 
     @functools.cached_property
     def has_amx(self) -> bool:

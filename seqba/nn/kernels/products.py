@@ -25,6 +25,9 @@ HAS_WIDE_PRODUCTS = torch.version.cuda is not None and hasattr(torch.ops.aten.mm
 
 STRIP = 512
 
+MANY_COLUMNS = 512
+"""Columns beyond which torch's sum of rows takes longer than a product with ones."""
+
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """a·bᵀ + bias, the product of a linear layer.
@@ -33,6 +36,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     is built into the same torch and compiles its kernels for the processor at hand; torch reaches its linear layer
     only through the operator that its own compiler emits. The choice depends on types and the machine alone, never
     on timing, so that a resumed run multiplies as it did before. `recipes/bench/products.py` measures both.
+    Where a processor multiplies bfloat16 more slowly than float32, numbers are widened first, and the result rounded.
 
     Args:
         a: (N, K), any strides.
@@ -44,6 +48,8 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not HAS_ONEDNN or not a.is_cpu or a.numel() == 0:
         return nn.functional.linear(a, b, bias)
+    if is_widened(a.device, a.dtype):
+        return _widened_product(a, b, bias).to(a.dtype)
     if takes_linear_operator(a, b, bias, processor()):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
         return result
@@ -90,17 +96,27 @@ def linear_gradients(
 
 
 def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); by NVIDIA without rounding to 16 bits in between."""
+    """a·bᵀ in the dtype of a weight: (N, K), (M, K) → (N, M); not rounded to 16 bits first where it needn't be."""
     if a.dtype in HALVES and dtype == torch.float32 and has_wide_products(a.device):
         wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
         return wide
+    if dtype == torch.float32 and is_widened(a.device, a.dtype):
+        return _widened_product(a, b)
     result = product(a, b)
     return result if result.dtype == dtype else result.to(dtype)
 
 
 def sum_as(a: Tensor, dtype: torch.dtype) -> Tensor:
-    """The sum of rows (N, M) → (M,) in the dtype of a bias; on a GPU without rounding to 16 bits in between."""
-    return a.sum(0).to(dtype) if a.is_cpu else a.sum(0, dtype=dtype)
+    """The sum of rows (N, M) → (M,) in the dtype of a bias; on a GPU without rounding to 16 bits in between.
+
+    torch goes through many columns in narrow strips. As a product with ones, which reads rows as they lie, that takes
+    half of the time in float32.
+    """
+    if not a.is_cpu:
+        return a.sum(0, dtype=dtype)
+    if a.dtype == torch.float32 and a.shape[1] > MANY_COLUMNS:
+        return torch.mv(a.t(), a.new_ones(len(a))).to(dtype)
+    return a.sum(0).to(dtype)
 
 
 def has_wide_products(device: torch.device) -> bool:
@@ -108,20 +124,33 @@ def has_wide_products(device: torch.device) -> bool:
     return device.type == "cuda" and HAS_WIDE_PRODUCTS
 
 
+def _widened_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    with torch.autocast(a.device.type, enabled=False):  # which would narrow them again
+        return product(a.float(), b.float(), None if bias is None else bias.float())
+
+
+def is_widened(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of `dtype` are made of float32 numbers: bfloat16 on a CPU that multiplies float32 faster."""
+    return dtype == torch.bfloat16 and device.type == "cpu" and processor().widens_bfloat16
+
+
 def takes_linear_operator(a: Tensor, b: Tensor, bias: Tensor | None, processor: Processor) -> bool:
     """Whether a·bᵀ + bias on a CPU goes through oneDNN's linear layer rather than torch.mm and torch.addmm.
 
-    float32: yes, but for gradients by a weight where MKL is faster: on Intel's processors, where it takes three
-    quarters of the time, and on AMD's with AVX-512 for a weight with no fewer outputs than inputs (nine tenths).
-    bfloat16, where torch.mm is oneDNN too: for a bias, which torch.addmm spreads over the result first.
+    float32, Intel's processors: for a layer with a bias, which torch.addmm writes into the result first; MKL is faster
+    in all else, by a twentieth for gradients by an input and a third for those by a weight. On AMD's with AVX-512: all
+    but gradients by a weight with no fewer outputs than inputs, where MKL takes nine tenths; on others everything.
+    bfloat16, where torch.mm is oneDNN too: for a bias likewise.
     """
     if a.dtype == torch.float32:
-        return not (HAS_MKL and _is_by_weight(a) and _takes_mkl_by_weight(a, b, processor))
+        return not (HAS_MKL and _takes_mkl(a, b, bias, processor))
     return a.dtype == torch.bfloat16 and processor.has_bfloat16 and bias is not None
 
 
-def _takes_mkl_by_weight(a: Tensor, b: Tensor, processor: Processor) -> bool:
-    return processor.is_intel or (processor.is_wide_amd and a.shape[0] >= b.shape[0])
+def _takes_mkl(a: Tensor, b: Tensor, bias: Tensor | None, processor: Processor) -> bool:
+    if processor.is_intel:
+        return bias is None
+    return processor.is_wide_amd and _is_by_weight(a) and a.shape[0] >= b.shape[0]
 
 
 def is_transposed_first(a: Tensor, b: Tensor, processor: Processor) -> bool:
@@ -140,6 +169,8 @@ def _is_by_weight(a: Tensor) -> bool:
 
 def describe_products(dtype: torch.dtype) -> str:
     """Which libraries multiply `dtype` on this machine's processor, for a run's log."""
+    if dtype == torch.bfloat16 and HAS_ONEDNN and processor().widens_bfloat16:
+        return f"{describe_products(torch.float32)}; widened to float32, which is faster here"
     if not HAS_ONEDNN or (dtype == torch.bfloat16 and not onednn_has_bfloat16()):
         return "torch.mm"
     if dtype == torch.bfloat16:
@@ -147,8 +178,9 @@ def describe_products(dtype: torch.dtype) -> str:
     rows = torch.empty(2, 3)
     if takes_linear_operator(rows.t(), rows.t(), None, processor()):
         return "oneDNN"
-    to_fewer = takes_linear_operator(rows[:, :2].t(), rows.t(), None, processor())
-    return f"oneDNN, MKL for gradients by weights{' of no fewer outputs than inputs' if to_fewer else ''}"
+    if not takes_linear_operator(rows, rows, None, processor()):
+        return "oneDNN, MKL for gradients"
+    return "oneDNN, MKL for gradients by weights of no fewer outputs than inputs"
 
 
 def transposed(a: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seqba.data.names import name_text
 from seqba.errors import UserError, quoted
 from seqba.options import option, options
 
@@ -43,11 +44,16 @@ class LogOptions:
     wandb_project: str | None = option(None, "report to wandb, as a run of this project", metavar="NAME")
 
     def __post_init__(self) -> None:
-        """Refuses a tracker that there is none of."""
+        """Refuses a tracker that there is none of, and a name that TensorBoard doesn't take."""
         for name in self.trackers:
             if name not in TRACKERS:
                 hint = "; TensorBoard's is --tensorboard-logdir" if name == "tensorboard" else ""
                 raise UserError(f"--report-to is {quoted(name)}; choose among: {', '.join(TRACKERS)}{hint}")
+        folder = self.tensorboard_logdir
+        if folder is not None and folder != name_text(folder):
+            raise UserError(
+                f"--tensorboard-logdir {folder}: TensorBoard takes names in UTF-8 alone; choose another one"
+            )
 
     @property
     def trackers(self) -> tuple[str, ...]:

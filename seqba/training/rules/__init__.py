@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from seqba.training.config import RunConfig
 from seqba.training.rules.grid import check_arm, check_compared_copies, check_fork, check_subword_sampling
-from seqba.training.rules.model import check_layers, check_pictures, check_task
+from seqba.training.rules.model import check_layers, check_pictures, check_sharding, check_task
 from seqba.training.rules.optimisation import check_optimisation, check_optimizer
 from seqba.training.rules.schedule import check_epochs_that_options_count, check_lr_factor, check_schedule
 from seqba.training.rules.validation import check_checkpoints, check_log, check_validation
@@ -35,3 +35,4 @@ def validate_config(config: RunConfig) -> None:
     check_checkpoints(config.training.checkpoints)
     check_log(config)
     check_pictures(config)
+    check_sharding(config.training.run)

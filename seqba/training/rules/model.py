@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from seqba.distributed.sharding import check_torch
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES
 from seqba.models.options import ImageClassifierOptions
@@ -12,6 +13,7 @@ from seqba.options import flag_of, is_given
 from seqba.tasks.registry import TASKS, VARIANTS
 from seqba.training.arms import derive_grid
 from seqba.training.config import RunConfig
+from seqba.training.options import RunOptions
 
 
 def check_task(config: RunConfig) -> None:
@@ -41,6 +43,15 @@ def check_layers(config: RunConfig) -> None:
         )
     if run.compile and run.shard_params:
         raise UserError("--compile excludes --shard-params, whose weights come and go with the layer: leave one out")
+
+
+def check_sharding(run: RunOptions) -> None:
+    """Refuses parameters in parts with a torch that can't do it yet."""
+    if run.shard_params:
+        try:
+            check_torch()
+        except ValueError as error:
+            raise UserError(f"--shard-params: {error}") from None
 
 
 def check_pictures(config: RunConfig) -> None:

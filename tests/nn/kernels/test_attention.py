@@ -114,9 +114,14 @@ def test_it_is_for_bfloat16_on_a_cpu_and_rows_that_are_not_too_long() -> None:
 
 @pytest.mark.parametrize(
     ("vendor", "feature", "is_for_short_rows"),
-    [("AuthenticAMD", "avx512f", True), ("AuthenticAMD", "avx2", False), ("GenuineIntel", "avx512f", False)],
+    [
+        ("AuthenticAMD", "avx512f", True),
+        ("AuthenticAMD", "avx2", False),
+        ("GenuineIntel", "avx512f", True),
+        ("GenuineIntel", "avx2", False),
+    ],
 )
-def test_in_float32_it_is_for_short_rows_on_amds_processors(
+def test_in_float32_it_is_for_short_rows_on_processors_with_avx512(
     vendor: str, feature: str, is_for_short_rows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel, "processor", lambda: Processor(vendor, frozenset([feature])))

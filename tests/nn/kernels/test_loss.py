@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from seqba.nn import label_smoothed_cross_entropy
 from seqba.nn.kernels.prepacked import chunked_product
+from seqba.nn.kernels.processor import Processor
 
 ROWS, WIDTH, VOCABULARY = 37, 6, 11
 
@@ -27,7 +28,7 @@ def make_inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Ten
 @pytest.fixture(params=[1 << 21, 100, 1], ids=["one chunk", "chunks of 9 rows", "chunks of a row"])
 def _chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seqba.nn.kernels.loss.CHUNK_ELEMENTS", request.param)
-    monkeypatch.setattr("seqba.nn.kernels.loss.NARROW_CHUNK_ELEMENTS", 4 * request.param)
+    monkeypatch.setattr("seqba.nn.kernels.loss.LARGE_CHUNK_ELEMENTS", 4 * request.param)
     monkeypatch.setattr("seqba.nn.kernels.loss.BLOCK_ELEMENTS", request.param // 2)
 
 
@@ -121,7 +122,57 @@ def test_extreme_logits_stay_finite() -> None:
 
 
 @pytest.mark.usefixtures("_chunks")
-def test_bfloat16_products_with_float32_sums_under_autocast() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_word_too_unlikely_for_a_float_has_its_loss_still(dtype: torch.dtype) -> None:
+    """Its softmax is 0, whose logarithm says nothing."""
+    torch.manual_seed(0)
+    hidden, weight = torch.full((ROWS, 1), 200.0, requires_grad=True), torch.linspace(-1, 1, 11).unsqueeze(1)
+    target = torch.randint(0, 11, (ROWS,))
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        loss, nll = label_smoothed_cross_entropy(hidden, weight, target, smoothing=0.1)
+    logits = hidden @ weight.t()
+    expected = functional.cross_entropy(logits, target, label_smoothing=0.11, reduction="sum")
+    assert nll.item() > 87 * ROWS / 11  # some targets' probability is below the smallest float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5 if dtype == torch.float32 else 1e-2)
+    assert nll.item() == pytest.approx(
+        functional.cross_entropy(logits, target, reduction="sum").item(),
+        rel=1e-5 if dtype == torch.float32 else 1e-2,
+    )
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, hidden)[0], torch.autograd.grad(expected, hidden)[0], rtol=1e-2, atol=1e-2
+    )
+
+
+def test_a_weight_that_is_no_number_makes_a_loss_that_is_none() -> None:
+    hidden, weight, _, target = make_inputs(torch.float32)
+    broken = weight.detach().clone()
+    broken[3] = math.nan
+    loss, nll = label_smoothed_cross_entropy(hidden, broken, target, smoothing=0.1)
+    assert loss.isnan()
+    assert nll.isnan()
+
+
+@pytest.mark.parametrize(("vendor", "rows"), [("GenuineIntel", 4), ("AuthenticAMD", 2)])
+def test_intels_processors_take_more_rows_at_a_time(vendor: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def watched(weight: Tensor, bias: Tensor | None, rows: int) -> Any:
+        return lambda x: (seen.append(len(x)), functional.linear(x, weight, bias))[1]
+
+    monkeypatch.setattr("seqba.nn.kernels.loss.chunked_product", watched)
+    monkeypatch.setattr("seqba.nn.kernels.loss.processor", lambda: Processor(vendor))
+    monkeypatch.setattr("seqba.nn.kernels.loss.CHUNK_ELEMENTS", 2 * VOCABULARY)
+    monkeypatch.setattr("seqba.nn.kernels.loss.LARGE_CHUNK_ELEMENTS", 4 * VOCABULARY)
+    hidden, weight, _, target = make_inputs(torch.float32)
+    label_smoothed_cross_entropy(hidden, weight, target)
+    assert max(seen) == rows
+
+
+@pytest.mark.usefixtures("_chunks")
+@pytest.mark.parametrize("widens", [False, True], ids=["in bfloat16", "widened"])
+def test_bfloat16_products_with_float32_sums_under_autocast(widens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqba.nn.kernels.loss.is_widened", lambda device, dtype: widens and dtype == torch.bfloat16)
+    monkeypatch.setattr("seqba.nn.kernels.products.processor", lambda: Processor("AuthenticAMD"))
     inputs, target = (parts := make_inputs(torch.float32))[:3], parts[3]
     hidden, weight, bias = inputs
     with torch.autocast("cpu", torch.bfloat16):

@@ -11,15 +11,19 @@ from seqba.nn.kernels import processor as processor_module
 from seqba.nn.kernels import products
 from seqba.nn.kernels.processor import Processor, onednn_has_bfloat16, parse_cpu_info, processor
 from seqba.nn.kernels.products import (
+    MANY_COLUMNS,
     STRIP,
     describe_products,
     is_transposed_first,
     product,
+    product_as,
+    sum_as,
     takes_linear_operator,
     transposed,
 )
 
 INTEL_WITH_AMX = Processor("GenuineIntel", frozenset(["avx512f", "amx_bf16"]))
+INTEL_WITHOUT_AMX = Processor("GenuineIntel", frozenset(["avx512f", "avx512_bf16"]))
 AMD = Processor("AuthenticAMD", frozenset(["avx512f", "avx512_bf16"]))
 OLD_AMD = Processor("AuthenticAMD", frozenset(["avx2"]))
 
@@ -39,7 +43,7 @@ def test_transposing_in_strips_moves_every_element(rows: int) -> None:
     assert transposed(a).is_contiguous()
 
 
-@pytest.mark.parametrize("machine", [INTEL_WITH_AMX, AMD, OLD_AMD, Processor()])
+@pytest.mark.parametrize("machine", [INTEL_WITH_AMX, INTEL_WITHOUT_AMX, AMD, OLD_AMD, Processor()])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_choice_is_the_same_product(
     machine: Processor, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -61,7 +65,7 @@ def test_vendor_and_features_choose_the_library_of_each_kind_of_product(monkeypa
     monkeypatch.setattr(products, "HAS_MKL", True)
     x, wide, bias = torch.empty(40, 8), torch.empty(40, 24), torch.empty(8)
     for dtype, machine, forward, by_input, to_fewer, to_more in [
-        (torch.float32, INTEL_WITH_AMX, True, True, False, False),
+        (torch.float32, INTEL_WITH_AMX, True, False, False, False),
         (torch.float32, AMD, True, True, True, False),
         (torch.float32, OLD_AMD, True, True, True, True),
         (torch.bfloat16, INTEL_WITH_AMX, True, False, False, False),
@@ -74,6 +78,37 @@ def test_vendor_and_features_choose_the_library_of_each_kind_of_product(monkeypa
         assert takes_linear_operator(x, x.t(), None, machine) is by_input
         assert takes_linear_operator(x.t(), wide.t(), None, machine) is to_fewer
         assert takes_linear_operator(wide.t(), x.t(), None, machine) is to_more
+
+
+@pytest.mark.parametrize(("machine", "bound"), [(INTEL_WITHOUT_AMX, 1e-6), (AMD, 1e-2)])
+def test_bfloat16_is_multiplied_in_float32_where_that_is_faster(
+    machine: Processor, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the gradient by a weight isn't rounded on its way into float32 either."""
+    if machine.has_bfloat16 and not onednn_has_bfloat16():
+        pytest.skip("oneDNN has no bfloat16 here: a processor without AVX-512")
+    monkeypatch.setattr(products, "processor", lambda: machine)
+    torch.manual_seed(0)
+    a, b = torch.randn(40, 24).bfloat16(), torch.randn(8, 24).bfloat16()
+    exact = a.double() @ b.double().t()
+    assert product(a, b).dtype == torch.bfloat16
+    wide = product_as(a, b, torch.float32)
+    assert wide.dtype == torch.float32
+    error = (wide.double() - exact).norm() / exact.norm()
+    assert bound / 100 < error < bound
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("columns", [3, MANY_COLUMNS + 1])
+def test_the_gradient_of_a_bias_is_the_sum_of_the_rows(dtype: torch.dtype, columns: int) -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(70, columns, dtype=dtype)
+    found = sum_as(rows, torch.float32)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(
+        found.double(), rows.double().sum(0), rtol=1e-2, atol=1e-1 if dtype == torch.bfloat16 else 1e-5
+    )
+    assert sum_as(rows[:0], torch.float32).equal(torch.zeros(columns))
 
 
 def test_the_narrower_left_side_of_a_gradient_by_a_weight_is_transposed_first_for_tiles() -> None:
@@ -89,10 +124,11 @@ def test_the_narrower_left_side_of_a_gradient_by_a_weight_is_transposed_first_fo
 @pytest.mark.parametrize(
     ("machine", "dtype", "told"),
     [
-        (INTEL_WITH_AMX, torch.float32, "oneDNN, MKL for gradients by weights"),
+        (INTEL_WITH_AMX, torch.float32, "oneDNN, MKL for gradients"),
         (AMD, torch.float32, "oneDNN, MKL for gradients by weights of no fewer outputs than inputs"),
         (OLD_AMD, torch.float32, "oneDNN"),
         (INTEL_WITH_AMX, torch.bfloat16, "oneDNN, in AMX tiles"),
+        (INTEL_WITHOUT_AMX, torch.bfloat16, "oneDNN, MKL for gradients; widened to float32, which is faster here"),
         (AMD, torch.bfloat16, "oneDNN"),
     ],
 )
@@ -105,7 +141,7 @@ def test_a_log_tells_the_choice(
     monkeypatch.setattr(products, "onednn_has_bfloat16", lambda: True)
     assert describe_products(dtype) == told
     monkeypatch.setattr(products, "onednn_has_bfloat16", lambda: False)
-    assert describe_products(dtype) == ("torch.mm" if dtype == torch.bfloat16 else told)
+    assert describe_products(dtype) == ("torch.mm" if dtype == torch.bfloat16 and "widened" not in told else told)
     monkeypatch.setattr(products, "HAS_ONEDNN", False)
     assert describe_products(dtype) == "torch.mm"
 
