@@ -100,7 +100,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(hidden)
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        if is_widened(hidden.device, dtype):
+        if is_widened(hidden, dtype):
             dtype = wide
         table = narrow(weight, dtype)
         needs = tuple(is_trained and needed for needed in ctx.needs_input_grad[:3])
