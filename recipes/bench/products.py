@@ -66,7 +66,7 @@ def measure(tokens: int, inputs: int, outputs: int, dtype: torch.dtype, rounds: 
 
 
 def _taken(a: torch.Tensor, b: torch.Tensor, extra: torch.Tensor | None) -> str:
-    if is_widened(a.device, a.dtype):
+    if is_widened(a, a.dtype):
         return f"{_taken(a.float(), b.float(), extra)}, in float32"
     if takes_linear_operator(a, b, extra, processor()):
         return "oneDNN"
