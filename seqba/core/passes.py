@@ -189,12 +189,10 @@ class MicroBatch(Generic[Batch]):
     def pass_of(self, copies: range) -> tuple[Batch, Noise]:
         """What a pass of some copies sees, rows copy-major, and what it draws from."""
         update = self._update
-        rows = self._batch
-        if update.replicated:
-            rows = select_copies(rows, copies, update.copies)
-        elif len(copies) > 1 and not update.forked:
+        rows = select_copies(self._batch, copies, update.copies) if update.replicated else self._batch
+        if len(copies) > 1 and not (update.forked or update.replicated):
             rows = repeated(rows, len(copies))
-        if update.copies > 1 and not update.forked and (len(copies) == 1 or update.replicated):
+        elif update.copies > 1 and not update.forked:
             # What a model changes in place (features that it masks, a label that it pops), no other pass shall see.
             rows = own_rows(rows)
         counted = count_rows(rows) if update.keys_draws and update.copies > 1 else None
