@@ -22,6 +22,7 @@
 # Reaches  docs/results.md. Most of its runs took some 17 minutes of one machine with 16 CPU cores and an H100 or H200:
 #          translation, DARTS and a part of the language models four at a time on the GPU (--device cuda --jobs 4), the
 #          small pictures and the other language models twelve at a time beside them (--device cpu --jobs 12).
+#          language-tenth takes 5 minutes of a core for a baseline, 15 for four copies or four times the examples.
 #
 # A second call goes on where the first one stopped: a run with a record to its end isn't made again, another goes on
 # from its checkpoint. Runs have the lowest priority.
