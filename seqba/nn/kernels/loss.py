@@ -80,6 +80,8 @@ def label_smoothed_cross_entropy(
         raise ValueError(f"smoothing is {smoothing}; it must be in [0, 1)")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be ({weight.shape[0]},), not {tuple(bias.shape)}")
+    if len(weight) == 1:
+        smoothing = 0.0  # there is no other word
     loss, nll = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, target, smoothing, torch.is_grad_enabled()
     )
@@ -103,7 +105,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
             dtype = wide
         table = narrow(weight, dtype)
         needs = tuple(is_trained and needed for needed in ctx.needs_input_grad[:3])
-        others = smoothing / max(weight.shape[0] - 1, 1)
+        others = smoothing / (weight.shape[0] - 1) if smoothing else 0.0
         gradients = _Gradients(hidden, weight, bias, needs, wide, others)
         loss = nll = None
         rows = chunk_rows(hidden, weight.shape[0], is_large=dtype != wide or processor().is_intel)
