@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import TypeVar
 
 from torch import Tensor
 
+Batch = TypeVar("Batch")
 Loss = Tensor | tuple[Tensor, "Tensor | float"] | tuple[Tensor, "Tensor | float", Mapping[str, Tensor]]
 """What a loss function returns: a mean, (sum, weight), or (sum, weight, further sums)."""
 
@@ -50,6 +52,17 @@ def number_of_copies(value: object) -> int:
     if copies < 1:
         raise ValueError(f"copies is {copies}; it must be at least 1")
     return copies
+
+
+def checked_batches(micro_batches: Sequence[Batch]) -> Sequence[Batch]:
+    """The micro-batches of an update as they were given.
+
+    Raises:
+        TypeError: for a single batch in a dict, or a generator of batches.
+    """
+    if isinstance(micro_batches, Mapping) or not hasattr(micro_batches, "__getitem__"):
+        raise TypeError(f"micro_batches must be a list of batches, not {described(micro_batches)}")
+    return micro_batches
 
 
 def loss_parts(

@@ -12,7 +12,8 @@ weights as seqba-train's do. Each side is a process of its own with freed memory
 "work" is the processor's seconds of an update, "s/update" the clock's: on a machine that others use as well, ratios of
 work tell more. "x float32" and "x Marian" are medians over rounds of the ratio of work within a round: speed over that
 of the same side in float32, and over Marian's in the same dtype. "GFLOP/s" is the rate of the products' operations by
-work, for one thread; "of GEMM" that of all threads over the best single product of this dtype in the same run.
+work, which is that of one thread; "of GEMM" is it over that of the best single product of this dtype in the same run,
+by work too.
 
 Expectation: on a processor with AMX bfloat16 is at least 2.5 times as fast as float32 at base, 2 at the AWD-LSTM, 1.5
 at ResNet44; docs/benchmarks.md has what was reached, and where.
@@ -47,7 +48,7 @@ def build_side(spec: Mapping[str, Any]) -> Callable[[int], Any]:
     torch.manual_seed(1)
     dtype = DTYPES[spec["dtype"]]
     if spec["side"] == "product":
-        return lambda number: max(gemm_rates([PRODUCT], dtype=dtype or torch.float32).values())
+        return lambda number: max(gemm_rates([PRODUCT], dtype=dtype or torch.float32, clock=process_time).values())
     update, flops = build_update(spec, dtype)
 
     def measure(number: int) -> dict[str, float]:
@@ -96,7 +97,7 @@ def measure(name: str, options: Any) -> list[Row]:
         for dtype in DTYPES:
             own = answers[f"{side} {dtype}"]
             work = [answer["work"] for answer in own]
-            rate = statistics.median(answer["flops"] / answer["work"] for answer in own) / options.threads
+            rate = statistics.median(answer["flops"] / answer["work"] for answer in own)
             row: Row = {
                 "model": name,
                 "side": side,
@@ -104,7 +105,7 @@ def measure(name: str, options: Any) -> list[Row]:
                 "s/update": statistics.median(answer["clock"] for answer in own),
                 "work": statistics.median(work),
                 "GFLOP/s": rate / 1e9,
-                "of GEMM": options.threads * rate / max(answers[f"product {dtype}"]),
+                "of GEMM": rate / max(answers[f"product {dtype}"]),
                 "x float32": median_ratio((answer["work"] for answer in answers[f"{side} float32"]), work),
             }
             theirs = answers.get(f"Marian {dtype}", own)

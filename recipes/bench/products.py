@@ -23,7 +23,7 @@ from torch import nn
 
 from seqba.cli.command import run as run_command
 from seqba.nn.kernels.processor import processor
-from seqba.nn.kernels.products import HAS_ONEDNN, is_transposed_first, product, takes_linear_operator
+from seqba.nn.kernels.products import HAS_ONEDNN, is_transposed_first, is_widened, product, takes_linear_operator
 from seqba.runtime.memory import keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -66,6 +66,8 @@ def measure(tokens: int, inputs: int, outputs: int, dtype: torch.dtype, rounds: 
 
 
 def _taken(a: torch.Tensor, b: torch.Tensor, extra: torch.Tensor | None) -> str:
+    if is_widened(a, a.dtype):
+        return f"{_taken(a.float(), b.float(), extra)}, in float32"
     if takes_linear_operator(a, b, extra, processor()):
         return "oneDNN"
     return "transposed, torch.mm" if is_transposed_first(a, b, processor()) else "torch.mm"

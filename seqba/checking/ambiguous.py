@@ -16,11 +16,13 @@ class AmbiguousDraw:
         module: name of the module whose code draws it; "" for the model itself, or for code outside of it.
         shape: of the draw, in a pass of one copy.
         is_time_first: whether its rows are on dimension 1; otherwise it is shared by all rows.
+        is_table: whether it is for a tensor that has no rows (a table of positions), in any batch.
     """
 
     module: str
     shape: tuple[int, ...]
     is_time_first: bool
+    is_table: bool = False
 
 
 def find_ambiguous(
@@ -47,6 +49,8 @@ def find_ambiguous(
         grows = one.shape != stacked.shape
         if grows and one.of_rows and not one.is_said and one.shape[0] >= rows * copies:
             found[AmbiguousDraw(one.module, one.shape, is_time_first=True)] = None
+        elif not grows and one.of_rows and one.shape[0] > 1 and stacked.copies > 1:
+            found[AmbiguousDraw(one.module, one.shape, is_time_first=False, is_table=True)] = None
         elif not grows and not one.of_rows and one.shape[0] >= max(rows, 2):
             found[AmbiguousDraw(one.module, one.shape, is_time_first=False)] = None
     return tuple(found)

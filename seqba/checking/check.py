@@ -26,7 +26,7 @@ from seqba.core.plan import PlanLike
 from seqba.keying.shapes import watching_shapes
 from seqba.modules.wrappers import check_model, module_names
 from seqba.nn import GhostBatchNorm2d
-from seqba.rows.nested import count_rows
+from seqba.rows.nested import count_rows, own_parts
 from seqba.values import Loss, described, whole_number
 
 Batch = TypeVar("Batch")
@@ -93,6 +93,7 @@ class _Check:
         self.buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         self.losses: list[float] = []  # of the latest gradient's passes
         self.half: torch.dtype | None = None  # whose rounding is in the gradients
+        self.loss_dtype: torch.dtype | None = None  # float32 in many a model of float64
         self.batch_problem: str | None = None
         self.rows = 0
         try:
@@ -108,7 +109,7 @@ class _Check:
         losses = self.losses
         changed = [name for name, buffer in self.model.named_buffers() if not torch.equal(buffer, self.buffers[name])]
         repeated = self.compared(looped, self.loss_fn, "looped", seed=1)
-        copies_differ = len(set(losses)) > 1 or len(set(self.losses)) > 1
+        copies_differ = len(set(losses)) > 1 or len(set(self.losses)) > 1 or self.one_copy_differs(looped)
         recomputed = None if self.forked else self.compared(looped, self.recomputing, "looped", seed=0)
         stacked, grows = None, False
         ambiguous: tuple[AmbiguousDraw, ...] = ()
@@ -130,6 +131,7 @@ class _Check:
             batch_norms=norms,
             counting=tuple(name for name in changed if name.rpartition(".")[0] not in norms),
             batch_problem=self.batch_problem,
+            gradient_problem=_problem_of(looped),
         )
         return replace(report, findings=tuple(judge(report)))
 
@@ -147,6 +149,7 @@ class _Check:
             total = loss[0] if isinstance(loss, tuple) else loss
             if isinstance(total, Tensor) and total.dim() == 0:  # anything else is refused by what called this
                 self.losses.append(float(total.detach()))
+                self.loss_dtype = total.dtype
             return loss
 
         if self.batch_problem is None:
@@ -168,6 +171,14 @@ class _Check:
             for name, parameter in self.model.named_parameters()
             if parameter.grad is not None
         }
+
+    def one_copy_differs(self, looped: Gradients) -> bool:
+        """Whether copies of equal losses have different gradients, as before a last layer of zeros (LoRA's)."""
+        copies, batch = self.copies, self.batch
+        self.copies, self.batch = 1, batch if self.batch_problem else own_parts(batch)
+        one = self.gradients(self.loss_fn, "looped", seed=0)
+        self.copies, self.batch = copies, batch
+        return not compare(one, looped, self.half or self.loss_dtype).agrees
 
     def one_copy_after_the_other(self, loss_fn: LossFunction[Any]) -> None:
         """The looped gradient of a batch whose rows aren't known."""
@@ -195,7 +206,7 @@ class _Check:
             found = self.gradients(loss_fn, plan, seed=seed)
         except Exception as error:  # whatever a model raises there is what there is to tell
             return Comparison(math.nan, error=f"{type(error).__name__}: {str(error).splitlines()[0]}")
-        return compare(found, expected, self.half)
+        return compare(found, expected, self.half or self.loss_dtype)
 
     def unkeyed_draws(self) -> tuple[UnkeyedDraw, ...]:
         """What the forward of one copy draws without a key; notes the half precision that it computes in."""
@@ -208,6 +219,16 @@ class _Check:
         self.gradients(watched, "looped", seed=0)
         self.half = doctor.half
         return doctor.found()
+
+
+def _problem_of(gradients: Gradients) -> str | None:
+    """What is wrong with a gradient by itself; None for nothing."""
+    if not gradients:
+        return "no gradient reaches a parameter of the model: the loss is of other tensors than the model's"
+    for name, gradient in gradients.items():
+        if not gradient.isfinite().all():
+            return f"the gradient isn't finite, from {name} on"
+    return None
 
 
 def _batch_norms(model: nn.Module) -> tuple[str, ...]:

@@ -51,9 +51,9 @@ def compare(found: Gradients, expected: Gradients, half: torch.dtype | None = No
     Args:
         found: the one.
         expected: the other.
-        half: precision that a part of them was computed in, whatever the parameters' own is; None for none.
+        half: precision that a part of them was computed in, whatever the parameters' own is; None for theirs.
     """
-    rounding = _ROUNDING[half] if half is not None else 0.0
+    rounding = _ROUNDING.get(half, 0.0) if half is not None else 0.0
     total = math.hypot(*(float(gradient.norm()) for gradient in expected.values()))
     apart: list[float] = []
     first: str | None = None

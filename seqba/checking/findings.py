@@ -11,6 +11,12 @@ from seqba.checking.unkeyed import UnkeyedDraw
 
 def judge(report: Report) -> Iterator[Finding]:
     """All that isn't as it should be, causes before consequences."""
+    if report.gradient_problem is not None:
+        yield Finding(
+            report.gradient_problem,
+            "look at an ordinary step of the model with this batch first: of copies nothing can be said before",
+        )
+        return
     if report.batch_problem is not None:
         yield Finding(
             f"the batch can't be repeated by rows: {report.batch_problem}",
@@ -41,6 +47,11 @@ def _of_a_shape(draw: AmbiguousDraw) -> Finding:
             "copies it is taken for rows first",
             'give the layer around it batch_first = False, which tells; or plan="looped", which is right for any shape',
         )
+    if draw.is_table:
+        return Finding(
+            f"{module} draws {draw.shape} for a table that has no rows: stacked copies share a draw, looped ones don't",
+            'plan="looped", where each copy has its own',
+        )
     return Finding(
         f"{module} draws {draw.shape} for all rows: in a batch whose rows divide {draw.shape[0]} it is taken for "
         "numbers of the rows",
@@ -62,7 +73,8 @@ def _of_what_forwards_leave_behind(report: Report) -> Iterator[Finding]:
     if not report.repeated.agrees:
         yield Finding(
             f"the same update repeated isn't the same: {report.repeated}",
-            "draw by torch's functions, not by Python's random or NumPy, which aren't keyed",
+            "draw by torch's functions and without a generator of your own, not by Python's random or NumPy: those "
+            "aren't keyed",
         )
 
 

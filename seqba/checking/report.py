@@ -37,13 +37,14 @@ class Report:
         recomputed: the looped gradient with the whole forward recomputed in the backward, compared with it; None for a
             model that forks.
         repeated: the looped gradient under other states of the generators of torch, Python and NumPy, compared with it.
-        copies_differ: whether the copies' losses differ at all.
+        copies_differ: whether the copies' losses or gradients differ at all.
         loss_grows: whether a loss without a weight grows with the copies of a pass, as a sum does.
         unkeyed: draws that no key reaches.
         ambiguous: draws whose shape doesn't tell rows from what all rows share, in batches like this one.
         batch_norms: names of modules that normalise over whatever rows are in a pass.
         counting: names of buffers, but theirs, that a forward has changed.
         batch_problem: why rows of the batch can't be repeated, or None.
+        gradient_problem: why the gradients can't be compared: none reaches the model, or one isn't finite; else None.
         findings: all that needs attention, with advice; empty where the promise holds.
     """
 
@@ -58,6 +59,7 @@ class Report:
     batch_norms: tuple[str, ...]
     counting: tuple[str, ...]
     batch_problem: str | None
+    gradient_problem: str | None = None
     findings: tuple[Finding, ...] = ()
 
     @property

@@ -19,6 +19,7 @@ from seqba.cli.fairseq_options import (
     without_effect_line,
 )
 from seqba.cli.output import warn_on_stderr
+from seqba.data.names import split_paths
 from seqba.decoding.options import SearchOptions
 from seqba.errors import UserError, quoted
 from seqba.models.options import TransformerOptions
@@ -196,7 +197,7 @@ class TranslatorChoices:
     @property
     def paths(self) -> list[str]:
         """The checkpoints that vote."""
-        return [path for path in (self.models.path or "").split(":") if path]
+        return split_paths(self.models.path or "")
 
 
 def add_translator_flags(parser: Parser, *, needs_data: bool) -> None:

@@ -18,17 +18,17 @@ from seqba.modules.gradients import GradientsBefore
 from seqba.modules.update_hooks import discarding_pending, finish_update
 from seqba.modules.walk import device_of, gradients_of
 from seqba.noise.compare import Comparison, check_compared, exchange_rows
-from seqba.noise.fork import check_forked
+from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
-from seqba.values import Loss, described
+from seqba.values import Loss, checked_batches, described
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]
 Backward = Callable[[Tensor], object]
 Cells = Sequence[tuple[int, range]]
 """Those of a process: for each of its micro-batches, in order, which copies."""
-Planned = tuple[Comparison | None, Iterable[range]]
-"""What is compared between copies of a micro-batch, and the copies of each of their passes."""
+Planned = tuple[MicroBatch[Batch], Iterable[range]]
+"""A micro-batch, with what is compared between its copies, and the copies of each of their passes."""
 
 
 class Grid(Generic[Batch]):
@@ -57,7 +57,7 @@ class Grid(Generic[Batch]):
         self.update = update
         self.model = update.model
         self.group = update.group
-        self.micro_batches = micro_batches
+        self.micro_batches = checked_batches(micro_batches)
         self.loss_fn = loss_fn
         self.plan = plan_for(update.model, plan)
         self.backward = backward
@@ -114,12 +114,9 @@ class Grid(Generic[Batch]):
         """The passes of this process: a micro-batch, and which copies of it."""
         divided = self._plan_divided(dict(cells)) if self.update.compared else {}
         for number, copies in cells:
-            if not copies:
-                continue
-            comparison, passes = divided.get(number) or self._plan_passes(number, copies)
-            micro_batch = MicroBatch(self.update, number, self.micro_batches[number], copies, comparison)
-            for some in passes:
-                yield micro_batch, some
+            if copies:
+                micro_batch, passes = divided.get(number) or self._plan_passes(number, copies)
+                yield from ((micro_batch, some) for some in passes)
 
     def _run_pass(self, micro_batch: MicroBatch[Batch], copies: range, sums: Accumulator, *, is_last: bool) -> None:
         self._has_sent = self._has_sent or (is_last and bool(self.update.replicas.synchronised))
@@ -131,7 +128,7 @@ class Grid(Generic[Batch]):
                 loss = self._loss(rows, noise)
             scaled = sums.add(loss, len(copies))
             self._run_backward(scaled, is_last=is_last)
-        self.update.warnings.note(noise, scaled)
+        self.update.warnings.note(noise, scaled, is_mean=isinstance(loss, Tensor))
 
     def _loss(self, rows: Batch, noise: Noise) -> Loss:
         """The forward of a pass, which must have done what the update says of it."""
@@ -164,30 +161,34 @@ class Grid(Generic[Batch]):
             yield rows, noise
         self._tried = range(0)
 
-    def _plan_passes(self, number: int, copies: range) -> Planned:
+    def _plan_passes(self, number: int, copies: range) -> Planned[Batch]:
         """The passes of some copies of a micro-batch, and what they compare.
 
         Where a loss compares copies, and not all are in one pass, each pass runs forward here, without a graph: a look
         at the rows that it compares.
         """
-        if not self.update.compared:
-            return None, self.plan.passes(copies)
-        comparison, passes = Comparison(self.update.copies), list(self.plan.passes(copies))
+        comparison = Comparison(self.update.copies) if self.update.compared else None
+        micro_batch = MicroBatch(self.update, number, self.micro_batches[number], copies, comparison)
+        if comparison is None:
+            return micro_batch, self.plan.passes(copies)
+        passes = list(self.plan.passes(copies))
         if any(len(some) < self.update.copies for some in passes):
-            micro_batch = MicroBatch(self.update, number, self.micro_batches[number], copies, comparison)
             with comparison.looking(), discarding_pending(self.model), torch.no_grad():
                 for some in passes:
                     with self._running(micro_batch, some, exchanges=False) as (rows, noise):
                         self._loss(rows, noise)
-        return comparison, passes
+            micro_batch.trunk = micro_batch.trunk and Trunk(copies.stop - 1)  # that of the look has no graph
+        return micro_batch, passes
 
-    def _plan_divided(self, own: dict[int, range]) -> dict[int, Planned]:
+    def _plan_divided(self, own: dict[int, range]) -> dict[int, Planned[Batch]]:
         """`_plan_passes` for micro-batches whose copies run on several processes, which tell each other the rows."""
         numbers = divided_micro_batches(self.group, len(self.micro_batches), self.update.copies)
-        found = {number: self._plan_passes(number, own.get(number, range(0))) for number in numbers}
-        if found:
+        found = {number: self._plan_passes(number, own[number]) for number in numbers if own.get(number)}
+        if numbers:
             self._has_sent = True
-            exchange_rows([each for each, _ in found.values() if each], self.group, device_of(self.model))
+            own_rows = {number: micro_batch.comparison for number, (micro_batch, _) in found.items()}
+            comparisons = (own_rows.get(number) or Comparison(self.update.copies) for number in numbers)
+            exchange_rows(list(comparisons), self.group, device_of(self.model))
         return found
 
     def _run_dummies(self, cells: Cells, sums: Accumulator) -> None:

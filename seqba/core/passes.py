@@ -168,6 +168,7 @@ class MicroBatch(Generic[Batch]):
 
     Attributes:
         number: its place in the update.
+        comparison: as given.
         trunk: what its passes have in common below the fork, in an update that forks.
 
     Raises:
@@ -181,23 +182,23 @@ class MicroBatch(Generic[Batch]):
             count_rows(batch)
         self.number = number
         self.trunk = Trunk(last_copy=copies.stop - 1) if update.forked else None
+        self.comparison = comparison
         self._update = update
         self._batch = batch
-        self._comparison = comparison
 
     def pass_of(self, copies: range) -> tuple[Batch, Noise]:
         """What a pass of some copies sees, rows copy-major, and what it draws from."""
         update = self._update
         rows = self._batch
+        # What a model changes in place (features that it masks, a label that it pops), no other pass shall see.
         if update.replicated:
-            rows = select_copies(rows, copies, update.copies)
-        elif not update.forked:
+            rows = own_parts(select_copies(rows, copies, update.copies))
+        elif len(copies) > 1 and not update.forked:
             rows = repeated(rows, len(copies))
-        if update.copies > 1 and (len(copies) == 1 or update.replicated or update.forked):
-            # What a model changes in place (features that it masks, a label that it pops), no other pass shall see.
+        elif update.copies > 1:
             rows = own_parts(rows)
         counted = count_rows(rows) if update.keys_draws and update.copies > 1 else None
-        return rows, update.noise(self.number, copies, counted, self.trunk, self._comparison)
+        return rows, update.noise(self.number, copies, counted, self.trunk, self.comparison)
 
 
 def _checked_group(ranks: Group | None, model: nn.Module) -> Group:

@@ -1,13 +1,15 @@
-r"""File names that are not UTF-8. Python holds their bytes as lone surrogates, which no encoding writes by itself.
+r"""File names: several in one text, and those that are not UTF-8.
 
-Two handlers of encoding errors, for `open(errors=…)`: to streams such a name goes as it was given, byte for byte; into
-text files, which stay UTF-8, with `\xe9` for the byte E9, as `$'…'` in a shell takes it. Where the locale is ASCII,
-names that are UTF-8 come as such bytes too; they are written as what they are.
+Python holds the bytes of the latter as lone surrogates, which no encoding writes by itself. Two handlers of encoding
+errors, for `open(errors=…)`: to streams such a name goes as it was given, byte for byte; into text files, which stay
+UTF-8, with `\xe9` for the byte E9, as `$'…'` in a shell takes it. Where the locale is ASCII, names that are UTF-8 come
+as such bytes too; they are written as what they are.
 """
 
 from __future__ import annotations
 
 import codecs
+import os
 
 AS_GIVEN = "seqba.as_given"
 ESCAPED = "seqba.escaped"
@@ -21,6 +23,11 @@ def name_bytes(name: str) -> bytes:
 def name_text(name: str) -> str:
     """A name that any program takes as text, its undecodable bytes escaped."""
     return name.encode("utf-8", ESCAPED).decode("utf-8")
+
+
+def split_paths(text: str) -> list[str]:
+    """Paths that stand between colons; a path that exists as it stands is one, with the colons of its name (10:30)."""
+    return [text] if os.path.exists(text) else [path for path in text.split(":") if path]
 
 
 def _write_as_given(error: UnicodeError) -> tuple[bytes, int]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from seqba.data.dictionary import Dictionary
 from seqba.data.indexed import IndexedCorpus, ids_path
+from seqba.data.names import split_paths
 from seqba.errors import UserError, quoted
 
 NAMED_ROWS = 10
@@ -23,7 +24,7 @@ def data_folders(data: str) -> list[Path]:
     Raises:
         UserError: if there are none, or one of them is missing.
     """
-    given = [folder for folder in data.split(":") if folder]
+    given = split_paths(data)
     if not given:
         raise UserError("no data-bin is given: make one with seqba-preprocess")
     for folder in given:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from seqba.keying.owner import find_owner
-from seqba.keying.shapes import copies_dimension
-from seqba.noise.noise import Noise, numbers_per_copy
+from seqba.keying.shapes import check_divisible, copies_dimension
+from seqba.noise.noise import Noise
 
 KeyedForm = Callable[..., Any]
 
@@ -27,7 +27,7 @@ def keep_mask(
     dim = copies_dimension(noise, owner, shape, of_rows=True, is_rows_first=is_rows_first)
     if dim is None:
         return noise.keep_mask(owner, (1, *shape), p, device, shared=True).view(tuple(shape))
-    parts = parts_shape(noise, shape, dim)
+    parts = parts_shape(noise, owner, shape, dim)
     return joined(noise.keep_mask(owner, (parts[0] * parts[1], *parts[2:]), p, device).view(parts), dim)
 
 
@@ -39,7 +39,7 @@ def fill(
     dim = copies_dimension(noise, owner, tensor.shape, of_rows=of_rows)
     # Drawn in memory of their own: what a kernel draws may depend on how its output lies.
     parts = torch.empty(
-        (1, *tensor.shape) if dim is None else parts_shape(noise, tensor.shape, dim),
+        (1, *tensor.shape) if dim is None else parts_shape(noise, owner, tensor.shape, dim),
         dtype=tensor.dtype,
         device=tensor.device,
     )
@@ -50,18 +50,18 @@ def fill(
     return tensor
 
 
-def parts_shape(noise: Noise, shape: Sequence[int], dim: int) -> tuple[int, ...]:
+def parts_shape(noise: Noise, owner: object, shape: Sequence[int], dim: int) -> tuple[int, ...]:
     """(k, ...): the copies' parts of a draw, each in the order of the draw itself.
 
     So a copy that is alone in its pass draws the same along whichever dimension its rows lie, where both would fit
     (8 places of 4 rows, time first).
 
     Raises:
-        ValueError: if dimension 0 is to hold the copies and isn't a multiple of them.
+        ValueError: as `check_divisible`.
     """
     copies = len(noise.copies)
     if dim == 0:
-        numbers_per_copy(shape, copies)
+        check_divisible(noise, owner, shape)
     return (copies, *shape[:dim], shape[dim] // copies, *shape[dim + 1 :])
 
 

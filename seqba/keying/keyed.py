@@ -83,8 +83,9 @@ def keyed(model: nn.Module) -> Iterator[None]:
     rows, `torch.rand([])` of a LayerDrop, is shared by all copies, and a Transformer's layers are then dropped for all
     of them. A shape that doesn't tell rows from other sizes is warned of as soon as batches or passes of other sizes
     show it; `seqba.check` finds it before a run. What torch's functions don't draw (dropout inside cuDNN's LSTM or
-    flash attention), and functions imported by their names (`from torch.nn.functional import dropout`) before, draw
-    from torch's own generators: each pass seeds those by its key, so that `plan="looped"` is repeatable all the same.
+    flash attention), what they draw for nested tensors and inside `torch.vmap`, and functions imported by their names
+    (`from torch.nn.functional import dropout`) before, draw from torch's own generators: each pass seeds those by its
+    key, so that `plan="looped"` is repeatable all the same.
     `seqba.check` tells of them.
 
     Under `torch.compile` a keyed draw ends a graph, and draws the same.
@@ -170,7 +171,9 @@ class _Replacement:
 
 
 def _is_concerned(names: Any, given: tuple[Any, ...]) -> bool:
-    if given and isinstance(given[0], Tensor) and given[0].device.type == "meta":
+    if given and isinstance(given[0], Tensor) and (given[0].device.type == "meta" or given[0].is_nested):
+        return False
+    if _is_in_vmap():  # a row's shape tells nothing of the rows
         return False
     if given and type(given[0]).__name__ == "FakeTensor":
         _break_graph()
@@ -181,6 +184,16 @@ def _is_concerned(names: Any, given: tuple[Any, ...]) -> bool:
             "a module of the model draws noise in a thread that doesn't compute the pass: keyed noise is one thread's"
         )
     return False
+
+
+def _is_in_vmap() -> bool:
+    """Whether `torch.vmap` is mapping the code that draws; torch has no public word for it."""
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return False
+    return any(
+        level.key() == torch._C._functorch.TransformType.Vmap
+        for level in torch._C._functorch.get_interpreter_stack() or ()
+    )
 
 
 def _break_graph() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from seqba.keying.draws import KeyedForm, fill
 from seqba.keying.owner import find_owner
-from seqba.keying.shapes import copies_dimension
-from seqba.noise.noise import Noise, numbers_per_copy
+from seqba.keying.shapes import check_divisible, copies_dimension
+from seqba.noise.noise import Noise
 
 
 def sampled(name: str, *, event_dimensions: int = 0) -> KeyedForm:
@@ -39,7 +39,7 @@ def sampled(name: str, *, event_dimensions: int = 0) -> KeyedForm:
             result: Tensor = function(input, *others, generator=next(iter(generators)), **named)
         else:
             copies = len(noise.copies)
-            numbers_per_copy(input.shape[dim:], copies)
+            check_divisible(noise, owner, input.shape[dim:])
             parts = zip(*(_parts(each, copies, dim, like=input) for each in (input, *others)), strict=True)
             drawn = [function(*part, generator=own, **named) for part, own in zip(parts, generators, strict=True)]
             result = torch.cat(drawn, dim)

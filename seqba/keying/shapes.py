@@ -20,12 +20,14 @@ class DrawShape:
         shape: of the draw.
         of_rows: whether it belongs to a tensor that was computed from the rows.
         is_said: whether the module says on which dimension its rows are.
+        copies: whose rows there are at this point of the pass; one stands for all below a fork.
     """
 
     module: str
     shape: tuple[int, ...]
     of_rows: bool
     is_said: bool
+    copies: int
 
 
 _watched: list[DrawShape] | None = None
@@ -66,10 +68,26 @@ def copies_dimension(
     dimension = _dimension(noise, shape, of_rows=of_rows, is_rows_first=is_rows_first)
     module = noise.names.get(id(owner), "")
     if _watched is not None:
-        _watched.append(DrawShape(module, tuple(shape), of_rows, is_rows_first or is_time_first(noise.names)))
+        is_said = is_rows_first or is_time_first(noise.names)
+        _watched.append(DrawShape(module, tuple(shape), of_rows, is_said, len(noise.copies)))
     if noise.rows and shape and not noise.calls.is_recomputing:
         noise.placed.append(PlacedDraw(module, tuple(shape), of_rows, noise.rows, len(noise.copies), dimension))
     return dimension
+
+
+def check_divisible(noise: Noise, owner: object, shape: Sequence[int]) -> None:
+    """Refuses a draw whose dimension 0 is to hold the copies of the pass one after the other, and can't.
+
+    Raises:
+        ValueError: with the name of the module.
+    """
+    if shape[0] % len(noise.copies):
+        module = noise.names.get(id(owner)) or "the model itself, or loss_fn,"
+        raise ValueError(
+            f"{module} draws noise of shape {tuple(shape)} in a pass of {len(noise.copies)} copies, whose rows can't "
+            "be told in it: it is a table's that all rows share, or of rows that were chosen by their values (tokens "
+            'of an expert, say); take plan="looped", which is right for any shape'
+        )
 
 
 def _dimension(noise: Noise, shape: Sequence[int], *, of_rows: bool, is_rows_first: bool) -> int | None:

@@ -158,7 +158,9 @@ def _decoder(layer: DecoderLayer, x: Tensor, places: GraphRows, memory: Memory, 
 @cache
 def _compiled(layer: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The compiled function: whole (a break would be an error), and of symbolic sizes from the first batch on."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_GRAPHS)
+    config = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # as torch 2.6 calls it
+    setattr(config, limit, max(getattr(config, limit), MOST_GRAPHS))
     torch._dynamo.config.specialize_float = True  # probabilities stay what they are
     # Sizes that are equal in one batch (rows and tokens of a row, say) aren't so in the next.
     torch.fx.experimental._config.use_duck_shape = False

@@ -70,7 +70,10 @@ def start_state(
     caches = []
     for layer in (cast(DecoderLayer, prepacked(layer)) for layer in layers):
         heads = layer.cross_attention.memory_heads(memory, packing)
-        memory_keys, memory_values = (nn.functional.pad(each, (0, 0, 0, missing)) for each in heads)
+        # Padding by nothing would copy them once more.
+        memory_keys, memory_values = (
+            nn.functional.pad(each, (0, 0, 0, missing)) if missing else each for each in heads
+        )
         attention = layer.attention
         empty = memory.new_zeros(packing.rows, attention.heads, FIRST_CAPACITY, beam_size, attention.head_dim)
         caches.append(LayerCache(layer, empty, torch.zeros_like(empty), memory_keys, memory_values))
@@ -145,8 +148,9 @@ def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _double(cache: Tensor) -> Tensor:
     rows, heads, capacity, beams, width = cache.shape
-    grown = cache.new_zeros(rows, heads, 2 * capacity, beams, width)
+    grown = cache.new_empty(rows, heads, 2 * capacity, beams, width)
     grown[:, :, :capacity] = cache
+    grown[:, :, capacity:] = 0
     return grown
 
 

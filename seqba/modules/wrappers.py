@@ -28,7 +28,10 @@ def module_names(model: nn.Module) -> Mapping[int, str]:
     anew where modules have come, gone or changed names since the last call.
     """
     children = [module._modules for module in modules_of(model) if module._modules]
-    tree = list(chain.from_iterable(children)), [id(child) for named in children for child in named.values()]
+    tree = (
+        list(chain.from_iterable(named.keys() for named in children)),
+        [id(child) for named in children for child in named.values()],
+    )
     known = _names.get(model)  # type: ignore[no-untyped-call]
     if known is None or known[0] != tree:
         known = (

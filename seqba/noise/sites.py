@@ -164,7 +164,8 @@ class Calls:
             raise RuntimeError(
                 f"{site} draws noise during the backward for the {call + 1}. time, but drew {made} times in the "
                 "forward: a layer that is recomputed must draw what its forward drew, and under the same module (a "
-                "function that is checkpointed takes that module as its first argument)"
+                "function that is checkpointed takes that module as its first argument); noise of the gradient itself "
+                "(a hook, a backward of one's own) has no key: add it after the update, or draw it with generator="
             )
         return call
 

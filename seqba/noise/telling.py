@@ -37,17 +37,24 @@ class NoiseWarnings:
         self._is_forked = False
         self._is_noisy = False
         self._faults: dict[str, str] = {}  # kind of a fault in what passes drew → the line that tells of it
+        self._has_one_pass = False  # which has all copies, so that no losses can be compared
+        self._of_micro_batch = 0
+        self._losses: dict[int, Tensor] = {}  # number of copies of a pass → what they added to the loss
         self._quiet: dict[_Pass, Tensor | None] = {}  # passes without noise (above a fork) → losses
 
-    def note(self, noise: Noise, loss: Tensor | None = None) -> None:
+    def note(self, noise: Noise, loss: Tensor | None = None, *, is_mean: bool = False) -> None:
         """Takes the noise of a pass that has ended.
 
         Args:
             noise: of the pass.
             loss: its 0-dim loss; None where only the caller knows it.
+            is_mean: whether that was taken for a mean over rows.
         """
         if self._keyed:
             self._note_faults(noise)
+        if loss is not None and is_mean and (not self._losses or noise.micro_batch == self._of_micro_batch):
+            self._of_micro_batch = noise.micro_batch
+            self._losses.setdefault(len(noise.pass_copies), loss.detach())
         self._has_drawn = self._has_drawn or noise.draws > 0
         self._is_forked = noise.trunk is not None
         if noise.draws_above or noise.drew_ordinary or noise.copies_differ:
@@ -58,11 +65,15 @@ class NoiseWarnings:
     def warn(self, stacklevel: int) -> None:
         """Warns of an update whose passes have run.
 
-        Of draws in which stacked copies differ from looped ones, of equal copies, and of masks that came before.
+        Of draws in which stacked copies differ from looped ones, of a sum that is taken for a mean, of equal copies,
+        and of masks that came before.
 
         Args:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
         """
+        if len(self._losses) > 1 and not self._is_told("sum looked for"):
+            _told.setdefault(self._model, set()).add("sum looked for")  # type: ignore[no-untyped-call]
+            self._look_for_a_sum()
         for kind, line in self._faults.items():
             self._warn_once(kind, line, stacklevel + 1)
         if not self._is_told("equal") and self._has_equal_copies():
@@ -76,7 +87,8 @@ class NoiseWarnings:
         if is_repeated(self._model, self._key):
             warnings.warn(
                 f"the weights have changed, but this update draws the same masks as the one before {key}: pass "
-                "update= with the number of the update",
+                "update= with the number of the update (a closure of LBFGS and the second pass of SAM draw the same on "
+                "purpose, and may ignore this)",
                 stacklevel=stacklevel + 1,
             )
         elif self._added_to is not None and self._added_to.any():
@@ -86,11 +98,24 @@ class NoiseWarnings:
                 stacklevel=stacklevel + 1,
             )
 
+    def _look_for_a_sum(self) -> None:
+        """A mean is the same for any number of copies, but for their noise; a sum grows with them."""
+        (few, of_few), *_, (many, of_many) = sorted(self._losses.items())
+        one, other = float(of_few) / few, float(of_many) / many
+        growth = many / few
+        if one and 0.8 * growth < other / one < 1.25 * growth:
+            self._faults["sum"] = (
+                f"the loss of {many} copies in one pass is about {growth:.3g} times that of {few}, as a sum's would be "
+                "that is taken for a mean, and the gradient depends on the plan then: return the mean over rows, or "
+                "(sum, weight); seqba.check(model, batch, loss_fn) knows for sure"
+            )
+
     def _has_equal_copies(self) -> bool:
         """Whether nothing was drawn (above a fork), and passes of several copies of a micro-batch have one loss."""
         if self._is_noisy or not self._quiet:
             return False
         number, copies = max(self._quiet, key=lambda each: len(each[1]))
+        self._has_one_pass = len(self._quiet) == 1
         losses = [loss for (other, some), loss in self._quiet.items() if (other, len(some)) == (number, len(copies))]
         known = [loss for loss in losses if loss is not None]
         return len(losses) * len(copies) > 1 and all(torch.equal(known[0], loss) for loss in known[1:])
@@ -108,6 +133,8 @@ class NoiseWarnings:
         else:
             reason = "in this update (no dropout, nothing from torch's generators)"
             advice = "give the model noise, or leave copies out"
+            if self._has_one_pass:  # a loss for each copy tells of noise from elsewhere, one for all doesn't
+                advice += "; noise of NumPy, Python or a generator of its own isn't seen here"
         return f"nothing drew noise {reason}: its copies are equal, M times the work for the gradient of one; {advice}"
 
     def _note_faults(self, noise: Noise) -> None:

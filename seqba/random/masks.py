@@ -47,7 +47,7 @@ def drop(x: Tensor, kept: Tensor, p: float, added: Tensor | None = None) -> Tens
         A tensor like x.
     """
     scale = kept_scale(p)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or is_transformed():
         return _traced_drop(x, kept, scale, added)
     if added is not None and added.shape == x.shape:
         result: Tensor = _DropAndAdd.apply(x, kept, scale, added)  # type: ignore[no-untyped-call]
@@ -61,8 +61,16 @@ def drop_by_numbers(x: Tensor, numbers: Tensor, p: float, added: Tensor | None =
     return drop(x, kept(numbers, p).view(x.shape), p, added)
 
 
+def is_transformed() -> bool:
+    """Whether `torch.func` (`grad`, `jvp`, …) differentiates what runs: it takes no autograd function as those here."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def _traced_drop(x: Tensor, kept: Tensor, scale: float, added: Tensor | None) -> Tensor:
-    """The same in operations that a compiler differentiates: torch 2.11 loses a traced function's gradient."""
+    """The same in operations that compilers and `torch.func` differentiate.
+
+    torch 2.11 loses a traced function's gradient.
+    """
     wide = _wide(x)
     dropped = x.to(wide) * (kept.to(wide) * scale)
     if added is None:

@@ -45,6 +45,7 @@ def announce(
         f"{arch}: {parameters:,} parameters, on {device.type}{threads}{several}",
         f"an update: {shape} (--arm {options.grid.arm}, --plan {options.grid.plan})",
         f"{_until(options)}; {_where(options)}",
+        *_without_rate(options),
         *(["layers are compiled: the first updates wait for it"] if options.run.compile else []),
         *_averaged(options),
         *_measured(options.log.measure_every, is_single=is_single),
@@ -106,6 +107,18 @@ def _until(options: TrainingOptions) -> str:
     }
     shown = [f"{noun} {limit:,g}" for noun, limit in limits.items() if limit > 0]
     return f"until {' or '.join(shown)}" if shown else "until it is stopped"
+
+
+def _without_rate(options: TrainingOptions) -> list[str]:
+    """Tells of updates at a learning rate of 0, which take as long as others and move nothing."""
+    schedule, last = options.schedule, options.run.max_update
+    falls_to_zero = schedule.lr_scheduler == "polynomial_decay" and schedule.end_learning_rate == 0
+    end = schedule.total_num_update
+    if not falls_to_zero or end is None or 0 < last <= end:
+        return []
+    return [
+        f"the learning rate is 0 from update {end:,} on (--total-num-update): --max-update {end} ends the run there"
+    ]
 
 
 def _averaged(options: TrainingOptions) -> list[str]:

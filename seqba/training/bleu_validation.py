@@ -146,7 +146,8 @@ def search_options(text: str) -> SearchOptions:
     """Options of the search that `--eval-bleu-args` describes.
 
     Raises:
-        UserError: for a text that is no JSON object, or names an option or a value that no search has.
+        UserError: for a text that is no JSON object, or names an option or a value that no search has, or one without
+            effect.
     """
     known = {field.name: field for field in dataclasses.fields(SearchOptions)}
     values = _json_object("--eval-bleu-args", text, '{"beam": 4}')
@@ -156,7 +157,10 @@ def search_options(text: str) -> SearchOptions:
         if not _is_like(value, known[name].default):
             given = quoted(value) if isinstance(value, str) else repr(value)
             raise UserError(f"--eval-bleu-args: {name} is {given}; it must be like {known[name].default!r}")
-    return SearchOptions(**values)
+    options = SearchOptions(**values)
+    if options.nbest > 1 and not options.sampling:
+        raise UserError("--eval-bleu-args: nbest prints more translations, and BLEU is of the best: leave it out")
+    return options
 
 
 def _json_object(flag: str, text: str, example: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os.path import abspath, normpath
 from typing import Any
 
+from seqba.data.names import split_paths
 from seqba.errors import UserError
 from seqba.models.options import is_noise
 from seqba.options import flag_of
@@ -158,7 +159,7 @@ def _change_of_data(before: Identity, after: Identity) -> list[str]:
 
 
 def _folders(data: str, form: Callable[[str], str]) -> list[str]:
-    return [form(folder) for folder in data.split(":") if folder]
+    return [form(folder) for folder in split_paths(data)]
 
 
 def _check_key_version(start: Start, before: Identity, after: Identity) -> None:

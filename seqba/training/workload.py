@@ -14,6 +14,7 @@ from seqba.checkpoints.file import model_options
 from seqba.checkpoints.model import build_model
 from seqba.core import Group
 from seqba.data.mixing import read_weights, weights_path
+from seqba.data.names import split_paths
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, given_options
 from seqba.models.options import DecoderOptions
@@ -102,7 +103,7 @@ def _with_weights_of_data(config: RunConfig) -> RunConfig:
     """The configuration with the weights that seqba-preprocess wrote beside the texts, unless it names others."""
     if config.batches.weights:
         return config
-    path = weights_path(Path(config.data.partition(":")[0]), config.batches.train_subset)
+    path = weights_path(Path(next(iter(split_paths(config.data)), "")), config.batches.train_subset)
     weights = read_weights(path)
     if weights and "weights" in config.variant.excluded_options:
         raise UserError(

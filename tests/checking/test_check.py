@@ -51,6 +51,29 @@ class ByPython(nn.Module):
         return x
 
 
+class ByGenerator(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x * torch.rand(x.shape, generator=self.generator, dtype=x.dtype))
+
+
+class Table(nn.Module):
+    """Dropout on a table of positions without a dimension of rows, as DeBERTa has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(8, 8))
+        self.layer = nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x + self.dropout(self.positions)[: x.shape[1]])
+
+
 def noisy(*modules: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(8, 8), *modules, nn.Dropout(0.3), nn.Linear(8, 8))
 
@@ -99,18 +122,47 @@ def over_pairs(model: nn.Module, rows: Tensor) -> Tensor:
             square_loss,
             [r"1\.parametrizations\.weight\.0\._u, .*: changed by every forward", "recomputed layers differ"],
         ),
+        (Table, square_loss, [r"dropout draws \(8, 8\) for a table that has no rows", 'plan="looped"']),
+        (ByGenerator, square_loss, ["the same update repeated isn't", "without a generator of your own"]),
+        (noisy, lambda model, rows: square_loss(model, rows) / 0.0, ["the gradient isn't finite, from 0.weight on"]),
+        (noisy, lambda model, rows: rows.clone().requires_grad_().square().mean(), ["no gradient reaches a parameter"]),
         (ByPython, square_loss, [r"the same update repeated isn't the same: NO \(", "not by Python's random or NumPy"]),
         (noisy, summed, ["the loss grows with the rows", r"return the mean over rows, or \(sum, weight\)"]),
         (noisy, over_pairs, [r"stacked isn't looped: NO \(.*, from 0\.weight on\)", "rows see each other"]),
         (lambda: nn.Linear(8, 8), square_loss, ["the copies are equal", "set dropout above 0"]),
     ],
-    ids=["imported", "LSTM", "batch norm", "spectral norm", "Python's", "a sum", "pairs", "no noise"],
+    ids=[
+        *("imported", "LSTM", "batch norm", "spectral norm", "a table", "its own generator", "not finite", "elsewhere"),
+        *("Python's", "a sum", "pairs", "no noise"),
+    ],
 )
 def test_what_is_wrong_is_named_with_advice(model: Callable[[], nn.Module], loss_fn: Any, told: list[str]) -> None:
     report = checked(model(), loss_fn)
     assert not report.is_fine
     for message in told:
         assert re.search(message, str(report)), str(report)
+
+
+@pytest.mark.parametrize("batch", [None, {"x": make_rows(4), "positions": torch.zeros(1, 3)}])
+def test_copies_whose_losses_are_equal_may_differ(batch: Any) -> None:
+    """As they do before a last layer of zeros, which LoRA begins with."""
+    model = noisy()
+    torch.manual_seed(1)
+    nn.init.zeros_(model[-1].weight)
+
+    def loss_fn(model: nn.Module, rows: Any) -> Tensor:
+        return model(rows if batch is None else rows["x"]).square().mean()
+
+    assert seqba.check(model.double(), make_rows(4) if batch is None else batch, loss_fn).copies_differ
+
+
+def test_the_rounding_of_a_loss_in_float32_is_no_fault() -> None:
+    def loss_fn(model: nn.Module, rows: Tensor) -> Tensor:
+        return (model(rows).float() @ model[-1].weight.float()).square().mean()
+
+    report = checked(noisy(), loss_fn, copies=3)
+    assert report.stacked_looped.difference > 1e-11
+    assert report.is_fine, str(report)
 
 
 def test_only_operations_that_draw_without_a_generator_are_noted() -> None:
@@ -152,7 +204,7 @@ def test_the_rounding_of_autocast_is_no_fault() -> None:
 
     def loss(model: nn.Module, rows: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return model(rows).float().square().mean()
+            return (model(rows).float() @ model[-1].weight.float()).square().mean()
 
     report = seqba.check(model, rows, loss)
     assert report.stacked_looped is not None

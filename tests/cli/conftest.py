@@ -10,6 +10,7 @@ import torch
 # Modules that the tests of this folder share; it is no package.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from measured_runs import blocks, measured  # noqa: F401 - fixtures
 from translation_world import World, make_world
 
 

@@ -167,6 +167,20 @@ def test_results_go_to_a_file(plain_world: World, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out.splitlines() == expected.splitlines()[-2:]
 
 
+def test_shards_have_files_of_their_own_in_one_folder(
+    plain_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[int] = []
+    for shard in range(2):
+        flags = ("--num-shards", "2", "--shard-id", str(shard), "--batch-size", "4", "--results-path", str(tmp_path))
+        assert generate(plain_world, *flags) == 0
+        assert f"scores are of shard {shard} of 2 alone" in capsys.readouterr().err
+    for shard in range(2):
+        text = (tmp_path / f"generate-test.{shard}-of-2.txt").read_text(encoding="utf-8")
+        rows += grouped(text)["H"].keys()
+    assert sorted(rows) == list(range(12))
+
+
 def test_sampling_is_seeded(plain_world: World, capsys: pytest.CaptureFixture[str]) -> None:
     texts = []
     for seed, size in (("1", "12"), ("1", "5"), ("2", "12")):

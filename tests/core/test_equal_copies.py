@@ -117,6 +117,8 @@ def test_views_of_a_generator_of_ones_own_are_seen_in_the_losses() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         update(network(0.0), of_views, plan="looped")
+    with pytest.warns(UserWarning, match="a generator of its own isn't seen here"):  # one loss for all copies
+        update(network(0.0), of_views, plan="stacked")
 
 
 def test_a_loop_of_passes_tells_too() -> None:

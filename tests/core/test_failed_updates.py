@@ -266,6 +266,12 @@ def test_other_arguments_are_named(network: Network, given: dict[str, Any], mess
         seqba.merged_gradient(**{"model": network, "batch": make_batch(), "loss_fn": mean_loss, "copies": 2, **given})
 
 
+@pytest.mark.parametrize("given", [{"x": torch.ones(2, 7)}, (batch for batch in [make_batch()])])
+def test_micro_batches_that_are_no_list_are_named(network: Network, given: Any) -> None:
+    with pytest.raises(TypeError, match="micro_batches must be a list of batches, not"):
+        seqba.grid_gradient(network, given, summed_loss, copies=2, weight=12)
+
+
 class Equal(Network):
     """Says what it is equal to, in its own way."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -219,6 +220,27 @@ def test_a_forgotten_micro_batch_number_is_told_of(network: Network) -> None:
     network.zero_grad(set_to_none=False)
     seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1)
     seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1, micro_batch=1)
+
+
+@pytest.mark.parametrize("plan", [3, "auto"])
+def test_a_sum_that_is_taken_for_a_mean_is_told_of_where_passes_differ_in_copies(network: Network, plan: Any) -> None:
+    """The CTC models of Hugging Face return one by default."""
+
+    def sum_alone(model: nn.Module, batch: Any) -> Tensor:
+        return summed_loss(model, batch)[0]
+
+    def update(model: Network, loss_fn: Any, number: int) -> None:
+        chosen = Plan(is_auto=True) if plan == "auto" else plan
+        seqba.merged_gradient(model, make_batch(), loss_fn, copies=4, plan=chosen, update=number)
+
+    other = Network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        update(other, mean_loss, 1)
+        update(other, summed_loss, 2)
+    with pytest.warns(UserWarning, match=r"3 copies in one pass is about 3 times that of 1.*\(sum, weight\)") as warned:
+        update(network, sum_alone, 1)
+    assert [warning.filename for warning in warned] == [__file__]
 
 
 def test_a_backward_that_makes_no_gradient_is_told_of(network: Network) -> None:

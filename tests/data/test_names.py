@@ -1,11 +1,14 @@
-"""File names that are not UTF-8, in files and on streams."""
+"""File names: several in one text, and those that are not UTF-8, in files and on streams."""
 
 from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 
-from seqba.data.names import AS_GIVEN, name_bytes, name_text
+import pytest
+
+from seqba.data.names import AS_GIVEN, name_bytes, name_text, split_paths
 
 
 def written(text: str, errors: str) -> bytes:
@@ -34,3 +37,16 @@ def test_a_file_stays_text() -> None:
 def test_a_digest_is_of_the_bytes() -> None:
     assert name_bytes(os.fsdecode(b"d\xfcne")) == b"d\xfcne"
     assert name_bytes("düne") == "düne".encode()
+
+
+def test_colons_separate_paths_but_in_the_name_of_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("2026-11-26T10:30:00")
+    folder.mkdir()
+    (folder / "last.pt").touch()
+    assert split_paths(f"{folder}/last.pt") == [f"{folder}/last.pt"]
+    assert split_paths(str(folder)) == [str(folder)]
+    assert split_paths("a.pt:b.pt:") == ["a.pt", "b.pt"]
+    assert split_paths("") == split_paths(":") == []

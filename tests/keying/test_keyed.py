@@ -9,25 +9,12 @@ from typing import Any
 import pytest
 import torch
 from foreign_models import LENGTH, MODELS, Around, Checkpointed, LayerDrop, gradient, make_model, make_rows, square_loss
-from keyed_world import NAMES, on_processes
-from rank_groups import Results, run_groups
+from keyed_gradients import COPIES, F, keyed_gradient
 from small_network import relative_error
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import seqba
-from seqba.core import Noise, noise_context
-from seqba.keying.keyed import _replacements
-
-COPIES = 4
-F = nn.functional
-
-
-def keyed_gradient(model: nn.Module, loss_fn: Any = square_loss, batch: Any = None, **options: Any) -> Tensor:
-    model.zero_grad()
-    rows = make_rows() if batch is None else batch
-    seqba.merged_gradient(model, rows, loss_fn, copies=COPIES, update=3, keyed=True, **options)
-    return gradient(model)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -102,145 +89,6 @@ def test_it_may_be_entered_around_the_update_and_within_itself() -> None:
     assert torch.equal(gradient(model), expected)
 
 
-def attributes() -> list[Any]:
-    return [getattr(replacement._holder, replacement._name) for replacement in _replacements]
-
-
-def test_torchs_functions_are_put_back_after_a_failure_as_well() -> None:
-    before = attributes()
-    model = make_model("nn.Dropout")
-
-    def failing(model: nn.Module, rows: Tensor) -> Tensor:
-        assert attributes() != before
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        keyed_gradient(model, failing)
-    assert all(now is then for now, then in zip(attributes(), before, strict=True))
-    assert "bernoulli_" not in vars(Tensor)
-
-
-def _like_takes_generators() -> bool:
-    """Whether this torch has `rand_like(..., generator=)`; that of 2.6 hasn't."""
-    try:
-        torch.rand_like(torch.ones(1), generator=None)
-    except TypeError:
-        return False
-    return True
-
-
-LIKE_TAKES_GENERATORS = _like_takes_generators()
-
-
-def test_outside_a_pass_and_with_a_generator_given_functions_are_torchs() -> None:
-    def numbers(generator: torch.Generator | None) -> list[Tensor]:
-        torch.manual_seed(2)
-        x = torch.ones(4, 4)
-        drawn = [
-            torch.rand(3, generator=generator),
-            torch.randn(2, 3, generator=generator),
-            torch.randint(9, (4,), generator=generator),
-            torch.randint(2, 9, (4,), generator=generator),
-            torch.normal(x, 2.0, generator=generator),
-            torch.normal(0.0, 2.0, (3,), generator=generator),
-            torch.bernoulli(x / 2, generator=generator),
-            x.bernoulli(0.5, generator=generator),
-            torch.empty(5).bernoulli_(0.5, generator=generator),
-            torch.empty(5).normal_(generator=generator),
-            torch.empty(5).exponential_(generator=generator),
-        ]
-        if LIKE_TAKES_GENERATORS:
-            drawn.append(torch.rand_like(x, generator=generator))
-        if generator is None:
-            query = torch.ones(1, 2, 3, 4)
-            drawn += [F.dropout(x), F.alpha_dropout(x, 0.5, True), torch.dropout(x, 0.5, True)]
-            drawn += [F.scaled_dot_product_attention(query, query, query, dropout_p=0.5)]
-        return drawn
-
-    plain = numbers(None), numbers(torch.Generator().manual_seed(3))
-    with seqba.keyed(nn.Linear(1, 1)):
-        within = numbers(None)
-        with noise_context(Noise(0, 0, 0, range(1))):
-            generated = numbers(torch.Generator().manual_seed(3))
-    assert all(torch.equal(one, other) for one, other in zip(within, plain[0], strict=True))
-    assert all(torch.equal(one, other) for one, other in zip(generated, plain[1], strict=True))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"is_causal": True},
-        {"scale": 0.3},
-        {"attn_mask": "bool"},
-        {"attn_mask": "float"},
-        {"enable_gqa": True},
-        {"enable_gqa": True, "attn_mask": "bool", "scale": 2.0},
-    ],
-    ids=str,
-)
-def test_attention_written_out_is_torchs(options: dict[str, Any]) -> None:
-    """With a probability that keeps everything, against the same without dropout; a query that sees nothing too."""
-    generator = torch.Generator().manual_seed(0)
-    heads = 2 if options.get("enable_gqa") else 4
-    shapes = ((3, 4, 5, 8), (3, heads, 6, 8), (3, heads, 6, 7))
-    given = [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
-    options = dict(options)
-    if options.get("attn_mask") == "bool":
-        options["attn_mask"] = torch.rand(3, 1, 5, 6, generator=generator) > 0.4
-        options["attn_mask"][0, :, 2] = False
-    elif options.get("attn_mask") == "float":
-        options["attn_mask"] = torch.randn(5, 6, generator=generator, dtype=torch.float64)
-        options["attn_mask"][2] = -torch.inf
-    expected = F.scaled_dot_product_attention(*given, **options)
-    slopes = torch.autograd.grad(expected.square().sum(), given)
-    with noise_context(Noise(0, 0, 0, range(1))), seqba.keyed(nn.Linear(1, 1)):
-        written = F.scaled_dot_product_attention(*given, dropout_p=1e-9, **options)
-        dropped = F.scaled_dot_product_attention(*given, dropout_p=0.5, **options)
-        torch.testing.assert_close(written, expected)
-        torch.testing.assert_close(torch.autograd.grad(written.square().sum(), given), slopes)
-    assert not torch.allclose(dropped, expected)
-
-
-@pytest.mark.parametrize(
-    ("function", "mean", "deviation"),
-    [
-        (lambda x: F.dropout(x + 1, 0.25), 1, (0.25 / 0.75 + 1 / 0.75) ** 0.5),
-        (lambda x: F.alpha_dropout(x, 0.25, True), 0, 1),
-        (lambda x: F.feature_alpha_dropout(x.view(-1, 2, 1), 0.25, True), 0, 1),
-        (torch.rand_like, 0.5, 12**-0.5),
-        (torch.randn_like, 0, 1),
-        (lambda x: torch.empty_like(x).exponential_(2.0), 0.5, 0.5),
-        (lambda x: torch.normal(x * 0 + 3, 2.0), 3, 2),
-        (lambda x: torch.normal(3.0, 2.0, x.shape), 3, 2),
-        (lambda x: torch.randint(2, 5, x.shape).double(), 3, (2 / 3) ** 0.5),
-        (lambda x: torch.randint(3, size=x.shape).double(), 1, (2 / 3) ** 0.5),
-        (lambda x: torch.empty_like(x).bernoulli_(torch.full_like(x, 0.2)), 0.2, 0.4),
-        (lambda x: x.bernoulli(0.2), 0.2, 0.4),
-        (lambda x: torch.rand(x.shape, dtype=x.dtype), 0.5, 12**-0.5),
-        (lambda x: torch.randn(*x.shape), 0, 1),
-    ],
-)
-def test_what_is_drawn_has_the_distribution_of_torchs_function(
-    function: Callable[[Tensor], Tensor], mean: float, deviation: float
-) -> None:
-    x = torch.randn(40_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    with noise_context(Noise(0, 0, 0, range(2))), seqba.keyed(nn.Linear(1, 1)):
-        drawn = function(x).double()
-    assert drawn.mean().item() == pytest.approx(mean, abs=0.03)
-    assert drawn.std().item() == pytest.approx(deviation, rel=0.03)
-    assert not torch.equal(drawn.flatten()[:20_000], drawn.flatten()[20_000:])
-
-
-def test_everything_is_dropped_at_probability_one() -> None:
-    x = torch.ones(4, 4)
-    with noise_context(Noise(0, 0, 0, range(1))), seqba.keyed(nn.Linear(1, 1)):
-        assert not F.dropout(x, 1.0).any()
-        assert not F.alpha_dropout(x, 1.0, True).any()
-        with pytest.raises(ValueError, match=r"between 0 and 1, but got 1\.5"):
-            F.dropout(x, 1.5)
-
-
 def test_a_layer_that_one_number_drops_is_dropped_for_all_copies() -> None:
     kept: list[tuple[int, ...]] = []
 
@@ -279,6 +127,17 @@ def test_a_recomputed_function_whose_module_is_unknown_is_refused() -> None:
         keyed_gradient(model)
     named = Around(lambda module, x: checkpoint(lambda module, x: function(x), module, x, use_reentrant=False)).double()
     assert relative_error(keyed_gradient(named, plan="looped"), keyed_gradient(named, plan="stacked")) < 1e-12
+
+
+def test_noise_of_the_gradient_itself_is_refused_with_a_way_out() -> None:
+    model = make_model("nn.Dropout")
+    handle = model[0].weight.register_hook(lambda slope: slope + torch.randn_like(slope))
+    with pytest.raises(RuntimeError, match=r"noise of the gradient itself .* draw it with generator="):
+        keyed_gradient(model)
+    handle.remove()
+    generator = torch.Generator().manual_seed(0)
+    model[0].weight.register_hook(lambda slope: slope + torch.empty_like(slope).normal_(generator=generator))
+    keyed_gradient(model)
 
 
 def test_a_recomputed_function_inside_a_method_is_known_by_its_self() -> None:
@@ -329,6 +188,52 @@ def test_what_cannot_be_keyed_is_seeded_by_the_pass_and_told_of_when_stacked() -
     with pytest.warns(UserWarning, match=r"can't be keyed.*seqba\.check") as warned:
         seqba.merged_gradient(model, rows, loss_fn, copies=2, update=4, plan="stacked", keyed=True)
     assert [warning.filename for warning in warned] == [__file__]
+
+
+def penalised(model: nn.Module, rows: Tensor) -> Tensor:
+    """The loss, times a factor of its own gradient by `torch.func`."""
+
+    def loss(parameters: Any) -> Tensor:
+        return torch.func.functional_call(model, parameters, (rows,)).square().mean()
+
+    parameters = dict(model.named_parameters())
+    slopes = torch.func.grad(loss)({name: parameter.detach() for name, parameter in parameters.items()})
+    return loss(parameters) * (1 + sum(slope.square().sum() for slope in slopes.values()))
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout, seqba.nn.Dropout])
+def test_gradients_by_torch_func_are_those_of_autograd(dropout: Any) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), dropout(0.3), nn.Linear(8, 8)).double()
+
+    def by_autograd(model: nn.Module, rows: Tensor) -> Tensor:
+        own = model(rows).square().mean()  # its slopes are at another call of dropout, as in `penalised`
+        slopes = torch.autograd.grad(own, list(model.parameters()))
+        return model(rows).square().mean() * (1 + sum(slope.square().sum() for slope in slopes))
+
+    expected = keyed_gradient(model, by_autograd, plan="looped")
+    assert relative_error(keyed_gradient(model, penalised, plan="looped"), expected) < 1e-12
+
+
+def by_rows(model: nn.Module, rows: Tensor) -> Tensor:
+    return torch.vmap(lambda row: model(row[None]).square().mean(), randomness="different")(rows).mean()
+
+
+def nested(model: nn.Module, rows: Tensor) -> Tensor:
+    ragged = torch.nested.nested_tensor([row[: 2 + number % 3] for number, row in enumerate(rows)], layout=torch.jagged)
+    return model(ragged).values().square().mean()
+
+
+@pytest.mark.parametrize("loss_fn", [by_rows, nested])
+def test_noise_of_vmap_and_of_nested_tensors_is_seeded_by_the_pass_and_told_of_when_stacked(loss_fn: Any) -> None:
+    model = make_model("nn.Dropout")
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(keyed_gradient(model, loss_fn, plan="looped"))
+    assert torch.equal(*found)
+    with pytest.warns(UserWarning, match=r"can't be keyed.*seqba\.check"):
+        keyed_gradient(model, loss_fn, plan="stacked")
 
 
 def test_the_global_generator_is_left_alone() -> None:
@@ -382,36 +287,3 @@ def test_the_loss_may_be_given_to_another_backward() -> None:
     assert relative_error(scaled, 8 * expected) < 1e-12
     with pytest.raises(TypeError, match="backward must be a function of a loss, not 3"):
         keyed_gradient(model, backward=3)
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    return run_groups(on_processes, [2], tmp_path_factory.mktemp("groups"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_processes_that_share_the_copies_draw_what_one_does(processes: Results, name: str) -> None:
-    expected = keyed_gradient(make_model(name), plan="stacked")
-    for found in processes.values():
-        assert relative_error(found[name], expected) < 1e-12
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["merged", "copies", "sharded"])
-def test_processes_with_rows_of_their_own_have_the_mean_of_what_one_draws(processes: Results, way: str) -> None:
-    own = []
-    for rank in range(2):
-        model = make_model("Transformer")
-        key = {"update": 3, "micro_batch": rank}
-        seqba.merged_gradient(model, make_rows(seed=rank), square_loss, copies=3, keyed=True, **key)
-        own.append(gradient(model))
-    for found in processes.values():
-        assert relative_error(found[way], torch.stack(own).mean(0)) < 1e-12
-
-
-@pytest.mark.slow
-def test_only_the_last_pass_exchanges_gradients_and_only_if_it_shall(processes: Results) -> None:
-    for found in processes.values():
-        assert found["messages"] == 1
-        assert found["messages without exchange"] == 0

@@ -173,3 +173,32 @@ def test_one_number_for_all_rows_is_never_taken_for_rows() -> None:
         stacked, looped = gradients(model, rows=rows, copies=3)
         assert relative_error(stacked, looped) < 1e-12
     assert seqba.check(model, make_rows(1), square_loss).ambiguous == ()
+
+
+class Table(nn.Module):
+    """Dropout on a table of positions without a dimension of rows, as DeBERTa has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(LENGTH + 3, 8))
+        self.layer = nn.Linear(8, 8)
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + self.dropout(self.positions)[:LENGTH]
+
+
+class Chosen(Table):
+    """Rows that a value of theirs chooses, as a mixture of experts has them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.layer(x.flatten(0, 1)[1:]))
+
+
+@pytest.mark.parametrize("kind", [Table, Chosen])
+def test_rows_that_cannot_be_told_in_a_shape_are_an_error_that_names_the_module(kind: type[nn.Module]) -> None:
+    torch.manual_seed(1)
+    model = kind().double()
+    with pytest.raises(ValueError, match=r'^dropout draws noise of shape .* 3 copies.*plan="looped"'):
+        merged(model, rows=2, copies=3, plan="stacked")
+    merged(model, rows=2, copies=3, plan="looped")

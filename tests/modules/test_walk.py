@@ -62,3 +62,18 @@ def test_a_model_that_has_gone_to_another_device_may_run_the_same_update() -> No
         noise.draws = 1
         update.warnings.note(noise)
         update.warnings.warn(stacklevel=1)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_scripted_model_trains_and_is_told_of() -> None:
+    model = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)))
+
+    def loss_fn(model: nn.Module, x: Tensor) -> Tensor:
+        return model(x).square().mean()
+
+    for _ in range(2):
+        seqba.merged_gradient(model, torch.ones(4, 4), loss_fn, copies=2, plan="looped", keyed=True)
+        gradients = gradients_of(model)
+        model.zero_grad()
+    assert len(gradients) == 2
+    assert seqba.check(model, torch.ones(4, 4), loss_fn).unkeyed

@@ -118,6 +118,32 @@ def test_copies_that_begin_inside_the_network_are_compared_above_it(plan: Any) -
     assert step.sums["spread"] == pytest.approx(looped.sums["spread"], rel=1e-12) != 0
 
 
+class Asked(list[Any]):
+    """Micro-batches that tell which of them were asked for."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.numbers: list[int] = []
+
+    def __getitem__(self, number: Any) -> Any:
+        self.numbers.append(number)
+        return super().__getitem__(number)
+
+
+@pytest.mark.parametrize("forked", [False, True])
+@pytest.mark.parametrize("plan", ["stacked", "looped", 3])
+def test_a_micro_batch_is_asked_for_once(plan: Any, forked: bool) -> None:
+    """What reads it may take its time, and may draw: the look and the passes see the same rows."""
+    torch.manual_seed(1)
+    model = ForkedNetwork().double() if forked else Network().double()
+    micro_batches = Asked([make_batch(6, dtype=torch.float64), make_batch(4, seed=1, dtype=torch.float64)])
+    weight = 10 * COPIES
+    seqba.grid_gradient(
+        model, micro_batches, compared_loss, copies=COPIES, weight=weight, plan=plan, compared=True, forked=forked
+    )
+    assert micro_batches.numbers == [0, 1]
+
+
 def test_several_terms_of_a_loss_are_compared_each_by_itself(network: Network) -> None:
     def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         logits = model(batch[0])

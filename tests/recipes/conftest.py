@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from image_recipes import pictures, stubs  # noqa: F401 - fixtures
 from preloaded import preloaded
 
 ROOT = Path(__file__).resolve().parents[2]

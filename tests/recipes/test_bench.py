@@ -1,52 +1,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import torch
 from alphabet import write_alphabet
+from benchmarks import BENCH, NEEDS_TRANSFORMERS, run_benchmark, run_quick
 from preloaded import preloaded
-from torch.utils.flop_counter import FlopCounterMode
 
 from seqba.cli.preprocess import main as preprocess
-
-BENCH = Path(__file__).resolve().parents[2] / "recipes" / "bench"
-NEEDS_TRANSFORMERS = "compares with Hugging Face's MarianMTModel; pip install -e .[bench]"
-
-
-def run_quick(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
-    """What a benchmark writes when it runs at its tiny size, with its settings, from a folder that isn't its own."""
-    content = run_benchmark(name, folder, "--quick", *arguments)
-    assert all(value > 0 for row in content["rows"] for value in row.values() if not isinstance(value, str))
-    return content
-
-
-def run_benchmark(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
-    """What a benchmark writes."""
-    figures = folder / "figures.json"
-    finished = subprocess.run(
-        [preloaded().python, BENCH / f"{name}.py", "--threads", "1", "--json", figures, *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    content: dict[str, Any] = json.loads(figures.read_text(encoding="utf-8"))
-    table = finished.stdout.splitlines()
-    assert table[0] == content["title"]
-    assert len(table) == 2 + len(content["rows"]) + len(content["notes"])
-    return content
 
 
 @pytest.mark.slow
@@ -57,67 +22,6 @@ def test_training_throughput_compares_both_sides_with_marian(tmp_path: Path) -> 
     assert set(rows) == {"seqba", "seqba, 4 micro-batches", "seqba, malloc", "Marian", "Marian, kept"}
     assert rows["Marian"]["x Marian"] == rows["Marian"]["memory"] == 1
     assert 0 < rows["seqba"]["of GEMM"] < 1
-
-
-@pytest.mark.slow
-def test_an_update_on_a_gpu_is_few_operations_and_waits_once(tmp_path: Path) -> None:
-    content = run_benchmark("launches", tmp_path)  # at base, since nothing is computed
-    found = {(row["dtype"], row["copies"]): row for row in content["rows"]}
-    for dtype in ("float32", "bfloat16"):
-        assert found[dtype, 1]["operations"] <= 600
-        assert found[dtype, 4]["operations"] <= 700
-    assert [row["waits"] for row in found.values()] == [1, 1, 1, 1]  # none in the passes, one after them
-    assert [row["from the CPU"] for row in found.values()] == ["0", "0", "0", "0"]
-    # Python 3.11 and torch 2.13 come to 20,178 and 23,141; a walk of torch's through all modules is 5,000 more.
-    assert found["float32", 1]["calls"] < 24_000
-    assert found["bfloat16", 1]["calls"] < 27_000
-
-
-def test_gpu_lstm_takes_each_way_through_time(tmp_path: Path) -> None:
-    content = run_quick("gpu_lstm", tmp_path, "--device", "cpu")
-    assert [row["dtype"] for row in content["rows"]] == ["float32", "bfloat16"]
-    assert content["rows"][1]["plain"] == ""
-
-
-@pytest.mark.slow
-def test_gpu_tries_every_section_on_a_cpu(tmp_path: Path) -> None:
-    pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
-    figures = tmp_path / "gpu.json"
-    command = [preloaded().python, BENCH / "gpu.py", "--device", "cpu", "--toy", "--json", figures]
-    command += ["--sections", "agree", "memory", "lstm"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    content = json.loads(figures.read_text(encoding="utf-8"))
-    assert [table["name"] for table in content["tables"]] == ["agree", "memory", "lstm"]
-    assert content["left out"] == {}
-    agree = {row["what"]: row["found"] for row in content["tables"][0]["rows"]}
-    assert agree["Triton's draws are torch's"].startswith("yes")
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- gpu.py: begin -->\nold\n<!-- gpu.py: end -->\nafter\n", encoding="utf-8")
-    assert (
-        subprocess.run(
-            [preloaded().python, BENCH / "gpu.py", "--page", page, "--json", figures], check=False
-        ).returncode
-        == 0
-    )
-    text = page.read_text(encoding="utf-8")
-    assert text.startswith("before\n<!-- gpu.py: begin -->")
-    assert text.endswith("<!-- gpu.py: end -->\nafter\n")
-    assert "old" not in text
-    assert "| Triton's draws are torch's | yes" in text
-
-
-def test_the_page_has_the_figures_of_the_gpu() -> None:
-    """`python recipes/bench/gpu.py --page docs/benchmarks.md --json recipes/bench/results/gpu.json` writes them."""
-    sys.path.insert(0, str(BENCH))
-    try:
-        from gpu_page import BEGIN, END, tables_of
-    finally:
-        sys.path.remove(str(BENCH))
-    figures = json.loads((BENCH / "results" / "gpu.json").read_text(encoding="utf-8"))
-    page = (BENCH.parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert page.partition(BEGIN)[2].partition(END)[0].strip() == tables_of(figures)
 
 
 @pytest.mark.slow
@@ -276,89 +180,6 @@ def test_scaling_measures_updates_alone_and_on_two_ranks(tmp_path: Path) -> None
     assert row["strong"] == pytest.approx(row["s, 1 rank"] / row["s, 2 ranks"] / 2)
 
 
-def test_the_operations_counted_are_those_of_an_images_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCH)
-    import images
-
-    torch.manual_seed(1)
-    model = images.network("resnet8")
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(2, 3, 32, 32)).sum().backward()
-    assert counter.get_total_flops() == 2 * images.flops_of_image("resnet8")
-
-
-def test_an_update_looks_at_as_many_views_as_it_has_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCH)
-    import images
-
-    batch = images.random_batches({"batch": 3, "network": "resnet8"})(1)
-    view = images.training_view(images.ViewOptions(cutout=16), 32)
-    seen: list[int] = []
-    view.register_forward_hook(lambda _module, inputs, _output: seen.append(len(inputs[0])))
-    for plan, expected in {"looped": [3, 3, 3, 3], "stacked": [12]}.items():
-        seen.clear()
-        images.look(view, batch, {"copies": 4, "plan": plan}, number=1)
-        assert seen == expected
-
-
-def test_the_plain_recipe_computes_what_ours_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCH)
-    import awd_lstm
-    from plain_awd_lstm import PlainAWDLSTM, plain_loss
-
-    torch.manual_seed(1)
-    size = awd_lstm.SIZES["tiny"]
-    plain = PlainAWDLSTM(size.vocabulary, size.layers, size.embed_dim, size.hidden_size)
-    ours = awd_lstm.build_ours(size)
-    names = {"encoder.": "embedding.", "rnns.": "layers.", "decoder_bias": "output_bias"}
-    weights = {}
-    for name, value in plain.state_dict().items():
-        prefix = next(prefix for prefix in names if name.startswith(prefix))
-        weights[name.replace(prefix, names[prefix], 1)] = value
-    ours.load_state_dict(weights)
-    text = torch.randint(0, size.vocabulary, (3, 9))
-    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p: x)
-    loss, nll, _ = plain_loss(plain, text[:, :-1], text[:, 1:], None)
-    logits, _ = ours.eval()(text[:, :-1])
-    window = ours.window(text[:, :-1])
-    entropy = torch.nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
-    regularisers = 2 * window.hidden.square().mean() + window.raw.diff(dim=1).square().mean()
-    assert loss.item() == pytest.approx((entropy + regularisers).item(), rel=1e-5)
-    assert nll.item() == pytest.approx(entropy.item(), rel=1e-5)
-
-
-def test_a_side_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCH)
-    import harness
-
-    script = tmp_path / "dies.py"
-    script.write_text("import sys\nsys.exit(3)\n", encoding="utf-8")
-    with pytest.raises(RuntimeError, match=r"'copies': 4.* ended with status 3"):
-        harness.take_turns(str(script), {"ours": {"copies": 4}}, rounds=1)
-
-
-@pytest.mark.slow
-def test_the_operations_counted_are_those_that_marian_makes(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("transformers", reason=NEEDS_TRANSFORMERS)
-    monkeypatch.syspath_prepend(BENCH)
-    import marian
-    import numpy as np
-    import workload
-
-    size, vocabulary, rows, source, target = workload.SIZES["tiny"], 100, 3, 5, 7
-    batch = workload.pair_batch(
-        np.full(rows, source), np.full(rows, target), vocabulary, torch.Generator().manual_seed(1)
-    )
-    model = marian.build_marian(size, vocabulary=vocabulary)
-    model.set_attn_implementation("eager")
-    with FlopCounterMode(display=False) as counter:
-        marian.plain_backward(model.train(), batch, copies=1)
-    # Marian multiplies the half of its causal attention that the mask throws away.
-    thrown_away = rows * (target**2 - target * (target + 1) / 2)
-    counted = workload.training_flops(size, batch, vocabulary=vocabulary)
-    assert counter.get_total_flops() == counted + 12 * size.layers * size.embed_dim * thrown_away
-
-
 @pytest.mark.slow
 def test_subword_sampling_is_timed_against_sentencepieces_own(tmp_path: Path) -> None:
     text = ["one two three four", "five six seven", "twenty one", "the hundred and first"] * 20
@@ -373,50 +194,3 @@ def test_subword_sampling_is_timed_against_sentencepieces_own(tmp_path: Path) ->
     rows = {row["way"]: row for row in json.loads(figures.read_text(encoding="utf-8"))["rows"]}
     assert set(rows) == {"plain", "sampled", "sentencepiece"}
     assert rows["sampled"]["tokens"] > 1
-
-
-def test_an_update_moves_between_few_files(tmp_path: Path) -> None:
-    rows = {row["moves of an update"]: row for row in run_quick("moves", tmp_path, "--pairs", "1")["rows"]}
-    assert set(rows) >= {"all", "outside the model"}
-    assert len(rows) == 3
-    assert rows["all"]["files"] > rows["outside the model"]["files"] > 10
-    assert rows["all"]["moves"] <= 455
-    assert rows["outside the model"]["moves"] <= 186
-
-
-def test_a_benchmark_whose_reader_went_away_is_no_traceback() -> None:
-    command = [sys.executable, BENCH / "keyed_dropout.py", "--help"]
-    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # as usual: written at the end
-    process = subprocess.Popen(command, env=buffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    _, told = process.communicate(timeout=60)
-    assert (process.returncode, told) == (141, b"")
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_a_benchmark_and_its_sides_without_a_traceback() -> None:
-    command = [sys.executable, BENCH / "layers.py", "--quick", "--threads", "1", "--rounds", "100000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    sides: list[Path] = []
-    for _ in range(600):
-        sides = [
-            Path("/proc", child)
-            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        ]
-        if sides:
-            break
-        time.sleep(0.1)
-    time.sleep(1)  # in the midst of importing
-    os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert (process.returncode, told) == (130, "interrupted\n")
-    assert sides
-    assert not any(side.exists() for side in sides)
-
-
-def test_every_benchmark_ends_as_commands_do() -> None:
-    scripts = {path.name: path.read_text(encoding="utf-8") for path in BENCH.glob("*.py")}
-    started = {name for name, text in scripts.items() if "__main__" in text} - {"first_page.py"}  # which only draws
-    assert len(started) > 20
-    assert {name for name in started if "sys.exit(run_command(main))" not in scripts[name]} == set()

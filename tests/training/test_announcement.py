@@ -62,6 +62,16 @@ def test_other_runs_are_told_as_they_are(tmp_path: Any, given: dict[str, Any], t
     assert any(line.startswith(told) for line in lines(tmp_path, **given))
 
 
+def test_updates_at_a_rate_of_zero_are_told(tmp_path: Any) -> None:
+    fallen = {"lr_scheduler": "polynomial_decay", "total_num_update": 2000}
+    told = "the learning rate is 0 from update 2,000 on (--total-num-update): --max-update 2000 ends the run there"
+    for end in (0, 2001):
+        assert told in lines(tmp_path, max_update=end, **fallen)
+    assert told not in lines(tmp_path, max_update=2000, **fallen)
+    assert told not in lines(tmp_path, end_learning_rate=1e-9, **fallen)
+    assert told not in lines(tmp_path, max_update=2000, lr_scheduler="polynomial_decay")
+
+
 def test_a_cpus_arithmetic_is_told() -> None:
     assert describe_arithmetic(None, attention_dropout=0.0).startswith("products in float32 by ")
     assert describe_arithmetic(torch.bfloat16, attention_dropout=0.0).startswith("products in bfloat16 by ")

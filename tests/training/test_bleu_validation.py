@@ -182,6 +182,7 @@ def test_moses_tokens_are_made_plain_text_on_request(task: Translation) -> None:
         ('{"beam": null}', "beam is None"),
         ('{"beam": 2.5}', "beam is 2.5"),
         ('{"sampling": 1}', "sampling is 1; it must be like False"),
+        ('{"nbest": 2}', "BLEU is of the best: leave it out"),
         ('{"beam": 0}', "--beam is 0; it must be at least 1"),
     ],
 )

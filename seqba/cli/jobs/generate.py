@@ -138,6 +138,8 @@ class _Printer:
         if (symbol := left_subwords(references)) is not None:
             bare = "" if symbol == "subword_nmt" else f" {symbol}"
             warn_on_stderr(f"BLEU is of subwords, not words: add --remove-bpe{bare}")
+        if options.num_shards > 1:
+            warn_on_stderr(f"scores are of shard {options.shard_id} of {options.num_shards} alone")
         lines = []
         sacre = sacre_bleu(hypotheses, references)
         if asked or self._target.is_plain:
@@ -213,7 +215,9 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
         yield sys.stdout
         return
     make_folder(options.results_path, f"--results-path {options.results_path}")
-    with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}.txt") as file:
+    # Shards of one split may share the folder: none takes the place of another.
+    shard = f".{options.shard_id}-of-{options.num_shards}" if options.num_shards > 1 else ""
+    with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}{shard}.txt") as file:
         yield file
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from seqba.checkpoints.model import LoadedModel, build_model, load_model
 from seqba.cli.output import warn_on_stderr
+from seqba.data.names import split_paths
 from seqba.errors import UserError
 from seqba.models.families import ARCHITECTURES, family_of
 from seqba.nn.drop_path import DropPath, EpochRise
@@ -48,7 +49,7 @@ class TrainedRun:
             UserError: for a file that is no checkpoint, or data that aren't there.
         """
         loaded = load_model(path, device)
-        if not all(Path(folder).is_dir() for folder in data.split(":")):
+        if not all(Path(folder).is_dir() for folder in split_paths(data)):
             raise UserError(
                 f"there is no folder {data}: give the data-bin, or the pictures, that {path} was trained on"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seqba.data.names import split_paths
 from seqba.errors import UserError
 from seqba.evaluation.options import SCORING_MAX_TOKENS
 from seqba.options import option, options
@@ -55,7 +56,7 @@ class EvalLMOptions:
         """Refuses combinations of options."""
         if self.path is None:
             raise UserError("--path is missing: which checkpoint shall be evaluated? (checkpoints/checkpoint_best.pt)")
-        if ":" in self.path:
+        if len(split_paths(self.path)) > 1:
             raise UserError(f"--path {self.path} names several checkpoints: language models are evaluated one by one")
         if self.fp16 and self.bf16:
             raise UserError("give --fp16 or --bf16, not both")

@@ -35,7 +35,10 @@ class GenerateOptions:
     score_reference: bool = option(False, "translate nothing: score the references")
     quiet: bool = option(False, "print the scores alone")
     results_path: str | None = option(
-        None, "write everything to DIR/generate-SPLIT.txt; scores are still printed", metavar="DIR"
+        None,
+        "write everything to DIR/generate-SPLIT.txt, a shard to DIR/generate-SPLIT.ID-of-SHARDS.txt; scores are still "
+        "printed",
+        metavar="DIR",
     )
     scoring: str = option(
         "bleu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -101,12 +102,13 @@ class _FusedCrossEntropy(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(hidden)
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        if is_widened(hidden.device, dtype):
+        if is_widened(hidden, dtype):
             dtype = wide
         table = narrow(weight, dtype)
         needs = tuple(is_trained and needed for needed in ctx.needs_input_grad[:3])
-        others = smoothing / (weight.shape[0] - 1) if smoothing else 0.0
-        gradients = _Gradients(hidden, weight, bias, needs, wide, others)
+        others = smoothing / max(weight.shape[0] - 1, 1)
+        evenly = _Evenly.of(hidden, weight, wide, others) if smoothing else None
+        gradients = _Gradients(hidden, weight, bias, needs, wide, evenly)
         loss = nll = None
         rows = chunk_rows(hidden, weight.shape[0], is_large=dtype != wide or processor().is_intel)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -128,10 +130,10 @@ class _FusedCrossEntropy(torch.autograd.Function):
                     loss = block_loss if loss is None else loss + block_loss
                     nll = block_nll if nll is None else nll + block_nll
                 gradients.add(part, chunk, project_back, logits)  # by now the gradient by them
-        if loss is None or nll is None:  # no rows at all
-            loss, nll = hidden.new_zeros((2,), dtype=wide)
-        if smoothing:
-            loss = loss - others * _sum_of_logits(hidden, weight, bias, wide)
+            if loss is None or nll is None:  # no rows at all
+                loss, nll = hidden.new_zeros((2,), dtype=wide)
+            if evenly is not None:
+                loss = torch.sub(loss, evenly.sum_of_logits(bias), alpha=others)
         ctx.save_for_backward(*gradients.tensors())
         ctx.mark_non_differentiable(nll)
         return loss, nll
@@ -143,12 +145,35 @@ class _FusedCrossEntropy(torch.autograd.Function):
         return (*scaled, None, None, None)
 
 
-class _Gradients:
-    """Gradients of the summed loss by hidden, weight and bias, built chunk by chunk; None where none is needed.
+@dataclass(frozen=True)
+class _Evenly:
+    """What smoothing gives to all words alike, which needs neither logits nor products: sums are enough.
 
-    What smoothing takes off each logit's gradient, the same number `others`, never goes through a product: it is
-    `others` times Σ_v W_v for a row of hidden, Σ_n h_n for a row of the weight, and the number of rows for a bias.
+    Attributes:
+        others: o = ε/(V−1), taken off the gradient by every logit.
+        rows: Σ_n h_n, (D,), which o times is taken off each row of the gradient by the weight.
+        words: Σ_v W_v, (D,), which o times is taken off each row of the gradient by hidden.
+        count: N, which o times is taken off the gradient by a bias.
     """
+
+    others: float
+    rows: Tensor
+    words: Tensor
+    count: int
+
+    @classmethod
+    def of(cls, hidden: Tensor, weight: Tensor, wide: torch.dtype, others: float) -> _Evenly:
+        """Of hidden (N, D) and weight (V, D), summed in `wide`."""
+        return cls(others, hidden.sum(0, dtype=wide), weight.sum(0, dtype=wide), len(hidden))
+
+    def sum_of_logits(self, bias: Tensor | None) -> Tensor:
+        """Σ_n Σ_v z = (Σ_n h_n)·(Σ_v W_v) + N·Σ_v b_v."""
+        total = self.rows.dot(self.words)
+        return total if bias is None else total + self.count * bias.sum(dtype=total.dtype)
+
+
+class _Gradients:
+    """Gradients of the summed loss by hidden, weight and bias, built chunk by chunk; None where none is needed."""
 
     def __init__(
         self,
@@ -157,24 +182,25 @@ class _Gradients:
         bias: Tensor | None,
         needs: tuple[bool, ...],
         wide: torch.dtype,
-        others: float,
+        evenly: _Evenly | None,
     ) -> None:
-        self.hidden = self.weight = self.bias = self._off_hidden = None
-        if needs[0]:
-            self.hidden = torch.empty_like(hidden)
-            self._off_hidden = others * weight.sum(0, dtype=wide) if others else None
-        if needs[1]:
-            self.weight = torch.zeros_like(weight, dtype=wide)
-            if others:
-                self.weight -= others * hidden.sum(0, dtype=wide)
-        if bias is not None and needs[2]:
-            self.bias = torch.full_like(bias, -others * len(hidden), dtype=wide)
+        self.hidden = torch.empty_like(hidden) if needs[0] else None
+        self.weight = torch.zeros_like(weight, dtype=wide) if needs[1] else None
+        self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
+        if evenly is not None and self.weight is not None:
+            self.weight.sub_(evenly.rows, alpha=evenly.others)
+        if evenly is not None and self.bias is not None:
+            self.bias.sub_(evenly.others * evenly.count)
+        self._evenly = evenly
         self._weight_dtype = weight.dtype
 
     def add(self, part: slice, chunk: Tensor, project_back: Product | None, grad_logits: Tensor) -> None:
         if self.hidden is not None and project_back is not None:
-            rows = project_back(grad_logits)
-            self.hidden[part] = rows if self._off_hidden is None else rows - self._off_hidden
+            by_rows = project_back(grad_logits)
+            if self._evenly is None:
+                self.hidden[part] = by_rows
+            else:
+                torch.sub(by_rows, self._evenly.words, alpha=self._evenly.others, out=self.hidden[part])
         if self.weight is not None:
             if self.weight.dtype == chunk.dtype:
                 self.weight.addmm_(grad_logits.t(), chunk)
@@ -198,12 +224,6 @@ def _blocks(logits: Tensor, target: Tensor, wide: torch.dtype) -> Iterator[tuple
         return
     rows = max(1, BLOCK_ELEMENTS // logits.shape[1])
     yield from zip(torch.split(logits, rows), torch.split(target, rows), strict=True)
-
-
-def _sum_of_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, wide: torch.dtype) -> Tensor:
-    """Σ_n Σ_v z of all rows, which needs none of them: (Σ_n h_n)·(Σ_v W_v) + N·Σ_v b_v."""
-    total = hidden.sum(0, dtype=wide).dot(weight.sum(0, dtype=wide))
-    return total if bias is None else total + len(hidden) * bias.sum(dtype=wide)
 
 
 def _loss_and_gradient(
@@ -243,7 +263,7 @@ def _loss_and_gradient(
         likelihood = probabilities.amax(1, keepdim=True)  # of the likeliest word, which is never 0
     log_normaliser = (at_target if peak is None else peak) - likelihood.log()
     nll = log_normaliser - at_target
-    loss = (log_normaliser - on_target * at_target).sum()
+    loss = torch.sub(log_normaliser, at_target, alpha=on_target).sum()
     if wants_gradient:
         probabilities.scatter_add_(1, column, torch.full_like(at_target, -on_target))
         if probabilities.dtype != narrow_logits.dtype:

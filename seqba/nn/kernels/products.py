@@ -48,7 +48,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not HAS_ONEDNN or not a.is_cpu or a.numel() == 0:
         return nn.functional.linear(a, b, bias)
-    if is_widened(a.device, a.dtype):
+    if is_widened(a, a.dtype):
         return _widened_product(a, b, bias).to(a.dtype)
     if takes_linear_operator(a, b, bias, processor()):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
@@ -100,7 +100,7 @@ def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     if a.dtype in HALVES and dtype == torch.float32 and has_wide_products(a.device):
         wide: Tensor = torch.ops.aten.mm.dtype(a, b.t(), dtype)
         return wide
-    if dtype == torch.float32 and is_widened(a.device, a.dtype):
+    if dtype == torch.float32 and is_widened(a, a.dtype):
         return _widened_product(a, b)
     result = product(a, b)
     return result if result.dtype == dtype else result.to(dtype)
@@ -129,9 +129,9 @@ def _widened_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor
         return product(a.float(), b.float(), None if bias is None else bias.float())
 
 
-def is_widened(device: torch.device, dtype: torch.dtype) -> bool:
+def is_widened(like: Tensor, dtype: torch.dtype) -> bool:
     """Whether products of `dtype` are made of float32 numbers: bfloat16 on a CPU that multiplies float32 faster."""
-    return dtype == torch.bfloat16 and device.type == "cpu" and processor().widens_bfloat16
+    return dtype == torch.bfloat16 and like.is_cpu and processor().widens_bfloat16
 
 
 def takes_linear_operator(a: Tensor, b: Tensor, bias: Tensor | None, processor: Processor) -> bool:

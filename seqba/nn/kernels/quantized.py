@@ -69,8 +69,9 @@ def weight_levels() -> int:
 
 
 def _largest(rows: Tensor) -> Tensor:
-    """The largest absolute value of each row, (N, 1), above zero."""
-    return rows.abs().amax(1, keepdim=True).clamp_min_(SMALLEST_LARGEST)
+    """The largest absolute value of each row, (N, 1), above zero; no absolute values are written for it."""
+    largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
+    return largest.clamp_min_(SMALLEST_LARGEST)
 
 
 def _pack(weight: Tensor) -> Tensor:

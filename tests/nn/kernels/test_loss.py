@@ -171,7 +171,7 @@ def test_intels_processors_take_more_rows_at_a_time(vendor: str, rows: int, monk
 @pytest.mark.usefixtures("_chunks")
 @pytest.mark.parametrize("widens", [False, True], ids=["in bfloat16", "widened"])
 def test_bfloat16_products_with_float32_sums_under_autocast(widens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqba.nn.kernels.loss.is_widened", lambda device, dtype: widens and dtype == torch.bfloat16)
+    monkeypatch.setattr("seqba.nn.kernels.loss.is_widened", lambda like, dtype: widens and dtype == torch.bfloat16)
     monkeypatch.setattr("seqba.nn.kernels.products.processor", lambda: Processor("AuthenticAMD"))
     inputs, target = (parts := make_inputs(torch.float32))[:3], parts[3]
     hidden, weight, bias = inputs
