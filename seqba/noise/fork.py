@@ -99,9 +99,8 @@ def per_copy(batch: Value) -> Value:
     if not noise.calls.is_above:
         raise RuntimeError("seqba.per_copy was called below the fork, where there is one copy: call seqba.fork first")
     copies = len(noise.pass_copies)
-    return (
-        repeated(batch, copies) if copies > 1 else own_parts(batch)
-    )  # not the batch itself, over which a pass may write
+    # Not the batch itself, over which a pass may write.
+    return repeated(batch, copies) if copies > 1 else own_parts(batch)
 
 
 def check_forked(noise: Noise) -> None:
