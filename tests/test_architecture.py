@@ -81,7 +81,7 @@ MAY_IMPORT = {
         "training",
         *LEAVES,
     },
-    "integrations": {"core", "values", *LEAVES},
+    "integrations": {"core", "values", "rows", *LEAVES},
     # The package's own face: what `import seqba` gives.
     "__init__": {"checking", "core", "distributed", "errors", "nn"},
 }

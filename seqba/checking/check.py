@@ -26,7 +26,7 @@ from seqba.core.plan import PlanLike
 from seqba.keying.shapes import watching_shapes
 from seqba.modules.wrappers import check_model, module_names
 from seqba.nn import GhostBatchNorm2d
-from seqba.rows.nested import count_rows, own_rows
+from seqba.rows.nested import count_rows, own_parts
 from seqba.values import Loss, described, whole_number
 
 Batch = TypeVar("Batch")
@@ -175,7 +175,7 @@ class _Check:
     def one_copy_differs(self, looped: Gradients) -> bool:
         """Whether copies of equal losses have different gradients, as before a last layer of zeros (LoRA's)."""
         copies, batch = self.copies, self.batch
-        self.copies, self.batch = 1, batch if self.batch_problem else own_rows(batch)
+        self.copies, self.batch = 1, batch if self.batch_problem else own_parts(batch)
         one = self.gradients(self.loss_fn, "looped", seed=0)
         self.copies, self.batch = copies, batch
         return not compare(one, looped, self.half or self.loss_dtype).agrees

@@ -17,7 +17,7 @@ from seqba.noise.fork import Trunk
 from seqba.noise.noise import Noise
 from seqba.noise.ordinary import ordinary_noise
 from seqba.noise.telling import NoiseWarnings
-from seqba.rows.nested import count_rows, own_rows
+from seqba.rows.nested import count_rows, own_parts
 from seqba.rows.replicate import repeated, select_copies
 from seqba.values import described, number_of_copies, whole_number
 
@@ -192,9 +192,11 @@ class MicroBatch(Generic[Batch]):
         rows = self._batch
         # What a model changes in place (features that it masks, a label that it pops), no other pass shall see.
         if update.replicated:
-            rows = own_rows(select_copies(rows, copies, update.copies))
-        elif update.copies > 1 and not update.forked:
-            rows = repeated(rows, len(copies)) if len(copies) > 1 else own_rows(rows)
+            rows = own_parts(select_copies(rows, copies, update.copies))
+        elif len(copies) > 1 and not update.forked:
+            rows = repeated(rows, len(copies))
+        elif update.copies > 1:
+            rows = own_parts(rows)
         counted = count_rows(rows) if update.keys_draws and update.copies > 1 else None
         return rows, update.noise(self.number, copies, counted, self.trunk, self.comparison)
 

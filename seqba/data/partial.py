@@ -64,10 +64,10 @@ def _remove_if_abandoned(entry: os.DirEntry[str]) -> None:
     """Removes an unfinished file unless its writer has it; under the lock, so that none can take it meanwhile."""
     with open(entry, "r+b") as file:  # locks of NFS are for files that can be written to
         locked = try_lock(file.fileno())
-        if locked is None:
-            locked = time.time() - entry.stat().st_mtime > ABANDONED_S
         if locked:
             os.unlink(entry)
+    if locked is None and time.time() - entry.stat().st_mtime > ABANDONED_S:
+        os.unlink(entry)  # Windows, which has no locks, removes no file that is open
 
 
 def try_lock(descriptor: int) -> bool | None:

@@ -15,11 +15,11 @@ from torch.optim import LBFGS, Optimizer
 from seqba.core import copies as passes_of
 from seqba.core.copy_passes import CopyPass
 from seqba.extras import needed
+from seqba.rows.nested import own_parts
 from seqba.values import number_of_copies, whole_number
 
 needed("lightning", "seqba.integrations.lightning")
 
-from lightning.fabric.utilities.apply_func import apply_to_collection  # noqa: E402
 from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402
 from lightning.pytorch.loops.optimization.automatic import (  # noqa: E402
     Closure,
@@ -141,15 +141,10 @@ class CopiesOptimization(_AutomaticOptimization):
         return CopiesClosure(
             passes,
             self.copies,
-            step_fn=lambda: self._make_step_fn(_own_batch(kwargs))(),
+            step_fn=lambda: self._make_step_fn(own_parts(kwargs))(),  # what a copy changes, no other one sees
             backward_fn=self._make_backward_fn(optimizer),
             zero_grad_fn=self._make_zero_grad_fn(batch_idx, optimizer),
         )
-
-
-def _own_batch(kwargs: OrderedDict[str, Any]) -> OrderedDict[str, Any]:
-    """Arguments of a training step in memory of their own: what a copy changes in place, no other copy sees."""
-    return OrderedDict((name, apply_to_collection(value, Tensor, torch.clone)) for name, value in kwargs.items())
 
 
 class CopiesClosure(Closure):

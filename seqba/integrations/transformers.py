@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from seqba.core import copies as passes_of
 from seqba.core.copy_passes import CopyPass
 from seqba.extras import needed
+from seqba.rows.nested import own_parts
 from seqba.values import described, number_of_copies, whole_number
 
 for package in ("transformers", "accelerate"):
     needed(package, "seqba.integrations.transformers")
 
-from accelerate.utils import recursively_apply  # noqa: E402
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments  # noqa: E402
 from transformers.trainer_callback import ExportableState  # noqa: E402
 from transformers.training_args import OptimizerNames  # noqa: E402
@@ -111,7 +111,7 @@ class BatchAugmentationMixin(Trainer):
         for pass_ in self._passes(model, ends_update=syncs):
             with self._exchange_put_off(model, syncs and not pass_.is_last), pass_:
                 # Inputs of its own for each copy: a Trainer may take things out, and a model mask them in place.
-                loss = loss + self._pass(model, recursively_apply(torch.clone, dict(inputs)), num_items_in_batch)
+                loss = loss + self._pass(model, own_parts(dict(inputs)), num_items_in_batch)
         progress.count(inputs.get("labels"))
         if syncs:
             progress.add_up(self.accelerator, self.copies)

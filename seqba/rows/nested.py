@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.utils.rnn import PackedSequence
 
-RowsT = TypeVar("RowsT")
+BatchT = TypeVar("BatchT")
 # Called with a tensor, list or tuple whose dimension 0 or items are rows, and its place in the batch.
 RowFunction = Callable[[Any, str], Any]
 
@@ -47,9 +47,21 @@ def map_rows(batch: Any, function: RowFunction, path: str = "batch") -> Any:
     return _rebuild(batch, {name: map_rows(part, function, path + _place(batch, name)) for name, part in parts}, path)
 
 
-def own_rows(batch: RowsT) -> RowsT:
-    """The same rows in containers and memory of their own; what all rows share stays what it is."""
-    return cast(RowsT, map_rows(batch, lambda rows, _: rows.clone() if isinstance(rows, Tensor) else [*rows]))
+def own_parts(batch: BatchT) -> BatchT:
+    """The same batch in containers and memory of its own, down to the items of lists.
+
+    What can't be made anew stays what it is; no batch of repeated rows holds any of that.
+    """
+    if isinstance(batch, Tensor):
+        return cast(BatchT, batch.clone())
+    parts = None if _is_shared(batch) else _parts(batch)
+    if parts is None:
+        return batch
+    own = {name: own_parts(part) for name, part in parts}
+    try:
+        return cast(BatchT, _rebuild(batch, own, "batch"))
+    except TypeError:
+        return batch
 
 
 def count_rows(batch: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from seqba.rows.nested import count_rows, map_rows
+from seqba.rows.nested import count_rows, map_rows, own_parts
 from seqba.values import number_of_copies
 
 Batch = TypeVar("Batch")
@@ -119,7 +119,7 @@ class _ReplicatingCollate:
 def repeat_rows(rows: Any, copies: int) -> Any:
     """The rows of a tensor, or the items of a list, `copies` times one after the other, in new memory."""
     if not isinstance(rows, Tensor):
-        return [*rows] * copies
+        return [own_parts(row) for _ in range(copies) for row in rows]
     if any(rows.is_contiguous(memory_format=layout) for layout in _formats(rows)):
         return torch.cat([rows] * copies)  # keeps these formats, whatever strides dimensions of one element have
     order = _memory_order(rows)

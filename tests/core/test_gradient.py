@@ -371,11 +371,14 @@ def test_what_a_pass_changes_in_place_no_other_pass_sees(network: Network, plan:
     """Features that a model masks where they lie, labels that it takes out of the batch."""
     network.double()
     x, labels = make_batch(rows=12, dtype=torch.float64)
-    batch = {"x": x.clone(), "labels": labels, "names": [""] * 12}
+    batch = {"x": x.clone(), "labels": labels, "names": [""] * 12, "words": [[1] for _ in range(12)]}
 
     def careless(model: nn.Module, batch: Any) -> Tensor:
         taken = batch.pop("labels")
         batch["names"].pop()
+        for words in batch["words"]:
+            words.append(2)
+            assert words == [1, 2]
         return mean_loss(model, (batch["x"].mul_(torch.linspace(0, 2, 7)), taken))
 
     def careful(model: nn.Module, batch: Any) -> Tensor:
@@ -387,6 +390,7 @@ def test_what_a_pass_changes_in_place_no_other_pass_sees(network: Network, plan:
     assert torch.equal(batch["x"], x)
     assert batch["labels"] is labels
     assert len(batch["names"]) == 12
+    assert batch["words"] == [[1]] * 12
     network.zero_grad()
     seqba.merged_gradient(network, batch, careful, **options)
     assert torch.equal(found, gradient_of(network))

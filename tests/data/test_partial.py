@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,10 +120,21 @@ def test_files_of_other_names_are_left_alone(path: Path) -> None:
 
 @pytest.mark.skipif(partial.fcntl is None, reason="this system has no locks")
 def test_without_locks_only_what_is_old_goes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(*_: int) -> None:
+    """Without an open file as it goes, which Windows would not remove."""
+    asked: list[int] = []
+    unlink = os.unlink
+
+    def no_locks(descriptor: int, _: int) -> None:
+        asked.append(descriptor)
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
+    def closed_first(name: Any) -> None:
+        with pytest.raises(OSError, match="descriptor"):
+            os.fstat(asked[-1])
+        unlink(name)
+
     monkeypatch.setattr(partial.fcntl, "flock", no_locks)
+    monkeypatch.setattr(os, "unlink", closed_first)
     young = left_behind(path, "0123abcd", age_s=0.9 * partial.ABANDONED_S)
     left_behind(path, "89abcdef", age_s=1.1 * partial.ABANDONED_S)
     write(path, "new")

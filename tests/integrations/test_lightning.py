@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,29 @@ def test_what_a_copy_changes_in_place_no_other_copy_sees() -> None:
     trained(in_place)
     trained(doubled)
     assert distance(in_place, doubled) == 0
+
+
+@dataclass(frozen=True)
+class Pairs:
+    x: Tensor
+    y: Tensor
+
+
+class OfFrozenBatches(InPlace):
+    """Lightning's own functions make no frozen dataclass anew."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return Pairs(*batch)
+
+    def loss(self, batch: Any) -> Tensor:
+        return super().loss((batch.x, batch.y))
+
+
+def test_a_frozen_batch_is_each_copys_own_too() -> None:
+    frozen, doubled = OfFrozenBatches(), Doubled()
+    trained(frozen)
+    trained(doubled)
+    assert distance(frozen, doubled) == 0
 
 
 class Forked(Toy):

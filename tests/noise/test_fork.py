@@ -42,6 +42,27 @@ def test_it_is_the_mean_over_copies_above_one_view_below(plan: Any) -> None:
     assert relative_error(forked_gradient(model, (x, target), copies=4, plan=plan), by_hand) < 1e-12
 
 
+@pytest.mark.parametrize("plan", ["stacked", *PLANS])
+def test_what_a_pass_changes_in_place_no_other_pass_sees(plan: Any) -> None:
+    """Targets that a loss scales where they lie, before the fork or above it, where a pass may have one copy alone."""
+    x, target = batch_of()
+    batch = {"x": x, "weights": torch.ones(len(x), dtype=x.dtype)}
+
+    def careless(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
+        before = batch["weights"].mul_(2)
+        logits = model(batch["x"])
+        weights = seqba.per_copy(batch["weights"])
+        before.zero_()
+        losses = nn.functional.cross_entropy(logits, seqba.per_copy(target), reduction="none")
+        return (losses * weights).sum(), len(losses)
+
+    model = make_network()
+    seqba.merged_gradient(model, batch, careless, copies=4, update=3, plan=plan, forked=True)
+    expected = 2 * forked_gradient(make_network(), (x, target), copies=4, plan="stacked")
+    assert relative_error(gradient_of(model), expected) < 1e-12
+    assert torch.equal(batch["weights"], torch.ones(len(x), dtype=x.dtype))
+
+
 @pytest.mark.parametrize(("way", "plan", "times"), [("function", "looped", 1), ("function", 2, 1), ("value", 2, 3)])
 def test_what_is_below_is_computed_once_where_it_is_a_function(way: str, plan: Any, times: int) -> None:
     model = make_network(way=way)

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from benchmarks import BENCH, NEEDS_TRANSFORMERS, run_benchmark, run_quick
 from preloaded import preloaded
+from torch_versions import FAKES_A_GPU
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not FAKES_A_GPU, reason="a GPU of fake tensors needs torch 2.10")
 def test_an_update_on_a_gpu_is_few_operations_and_waits_once(tmp_path: Path) -> None:
     content = run_benchmark("launches", tmp_path)  # at base, since nothing is computed
     found = {(row["dtype"], row["copies"]): row for row in content["rows"]}

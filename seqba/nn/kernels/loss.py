@@ -81,6 +81,8 @@ def label_smoothed_cross_entropy(
         raise ValueError(f"smoothing is {smoothing}; it must be in [0, 1)")
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must be ({weight.shape[0]},), not {tuple(bias.shape)}")
+    if len(weight) == 1:
+        smoothing = 0.0  # there is no other word
     loss, nll = _FusedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, target, smoothing, torch.is_grad_enabled()
     )

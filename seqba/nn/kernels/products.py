@@ -125,8 +125,11 @@ def has_wide_products(device: torch.device) -> bool:
 
 
 def _widened_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    with torch.autocast(a.device.type, enabled=False):  # which would narrow them again
-        return product(a.float(), b.float(), None if bias is None else bias.float())
+    wide = (a.float(), b.float(), None if bias is None else bias.float())
+    if not torch.is_autocast_enabled("cpu"):
+        return product(*wide)
+    with torch.autocast("cpu", enabled=False):  # which would narrow them again
+        return product(*wide)
 
 
 def is_widened(like: Tensor, dtype: torch.dtype) -> bool:

@@ -199,3 +199,14 @@ def test_shapes_that_do_not_fit_are_refused(changes: dict[str, Any], message: st
     arguments = {"hidden": torch.ones(4, 2), "weight": torch.ones(5, 2), "target": torch.zeros(4, dtype=torch.int64)}
     with pytest.raises(ValueError, match=message):
         label_smoothed_cross_entropy(**{**arguments, **changes})
+
+
+def test_a_vocabulary_of_one_word_is_certain_of_it_with_smoothing_too() -> None:
+    torch.manual_seed(3)
+    hidden, weight = torch.randn(5, 4, requires_grad=True), torch.randn(1, 4, requires_grad=True)
+    target = torch.zeros(5, dtype=torch.int64)
+    loss, nll = label_smoothed_cross_entropy(hidden, weight, target, smoothing=0.1)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert (loss.item(), nll.item()) == (0, 0)
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
