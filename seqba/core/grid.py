@@ -113,10 +113,9 @@ class Grid(Generic[Batch]):
     def _passes(self, cells: Cells) -> Iterator[tuple[MicroBatch[Batch], range]]:
         """The passes of this process: a micro-batch, and which copies of it."""
         divided = self._plan_divided(dict(cells)) if self.update.compared else {}
-        for number, copies in cells:
-            if copies:
-                micro_batch, passes = divided.get(number) or self._plan_passes(number, copies)
-                yield from ((micro_batch, some) for some in passes)
+        for number, copies in (cell for cell in cells if cell[1]):
+            micro_batch, passes = divided.get(number) or self._plan_passes(number, copies)
+            yield from ((micro_batch, some) for some in passes)
 
     def _run_pass(self, micro_batch: MicroBatch[Batch], copies: range, sums: Accumulator, *, is_last: bool) -> None:
         self._has_sent = self._has_sent or (is_last and bool(self.update.replicas.synchronised))

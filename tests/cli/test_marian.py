@@ -149,9 +149,10 @@ def test_a_language_is_named_in_the_text(
     assert sources[0] == ">>nld<< ▁one ▁two"
     assert sources[1].startswith(">>deu<< ▁three")
     assert not any(source.startswith(">>") for source in sources[2:])
-    assert run(generate, [str(tmp_path / "bin"), "--path", str(opus.path), *SEARCH, "--remove-bpe", "none"]) == 0
+    assert run(generate, [str(tmp_path / "bin"), "--path", str(opus.path), *SEARCH]) == 0
     found = dict(re.findall(r"^S-(\d)\t(.*)$", capsys.readouterr().out, re.MULTILINE))
-    assert [found[str(number)] for number in range(4)] == sources
+    texts = [source.replace(" ", "").replace("▁", " ").strip() for source in sources]
+    assert [found[str(number)] for number in range(4)] == texts
 
 
 def test_an_update_of_four_copies_is_merged_gradients(
@@ -274,11 +275,8 @@ def test_other_commands_say_what_it_is_not_for(
 ) -> None:
     assert run(evaluate, [str(alphabet), "--path", str(opus.path), "--cpu"]) == 2
     assert "is of translation: use seqba-generate" in capsys.readouterr().err
-    for form, told in (("fairseq", "fairseq's positions begin at 2"), ("transformers", "there is no folder")):
-        more = ["--data", str(opus.path)] if form == "transformers" else []
-        output = tmp_path / ("x.pt" if form == "fairseq" else "absent/x")
-        assert run(export, [str(opus.path), "--to", form, "--output", str(output), *more]) == 2
-        assert told in capsys.readouterr().err
+    assert run(export, [str(opus.path), "--to", "fairseq", "--output", str(tmp_path / "x.pt")]) == 2
+    assert "fairseq's positions begin at 2" in capsys.readouterr().err
     assert run(average, ["--inputs", str(opus.path), str(opus.path), "--output", str(tmp_path / "mean.pt")]) == 0
     mean, own = load_model(tmp_path / "mean.pt").model.state_dict(), load_model(opus.path).model.state_dict()
     assert all(torch.equal(own[name], mean[name]) for name in own)

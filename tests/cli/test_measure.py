@@ -18,6 +18,36 @@ from seqba.cli.measure import main as measure
 
 
 @pytest.fixture(scope="module")
+def streams(alphabet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An AWD-LSTM that does."""
+    folder = tmp_path_factory.mktemp("streams")
+    sizes = [
+        "--decoder-embed-dim",
+        "8",
+        "--decoder-hidden-size",
+        "10",
+        "--batch-size",
+        "4",
+        "--bptt",
+        "12",
+        "--lr",
+        "1",
+        "--optimizer",
+        "sgd",
+    ]
+    common = ["--arch", "awd_lstm", "--cpu", "--max-update", "3", "--log-format", "none"]
+    return trained(alphabet, folder, "--task", "language_modeling", *common, *sizes)
+
+
+@pytest.fixture(scope="module")
+def translator(reversal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Transformer that learns to turn words round."""
+    folder = tmp_path_factory.mktemp("translator")
+    encoder = [word.replace("decoder", "encoder") for word in TINY[:8]]
+    return trained(reversal, folder, *TINY, *encoder, "--max-tokens", "100", "--lr", "0.01")
+
+
+@pytest.fixture(scope="module")
 def classifier(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that learns colours."""
     folder = tmp_path_factory.mktemp("classifier")
