@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from seqba.data.files import atomic_text
 from seqba.plotting.logs import Line, RunLines
 
 CURVE_POINTS = 200
+PAUSED = 10.0
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -63,12 +65,19 @@ def commit() -> str:
 
 
 def seconds_of_updates(lines: RunLines) -> float | None:
-    """Seconds of all updates, without validations and checkpoints."""
-    total, before = 0.0, 0
+    """Seconds of all updates, without validations and checkpoints.
+
+    Updates of a line that says more than `PAUSED` times the median's seconds count as the median's: the process was
+    stopped meanwhile, or the machine asleep.
+    """
+    parts, before = [], 0
     for line in lines.of("train"):
-        total += (line["seconds_per_update"] or 0.0) * (line["update"] - before)
+        parts.append((line["seconds_per_update"] or 0.0, line["update"] - before))
         before = line["update"]
-    return rounded(total)
+    if not parts:
+        return 0.0
+    usual = statistics.median(seconds for seconds, _ in parts)
+    return rounded(sum((seconds if seconds <= PAUSED * usual else usual) * updates for seconds, updates in parts))
 
 
 def curve(lines: Sequence[Line], names: Sequence[str]) -> dict[str, list[float | None]]:

@@ -22,6 +22,7 @@ from making import Places, make_run
 from preloaded import preloaded
 from record import is_finished, read_records
 from run import chosen_runs
+from run_facts import seconds_of_updates
 from studies import STUDIES
 from study import SEEDS, Arm, Run, Study
 from summary import Spread, sides_of
@@ -34,6 +35,7 @@ from seqba.errors import UserError
 from seqba.models.evolved import EvolvedNetwork
 from seqba.models.genotypes import GENOTYPES
 from seqba.models.resnet import resnet_cifar
+from seqba.plotting.logs import RunLines
 from seqba.training.rules import validate_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -377,3 +379,11 @@ def test_mistakes_are_one_line(recipe, arguments: list[str], complaint: str) -> 
     assert finished.returncode == 2
     assert finished.stderr.startswith(f"error: {complaint}")
     assert finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("slow", "total"), [(3.0, 50.0), (15.0, 25.0)])
+def test_a_pause_is_no_time_of_a_runs_updates(slow: float, total: float) -> None:
+    """Six times the usual is a busy machine's and counts; minutes of a process that was stopped do not."""
+    times = enumerate([0.5, 0.5, slow, 0.5, 0.5], 1)
+    lines = [{"event": "train", "update": 10 * line, "seconds_per_update": each} for line, each in times]
+    assert seconds_of_updates(RunLines("run", None, 1, None, tuple(lines))) == total
