@@ -193,10 +193,8 @@ class MicroBatch(Generic[Batch]):
         # What a model changes in place (features that it masks, a label that it pops), no other pass shall see.
         if update.replicated:
             rows = own_parts(select_copies(rows, copies, update.copies))
-        elif len(copies) > 1 and not update.forked:
-            rows = repeated(rows, len(copies))
         elif update.copies > 1:
-            rows = own_parts(rows)
+            rows = repeated(rows, 1 if update.forked else len(copies))
         counted = count_rows(rows) if update.keys_draws and update.copies > 1 else None
         return rows, update.noise(self.number, copies, counted, self.trunk, self.comparison)
 

@@ -18,7 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from seqba.noise.context import current_noise
 from seqba.noise.noise import Noise
 from seqba.noise.sites import Place
-from seqba.rows.nested import map_rows, own_parts
+from seqba.rows.nested import map_rows
 from seqba.rows.replicate import repeat_rows, repeated
 
 Value = TypeVar("Value")
@@ -98,9 +98,7 @@ def per_copy(batch: Value) -> Value:
         return batch
     if not noise.calls.is_above:
         raise RuntimeError("seqba.per_copy was called below the fork, where there is one copy: call seqba.fork first")
-    copies = len(noise.pass_copies)
-    # Not the batch itself, over which a pass may write.
-    return repeated(batch, copies) if copies > 1 else own_parts(batch)
+    return repeated(batch, len(noise.pass_copies))
 
 
 def check_forked(noise: Noise) -> None:

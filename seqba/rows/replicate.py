@@ -55,12 +55,14 @@ def replicate(batch: Batch, copies: int) -> Batch:
     """
     copies = number_of_copies(copies)
     count_rows(batch)
-    return repeated(batch, copies)
+    return batch if copies == 1 else repeated(batch, copies)
 
 
 def repeated(batch: Batch, copies: int) -> Batch:
-    """`replicate` of a batch whose rows have been counted."""
-    return batch if copies == 1 else cast(Batch, map_rows(batch, lambda rows, _: repeat_rows(rows, copies)))
+    """`replicate` of a batch whose rows have been counted, in containers and memory of its own, also for one copy."""
+    if copies == 1:
+        return own_parts(batch)
+    return cast(Batch, map_rows(batch, lambda rows, _: repeat_rows(rows, copies)))
 
 
 def select_copies(batch: Batch, copies: range, total: int) -> Batch:
