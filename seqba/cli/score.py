@@ -14,7 +14,7 @@ from seqba.errors import UserError
 from seqba.evaluation.bleu import (
     TOKENIZERS,
     compound_split_bleu,
-    left_subwords,
+    joining_option,
     looks_tokenised,
     sentence_bleu,
     tokenised_bleu,
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hypotheses = _read_translations(options.sys, references, options)
     if not references:
         raise UserError(f"{options.ref} is empty: there is nothing to score")
-    if left_subwords(references) is not None:
+    if joining_option(references) is not None:
         warn_on_stderr("scores are of subwords, not words: join them in both files (seqba-generate --remove-bpe does)")
     if options.compare is not None:
         _print_comparison(hypotheses, _read_translations(options.compare, references, options), references, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from seqba.data.partial import create_partial
@@ -97,9 +98,16 @@ def refuse_overwriting(output: str | Path, inputs: Iterable[str | Path]) -> None
 
 
 def missing_folders(path: str | Path) -> list[Path]:
-    """Folders that making `path` would make, the innermost first: to be removed again where nothing came of it."""
+    """Folders that making `path` would make, the innermost first: for `remove_empty`, where nothing came of it."""
     path = Path(path).absolute()
     return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Removes folders, the innermost first, as far as they are empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _it(there: Path, path: Path) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seqba.data.files import make_folder
-from seqba.data.outputs import missing_folders
+from seqba.data.outputs import missing_folders, remove_empty
 from seqba.data.partial import try_lock
 from seqba.errors import UserError
 
@@ -45,9 +45,7 @@ def staged(destdir: str) -> Iterator[Path]:
             created = []
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        with suppress(OSError):
-            for folder in created:
-                folder.rmdir()
+        remove_empty(created)
 
 
 @contextmanager

@@ -122,15 +122,20 @@ def sentence_bleu(
     return _from_sacrebleu(metric.corpus_score([hypothesis], [[reference]]))
 
 
-def left_subwords(lines: Sequence[str]) -> str | None:
-    """What --remove-bpe would have to say to join the subwords that some lines (the first ones) still have.
+def joining_option(lines: Sequence[str], flag: str = "--remove-bpe") -> str | None:
+    """The option, as it is written, that joins the subwords which some lines (the first ones) still have.
 
-    `subword_nmt` or `sentencepiece`; None where they seem to be words, or plain text.
+    Args:
+        lines: references, say.
+        flag: the option's name.
+
+    Returns:
+        The flag, with its value where its bare form joins others; None where lines seem to be words, or plain text.
     """
     words = [word for line in lines[:LINES_LOOKED_AT] for word in line.split()]
     if any(word.endswith("@@") for word in words):
-        return "subword_nmt"
-    return "sentencepiece" if any(word.startswith("▁") for word in words) else None
+        return flag
+    return f"{flag} sentencepiece" if any(word.startswith("▁") for word in words) else None
 
 
 def looks_tokenised(lines: Sequence[str]) -> bool | None:

@@ -22,7 +22,7 @@ from seqba.decoding.step_model import StepModel
 from seqba.decoding.translation import translate_corpus
 from seqba.distributed import whole_weights
 from seqba.errors import UserError, quoted
-from seqba.evaluation.bleu import left_subwords, tokenised_bleu
+from seqba.evaluation.bleu import joining_option, tokenised_bleu
 from seqba.tasks.text_options import BleuOptions
 from seqba.tasks.translation import Translation
 from seqba.training.agreement import Interrupted, Status
@@ -87,10 +87,9 @@ class BleuScorer:
 
     def _tell_of_subwords(self, references: list[str]) -> None:
         """Warns, once, of a BLEU that isn't of words."""
-        symbol = None if self._has_told else left_subwords(references)
-        if symbol is not None:
-            bare = "" if symbol == "subword_nmt" else f" {symbol}"
-            logger.warning("BLEU is of subwords, not words: --eval-bleu-remove-bpe%s joins them", bare)
+        joining = None if self._has_told else joining_option(references, "--eval-bleu-remove-bpe")
+        if joining is not None:
+            logger.warning("BLEU is of subwords, not words: %s joins them", joining)
             self._has_told = True
 
     def _translate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from seqba.checkpoints.file import copy_checkpoint, write_checkpoint
 from seqba.checkpoints.names import EPOCH_NAME, INTERVAL_NAME
 from seqba.core import Group
 from seqba.data.files import make_folder
-from seqba.data.outputs import check_new_folder, missing_folders
+from seqba.data.outputs import check_new_folder, missing_folders, remove_empty
 from seqba.errors import UserError
 from seqba.training.agreement import refuse_on_all
 from seqba.training.options import CheckpointOptions
@@ -62,9 +62,7 @@ def held_folder(options: CheckpointOptions, ranks: Group) -> Iterator[None]:
         if held is not None:
             _held.discard(held)
             os.close(held)
-            with suppress(OSError):  # they aren't empty
-                for each in new:
-                    each.rmdir()
+            remove_empty(new)
 
 
 def _lock(folder: Path) -> int | None:

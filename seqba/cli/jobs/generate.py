@@ -30,7 +30,7 @@ from seqba.decoding.reference import score_references
 from seqba.decoding.translation import plan_translation, translate_batches
 from seqba.distributed.launch import joined_ranks
 from seqba.errors import UserError
-from seqba.evaluation.bleu import left_subwords, tokenised_bleu
+from seqba.evaluation.bleu import joining_option, tokenised_bleu
 from seqba.evaluation.text_metrics import sacre_bleu
 from seqba.extras import progress_bar
 from seqba.runtime.devices import to_device
@@ -135,9 +135,8 @@ class _Printer:
         options, hypotheses, references = self._options, self._hypotheses, self._references
         prefix = f"Generate {options.gen_subset} with beam={self._search.beam}: "
         asked = options.sacrebleu or options.scoring == "sacrebleu"
-        if (symbol := left_subwords(references)) is not None:
-            bare = "" if symbol == "subword_nmt" else f" {symbol}"
-            warn_on_stderr(f"BLEU is of subwords, not words: add --remove-bpe{bare}")
+        if (joining := joining_option(references)) is not None:
+            warn_on_stderr(f"BLEU is of subwords, not words: add {joining}")
         if options.num_shards > 1:
             warn_on_stderr(f"scores are of shard {options.shard_id} of {options.num_shards} alone")
         lines = []
