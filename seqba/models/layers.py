@@ -18,13 +18,8 @@ from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
 from seqba.noise.context import current_noise
 
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    # In place: the product before a ReLU isn't needed again, and N × 4D is the largest tensor of a layer.
-    "relu": partial(nn.functional.relu, inplace=True),
-    "gelu": nn.functional.gelu,
-    "silu": nn.functional.silu,
-}
-"""Functions of the feed-forward sublayer, by the names that options have for them."""
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"gelu": nn.functional.gelu, "silu": nn.functional.silu}
+"""Functions of the feed-forward sublayer, by the names that options have for them; "relu" is part of its product."""
 
 
 class FeedForward(nn.Module):
@@ -40,9 +35,14 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
+    @property
+    def is_rectified(self) -> bool:
+        """Whether the activation is a ReLU, which is computed together with the product before it."""
+        return self.activation == "relu"
+
     def forward(self, hidden: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None) -> Tensor:
-        """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
-        active = ACTIVATIONS[self.activation](hidden)
+        """The rest of the layer after `expand`, rectified where `is_rectified`: (N, F) → (N, D)."""
+        active = hidden if self.is_rectified else ACTIVATIONS[self.activation](hidden)
         return linear(
             self.dropout(active, copy_rows) if kept is None else self.dropout.drop(active, kept), self.contract
         )
@@ -109,13 +109,21 @@ class Residual(nn.Module):
         self.dropout = Dropout(sizes.dropout)
         self.pre_norm = sizes.pre_norm
 
-    def project_in(self, stream: ResidualStream, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-        """The rows that the sublayer's output is added to (N, D), and its first linear layer of them (N, E)."""
+    def project_in(
+        self, stream: ResidualStream, layer: nn.Linear, *, is_rectified: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The rows that the sublayer's output is added to (N, D), and its first linear layer of them (N, E).
+
+        Args:
+            stream: what the sublayer reads.
+            layer: D → E.
+            is_rectified: whether a ReLU follows the layer.
+        """
         if self.pre_norm:
-            return stream.x, norm_linear(stream.x, self.norm, layer)[1]
+            return stream.x, norm_linear(stream.x, self.norm, layer, is_rectified=is_rectified)[1]
         if stream.norm is None:
-            return stream.x, linear(stream.x, layer)
-        return norm_linear(stream.x, stream.norm, layer)
+            return stream.x, linear(stream.x, layer, is_rectified=is_rectified)
+        return norm_linear(stream.x, stream.norm, layer, is_rectified=is_rectified)
 
     def add_to(
         self, x: Tensor, output: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None
@@ -212,8 +220,9 @@ def feed_forward(
     masks: Masks = NO_MASKS,
 ) -> ResidualStream:
     """The last sublayer of either kind of layer."""
-    x, hidden = layer.feed_forward_residual.project_in(stream, layer.feed_forward.expand)
-    output = layer.feed_forward(hidden, copy_rows, masks.feed_forward)
+    sublayer = layer.feed_forward
+    x, hidden = layer.feed_forward_residual.project_in(stream, sublayer.expand, is_rectified=sublayer.is_rectified)
+    output = sublayer(hidden, copy_rows, masks.feed_forward)
     return layer.feed_forward_residual.add_to(x, output, copy_rows, masks.feed_forward_residual)
 
 

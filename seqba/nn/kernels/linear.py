@@ -13,10 +13,12 @@ from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.products import linear_gradients, linear_product, product, product_as, product_dtype, sum_as
 
 
-def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+def norm_linear(
+    x: Tensor, norm: nn.LayerNorm, layer: nn.Linear, *, is_rectified: bool = False
+) -> tuple[Tensor, Tensor]:
     """Layer normalisation and the linear layer that reads it.
 
-        y = LN(x),  z = y·Wᵀ + b
+        y = LN(x),  z = y·Wᵀ + b,  or max(0, y·Wᵀ + b)
 
     A linear layer keeps its input for its weight's gradient, so that LN and linear one after the other store both x
     and y. Here x alone is kept, and y is normalised again in the backward: N·D numbers less, for one pass over them. A
@@ -26,33 +28,34 @@ def norm_linear(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor
         x: (N, D), floating.
         norm: over the last dimension, with weight and bias.
         layer: D → E, with a bias.
+        is_rectified: whether a ReLU follows the layer, which is computed with it.
 
     Returns:
         (y (N, D), z (N, E)); y is what a residual connection goes on from. z has autocast's dtype under autocast.
     """
     if _is_plain():
         normalised = norm(x)
-        return normalised, layer(normalised)
+        return normalised, _plain_linear(normalised, layer, is_rectified=is_rectified)
     y, z = _NormLinear.apply(  # type: ignore[no-untyped-call]
-        x, norm.weight, norm.bias, layer.weight, layer.bias, norm.eps
+        x, norm.weight, norm.bias, layer.weight, layer.bias, norm.eps, is_rectified
     )
     return y, z
 
 
-def linear(x: Tensor, layer: nn.Linear) -> Tensor:
+def linear(x: Tensor, layer: nn.Linear, *, is_rectified: bool = False) -> Tensor:
     """A plain linear layer, through the products of training where there is a gradient to take.
 
     Args:
         x: (N, D), floating.
         layer: D → E, with a bias.
+        is_rectified: whether a ReLU follows the layer, which is computed with it.
 
     Returns:
         (N, E), in autocast's dtype under autocast.
     """
     if _is_plain():
-        plain: Tensor = layer(x)
-        return plain
-    z: Tensor = _Linear.apply(x, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
+        return _plain_linear(x, layer, is_rectified=is_rectified)
+    z: Tensor = _Linear.apply(x, layer.weight, layer.bias, is_rectified)  # type: ignore[no-untyped-call]
     return z
 
 
@@ -98,18 +101,28 @@ def _is_plain() -> bool:
     return not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
+def _plain_linear(x: Tensor, layer: nn.Linear, *, is_rectified: bool) -> Tensor:
+    z: Tensor = layer(x)
+    return nn.functional.relu(z, inplace=True) if is_rectified else z  # the product before it isn't needed again
+
+
+def _before_rectifier(grad: Tensor, rectified: Sequence[Tensor]) -> Tensor:
+    """The gradient by what a ReLU read, from that by its result, which is in `rectified` where there is a ReLU."""
+    return torch.ops.aten.threshold_backward(grad, *rectified, 0) if rectified else grad
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        z, _, ctx.cast = linear_product(x, weight, bias)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, is_rectified: bool) -> Tensor:
+        z, _, ctx.cast = linear_product(x, weight, bias, is_rectified=is_rectified)
+        ctx.save_for_backward(x, weight, *([z] if is_rectified else []))
         return z
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        return linear_gradients(grads[0], x, weight, ctx.cast)
+        x, weight, *rectified = ctx.saved_tensors
+        return *linear_gradients(_before_rectifier(grads[0], rectified), x, weight, ctx.cast), None
 
 
 class _Linears(torch.autograd.Function):
@@ -136,13 +149,21 @@ class _Linears(torch.autograd.Function):
 class _NormLinear(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor, eps: float
+        ctx: Any,
+        x: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        is_rectified: bool,
     ) -> tuple[Tensor, Tensor]:
         y, mean, deviation = torch.native_layer_norm(x, x.shape[1:], norm_weight, norm_bias, eps)
-        z, rows, ctx.cast = linear_product(y, weight, bias)
+        z, rows, ctx.cast = linear_product(y, weight, bias, is_rectified=is_rectified)
         kept = [] if x.is_cpu and rows.dtype == x.dtype else [rows]
-        ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation, *kept)
-        ctx.eps = eps
+        rectified = [z] if is_rectified else []
+        ctx.save_for_backward(x, norm_weight, norm_bias, weight, mean, deviation, *rectified, *kept)
+        ctx.eps, ctx.is_rectified = eps, is_rectified
         ctx.set_materialize_grads(False)  # pre-norm layers leave y alone
         return y, z
 
@@ -150,6 +171,7 @@ class _NormLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_z: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, weight, mean, deviation, *kept = ctx.saved_tensors
+        grad_z = _before_rectifier(grad_z, [kept.pop(0)] if ctx.is_rectified else [])
         y = kept[0] if kept else nn.functional.layer_norm(x, x.shape[1:], norm_weight, norm_bias, ctx.eps)
         through, grad_weight, grad_bias = linear_gradients(grad_z, y, weight, ctx.cast, x.dtype)
         del y, kept
@@ -157,7 +179,7 @@ class _NormLinear(torch.autograd.Function):
         grad_x, grad_norm_weight, grad_norm_bias = torch.ops.aten.native_layer_norm_backward(
             grad_y, x, x.shape[1:], mean, deviation, norm_weight, norm_bias, [True, True, True]
         )
-        return grad_x, grad_norm_weight, grad_norm_bias, grad_weight, grad_bias, None
+        return grad_x, grad_norm_weight, grad_norm_bias, grad_weight, grad_bias, None, None
 
 
 class _GatheredLinear(torch.autograd.Function):

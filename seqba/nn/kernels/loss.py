@@ -14,7 +14,7 @@ from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.prepacked import Product, chunked_product
 from seqba.nn.kernels.processor import processor
-from seqba.nn.kernels.products import is_widened, product_as, product_dtype
+from seqba.nn.kernels.products import is_widened, product_as, product_dtype, transposed
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
@@ -108,7 +108,7 @@ class _FusedCrossEntropy(torch.autograd.Function):
         needs = tuple(is_trained and needed for needed in ctx.needs_input_grad[:3])
         others = smoothing / max(weight.shape[0] - 1, 1)
         evenly = _Evenly.of(hidden, weight, wide, others) if smoothing else None
-        gradients = _Gradients(hidden, weight, bias, needs, wide, evenly)
+        gradients = _Gradients(hidden, weight, bias, needs, dtype, wide, evenly)
         loss = nll = None
         rows = chunk_rows(hidden, weight.shape[0], is_large=dtype != wide or processor().is_intel)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -181,11 +181,16 @@ class _Gradients:
         weight: Tensor,
         bias: Tensor | None,
         needs: tuple[bool, ...],
+        dtype: torch.dtype,
         wide: torch.dtype,
         evenly: _Evenly | None,
     ) -> None:
         self.hidden = torch.empty_like(hidden) if needs[0] else None
-        self.weight = torch.zeros_like(weight, dtype=wide) if needs[1] else None
+        # The same sizes either way; for AMX's tiles columns lie in memory one after the other, as `add` computes them.
+        self._is_turned = weight.is_cpu and dtype == torch.bfloat16 and processor().has_amx
+        shape = reversed(weight.shape) if self._is_turned else weight.shape
+        zeros = weight.new_zeros(tuple(shape), dtype=wide) if needs[1] else None
+        self.weight = zeros.t() if zeros is not None and self._is_turned else zeros
         self.bias = torch.zeros_like(bias, dtype=wide) if bias is not None and needs[2] else None
         if evenly is not None and self.weight is not None:
             self.weight.sub_(evenly.rows, alpha=evenly.others)
@@ -204,6 +209,8 @@ class _Gradients:
         if self.weight is not None:
             if self.weight.dtype == chunk.dtype:
                 self.weight.addmm_(grad_logits.t(), chunk)
+            elif self._is_turned:
+                self.weight.t().add_(chunk.t().contiguous() @ grad_logits)
             elif chunk.device.type == "cpu":
                 self.weight += grad_logits.t() @ chunk
             else:
@@ -213,6 +220,8 @@ class _Gradients:
 
     def tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         weight = self.weight.to(self._weight_dtype) if self.weight is not None else None
+        if weight is not None and self._is_turned:
+            weight = transposed(weight.t())
         bias = self.bias.to(self._weight_dtype) if self.bias is not None else None
         return self.hidden, weight, bias
 

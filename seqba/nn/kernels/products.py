@@ -29,8 +29,8 @@ MANY_COLUMNS = 512
 """Columns beyond which torch's sum of rows takes longer than a product with ones."""
 
 
-def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a·bᵀ + bias, the product of a linear layer.
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, is_rectified: bool = False) -> Tensor:
+    """a·bᵀ + bias, the product of a linear layer; rectified, max(0, a·bᵀ + bias), if asked for.
 
     torch multiplies float32 on a CPU with MKL, which leaves a part of some processors unused (AMD's, for one). oneDNN
     is built into the same torch and compiles its kernels for the processor at hand; torch reaches its linear layer
@@ -42,27 +42,39 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         a: (N, K), any strides.
         b: (M, K), any strides.
         bias: (M,) or None.
+        is_rectified: whether negative numbers become 0; oneDNN does it while a result is still in the registers, where
+            a ReLU of its own reads and writes all of it once more.
 
     Returns:
         (N, M).
     """
     if not HAS_ONEDNN or not a.is_cpu or a.numel() == 0:
-        return nn.functional.linear(a, b, bias)
+        return _torch_product(a, b, bias, is_rectified=is_rectified)
     if is_widened(a, a.dtype):
-        return _widened_product(a, b, bias).to(a.dtype)
+        return _widened_product(a, b, bias, is_rectified=is_rectified).to(a.dtype)
     if takes_linear_operator(a, b, bias, processor()):
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+        activation = "relu" if is_rectified else "none"
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, activation, [], "")
         return result
-    return nn.functional.linear(a.contiguous() if is_transposed_first(a, b, processor()) else a, b, bias)
+    left = a.contiguous() if is_transposed_first(a, b, processor()) else a
+    return _torch_product(left, b, bias, is_rectified=is_rectified)
 
 
-def linear_product(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The forward of a linear layer, z = x·Wᵀ + b, in autocast's dtype where that is on.
+def _torch_product(a: Tensor, b: Tensor, bias: Tensor | None, *, is_rectified: bool) -> Tensor:
+    result = nn.functional.linear(a, b, bias)
+    return result.relu_() if is_rectified else result
+
+
+def linear_product(
+    x: Tensor, weight: Tensor, bias: Tensor, *, is_rectified: bool = False
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The forward of a linear layer, z = x·Wᵀ + b or max(0, x·Wᵀ + b), in autocast's dtype where that is on.
 
     Args:
         x: (N, D), floating.
         weight: (E, D).
         bias: (E,).
+        is_rectified: whether a ReLU follows, which is computed with the product.
 
     Returns:
         z (N, E), x in its dtype, and the cast of W that passes share, for `linear_gradients`; None where they don't.
@@ -70,9 +82,10 @@ def linear_product(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Ten
     dtype = product_dtype(x)
     rows = x if x.dtype == dtype else x.to(dtype)
     if weight.dtype == dtype == bias.dtype:
-        return product(rows, weight, bias), rows, None
+        return product(rows, weight, bias, is_rectified=is_rectified), rows, None
     cast = shared_cast(weight, dtype)
-    return product(rows, narrow(weight, dtype) if cast is None else cast, narrow(bias, dtype)), rows, cast
+    own = narrow(weight, dtype) if cast is None else cast
+    return product(rows, own, narrow(bias, dtype), is_rectified=is_rectified), rows, cast
 
 
 def linear_gradients(
@@ -91,8 +104,26 @@ def linear_gradients(
     if cast is None:
         cast = weight if wide == own else weight.to(own)
     by_x = product_as(grad_z, cast.t(), dtype or x.dtype)
-    by_weight = product_as(grad_z.t(), (x if x.dtype == own else x.to(own)).t(), wide)
-    return by_x, by_weight, sum_as(grad_z, wide)
+    return by_x, *_parameter_gradients(grad_z, x if x.dtype == own else x.to(own), wide)
+
+
+def _parameter_gradients(grad_z: Tensor, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Gradients of z = x·Wᵀ + b by W, grad_zᵀ·x, and by b, the sum of grad_z's rows, in `dtype`.
+
+    In AMX's tiles both are one product, of x with a column of ones, where x is the narrower side (`is_turned`).
+
+    Args:
+        grad_z: (N, E).
+        x: (N, D), in the same dtype.
+        dtype: of the parameters.
+    """
+    if not is_turned(grad_z, x, processor()):
+        return product_as(grad_z.t(), x.t(), dtype), sum_as(grad_z, dtype)
+    inputs = x.shape[1]
+    columns = x.new_ones(inputs + 1, len(x))
+    columns[:inputs].copy_(x.t())
+    both = product(columns, grad_z.t())  # (D + 1, E)
+    return both[:inputs].t().contiguous().to(dtype), both[inputs].to(dtype)
 
 
 def product_as(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
@@ -124,12 +155,12 @@ def has_wide_products(device: torch.device) -> bool:
     return device.type == "cuda" and HAS_WIDE_PRODUCTS
 
 
-def _widened_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+def _widened_product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, is_rectified: bool = False) -> Tensor:
     wide = (a.float(), b.float(), None if bias is None else bias.float())
     if not torch.is_autocast_enabled("cpu"):
-        return product(*wide)
+        return product(*wide, is_rectified=is_rectified)
     with torch.autocast("cpu", enabled=False):  # which would narrow them again
-        return product(*wide)
+        return product(*wide, is_rectified=is_rectified)
 
 
 def is_widened(like: Tensor, dtype: torch.dtype) -> bool:
@@ -163,6 +194,20 @@ def is_transposed_first(a: Tensor, b: Tensor, processor: Processor) -> bool:
     narrower of the two the copy takes a quarter of what the product gains.
     """
     return a.dtype == torch.bfloat16 and processor.has_amx and _is_by_weight(a) and a.shape[0] < b.shape[0]
+
+
+def is_turned(grad_z: Tensor, x: Tensor, processor: Processor) -> bool:
+    """Whether a gradient by a weight is computed as its transpose, xᵀ·grad_z, with x copied into columns before.
+
+    What `is_transposed_first` says of the left side, for layers with more outputs than inputs: there x is the narrower
+    side. Copying it and turning the result take a quarter of what the product gains.
+
+    Args:
+        grad_z: (N, E).
+        x: (N, D), in the same dtype.
+        processor: that multiplies.
+    """
+    return x.is_cpu and x.dtype == torch.bfloat16 and processor.has_amx and 0 < x.shape[1] < grad_z.shape[1]
 
 
 def _is_by_weight(a: Tensor) -> bool:
