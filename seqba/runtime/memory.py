@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_MADV_HUGEPAGE = 14
 _TOP_PAD_BYTES = 64 << 20
-_NEVER = 2**31 - 1
+_NEVER = -1
 
 
 def keep_freed_memory() -> bool:
@@ -32,12 +33,41 @@ def keep_freed_memory() -> bool:
         return False
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first allocation of 2 MB or more
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt = libc.mallopt
     except (OSError, AttributeError):
         return False
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, _TOP_PAD_BYTES))
     results = [mallopt(name, value) for name, value in settings]
-    return all(result == 1 for result in results)
+    if not all(result == 1 for result in results):
+        return False
+    _ask_for_huge_pages(libc)
+    return True
+
+
+def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
+    """Has the heap grow into addresses for which huge pages were asked for, up to half of the machine's memory.
+
+    The addresses are reserved and handed back to the C library's free list at once; no memory stands behind them until
+    it is written to. Nothing is reserved where addresses are counted: under a limit, or where the kernel promises no
+    more than it has.
+    """
+    limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    if any(limit != resource.RLIM_INFINITY for limit in limits) or _counts_promises():
+        return
+    libc.sbrk.restype = libc.malloc.restype = ctypes.c_void_p
+    page = resource.getpagesize()
+    begin = libc.sbrk(ctypes.c_ssize_t(0))
+    reserved = libc.malloc(ctypes.c_size_t(os.sysconf("SC_PHYS_PAGES") * page // 2))
+    begin, end = -(-begin // page) * page, libc.sbrk(ctypes.c_ssize_t(0)) // page * page
+    if end > begin:
+        libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_HUGEPAGE)
+    libc.free(ctypes.c_void_p(reserved))
+
+
+def _counts_promises() -> bool:
+    policy = Path("/proc/sys/vm/overcommit_memory")
+    return not policy.exists() or policy.read_text(encoding="ascii").strip() == "2"
 
 
 def peak_memory_mb(device: torch.device) -> float:

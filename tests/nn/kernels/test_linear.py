@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seqba.nn.kernels import products
 from seqba.nn.kernels.linear import _Linears, gathered_linear, linear, linears, norm_linear
+from seqba.nn.kernels.processor import Processor
 from seqba.runtime.activations import SavedBytes
+
+INTEL_WITH_AMX = Processor("GenuineIntel", frozenset(["avx512f", "amx_bf16"]))
 
 
 @pytest.fixture
@@ -68,6 +72,31 @@ def test_all_of_them_equal_the_frameworks_layer_in_either_precision(dtype: torch
             strict=True,
         ):
             assert (gradient - expected).norm() < bound * expected.norm()
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("machine", [INTEL_WITH_AMX, Processor()], ids=["in tiles", "elsewhere"])
+@pytest.mark.parametrize("kind", ["linear", "norm", "plain"])
+def test_a_rectified_layer_is_a_layer_and_a_relu(
+    kind: str, machine: Processor, dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "processor", lambda: machine)
+    torch.manual_seed(0)
+    layer, norm = nn.Linear(24, 40, dtype=dtype), nn.LayerNorm(24, dtype=dtype)
+    x = torch.randn(70, 24, dtype=dtype, requires_grad=True)
+    read = norm(x) if kind == "norm" else x
+    expected = nn.functional.relu(layer(read))
+    if kind == "plain":  # no gradient to take
+        with torch.no_grad():
+            assert torch.equal(linear(x, layer, is_rectified=True), expected)
+        return
+    ours = norm_linear(x, norm, layer, is_rectified=True)[1] if kind == "norm" else linear(x, layer, is_rectified=True)
+    assert (ours - expected).norm() <= bound * expected.norm()
+    assert (ours == 0).any()
+    inputs, upstream = [x, layer.weight, layer.bias], torch.randn_like(expected)
+    found = torch.autograd.grad(ours, inputs, upstream)
+    for gradient, reference in zip(found, torch.autograd.grad(expected, inputs, upstream), strict=True):
+        assert (gradient - reference).norm() < bound * reference.norm()
 
 
 def test_they_keep_their_input_alone(modules: tuple[nn.LayerNorm, nn.Linear]) -> None:

@@ -169,10 +169,21 @@ def test_intels_processors_take_more_rows_at_a_time(vendor: str, rows: int, monk
 
 
 @pytest.mark.usefixtures("_chunks")
-@pytest.mark.parametrize("widens", [False, True], ids=["in bfloat16", "widened"])
-def test_bfloat16_products_with_float32_sums_under_autocast(widens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("machine", "widens"),
+    [
+        (Processor("AuthenticAMD"), False),
+        (Processor("AuthenticAMD"), True),
+        (Processor("GenuineIntel", frozenset(["avx512f", "avx512_bf16", "amx_bf16"])), False),
+    ],
+    ids=["in bfloat16", "widened", "in tiles"],
+)
+def test_bfloat16_products_with_float32_sums_under_autocast(
+    machine: Processor, widens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("seqba.nn.kernels.loss.is_widened", lambda like, dtype: widens and dtype == torch.bfloat16)
-    monkeypatch.setattr("seqba.nn.kernels.products.processor", lambda: Processor("AuthenticAMD"))
+    for room in ("loss", "prepacked", "products"):
+        monkeypatch.setattr(f"seqba.nn.kernels.{room}.processor", lambda: machine)
     inputs, target = (parts := make_inputs(torch.float32))[:3], parts[3]
     hidden, weight, bias = inputs
     with torch.autocast("cpu", torch.bfloat16):
@@ -183,6 +194,7 @@ def test_bfloat16_products_with_float32_sums_under_autocast(widens: bool, monkey
     assert nll.item() == pytest.approx(exact_nll.item(), rel=0.02)
     for got, expected in zip(torch.autograd.grad(loss, inputs), torch.autograd.grad(exact, inputs), strict=True):
         assert got.dtype == torch.float32
+        assert got.is_contiguous()
         assert (got - expected).norm() < 0.02 * expected.norm()
 
 

@@ -64,6 +64,30 @@ def test_amd_multiplies_many_rows_from_blocks(
         torch.testing.assert_close(project_back(upstream), upstream @ weight)
 
 
+@needs_onednn
+@pytest.mark.skipif(not onednn_has_bfloat16(), reason="oneDNN has no bfloat16 here: a processor without AVX-512")
+@pytest.mark.parametrize(("rows", "copied"), [(MANY_ROWS, 1), (MANY_ROWS - 1, 0)])
+def test_for_tiles_many_rows_read_columns_that_are_made_once(
+    rows: int, copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intel = Processor("GenuineIntel", frozenset(["avx512f", "avx512_bf16", "amx_bf16"]))
+    monkeypatch.setattr("seqba.nn.kernels.prepacked.processor", lambda: intel)
+    copies: list[torch.Tensor] = []
+    monkeypatch.setattr("seqba.nn.kernels.prepacked.transposed", lambda a: copies.append(a) or a.t().contiguous())
+    torch.manual_seed(0)
+    weight, bias, x, upstream = (torch.randn(shape).bfloat16() for shape in [(40, 24), (40,), (9, 24), (9, 40)])
+    exact = x.double() @ weight.double().t()
+    for project, expected in [
+        (chunked_product(weight, None, rows), exact),
+        (chunked_product(weight, bias, rows), exact + bias),
+        (chunked_product(weight.t(), None, rows), upstream.double() @ weight.double()),  # lies in columns as it is
+    ]:
+        read = x if expected.shape[1] == 40 else upstream
+        for _ in range(2):
+            assert (project(read) - expected).norm() < 1e-2 * expected.norm()
+    assert len(copies) == 2 * copied
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_blocked_sum_adds_to_the_product_and_leaves_both_sides_alone(dtype: torch.dtype) -> None:
     torch.manual_seed(0)

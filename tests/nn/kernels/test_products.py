@@ -15,6 +15,8 @@ from seqba.nn.kernels.products import (
     STRIP,
     describe_products,
     is_transposed_first,
+    is_turned,
+    linear_gradients,
     product,
     product_as,
     sum_as,
@@ -119,6 +121,28 @@ def test_the_narrower_left_side_of_a_gradient_by_a_weight_is_transposed_first_fo
     assert not is_transposed_first(wide.t(), x.t(), INTEL_WITH_AMX)
     assert not is_transposed_first(x.t(), x.t(), INTEL_WITH_AMX)
     assert not is_transposed_first(x, torch.empty(99, 8), INTEL_WITH_AMX)
+
+
+def test_for_tiles_the_gradient_of_a_wide_layer_is_its_transpose_and_the_bias_a_row_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    x, grad_z, weight = (torch.randn(shape).bfloat16() for shape in [(40, 8), (40, 24), (24, 8)])
+    assert is_turned(grad_z, x, INTEL_WITH_AMX)
+    assert not is_turned(grad_z, x, AMD)
+    assert not is_turned(grad_z.float(), x.float(), INTEL_WITH_AMX)
+    assert not is_turned(x, grad_z, INTEL_WITH_AMX)
+    assert not is_turned(x, x, INTEL_WITH_AMX)
+    results, multiplied = [], []
+    for machine in (INTEL_WITH_AMX, AMD):
+        monkeypatch.setattr(products, "processor", lambda machine=machine: machine)
+        monkeypatch.setattr(products, "product", lambda *sides: multiplied.append(len(sides[0])) or product(*sides))
+        results.append(linear_gradients(grad_z, x, weight, None))
+    assert multiplied == [40, 9, 40, 24]
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.is_contiguous()
+        assert ours.shape == theirs.shape
+        assert (ours - theirs).float().norm() < 2e-2 * theirs.float().norm()
 
 
 @pytest.mark.parametrize(
