@@ -44,9 +44,17 @@ def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     with atomic_write(path) as file, _RememberingWriter(file) as guarded:
         try:
             torch.save(dict(state), cast(IO[bytes], guarded))
-        except RuntimeError:
-            # torch's zip writer reports a failed write as an internal error of its own.
-            raise guarded.failure or OSError(errno.EIO, "writing failed", str(path)) from None
+        except RuntimeError as error:
+            # torch's zip writer reports a failed write as an internal error of its own, and so a signal during one.
+            raise _interruption(error) or guarded.failure or OSError(errno.EIO, "writing failed", str(path)) from None
+
+
+def _interruption(error: BaseException) -> BaseException | None:
+    """What ended a write that wasn't the file's failure: Ctrl-C, or a signal that leaves by SystemExit."""
+    cause: BaseException | None = error
+    while isinstance(cause, Exception):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:

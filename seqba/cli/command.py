@@ -109,6 +109,9 @@ def _describe(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{where}: free some space and run the same command again"
+    folder = os.path.dirname(str(error.filename or ""))
+    if error.errno == errno.ENOENT and folder and not os.path.exists(folder):
+        return f"the folder of {error.filename} is gone: was it moved or removed while this ran?"
     return f"{error.strerror or error}{where}"
 
 

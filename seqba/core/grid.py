@@ -59,7 +59,7 @@ class Grid(Generic[Batch]):
         self.group = update.group
         self.micro_batches = checked_batches(micro_batches)
         self.loss_fn = loss_fn
-        self.plan = plan_for(update.model, plan)
+        self.plan = plan_for(update.model, plan, is_sharded=update.is_sharded)
         self.backward = backward
         self._exchange: Exchange = ALONE
         self._has_sent = False  # what other processes wait for, so that passes can't begin again

@@ -42,6 +42,7 @@ class Update:
 
     Attributes:
         group: the processes that share the cells.
+        is_sharded: whether parameters are in parts on several processes, by seqba or by torch's FSDP.
         keys_draws: whether torch's functions draw keyed noise in the passes.
         warnings: of what the passes draw.
 
@@ -84,7 +85,8 @@ class Update:
         is_shared = self.group is not ALONE or self.replicas.size > 1
         self._seeded = seeded or compared or self.keys_draws or is_shared
         self._names = module_names(model)
-        self._check(is_sharded=is_ours or self.replicas.is_sharded)
+        self.is_sharded = is_ours or self.replicas.is_sharded
+        self._check()
 
     def noise(
         self,
@@ -132,7 +134,7 @@ class Update:
                 stack.enter_context(self.replicas.without_exchange())
             yield
 
-    def _check(self, *, is_sharded: bool) -> None:
+    def _check(self) -> None:
         if self.forked and self.replicated:
             raise ValueError(
                 "a replicated batch has copies from the beginning, and with forked=True they begin inside the model: "
@@ -143,12 +145,12 @@ class Update:
                 "the model is wrapped to take means over processes (DistributedDataParallel, FSDP), which ranks= would "
                 "take again: pass the model itself (model.module) with ranks=, or leave ranks= out"
             )
-        if self.forked and is_sharded:
+        if self.forked and self.is_sharded:
             raise ValueError(
                 "parameters in parts on several processes (FSDP) don't go with forked=True: processes would gather "
                 "what is below the fork at different times; keep them whole, or take copies from the beginning"
             )
-        if self.compared and is_sharded:
+        if self.compared and self.is_sharded:
             raise ValueError(
                 "parameters in parts on several processes (FSDP) don't go with compared=True: processes would gather "
                 "them for different numbers of passes; keep them whole"

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.group import group_of
 from seqba.noise.fork import Trunk
 from seqba.runtime.activations import SavedBytes, room_bytes
 
@@ -114,10 +113,14 @@ def parse_plan(plan: PlanLike | str) -> Plan:
 _measured: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def plan_for(model: nn.Module, plan: PlanLike) -> Plan:
-    """`auto` measures each model once, not at every call; where passes go together, ranks can't each measure."""
+def plan_for(model: nn.Module, plan: PlanLike, *, is_sharded: bool = False) -> Plan:
+    """`auto` measures each model once, not at every call.
+
+    Where parameters are in parts on several processes it is looped: all must run the same passes, and each would
+    measure for itself.
+    """
     if plan == "auto":
         chosen: Plan = _measured.setdefault(model, Plan(is_auto=True))  # type: ignore[no-untyped-call]
     else:
         chosen = parse_plan(plan)
-    return parse_plan("looped") if chosen.is_auto and group_of(model) is not None else chosen
+    return parse_plan("looped") if chosen.is_auto and is_sharded else chosen

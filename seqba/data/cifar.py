@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from seqba.data.files import open_file, read_lines
+from seqba.data.fingerprint import fingerprint
 from seqba.data.image_batch import ImageBatch, Pixels, Rows, check_rows
 from seqba.errors import UserError, quoted
 
@@ -110,7 +111,8 @@ class Cifar:
         self.name = f"{layout.title} {split} ({folder})"
         self.classes: Sequence[str] = _read_names(folder / layout.names, layout.kinds[-1])
         files = layout.train if split == "train" else (layout.test,)
-        parts = [_map_records(folder / file, layout) for file in files]
+        self._files = [folder / file for file in files]
+        parts = [_map_records(file, layout) for file in self._files]
         self._pixels = [records[:, len(layout.kinds) :] for records in parts]
         self._labels = np.concatenate([records[:, len(layout.kinds) - 1] for records in parts]).astype(np.int64)
         self._starts = np.cumsum([0, *map(len, parts)])
@@ -123,6 +125,10 @@ class Cifar:
     def labels(self) -> Rows:
         """(N,) int64, all labels."""
         return self._labels
+
+    def fingerprint(self) -> str:
+        """Digest of the files, the same wherever they lie."""
+        return fingerprint(self._files)
 
     def read(self, rows: Rows) -> ImageBatch:
         """Copies the pictures of the given numbers (B,), in that order: images (B, 3, 32, 32)."""

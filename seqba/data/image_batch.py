@@ -51,6 +51,10 @@ class ImageSource(Protocol):
         """Number of pictures."""
         ...
 
+    def fingerprint(self) -> str:
+        """Digest of the pictures, the same wherever they lie."""
+        ...
+
     def read(self, rows: Rows) -> ImageBatch:
         """The pictures of the given numbers (B,), in that order, which may be any."""
         ...

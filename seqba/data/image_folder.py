@@ -12,12 +12,16 @@ from typing import NoReturn
 
 import numpy as np
 
+from seqba.data.fingerprint import fingerprint
 from seqba.data.image_batch import ImageBatch, Rows, check_rows, pack
 from seqba.data.image_decoding import SUFFIXES, decode, load_pillow, read_size
 from seqba.errors import UserError, quoted
 from seqba.extras import progress_bar
 
 NAMED = 10
+FINGERPRINTED = 64
+"""Number of pictures whose content tells one set from another of the same names."""
+
 LABELS_FROM = "train"
 """The split whose classes number the labels."""
 
@@ -88,6 +92,11 @@ class ImageFolder:
         """The file of a picture."""
         return os.path.join(self._root, self._paths[row])
 
+    def fingerprint(self) -> str:
+        """Digest of all names and of the content of some pictures, evenly spread; the same wherever they lie."""
+        rows = np.unique(np.linspace(0, len(self) - 1, FINGERPRINTED, dtype=np.int64)).tolist()
+        return fingerprint((Path(self.path(row)) for row in rows), names=self._paths.tobytes())
+
     def read(self, rows: Rows) -> ImageBatch:
         """Decodes the pictures of the given numbers (B,), in that order.
 
@@ -121,6 +130,10 @@ class Paths:
     def __len__(self) -> int:
         """Number of paths."""
         return len(self._ends) - 1
+
+    def tobytes(self) -> bytes:
+        """All of them, and where each ends."""
+        return self._bytes.tobytes() + self._ends.tobytes()
 
     def __getitem__(self, row: int) -> str:
         """One path."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, index_path
+from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, ids_path, index_path
 from seqba.data.splits import (
     NO_TARGET,
     check_sentences,
@@ -48,6 +48,17 @@ def open_monolingual(data_dir: str | Path, split: str, dictionary: Dictionary, *
     names = part_names(split, lambda name: index_path(_prefix(folder, name, language)).exists(), combine=combine)
     parts = [_open_part(folder, name, language, dictionary) for name in names]
     return parts[0] if len(parts) == 1 else JoinedCorpus(parts)
+
+
+def text_files(folder: Path, split: str, *, combine: bool = False) -> list[Path]:
+    """The files that `open_monolingual` reads of a split; one that is missing is named too.
+
+    Raises:
+        UserError: if the folder holds no single text.
+    """
+    language = _find_language(folder)
+    names = part_names(split, lambda name: index_path(_prefix(folder, name, language)).exists(), combine=combine)
+    return [of(_prefix(folder, name, language)) for name in names for of in (index_path, ids_path)]
 
 
 def _find_language(folder: Path) -> str | None:

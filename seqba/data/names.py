@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import os
+from collections.abc import Sequence
 
 AS_GIVEN = "seqba.as_given"
 ESCAPED = "seqba.escaped"
@@ -26,8 +27,25 @@ def name_text(name: str) -> str:
 
 
 def split_paths(text: str) -> list[str]:
-    """Paths that stand between colons; a path that exists as it stands is one, with the colons of its name (10:30)."""
-    return [text] if os.path.exists(text) else [path for path in text.split(":") if path]
+    """Paths that stand between colons; one that exists keeps the colons of its name (runs/10:30).
+
+    The whole text is one path where that exists, else it is cut wherever all of its paths exist, else at each colon.
+    """
+    pieces = text.split(":")
+    return [text] if os.path.exists(text) else _existing_paths(pieces) or [path for path in pieces if path]
+
+
+def _existing_paths(pieces: Sequence[str]) -> list[str] | None:
+    """Pieces put together to paths that all exist, first ones short; None where they can't be."""
+    if not any(pieces):
+        return []
+    if not pieces[0]:
+        return _existing_paths(pieces[1:])
+    for count in range(1, len(pieces) + 1):
+        path = ":".join(pieces[:count])
+        if os.path.exists(path) and (others := _existing_paths(pieces[count:])) is not None:
+            return [path, *others]
+    return None
 
 
 def _write_as_given(error: UnicodeError) -> tuple[bytes, int]:

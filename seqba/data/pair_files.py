@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus, index_path
+from seqba.data.indexed import IndexedCorpus, JoinedCorpus, ids_path, index_path
 from seqba.data.pairs import AbsentSide, PairCorpus
 from seqba.data.splits import NO_TARGET, check_sentences, language_pairs, missing_split, part_names, text_languages
 from seqba.errors import UserError
@@ -41,6 +41,14 @@ def open_pairs(
     sources = JoinedCorpus([source for source, _ in parts])
     targets = [target for _, target in parts if isinstance(target, IndexedCorpus)]
     return PairCorpus(sources, JoinedCorpus(targets) if len(targets) == len(parts) else AbsentSide(len(sources)))
+
+
+def pair_files(folder: Path, split: str, languages: tuple[str, str], *, combine: bool = False) -> list[Path]:
+    """The files that `open_pairs` reads of a split; none where it isn't there."""
+    names = part_names(split, lambda name: _find_stem(folder, name, languages) is not None, combine=combine)
+    stems = [stem for name in names if (stem := _find_stem(folder, name, languages)) is not None]
+    prefixes = [folder / f"{stem}.{language}" for stem in stems for language in languages]
+    return [of(prefix) for prefix in prefixes for of in (index_path, ids_path)]
 
 
 def find_languages(data_dir: str | Path) -> tuple[str, str]:

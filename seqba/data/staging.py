@@ -29,34 +29,49 @@ def staged(destdir: str) -> Iterator[Path]:
     destination = Path(destdir)
     created = missing_folders(destination)
     make_folder(destdir, f"--destdir {destdir}")
-    _remove_abandoned(destination)
     try:
-        new = Path(tempfile.mkdtemp(prefix=".new", dir=destination))
-    except OSError as error:
-        raise UserError(f"--destdir {destdir} can't be written to: {error.strerror}") from None
-    stage = new.with_name(new.name.replace(".new", PREFIX, 1))
-    try:
-        with _held(new):
-            new.rename(stage)  # under its lock: no other process takes it for left behind
+        _remove_abandoned(destination)
+        with _new_stage(destination, destdir) as stage:
             yield stage
             # Dictionaries last: once they are there, a second run refuses to start.
             for path in sorted(stage.iterdir(), key=lambda path: path.name.startswith("dict.")):
                 path.replace(destination / path.name)
             created = []
     finally:
-        shutil.rmtree(stage, ignore_errors=True)
         remove_empty(created)
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Holds the lock of a folder, and yields whether it could be had; False also where there are no locks."""
+def _new_stage(destination: Path, destdir: str) -> Iterator[Path]:
+    """Yields a new folder under its lock, and removes it afterwards."""
+    while True:
+        try:
+            stage = Path(tempfile.mkdtemp(prefix=PREFIX, dir=destination))
+        except OSError as error:
+            raise UserError(f"--destdir {destdir} can't be written to: {error.strerror}") from None
+        try:
+            with _held(stage) as held:
+                # Another process that looked in between has taken it for left behind, and holds it or has removed it.
+                if held is not False and stage.exists():
+                    yield stage
+                    return
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool | None]:
+    """Holds the lock of a folder, and yields whether it could be had; None where there are no locks."""
     if os.name == "nt":
-        yield False
+        yield None
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield try_lock(descriptor) is True
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False  # another process has removed it
+        return
+    try:
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -65,5 +80,5 @@ def _remove_abandoned(destination: Path) -> None:
     """Removes the folders of processes that are gone; where there are no locks none is known to be."""
     for folder in destination.glob(f"{PREFIX}*"):
         with suppress(OSError), _held(folder) as is_abandoned:
-            if is_abandoned:
+            if is_abandoned is True:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -112,9 +112,20 @@ class Replicas:
 
     @contextmanager
     def without_exchange(self) -> Iterator[None]:
-        """Inside, a backward leaves gradients to be added up by the one that follows."""
+        """Inside, a backward leaves gradients to be added up by the one that follows.
+
+        Raises:
+            ValueError: for a static graph that hasn't exchanged gradients yet.
+        """
         with ExitStack() as stack:
             for module in self.synchronised:
+                # torch records a static graph in the first backward, and fails there without an exchange.
+                if module.static_graph and not getattr(module, "_static_graph_delay_allreduce_enqueued", True):
+                    raise ValueError(
+                        "DistributedDataParallel(static_graph=True) must exchange gradients in its first backward, and "
+                        "only the last pass of an update does: leave static_graph out, or make the first update with "
+                        'plan="stacked" and one micro-batch'
+                    )
                 stack.enter_context(module.no_sync())
             yield
 

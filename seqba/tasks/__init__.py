@@ -102,3 +102,7 @@ class RunnableTask(Task[Any], Protocol):
     def resized(self, batches: BatchOptions) -> RunnableTask:
         """The same examples in micro-batches of another size."""
         ...
+
+    def fingerprint(self, subset: str) -> str:
+        """Digest of the data of a split, the same wherever they lie; see `seqba.data.fingerprint`."""
+        ...

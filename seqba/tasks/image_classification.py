@@ -22,7 +22,7 @@ from seqba.nn.auxiliary import AuxiliaryLogits
 from seqba.nn.images.mixup import Mixing
 from seqba.noise.fork import copies_at_fork, per_copy
 from seqba.tasks import Unit
-from seqba.tasks.image_options import ImageOptions
+from seqba.tasks.image_options import HELD_OUT, ImageOptions
 from seqba.tasks.image_splits import (
     check_classes,
     classes_digest,
@@ -111,6 +111,12 @@ class ImageClassification:
             "classes_sha256": classes_digest(self.classes),
             "image_size": self.image_size,
         }
+
+    def fingerprint(self, subset: str) -> str:
+        """Digest of a split's pictures; what is held out is of those of training."""
+        is_held_out = subset == HELD_OUT and self.options.hold_out > 0
+        learned = is_held_out or subset == self.batches.train_subset
+        return (self._training if learned else self.validation(subset).source).fingerprint()
 
     def epoch(self, epoch: int, micro_batches_per_update: int = 1) -> ImageBatches:
         """The micro-batches of the 1-based `epoch`, each of exactly --batch-size pictures."""

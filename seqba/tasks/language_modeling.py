@@ -24,7 +24,7 @@ from seqba.nn.kernels.places import TokenCounts, places_of, without_padding
 from seqba.noise.fork import copies_at_fork, per_copy
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
-from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
+from seqba.tasks.monolingual import check_same_dictionary, text_fingerprint, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import BlockOptions
 from seqba.tasks.token_batches import PackedSplits, Packer, Planned
@@ -95,6 +95,10 @@ class LanguageModeling:
     def state(self) -> dict[str, Any]:
         """Size and digest of the dictionary: another one would give the ids another meaning."""
         return vocabulary_state(self.dictionary)
+
+    def fingerprint(self, subset: str) -> str:
+        """Digest of a split's text, in all folders where it is learned from."""
+        return text_fingerprint(self.folders, subset, self.batches.train_subset)
 
     def epoch(self, epoch: int, micro_batches_per_update: int = 1) -> Planned[Blocks]:
         """The micro-batches of the 1-based `epoch`, a function of (seed, epoch).

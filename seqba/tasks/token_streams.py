@@ -19,7 +19,7 @@ from seqba.nn import label_smoothed_cross_entropy
 from seqba.noise.fork import per_copy
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_distance
-from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
+from seqba.tasks.monolingual import check_same_dictionary, text_fingerprint, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import StreamOptions
 
@@ -101,6 +101,10 @@ class StreamLanguageModeling:
     def state(self) -> dict[str, Any]:
         """Size and digest of the dictionary: another one would give the ids another meaning."""
         return vocabulary_state(self.dictionary)
+
+    def fingerprint(self, subset: str) -> str:
+        """Digest of a split's text, in all folders where it is learned from."""
+        return text_fingerprint(self.folders, subset, self.batches.train_subset)
 
     def epoch(self, epoch: int, micro_batches_per_update: int) -> Windows:
         """The windows of the 1-based `epoch`, S micro-batches of the same window to an update; S·B streams in all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seqba import __version__
@@ -22,6 +22,7 @@ class RunRecord:
         model: resolved options of the model, as plain values.
         training: all other options.
         task_state: plain values that the task says of its data (dictionaries, sizes).
+        fingerprints: digests of the data of each split, those of training and of validation.
         key_version: of the noise.
         version: of seqba.
     """
@@ -31,6 +32,7 @@ class RunRecord:
     model: Mapping[str, Any]
     training: TrainingOptions
     task_state: Mapping[str, Any]
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
     key_version: int = KEY_VERSION
     version: str = __version__
 
@@ -54,6 +56,7 @@ class RunRecord:
             "task": self.task,
             "model": {"arch": self.arch, "options": self.model},
             "training": plain_options(self.training),
+            "fingerprints": dict(self.fingerprints),
             "key_version": self.key_version,
             "version": self.version,
         }
@@ -71,6 +74,7 @@ class Identity:
         key_version: of the noise.
         version: of seqba; "of then" in the files of versions that didn't say.
         data: what the command named; None where a file doesn't say.
+        fingerprints: see `RunRecord`; empty in the files of versions that had none.
     """
 
     arch: str
@@ -79,6 +83,7 @@ class Identity:
     key_version: int
     version: str
     data: str | None = None
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_file(cls, cfg: Mapping[str, Any], task_state: Mapping[str, Any]) -> Identity:
@@ -90,6 +95,7 @@ class Identity:
             key_version=cfg["key_version"],
             version=cfg.get("version", "of then"),
             data=cfg["task"].get("data"),
+            fingerprints=cfg.get("fingerprints", {}),
         )
 
     @classmethod

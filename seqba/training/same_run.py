@@ -151,11 +151,25 @@ def _moving_limits(identity: Identity) -> list[str]:
 
 
 def _change_of_data(before: Identity, after: Identity) -> list[str]:
-    """The data where the command names others: of the same dictionaries, by now, but maybe of other text."""
+    """The data of training where they aren't the checkpoint's: of the same dictionaries, by now, but of other text.
+
+    A folder that was moved is the same, and one that was made anew in its place isn't. In the files of versions that
+    kept no fingerprints only the folders' names tell.
+    """
     was, now = before.data, after.data
-    if was is None or now is None or any(_folders(was, form) == _folders(now, form) for form in (normpath, abspath)):
+    is_named_alike = (
+        was is None or now is None or any(_folders(was, form) == _folders(now, form) for form in (normpath, abspath))
+    )
+    is_same = _has_same_data(before, after, after.groups["batches"]["train_subset"])
+    if is_same or (is_same is None and is_named_alike):
         return []
-    return [f"{now} as data (it had {was})"]
+    return [f"other training data in {now} than it had" if is_named_alike else f"{now} as data (it had {was})"]
+
+
+def _has_same_data(before: Identity, after: Identity, split: str) -> bool | None:
+    """Whether a split has the data that it had; None where the checkpoint doesn't say."""
+    was = before.fingerprints.get(split)
+    return None if was is None else was == after.fingerprints.get(split)
 
 
 def _folders(data: str, form: Callable[[str], str]) -> list[str]:
@@ -199,6 +213,9 @@ def has_same_measure(start: Start, before: Identity, after: Identity) -> bool:
         for name in now
         if name in was and was[name] != now[name]  # older versions had fewer options
     ]
+    deciding_split = now["valid_subset"]
+    if not changes and _has_same_data(before, after, deciding_split) is False:
+        changes = [f"other data in the split {deciding_split} than it had"]
     if changes and start.state["extra_state"].get("best") is not None:
         logger.warning(
             "what was the best in %s doesn't count, as validations now measure something else: %s",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,7 @@ def open_workload(config: RunConfig, start: Start | None) -> Workload:
         model=plain_options(model),
         training=training,
         task_state=baseline.state(),
+        fingerprints={split: baseline.fingerprint(split) for split in _splits(config)},
     )
     extra_metrics = None
     if isinstance(task, Translation) and config.bleu.eval_bleu:
@@ -97,6 +98,13 @@ def open_workload(config: RunConfig, start: Start | None) -> Workload:
         compares_copies=config.criterion.compares_copies,
         extra_metrics=extra_metrics,
     )
+
+
+def _splits(config: RunConfig) -> Iterator[str]:
+    """Names of the splits that a run reads."""
+    yield config.batches.train_subset
+    if not config.training.validation.disable_validation:
+        yield from filter(None, config.batches.valid_subset.split(","))
 
 
 def _with_weights_of_data(config: RunConfig) -> RunConfig:

@@ -12,6 +12,7 @@ import torch
 
 from seqba.checkpoints.file import copy_checkpoint, read_checkpoint, write_checkpoint
 from seqba.checkpoints.model import build_model, load_model, load_weights
+from seqba.data import files
 from seqba.data.partial import remove_abandoned
 from seqba.errors import UserError
 from seqba.models.builders import build_transformer
@@ -69,6 +70,48 @@ def test_positions_of_older_checkpoints_begin_at_0(tmp_path: Path, state: dict[s
             positions = getattr(load_model(tmp_path / "a.pt").model, name).positions
             assert torch.equal(positions[0], sinusoids(1, positions.shape[1], first)[0])
             each["cfg"]["model"]["options"].pop("first_position", None)
+
+
+class Interrupted:
+    """A file at whose n-th write, before its first line, a signal is heard."""
+
+    def __init__(self, file: Any, ending: BaseException, writes: int) -> None:
+        self.file, self.ending, self.writes = file, ending, writes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def __enter__(self) -> Interrupted:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def write(self, data: Any) -> int:
+        self.writes -= 1
+        if not self.writes:
+            raise self.ending
+        return int(self.file.write(data))
+
+
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), SystemExit(143)])
+@pytest.mark.parametrize("writes", [1, 3, 20])
+def test_a_signal_while_it_is_written_is_no_failure_of_the_file(
+    ending: BaseException, writes: int, tmp_path: Path, state: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / "a.pt", state)
+    before = (tmp_path / "a.pt").read_bytes()
+    create = files.create_partial
+
+    def interrupted(path: Path) -> tuple[Path, Any]:
+        partial, file = create(path)
+        return partial, Interrupted(file, ending, writes)
+
+    monkeypatch.setattr(files, "create_partial", interrupted)
+    with pytest.raises(type(ending)):
+        write_checkpoint(tmp_path / "a.pt", {**state, "optimizer_history": [{"num_updates": 8}]})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+    assert (tmp_path / "a.pt").read_bytes() == before
 
 
 def test_the_weights_are_a_plain_state_dict(tmp_path: Path, state: dict[str, Any]) -> None:

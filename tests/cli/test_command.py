@@ -23,6 +23,12 @@ from seqba.errors import UserError
         (UserError("what,\nwhere"), 2, "error: what, where\n"),
         (OSError(errno.ENOSPC, "no space", "x.pt"), 2, "error: the disk is full (x.pt): free some space"),
         (PermissionError(errno.EACCES, "Permission denied", "x.pt"), 2, "error: Permission denied (x.pt)\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x.pt"), 2, "error: No such file (x.pt)\n"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/gone/x.pt"),
+            2,
+            "error: the folder of /gone/x.pt is gone: was",
+        ),
         (MemoryError(), 2, "error: out of memory: take smaller batches"),
         (torch.OutOfMemoryError("CUDA out of memory.\nTried"), 2, "error: out of memory (CUDA out of memory.)"),
         (KeyboardInterrupt(), 130, "interrupted\n"),

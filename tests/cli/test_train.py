@@ -178,7 +178,7 @@ def test_a_checkpoint_has_fairseqs_keys(reversal: Path, tmp_path: Path) -> None:
     assert state["optimizer_history"][0]["num_updates"] == 3
     assert state["extra_state"]["train_iterator"]["iterations_in_epoch"] == 3
     assert state["extra_state"]["best"] == state["extra_state"]["val_loss"]
-    assert set(state["cfg"]) == {"task", "model", "training", "key_version", "version"}
+    assert set(state["cfg"]) == {"task", "model", "training", "fingerprints", "key_version", "version"}
 
 
 @pytest.mark.parametrize(

@@ -49,4 +49,10 @@ def test_colons_separate_paths_but_in_the_name_of_one_that_is_there(
     assert split_paths(f"{folder}/last.pt") == [f"{folder}/last.pt"]
     assert split_paths(str(folder)) == [str(folder)]
     assert split_paths("a.pt:b.pt:") == ["a.pt", "b.pt"]
+    Path("a.pt").touch()
+    for several in (["a.pt", f"{folder}/last.pt"], [f"{folder}/last.pt", "a.pt"], [str(folder), str(folder)]):
+        assert split_paths(":".join(several)) == split_paths(f":{'::'.join(several)}:") == several
+    assert split_paths(f"absent.pt:{folder}") == ["absent.pt", *str(folder).split(":")]
+    Path("2026-11-26T10").touch()
+    assert split_paths(f"a.pt:{folder}") == ["a.pt", str(folder)]
     assert split_paths("") == split_paths(":") == []

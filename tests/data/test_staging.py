@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,47 @@ def test_files_appear_together_and_vanish_together(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert names(tmp_path) == ["bin"]
+
+
+@pytest.mark.skipif(partial.fcntl is None, reason="this system has no locks")
+def test_a_folder_of_a_process_that_was_killed_in_its_first_instants_goes(tmp_path: Path) -> None:
+    code = "import os, tempfile; from seqba.data import staging; mkdtemp = tempfile.mkdtemp\n"
+    code += "tempfile.mkdtemp = lambda **options: (mkdtemp(**options), os._exit(3))\n"
+    code += "with staging.staged('.'): pass"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 3
+    assert len(names(tmp_path)) == 1
+    with staged(str(tmp_path)) as stage:
+        assert names(tmp_path) == [stage.name]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(partial.fcntl is None, reason="this system has no locks")
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_folder_that_another_process_takes_for_left_behind_is_made_again(
+    removed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one looks before the lock is had: it holds the folder, or has removed it."""
+    made: list[Path] = []
+    locks: list[int] = []
+    mkdtemp = tempfile.mkdtemp
+
+    def make(*, prefix: str, dir: Path) -> str:
+        folder = Path(mkdtemp(prefix=prefix, dir=dir))
+        if not made and removed:
+            folder.rmdir()
+        elif not made:
+            locks.append(os.open(folder, os.O_RDONLY))
+            assert partial.try_lock(locks[0])
+        made.append(folder)
+        return str(folder)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make)
+    with staged(str(tmp_path)) as stage:
+        (stage / "dict.txt").touch()
+    for lock in locks:
+        os.close(lock)
+    assert stage == made[1]
+    assert names(tmp_path) == ["dict.txt"]
 
 
 @pytest.mark.skipif(partial.fcntl is None, reason="this system has no locks")

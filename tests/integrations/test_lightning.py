@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,45 @@ def test_a_resumed_run_ends_as_the_whole_one(tmp_path: Path) -> None:
     trainer = trained(resumed, callbacks=callbacks(), path=tmp_path / "step=3.ckpt", **options)
     assert trainer.global_step == 6
     assert len(resumed.batches) == 5 * COPIES
+    assert distance(whole, resumed) == 0
+
+
+class ResumableLoader:
+    """A loader that says where it is, which Lightning needs to go on within an epoch."""
+
+    def __init__(self) -> None:
+        self.batches = list(make_loader())
+        self.taken = self.skipped = 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        first, self.skipped = self.skipped, 0
+        for number, batch in enumerate(self.batches[first:], start=first):
+            self.taken = number + 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"taken": self.taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.skipped = state["taken"]
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_run_resumed_within_an_epoch_ends_as_the_whole_one(accumulated: int, tmp_path: Path) -> None:
+    def callbacks() -> list[lightning.Callback]:
+        keeping = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+        return [BatchAugmentation(copies=COPIES, seed=5), keeping]
+
+    whole, resumed = Toy(), Toy()
+    options = {"accumulate_grad_batches": accumulated, "enable_checkpointing": True, "default_root_dir": tmp_path}
+    trained(whole, callbacks=callbacks(), loader=ResumableLoader(), **options)
+    torch.manual_seed(99)
+    path = tmp_path / "step=2.ckpt"
+    trained(resumed, callbacks=callbacks(), loader=ResumableLoader(), path=path, **options)
+    assert len(resumed.batches) == (10 - 2 * accumulated) * COPIES
     assert distance(whole, resumed) == 0
 
 

@@ -108,6 +108,13 @@ def test_ranks_beside_data_parallel_are_refused_and_ordinary_dropout_differs_too
 
 
 @pytest.mark.slow
+def test_a_static_graph_must_have_exchanged_gradients_once(processes: Results) -> None:
+    for found in processes.values():
+        assert "static_graph=True) must exchange gradients in its first backward" in found["static graph refused"]
+        assert relative_error(found["static graph"], mean_of_processes(2)) < 1e-12
+
+
+@pytest.mark.slow
 def test_copies_are_compared_in_every_plan_of_data_parallel(processes: Results) -> None:
     for result in processes.values():
         stacked, looped = result["compared"]
@@ -118,7 +125,8 @@ def test_copies_are_compared_in_every_plan_of_data_parallel(processes: Results) 
 def test_sharding_by_others_means_over_rows_that_have_masks_of_their_own(tmp_path: Path) -> None:
     results = run_groups(in_sharding, [2], tmp_path)
     for found in results.values():
-        assert relative_error(found["fully_shard"], mean_of_processes(2)) < 1e-12
+        for plan in ("looped", "stacked", "auto"):
+            assert relative_error(found[f"fully_shard {plan}"], mean_of_processes(2)) < 1e-12
         assert "model.module" in found["refused"]
         assert "(FSDP) don't go with compared=True" in found["not compared"]
 

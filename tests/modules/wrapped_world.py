@@ -60,6 +60,7 @@ def in_data_parallel(ranks: Ranks) -> dict[str, Any]:
     found["after a failure"] = after_a_failure(ranks)
     found["compared"] = [compared(wrapped(ranks)[0], ranks, plan) for plan in ("stacked", "looped")]
     found["refused"] = refusal(ranks)
+    found["static graph"], found["static graph refused"] = of_a_static_graph(ranks)
     found["ordinary masks differ"] = ordinary_masks_differ(ranks)
     return found
 
@@ -101,6 +102,22 @@ def compiled(ranks: Ranks) -> Tensor:
     model = torch.compile(wrapped(ranks)[0], backend="eager")
     seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, copies=COPIES, plan="looped", update=7)
     return gradient_of(model)
+
+
+def of_a_static_graph(ranks: Ranks) -> tuple[Tensor, str]:
+    """The looped gradient of a static graph after an exchange, and what is said of one before any."""
+    model, _ = wrapped(ranks, static_graph=True)
+    options: dict[str, Any] = {"copies": COPIES, "update": 7}
+    try:
+        seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, plan="looped", **options)
+        told = ""
+    except ValueError as error:
+        told = str(error)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for plan in ("stacked", "looped"):
+        model.zero_grad()
+        seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, plan=plan, **options)
+    return gradient_of(model), told
 
 
 def after_a_failure(ranks: Ranks) -> Tensor:
@@ -162,11 +179,13 @@ def ordinary_masks_differ(ranks: Ranks) -> bool:
 
 def in_sharding(ranks: Ranks) -> dict[str, Any]:
     """The gradients under either FSDP, put together."""
-    found = {}
+    found: dict[str, Any] = {}
     mesh = DeviceMesh.from_group(ranks.group, "cpu")
-    model = fully_shard(make_network(), mesh=mesh)
-    seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, copies=COPIES, plan="looped", update=7)
-    found["fully_shard"] = torch.cat([parameter.grad.full_tensor().flatten() for parameter in model.parameters()])
+    for plan in ("looped", "stacked", "auto"):
+        model = fully_shard(make_network(), mesh=mesh)
+        seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, copies=COPIES, plan=plan, update=7)
+        whole = [parameter.grad.full_tensor().flatten() for parameter in model.parameters()]
+        found[f"fully_shard {plan}"] = torch.cat(whole)
     found["refused"] = refused_in_fsdp(ranks)
     try:
         compared(model, ranks, "stacked")

@@ -311,6 +311,33 @@ def test_other_data_of_the_same_dictionaries_are_told(
     assert "with texts/bin2 as data (it had texts/bin:more)" in caplog.text
 
 
+def test_a_moved_folder_is_the_same_data_and_one_that_was_made_anew_is_not(
+    trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop = make_loop(make_options(trained))
+    record = make_record(make_options(trained), SquaresTask(), valid_subset="valid,more")
+    record = replace(
+        record, task={**record.task, "data": "bin"}, fingerprints={"train": "1", "valid": "2", "more": "3"}
+    )
+    start = Start(trained / LAST, {**torch.load(trained / LAST), "cfg": record.cfg()}, Resets())
+    moved = replace(record, task={**record.task, "data": "elsewhere"})
+    assert restore(start, loop.trainer, moved).best is not None
+    assert restore(start, loop.trainer, replace(record, fingerprints={**record.fingerprints, "more": "4"})).best
+    assert caplog.text == ""
+    with caplog.at_level(logging.WARNING):
+        other = replace(record, fingerprints={**record.fingerprints, "train": "4"})
+        assert restore(start, loop.trainer, other).best is not None
+        assert "with other training data in bin than it had" in caplog.text
+        assert "what was the best" not in caplog.text
+        restore(start, loop.trainer, replace(other, task=moved.task))
+        assert "with elsewhere as data (it had bin)" in caplog.text
+        caplog.clear()
+        valid = replace(record, fingerprints={**record.fingerprints, "valid": "4"})
+        assert restore(start, loop.trainer, valid).best is None
+    assert "validations now measure something else: other data in the split valid than it had" in caplog.text
+    assert "training data" not in caplog.text
+
+
 def test_another_model_or_dictionary_is_refused(trained: Path) -> None:
     options = make_options(trained)
     loop = make_loop(options)

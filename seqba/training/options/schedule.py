@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from seqba.errors import UserError
+from itertools import pairwise
+
+from seqba.errors import UserError, quoted
 from seqba.options import option, options
 
 LARGEST_POWER = 4
@@ -40,6 +42,30 @@ def factor_option(text: str) -> float | str:
         return text
 
 
+def rate_option(text: str) -> float:
+    """Value of --lr on a command line, also as fairseq's list of one rate.
+
+    Raises:
+        ValueError: for another text; for fairseq's list of a rate for each epoch, with the options that mean the same.
+    """
+    given = [one.strip() for one in text.strip().strip("[]()").split(",")]
+    try:
+        rates = [float(one) for one in given if one]
+    except ValueError:
+        rates = []
+    if not rates:
+        raise ValueError(f"{quoted(text[:60])} is not a number")
+    if len(rates) == 1:
+        return rates[0]
+    factors = [after / before if before > 0 else 0.0 for before, after in pairwise(rates)]
+    same = "take one, and an --lr-scheduler"
+    if all(0 < factor <= 1 for factor in factors):
+        drops = ",".join(str(epoch) for epoch in range(1, len(rates)))
+        shrinks = ",".join(f"{factor:.6g}" for factor in factors)
+        same = f"the same are --lr {given[0]} --lr-scheduler step --lr-drops {drops} --lr-shrink {shrinks}"
+    raise ValueError(f"{quoted(text[:60])} are rates of one epoch after another: {same}")
+
+
 @options
 class ScheduleOptions:
     """Learning rate of each update, and the noise that rises with it."""
@@ -51,7 +77,9 @@ class ScheduleOptions:
         "its own peak",
         choices=("fixed", "step", "inverse_sqrt", "cosine", "polynomial_decay", "vaswani"),
     )
-    lr: float | None = option(None, "learning rate, the peak where there is a warm-up", above=0)
+    lr: float | None = option(
+        None, "learning rate, the peak where there is a warm-up", above=0, metavar="X", read=rate_option
+    )
     lr_factor: float | str = option(
         1.0,
         "all learning rates of the schedule × this: a number, or a power of --copies like M^0.5, which is the same for "
