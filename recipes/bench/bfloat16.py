@@ -1,6 +1,6 @@
 """Updates in bfloat16 (autocast) against the same updates in float32, and against Marian's in both.
 
-    python recipes/bench/bfloat16.py [--models base small awd-lstm resnet44] [--rounds 5] [--json FILE]
+    python recipes/bench/bfloat16.py [--models base small awd-lstm resnet44] [--rounds 5] [--batches 4] [--json FILE]
 
 Needs the extra `bench` (pip install -e .[bench]) for the Transformers.
 
@@ -8,6 +8,9 @@ One measurement is one update, as training_throughput.py, awd_lstm.py and images
 base or small Transformer with Adam; 20 streams of 70 words through the AWD-LSTM of the paper; 64 pictures through
 ResNet44. Weights, gradients and the optimizer are float32; passes run one copy at a time, and share the casts of the
 weights as seqba-train's do. Each side is a process of its own with freed memory kept; Marian is a plain loop.
+
+The Transformers go through `--batches` distinct batches again and again. With more batches than rounds each update has
+other numbers of tokens, as in the first epoch of a run, and pays for kernels that a library compiles for new shapes.
 
 "work" is the processor's seconds of an update, "s/update" the clock's: on a machine that others use as well, ratios of
 work tell more. "x float32" and "x Marian" are medians over rounds of the ratio of work within a round: speed over that
@@ -37,7 +40,6 @@ from workload import SIZES, training_batches, training_flops
 from seqba.cli.command import run as run_command
 from seqba.tasks.image_views import ViewOptions, training_view
 
-BATCHES = 4
 PRODUCT = (4096, 512, 2048)
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 Update = Callable[[int], object]
@@ -74,19 +76,19 @@ def build_update(spec: Mapping[str, Any], dtype: torch.dtype | None) -> tuple[Up
         view = training_view(ViewOptions(cutout=side // 2), side)
         step = images.build_update(of_images, view, torch.device("cpu"), dtype)
         return lambda number: step(read(number), number), lambda number: copies * 64 * images.flops_of_image(name)
-    batches = training_batches(BATCHES, max_tokens=spec["max_tokens"])
+    batches = training_batches(spec["batches"], max_tokens=spec["max_tokens"])
     if spec["side"] == "Marian":
         translate = marian_update(SIZES[name], copies, dtype)
     else:
         translate = our_update(SIZES[name], copies, 1, dtype=dtype, plan="looped")
     costs = [copies * training_flops(SIZES[name], batch) for batch in batches]
-    return lambda number: translate(batches[number % BATCHES], number), lambda number: costs[number % BATCHES]
+    return lambda number: translate(batches[number % len(batches)], number), lambda number: costs[number % len(batches)]
 
 
 def measure(name: str, options: Any) -> list[Row]:
     """The rows of one model."""
     common = {"model": name, "keep_memory": True}
-    common |= {option: getattr(options, option) for option in ("copies", "max_tokens", "threads")}
+    common |= {option: getattr(options, option) for option in ("copies", "max_tokens", "threads", "batches")}
     sides = ["seqba", "Marian"] if name in SIZES else ["seqba"]
     specs = {
         f"{side} {dtype}": {**common, "side": side, "dtype": dtype} for side in [*sides, "product"] for dtype in DTYPES
@@ -117,7 +119,7 @@ def measure(name: str, options: Any) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures every model."""
     names = ["base", "small", "awd-lstm", "resnet44"]
-    options = parse_options(__doc__, arguments, models=names, copies=1, rounds=5, max_tokens=4096)
+    options = parse_options(__doc__, arguments, models=names, copies=1, rounds=5, max_tokens=4096, batches=4)
     if options.side:
         serve(options.side, build_side)
         return 0

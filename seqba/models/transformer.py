@@ -17,6 +17,7 @@ from seqba.models.unpadding import Packing
 from seqba.nn.kernels.linear import linears
 from seqba.nn.kernels.places import UNKNOWN, TokenCounts
 from seqba.nn.kernels.prepacked import Product, prepacked_product
+from seqba.nn.kernels.products import product_dtype
 from seqba.noise.fork import copies_at_fork, fork, per_copy
 
 
@@ -115,7 +116,12 @@ class Transformer(nn.Module):
         return cast(nn.Parameter, weight)
 
     def encode(self, source: Tensor, tokens: int | None = None) -> tuple[Tensor, Packing]:
-        """Source (B, L) int64 → the encoder's packed output (N, D) and where its rows belong; N where it is known."""
+        """Source (B, L) int64 → the encoder's packed output (N, D), spare rows included, and where its rows belong.
+
+        Args:
+            source: padded on the right.
+            tokens: how many aren't padding, where the host knows.
+        """
         packing = self._packing(source, tokens, self.max_source_positions, "source")
         stream = ResidualStream(self.source_embedding(packing.pack(source), packing.positions, packing.copy_rows))
         for layer in self.encoder_layers:
@@ -145,8 +151,7 @@ class Transformer(nn.Module):
         stream = self._embed_target(previous, packing)
         for layer, memory in zip(self.decoder_layers, memories, strict=True):
             stream = layer(stream, packing, memory)
-        hidden: Tensor = self.decoder_norm(stream.normalized())
-        return hidden
+        return packing.without_spare(self.decoder_norm(stream.normalized()))
 
     def _memories(self, memory: Memory) -> list[Memory]:
         """Memory of each decoder layer; on a GPU keys and values of all layers are one product."""
@@ -167,8 +172,7 @@ class Transformer(nn.Module):
         stream = self._embed_target(previous, packing) if x is None else ResidualStream(x)
         for layer, rows in zip(layers, projected, strict=True):
             stream = layer(stream, packing, Memory(rows, memory_packing, is_projected=True))
-        hidden: Tensor = self.decoder_norm(stream.normalized())
-        return hidden
+        return packing.without_spare(self.decoder_norm(stream.normalized()))
 
     def _below(
         self, source: Tensor, previous: Tensor, tokens: TokenCounts, place: DecoderFork
@@ -222,4 +226,4 @@ class Transformer(nn.Module):
     def _packing(self, tokens: Tensor, count: int | None, longest: int, side: str) -> Packing:
         if tokens.shape[1] > longest:
             raise ValueError(f"a {side} row has {tokens.shape[1]} tokens; the model's positions end at {longest}")
-        return Packing(tokens, self.pad, count)
+        return Packing(tokens, self.pad, count, product_dtype(self.output_weight))

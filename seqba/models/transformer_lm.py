@@ -13,6 +13,7 @@ from seqba.models.embedding import Embedding
 from seqba.models.forks import layer_of
 from seqba.models.layers import ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import Packing
+from seqba.nn.kernels.products import product_dtype
 from seqba.noise.fork import copies_at_fork, fork, per_copy
 
 
@@ -79,16 +80,16 @@ class TransformerLM(nn.Module):
         length = previous.shape[1]
         if length > self.max_target_positions:
             raise ValueError(f"a row has {length} tokens; the model's positions end at {self.max_target_positions}")
-        packing = Packing(previous, self.pad, tokens)
+        dtype = product_dtype(self.output_weight)
+        packing = Packing(previous, self.pad, tokens, dtype)
         if self.layers_below is None:
             stream = self._read(self._embed(previous, packing), packing, self.layers)
         else:
             x = fork(self._below, previous, packing, self.layers_below)
             above = None if tokens is None else tokens * copies_at_fork()
-            packing = Packing(per_copy(previous), self.pad, above)
+            packing = Packing(per_copy(previous), self.pad, above, dtype)
             stream = self._read(ResidualStream(x), packing, self.layers[self.layers_below :])
-        hidden: Tensor = self.norm(stream.normalized())
-        return hidden
+        return packing.without_spare(self.norm(stream.normalized()))
 
     def _below(self, previous: Tensor, packing: Packing, layers: int) -> Tensor:
         """(N, D), what copies share: the rows that so many layers made."""

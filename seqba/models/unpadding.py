@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from seqba.nn.kernels.attention import HeadLayout
 from seqba.nn.kernels.linear import gathered_linear, linear
-from seqba.nn.kernels.places import places_of
+from seqba.nn.kernels.places import places_of, with_spare_places
+from seqba.nn.kernels.recurring import compiles_each_shape
 from seqba.noise.context import current_noise
 
 ALIGNED = 16
@@ -28,29 +29,48 @@ class Packing:
     Token-wise layers work on packed (N, D) rows, so that no arithmetic is spent on padding; attention works on the
     padded (B, T, D) grid. Packed rows are in row-major order of the grid: copies stay contiguous slices.
 
+    Products that are compiled for each number of rows get numbers that recur (`recurring_rows`): behind the tokens of
+    each copy then stand *spare rows*, places of the grid that hold padding. They are computed like tokens and change
+    nothing: no token attends to them, `without_spare` leaves them out of the loss, so that their gradients are zero,
+    and dropout draws them last in their copy. Where the grid has less padding than that, all of it is taken.
+
     Args:
         tokens: (B, T) int64, padded on the right.
         pad: the id of padding.
-        count: how many of the tokens aren't padding, N, so that no GPU has to be asked; None where it isn't known.
+        count: how many of the tokens aren't padding, so that no GPU has to be asked; None where it isn't known.
+        dtype: of products of packed rows; None for no spare rows.
 
     Attributes:
         mask: (B, T) bool, True where a token is.
-        index: (N,) int64, the tokens' flat positions in the grid; None when nothing is padded.
-        positions: (N,) int64, each token's position in its row, from 0.
-        copy_rows: how many of the tokens each copy in the pass has: dropout on packed rows draws by it. None where all
+        index: (N,) int64, the flat positions of packed rows in the grid; None when these are all of it, in its order.
+        positions: (N,) int64, the position of each in its row, from 0.
+        copy_rows: how many packed rows each copy in the pass has: dropout on packed rows draws by it. None where all
             have as many.
     """
 
-    def __init__(self, tokens: Tensor, pad: int, count: int | None = None) -> None:
+    def __init__(self, tokens: Tensor, pad: int, count: int | None = None, dtype: torch.dtype | None = None) -> None:
         self.rows, self.length = tokens.shape
         self.mask = tokens != pad
-        flat = places_of(self.mask, count)
-        self.index = flat if flat.numel() < tokens.numel() else None
-        self.positions = flat % self.length
-        self._biases: dict[torch.dtype, Tensor] = {}
         noise = current_noise()
-        self.copy_rows: CopyRows = None if noise is None else noise.part_rows(self.mask)
+        places = places_of(self.mask, count)
+        is_whole = len(places) == tokens.numel()
+        self._tokens: Tensor | None = None
+        if dtype is not None and not is_whole and compiles_each_shape(dtype, tokens.device):
+            copies = 1 if noise is None else len(noise.copies)
+            places, self._tokens = with_spare_places(self.mask, copies, dtype)
+        self.index = None if is_whole else places
+        self.positions = places % self.length
+        self._biases: dict[torch.dtype, Tensor] = {}
+        is_row = self.mask if self._tokens is None else _mask_of(places, like=self.mask)
+        self.copy_rows: CopyRows = None if noise is None else noise.part_rows(is_row)
         self._layouts: dict[int, HeadLayout] = {}
+
+    def without_spare(self, packed: Tensor) -> Tensor:
+        """(N, D) → the rows of tokens alone, in row-major order of the grid."""
+        if self._tokens is None:
+            return packed
+        tokens: Tensor = _Pack.apply(packed, self._tokens)  # type: ignore[no-untyped-call]
+        return tokens
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, T, ...) → (N, ...)."""
@@ -61,7 +81,10 @@ class Packing:
         return packed
 
     def pad(self, packed: Tensor, *, blank: bool = True) -> Tensor:
-        """(N, D) → (B, T, D), zeros in the padding; without `blank` a GPU leaves any finite numbers there."""
+        """(N, D) → (B, T, D), spare rows or zeros in the padding.
+
+        Without `blank` a GPU leaves any finite numbers there.
+        """
         if self.index is not None:
             whence = None if blank or packed.device.type == "cpu" else self.whence
             packed = _Pad.apply(packed, self.index, whence, self.rows * self.length)  # type: ignore[no-untyped-call]
@@ -87,7 +110,7 @@ class Packing:
     def head_layout(self, heads: int) -> HeadLayout:
         """Layout of the heads of packed rows in a grid of them; all layers share it."""
         if heads not in self._layouts:
-            self._layouts[heads] = HeadLayout(self.mask, heads, is_padded=self.index is not None)
+            self._layouts[heads] = HeadLayout(self.mask, heads, self.index)
         return self._layouts[heads]
 
     def key_mask(self, dtype: torch.dtype | None = None) -> Tensor | None:
@@ -179,6 +202,13 @@ class _Pad(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (index,) = ctx.saved_tensors
         return grads[0].index_select(0, index), None, None, None
+
+
+def _mask_of(places: Tensor, like: Tensor) -> Tensor:
+    """True at these flat positions of a grid, bool of the shape of `like`."""
+    mask = torch.zeros_like(like)
+    mask.view(-1)[places] = True
+    return mask
 
 
 def _scatter(packed: Tensor, index: Tensor, size: int) -> Tensor:

@@ -92,7 +92,7 @@ def test_the_rate_of_an_update_is_that_of_a_thread(monkeypatch: pytest.MonkeyPat
     answers = {f"seqba {dtype}": [update] for dtype in bfloat16.DTYPES}
     answers |= {f"product {dtype}": [4e9] for dtype in bfloat16.DTYPES}
     monkeypatch.setattr(bfloat16, "take_turns", lambda *_: (answers, dict.fromkeys(answers, 1.0)))
-    rows = bfloat16.measure("resnet8", SimpleNamespace(copies=1, max_tokens=1, threads=2, rounds=1))
+    rows = bfloat16.measure("resnet8", SimpleNamespace(copies=1, max_tokens=1, batches=1, threads=2, rounds=1))
     assert [(row["GFLOP/s"], row["of GEMM"]) for row in rows] == [(3.0, 0.75)] * 2
 
 
@@ -133,7 +133,7 @@ def test_an_update_moves_between_few_files(tmp_path: Path) -> None:
     assert set(rows) >= {"all", "outside the model"}
     assert len(rows) == 3
     assert rows["all"]["files"] > rows["outside the model"]["files"] > 10
-    assert rows["all"]["moves"] <= 460
+    assert rows["all"]["moves"] <= 470
     assert rows["outside the model"]["moves"] <= 192
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,23 +47,29 @@ class HeadLayout:
     Args:
         mask: (B, T) bool, True where a token is.
         heads: H.
-        is_padded: whether the mask is False anywhere.
+        index: (N,) int64, the flat position of each packed row in the grid (B, T); None where these are all of it, in
+            its order.
     """
 
-    def __init__(self, mask: Tensor, heads: int, *, is_padded: bool) -> None:
-        missing = max(0, SHORTEST_KEYS - mask.shape[1])
+    def __init__(self, mask: Tensor, heads: int, index: Tensor | None = None) -> None:
+        batch, length = mask.shape
+        missing = max(0, SHORTEST_KEYS - length)
         self.mask = nn.functional.pad(mask, (0, missing)) if missing else mask
         self.heads = heads
-        self.is_padded = is_padded or missing > 0
+        self.is_padded = index is not None or missing > 0
+        place = torch.arange(batch * length, device=mask.device) if index is None else index
+        self._place = place // length * (length + missing) + place % length
         self._of_grid: dict[int, Tensor] = {}
         self._of_packed: dict[int, Tensor] = {}
 
     def spread(self, packed: Tensor, parts: int) -> Tensor:
-        """(N, parts·H·d) → (parts, B·H, T, d), with the head of some token in the place of padding."""
+        """(N, parts·H·d) → (parts, B·H, T, d), with the head of some row in the place of padding."""
         batch, length = self.mask.shape
         if parts not in self._of_grid:
-            token = (self.mask.flatten().cumsum(0) - 1).clamp_(min=0).view(1, batch, 1, length)
-            self._of_grid[parts] = ((token * parts + self._part(parts)) * self.heads + self._head).flatten()
+            row = torch.zeros_like(self.mask, dtype=torch.int64).flatten()
+            row[self._place] = torch.arange(len(self._place), device=row.device)
+            row, part, head = row.view(1, batch, 1, length), self._numbers(parts, -4), self._numbers(self.heads, -2)
+            self._of_grid[parts] = ((row * parts + part) * self.heads + head).flatten()  # (parts, B, H, T)
         width = packed.shape[1] // (parts * self.heads)
         grid = packed.reshape(-1, width).index_select(0, self._of_grid[parts])
         return grid.view(parts, batch * self.heads, length, width)
@@ -73,23 +78,19 @@ class HeadLayout:
         """(parts, B·H, T, d) → (N, parts·H·d)."""
         parts, _, length, width = grid.shape
         if parts not in self._of_packed:
-            batch = self.mask.shape[0]
-            row = torch.arange(batch, device=self.mask.device).view(1, -1, 1, 1)
-            time = torch.arange(length, device=self.mask.device)
-            place = ((self._part(parts) * batch + row) * self.heads + self._head) * length + time  # (parts, B, H, T)
-            self._of_packed[parts] = place.permute(1, 3, 0, 2)[self.mask].flatten()  # (N, parts, H)
+            row, time = self._place.view(-1, 1, 1) // length, self._place.view(-1, 1, 1) % length
+            part, head = self._numbers(parts, -2), self._numbers(self.heads, -1)
+            first = (part * self.mask.shape[0] + row) * self.heads + head
+            self._of_packed[parts] = (first * length + time).flatten()  # (N, parts, H)
         return grid.view(-1, width).index_select(0, self._of_packed[parts]).view(-1, parts * self.heads * width)
 
     def of_heads(self, mask: Tensor) -> Tensor:
         """A mask of places (B, T), for each head (B·H, T)."""
         return mask.unsqueeze(1).expand(-1, self.heads, -1).flatten(0, 1)
 
-    def _part(self, parts: int) -> Tensor:
-        return torch.arange(parts, device=self.mask.device).view(-1, 1, 1, 1)
-
-    @cached_property
-    def _head(self) -> Tensor:
-        return torch.arange(self.heads, device=self.mask.device).view(1, 1, -1, 1)
+    def _numbers(self, count: int, dimension: int) -> Tensor:
+        """0, …, count − 1 along a dimension, which is counted from the last."""
+        return torch.arange(count, device=self.mask.device).view(-1, *[1] * (-1 - dimension))
 
 
 def packed_attention(

@@ -11,6 +11,7 @@ from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.loss import chunk_rows
 from seqba.nn.kernels.products import product, product_dtype
+from seqba.nn.kernels.recurring import with_recurring_rows
 
 
 def copy_divergence(hidden: Tensor, weight: Tensor, *, copies: int) -> Tensor:
@@ -94,12 +95,13 @@ class _CopyDivergence(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, stacked.shape[1], tokens):
                 part = slice(start, start + tokens)
-                chunk = stacked[:, part].to(dtype).flatten(0, 1)  # (M·c, D)
-                logits = product(chunk, table).to(wide).view(copies, -1, weight.shape[0])
+                own = stacked[:, part].to(dtype).flatten(0, 1)
+                chunk = with_recurring_rows(own)  # (M·c, D), and what means nothing
+                logits = product(chunk, table)[: len(own)].to(wide).view(copies, -1, weight.shape[0])
                 chunk_divergence, grad_logits = _divergence_and_gradient(logits)
                 divergence += chunk_divergence
-                flat = grad_logits.flatten(0, 1).to(dtype)
-                grad_hidden[:, part] = product(flat, table.t()).view(copies, -1, hidden.shape[1])
+                flat = with_recurring_rows(grad_logits.flatten(0, 1).to(dtype))
+                grad_hidden[:, part] = product(flat, table.t())[: len(own)].view(copies, -1, hidden.shape[1])
                 grad_weight += flat.t() @ chunk
         ctx.save_for_backward(grad_hidden.view_as(hidden), grad_weight.to(weight.dtype))
         return divergence

@@ -15,6 +15,7 @@ from seqba.nn.kernels.casts import narrow
 from seqba.nn.kernels.prepacked import Product, chunked_product
 from seqba.nn.kernels.processor import processor
 from seqba.nn.kernels.products import is_widened, product_as, product_dtype, transposed
+from seqba.nn.kernels.recurring import with_recurring_rows
 
 CHUNK_ELEMENTS = 1 << 21
 """Logits held at a time (8 MB in float32): few enough to stay in a cache, enough rows for a full-speed product."""
@@ -116,9 +117,11 @@ class _FusedCrossEntropy(torch.autograd.Function):
             project_back = chunked_product(table.t(), None, len(hidden)) if needs[0] else None
             for start in range(0, hidden.shape[0], rows):
                 part = slice(start, start + rows)
-                chunk = hidden[part].to(dtype)
+                chunk = with_recurring_rows(hidden[part].to(dtype))
                 logits = project(chunk)
-                for block, block_target in _blocks(logits, target[part], wide):
+                count = len(target[part])
+                logits[count:] = 0  # the gradient of rows that mean nothing
+                for block, block_target in _blocks(logits[:count], target[part], wide):
                     block_loss, block_nll = _loss_and_gradient(
                         block,
                         block_target,
@@ -201,7 +204,7 @@ class _Gradients:
 
     def add(self, part: slice, chunk: Tensor, project_back: Product | None, grad_logits: Tensor) -> None:
         if self.hidden is not None and project_back is not None:
-            by_rows = project_back(grad_logits)
+            by_rows = project_back(grad_logits)[: len(self.hidden[part])]
             if self._evenly is None:
                 self.hidden[part] = by_rows
             else:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from seqba.nn.kernels.loss import chunk_rows
 from seqba.nn.kernels.products import product
+from seqba.nn.kernels.recurring import with_recurring_rows
 
 
 @torch.no_grad()
@@ -32,7 +33,7 @@ def target_log_probabilities(
     rows = chunk_rows(hidden, weight.shape[0])
     for start in range(0, len(target), rows):
         part = slice(start, start + rows)
-        logits = product(hidden[part], weight, bias).to(wide)
+        logits = product(with_recurring_rows(hidden[part]), weight, bias)[: len(target[part])].to(wide)
         if temperature != 1.0:
             logits = logits / temperature
         scores[part] = logits.gather(1, target[part].unsqueeze(1)).squeeze(1) - logits.logsumexp(1)

@@ -93,7 +93,7 @@ def test_it_keeps_queries_keys_values_and_weights() -> None:
 @pytest.mark.parametrize("parts", [1, 3])
 def test_heads_come_back_to_the_rows_that_they_were_spread_from(parts: int) -> None:
     places = packing(PADDED)
-    layout = HeadLayout(places.mask, HEADS, is_padded=True)
+    layout = HeadLayout(places.mask, HEADS, places.index)
     rows = torch.randn(11, parts * WIDTH)
     grid = layout.spread(rows, parts)
     assert grid.shape == (parts, 3 * HEADS, SHORTEST_KEYS, WIDTH // HEADS)
