@@ -16,6 +16,7 @@ from seqba.models.sizes import Activation, LayerSizes
 from seqba.models.unpadding import CopyRows, Packing, Rows
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
+from seqba.nn.kernels.prepacked import PackedLayer
 from seqba.noise.context import current_noise
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -39,6 +40,11 @@ class FeedForward(nn.Module):
         for layer in (self.expand, self.contract):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+    def activate(self, hidden: Tensor) -> Tensor:
+        """What `contract` reads, where nothing is learned: (N, F) → (N, F); overwrites `hidden`."""
+        active: Tensor = self.dropout(ACTIVATIONS[self.activation](hidden))
+        return active
 
     def forward(self, hidden: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None) -> Tensor:
         """The rest of the layer after `expand`: (N, F) → (N, D); overwrites `hidden`."""
@@ -116,6 +122,12 @@ class Residual(nn.Module):
         if stream.norm is None:
             return stream.x, linear(stream.x, layer)
         return norm_linear(stream.x, stream.norm, layer)
+
+    def add_product(self, x: Tensor, rows: Tensor, layer: nn.Module) -> ResidualStream:
+        """`add_to` of a linear layer's output for rows, where nothing is learned: one kernel for laid-out weights."""
+        if isinstance(layer, PackedLayer) and not self.dropout.drops:
+            return ResidualStream(layer.plus(rows, x), None if self.pre_norm else self.norm)
+        return self.add_to(x, layer(rows))
 
     def add_to(
         self, x: Tensor, output: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None
