@@ -14,10 +14,11 @@ batch sizes first and goes on with its fastest; then the sides measure in turns.
 of the speed over CTranslate2's in float32, "x int8" over its int8; "agree" the share of sentences whose four hypotheses
 are the same four as those of ours in float32.
 
-Expectation, with AMX: bfloat16 is faster than CTranslate2's float32 and about as fast as its int8, float32 somewhat
-slower than its float32 (the goals were 1.5 and 1.0 times). Without AMX, at the small size: float32 0.84 times
-its float32, bfloat16 and int8 1.3 times it and 0.7 times its int8 (AMD's Zen 4); int8 as fast as its float32 and 0.7
-times its int8, bfloat16 slower than float32 (Intel with VNNI). docs/benchmarks.md has what was reached, and where.
+Expectation, with AMX: bfloat16 is 1.3 (small) and 1.8 (base) times as fast as CTranslate2's float32 and as fast as its
+int8, float32 somewhat slower than its float32 (the goals were 1.5 and 1.0 times). Without AMX, at the small size:
+float32 0.84 times its float32, bfloat16 and int8 1.3 times it and 0.7 times its int8 (AMD's Zen 4); int8 as fast as its
+float32 and 0.7 times its int8, bfloat16 slower than float32 (Intel with VNNI). docs/benchmarks.md has what was reached,
+and where.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seqba.decoding.candidates import Candidates, best_candidates, block_maxima
+from seqba.decoding.candidates import Candidates, best_candidates
 from seqba.decoding.constraints import constrain, forced_tokens
 from seqba.decoding.hypothesis import Hypothesis, length_penalty
 from seqba.decoding.options import SearchOptions
@@ -134,38 +134,27 @@ class _Search:
             self.model.reorder(self.state, kept, chosen.parents)
 
     def _candidates(self) -> Candidates:
-        options, beams = self.options, self.beams
-        log_probs = self.model.step(self.state, beams.tokens[:, :, -1]).float().contiguous()
-        maxima = self._normalise(log_probs)
-        totals = beams.totals[:, :, -1]
-        if self.uniforms is None:
-            candidates = best_candidates(log_probs, totals, 2 * options.beam, maxima)
-        else:
-            uniforms = self.uniforms[:, beams.tokens.size(2) - 1]
-            candidates = sample_candidates(
-                log_probs, totals, uniforms, topk=options.sampling_topk, topp=options.sampling_topp
-            )
+        logits = self.model.step(self.state, self.beams.tokens[:, :, -1])
+        forced = forced_tokens(self.beams.tokens.size(2) - 1, self.max_lengths, self.prefix)
+        parts = [self._candidates_of(part, logits[part], forced[part]) for part in _parts(logits)]
+        candidates = Candidates.joined(parts)
         if bool(candidates.scores.isnan().any()):
             raise UserError(
                 "the model's scores are not numbers (NaN): its training diverged; take an earlier checkpoint"
             )
         return candidates
 
-    def _normalise(self, logits: Tensor) -> list[Tensor]:
-        """Logits (B, k, V) float32 → constrained log-probabilities, in place; returns their `block_maxima` in parts.
-
-        A few sentences at a time, whose numbers are still in the cache when the maxima are taken.
-        """
-        history = self.beams.tokens[:, :, 1:]
-        forced = forced_tokens(history.size(2), self.max_lengths, self.prefix)
-        maxima = []
-        for start, end in _parts(logits):
-            part = logits[start:end]
-            torch.log_softmax(part, dim=2, out=part)
-            constrain(part, history[start:end], forced[start:end], self.options)
-            if self.uniforms is None:
-                maxima.append(block_maxima(part))
-        return maxima
+    def _candidates_of(self, part: slice, logits: Tensor, forced: Tensor) -> Candidates:
+        """Candidates of some sentences; their logits (B', k, V) are overwritten where they are float32."""
+        options = self.options
+        log_probs = logits.float().contiguous()
+        torch.log_softmax(log_probs, dim=2, out=log_probs)
+        constrain(log_probs, self.beams.tokens[part, :, 1:], forced, options)
+        totals = self.beams.totals[part, :, -1]
+        if self.uniforms is None:
+            return best_candidates(log_probs, totals, 2 * options.beam)
+        uniforms = self.uniforms[part, self.beams.tokens.size(2) - 1]
+        return sample_candidates(log_probs, totals, uniforms, topk=options.sampling_topk, topp=options.sampling_topp)
 
     def _finish(self, candidates: Candidates, ending: Tensor) -> None:
         """Turns the candidates under `ending` (B, K) bool into hypotheses."""
@@ -201,11 +190,11 @@ class _Search:
             self.uniforms = self.uniforms[kept]
 
 
-def _parts(logits: Tensor) -> list[tuple[int, int]]:
-    """Beginnings and ends of the parts of logits (B, k, V) that are looked at together; all of them on a GPU."""
+def _parts(logits: Tensor) -> list[slice]:
+    """Sentences of logits (B, k, V) that are looked at together: a few on a CPU, whose numbers stay in its cache."""
     rows = logits.size(0)
     size = max(1, CACHED_NUMBERS // logits[0].numel()) if logits.device.type == "cpu" else rows
-    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def _closing_ranks(stays: Tensor) -> Tensor:

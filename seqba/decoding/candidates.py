@@ -26,6 +26,17 @@ class Candidates:
     parents: Tensor
     """(B, C) int64: the hypothesis that it continues, in 0..K-1."""
 
+    @staticmethod
+    def joined(parts: Sequence[Candidates]) -> Candidates:
+        """Those of several groups of sentences, one group after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return Candidates(
+            torch.cat([part.scores for part in parts]),
+            torch.cat([part.tokens for part in parts]),
+            torch.cat([part.parents for part in parts]),
+        )
+
     def select(self, rows: Tensor, columns: Tensor, scores: Tensor | None = None) -> Candidates:
         """The candidates `columns` (B', C') of the rows `rows` (B',), with other `scores` (B', C') if given."""
         rows = rows.unsqueeze(1)
@@ -33,27 +44,19 @@ class Candidates:
         return Candidates(picked, self.tokens[rows, columns], self.parents[rows, columns])
 
 
-def best_candidates(
-    log_probs: Tensor, totals: Tensor, count: int, maxima: Sequence[Tensor] | None = None
-) -> Candidates:
+def best_candidates(log_probs: Tensor, totals: Tensor, count: int) -> Candidates:
     """The `count` best of the K·V continuations of each sentence.
 
     Args:
         log_probs: (B, K, V) float, of the next token.
         totals: (B, K) float, summed log-probability of each hypothesis; -inf for one that is not there.
         count: how many to return; fewer come back where K·V is smaller.
-        maxima: `block_maxima` of the log-probabilities, a few sentences each, where they have been taken already.
     """
     vocabulary = log_probs.size(2)
     if vocabulary < 4 * BLOCK or count * BLOCK >= vocabulary:
         scores, where = (log_probs + totals.unsqueeze(2)).flatten(1).topk(min(count, log_probs[0].numel()))
         return Candidates(scores, where % vocabulary, where // vocabulary)
-    return _best_by_blocks(log_probs, totals, count, torch.cat(list(maxima or [block_maxima(log_probs)])))
-
-
-def block_maxima(log_probs: Tensor) -> Tensor:
-    """The largest log-probability of each whole block of words: (B, K, V) → (B, K, V // 64)."""
-    return _blocks(log_probs).amax(3)
+    return _best_by_blocks(log_probs, totals, count)
 
 
 def _blocks(log_probs: Tensor) -> Tensor:
@@ -62,11 +65,11 @@ def _blocks(log_probs: Tensor) -> Tensor:
     return log_probs[:, :, : whole * BLOCK].view(*log_probs.shape[:2], whole, BLOCK)
 
 
-def _best_by_blocks(log_probs: Tensor, totals: Tensor, count: int, maxima: Tensor) -> Candidates:
+def _best_by_blocks(log_probs: Tensor, totals: Tensor, count: int) -> Candidates:
     sentences, _, vocabulary = log_probs.shape
     blocks = _blocks(log_probs)
     whole = blocks.size(2)
-    ranked = (maxima + totals.unsqueeze(2)).flatten(1)
+    ranked = (blocks.amax(3) + totals.unsqueeze(2)).flatten(1)
     chosen = ranked.topk(count, sorted=False).indices  # (B, C) in 0..K·V/64-1
     beam, block = chosen // whole, chosen % whole
     rows = torch.arange(sentences, device=log_probs.device).unsqueeze(1)

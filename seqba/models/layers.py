@@ -16,6 +16,7 @@ from seqba.models.sizes import Activation, LayerSizes
 from seqba.models.unpadding import CopyRows, Packing, Rows
 from seqba.nn import Dropout
 from seqba.nn.kernels.linear import linear, norm_linear
+from seqba.nn.kernels.prepacked import PackedLayer
 from seqba.noise.context import current_noise
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"gelu": nn.functional.gelu, "silu": nn.functional.silu}
@@ -40,12 +41,15 @@ class FeedForward(nn.Module):
         """Whether the activation is a ReLU, which is computed together with the product before it."""
         return self.activation == "relu"
 
+    def activate(self, hidden: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None) -> Tensor:
+        """What `contract` reads, from what `expand` gives, rectified where `is_rectified`: (N, F) → (N, F)."""
+        active = hidden if self.is_rectified else ACTIVATIONS[self.activation](hidden)
+        dropped: Tensor = self.dropout(active, copy_rows) if kept is None else self.dropout.drop(active, kept)
+        return dropped
+
     def forward(self, hidden: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None) -> Tensor:
         """The rest of the layer after `expand`, rectified where `is_rectified`: (N, F) → (N, D)."""
-        active = hidden if self.is_rectified else ACTIVATIONS[self.activation](hidden)
-        return linear(
-            self.dropout(active, copy_rows) if kept is None else self.dropout.drop(active, kept), self.contract
-        )
+        return linear(self.activate(hidden, copy_rows, kept), self.contract)
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,12 @@ class Residual(nn.Module):
         if stream.norm is None:
             return stream.x, linear(stream.x, layer, is_rectified=is_rectified)
         return norm_linear(stream.x, stream.norm, layer, is_rectified=is_rectified)
+
+    def add_product(self, x: Tensor, rows: Tensor, layer: nn.Module) -> ResidualStream:
+        """`add_to` of a linear layer's output for rows, where nothing is learned: one kernel for laid-out weights."""
+        if isinstance(layer, PackedLayer) and not self.dropout.drops:
+            return ResidualStream(layer.plus(rows, x), None if self.pre_norm else self.norm)
+        return self.add_to(x, layer(rows))
 
     def add_to(
         self, x: Tensor, output: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None

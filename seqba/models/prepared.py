@@ -7,7 +7,7 @@ from typing import cast
 from torch import nn
 
 from seqba.models.transformer import Transformer
-from seqba.nn.kernels.prepacked import prepacked, prepacked_product, with_linear_layers
+from seqba.nn.kernels.prepacked import padded_outputs, prepacked, prepacked_product, with_linear_layers
 from seqba.nn.kernels.quantized import QuantizedLinear
 
 
@@ -28,7 +28,7 @@ def quantized(model: Transformer) -> Transformer:
     Embeddings, norms and attention's own products stay float32. Words are scored in int8 by `step` alone.
     """
     twin = cast(Transformer, with_linear_layers(model, _quantized_layer))
-    twin.output_product = QuantizedLinear(model.output_weight, model.output_bias)
+    twin.output_product = padded_outputs(QuantizedLinear, model.output_weight, model.output_bias)
     return twin
 
 

@@ -36,6 +36,11 @@ class Dropout(nn.Module):
             raise ValueError(f"dropout probability is {p}; it must be in [0, 1)")
         self.p = p
 
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped: in training, above a probability of zero."""
+        return self.training and self.p > 0
+
     def forward(self, input: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """Drops elements of `input` (k·R, ...).
 

@@ -60,6 +60,17 @@ def test_batching_changes_no_translation(beam: int) -> None:
             assert one.score == pytest.approx(other.score, abs=1e-4)
 
 
+@pytest.mark.parametrize("beam", [1, 4])
+def test_caches_in_bfloat16_hold_long_translations(beam: int) -> None:
+    model, rows = make_model(0).bfloat16(), sentences(5)
+    options = SearchOptions(beam=beam, max_len_a=0, max_len_b=40, min_len=40)  # caches grow, by 32 keys at a time
+    for row, hypotheses in zip(rows, beam_search(model, batch(rows), options), strict=True):
+        tokens = hypotheses[0].tokens
+        logits = model.float()(torch.tensor([row]), torch.tensor([[2, *tokens[:-1]]]))
+        scores = logits.log_softmax(2).gather(2, torch.tensor([tokens]).unsqueeze(2))[0, :, 0]
+        torch.testing.assert_close(torch.tensor(hypotheses[0].token_scores), scores, rtol=0.02, atol=0.2)
+
+
 def test_scores_are_those_of_the_whole_target_at_once() -> None:
     models, rows = [make_model(0), make_model(1)], sentences(6)
     options = SearchOptions(beam=3, max_len_a=1.5, max_len_b=4, lenpen=0.6, temperature=1.3)

@@ -11,7 +11,7 @@ import torch
 from seqba.models.config import TransformerConfig
 from seqba.models.prepared import prepared, quantized
 from seqba.models.transformer import Transformer
-from seqba.nn.kernels.prepacked import PrepackedLinear
+from seqba.nn.kernels.prepacked import PaddedOutputs, PrepackedLinear
 from seqba.nn.kernels.products import HAS_ONEDNN
 from seqba.nn.kernels.quantized import QuantizedLinear, can_quantize
 
@@ -50,7 +50,8 @@ def test_a_quantized_model_has_all_its_linear_layers_and_words_in_int8() -> None
     model = make_model()
     twin = quantized(model)
     assert not any(isinstance(module, torch.nn.Linear) for module in twin.modules())
-    assert isinstance(twin.output_product, QuantizedLinear)
+    assert isinstance(twin.output_product, PaddedOutputs)  # of 50 words
+    assert isinstance(twin.output_product.layer, QuantizedLinear)
     expected, found = first_logits(model), first_logits(twin)
     assert 0 < (found - expected).norm() < 0.05 * expected.norm()
     torch.testing.assert_close(first_logits(model), expected, rtol=0, atol=0)

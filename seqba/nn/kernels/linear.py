@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqba.nn.kernels.backwards import once_differentiable
 from seqba.nn.kernels.casts import narrow
+from seqba.nn.kernels.prepacked import PrepackedLinear
 from seqba.nn.kernels.products import linear_gradients, linear_product, product, product_as, product_dtype, sum_as
 
 
@@ -101,7 +102,9 @@ def _is_plain() -> bool:
     return not torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
-def _plain_linear(x: Tensor, layer: nn.Linear, *, is_rectified: bool) -> Tensor:
+def _plain_linear(x: Tensor, layer: nn.Module, *, is_rectified: bool) -> Tensor:
+    if isinstance(layer, PrepackedLinear):
+        return layer(x, is_rectified=is_rectified)
     z: Tensor = layer(x)
     return nn.functional.relu(z, inplace=True) if is_rectified else z  # the product before it isn't needed again
 

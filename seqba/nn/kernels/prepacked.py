@@ -14,6 +14,11 @@ from seqba.nn.kernels.processor import processor
 from seqba.nn.kernels.products import HAS_ONEDNN, product, transposed
 
 Product = Callable[[Tensor], Tensor]
+MakeLayer = Callable[[Tensor, "Tensor | None"], nn.Module]
+"""Makes the layer of a weight (E, D) and its bias (E,), or None."""
+
+OUTPUT_MULTIPLE = 32
+"""Outputs of a layer by which oneDNN's kernels of 16 and of 8 bits go."""
 
 MANY_ROWS = 512
 """Rows whose products gain more from blocks than copying a weight into them costs."""
@@ -23,6 +28,10 @@ class PackedLayer(nn.Module):
     """A linear layer whose weight oneDNN has laid out, `packed`; it never changes, and products alone can read it."""
 
     packed: Tensor
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """The layer's output for x (N, D), and other (N, E) added to it: (N, E)."""
+        raise NotImplementedError
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PackedLayer:
         """A copy that shares the laid-out weight, of which torch can't make another one."""
@@ -50,9 +59,15 @@ class PrepackedLinear(PackedLayer):
         self.packed = _in_blocks(weight)
         self.bias = bias
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, D) in the weight's dtype → (N, E)."""
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+    def forward(self, x: Tensor, *, is_rectified: bool = False) -> Tensor:
+        """(N, D) in the weight's dtype → (N, E); max(0, x·Wᵀ + b) in the same kernel if asked for."""
+        activation = "relu" if is_rectified else "none"
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], "")
+        return result
+
+    def plus(self, x: Tensor, other: Tensor) -> Tensor:
+        """x·Wᵀ + b + other (N, E) in one kernel, which rounds to the dtype once, at the end."""
+        result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.packed, self.bias, "add")
         return result
 
 
@@ -65,10 +80,44 @@ def can_prepack(weight: Tensor) -> bool:
     return HAS_ONEDNN and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
+class PaddedOutputs(nn.Module):
+    """A linear layer in another number of outputs: weights and biases of zero, whose outputs are left away.
+
+    oneDNN's kernels of 16 and of 8 bits take up to twice as long where E isn't a multiple of 32, as the number of words
+    often isn't.
+
+    Args:
+        layer: makes the layer of a weight (E', D) and its bias.
+        weight: (E, D), floating.
+        bias: (E,) or None.
+    """
+
+    def __init__(self, layer: MakeLayer, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.outputs = len(weight)
+        missing = -self.outputs % OUTPUT_MULTIPLE
+        padded_bias = None if bias is None else nn.functional.pad(bias.detach(), (0, missing))
+        self.layer = layer(nn.functional.pad(weight.detach(), (0, 0, 0, missing)), padded_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, D) → (N, E), a part of a larger tensor."""
+        result: Tensor = self.layer(x)[:, : self.outputs]
+        return result
+
+
+def padded_outputs(layer: MakeLayer, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """The layer of a weight (E, D) and its bias, with `PaddedOutputs` where E isn't a multiple of 32."""
+    return PaddedOutputs(layer, weight, bias) if len(weight) % OUTPUT_MULTIPLE else layer(weight, bias)
+
+
 def prepacked_product(weight: Tensor, bias: Tensor | None = None) -> Product:
-    """The product x (N, D) → x·Wᵀ + b (N, E) for the weight (E, D), in blocks where `can_prepack`."""
+    """The product x (N, D) → x·Wᵀ + b (N, E) for the weight (E, D), in blocks where `can_prepack`.
+
+    In bfloat16 the result may be a part of a larger tensor (`PaddedOutputs`).
+    """
     if can_prepack(weight):
-        return PrepackedLinear(weight, bias)
+        is_narrow = weight.dtype == torch.bfloat16
+        return padded_outputs(PrepackedLinear, weight, bias) if is_narrow else PrepackedLinear(weight, bias)
     return partial(nn.functional.linear, weight=weight, bias=bias)
 
 

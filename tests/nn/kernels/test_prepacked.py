@@ -8,8 +8,10 @@ from torch import nn
 
 from seqba.nn.kernels.prepacked import (
     MANY_ROWS,
+    PaddedOutputs,
     PrepackedLinear,
     chunked_product,
+    padded_outputs,
     prepacked,
     prepacked_product,
     prepacked_sum,
@@ -26,7 +28,9 @@ def test_blocked_products_equal_the_frameworks(rows: int) -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(24, 40), torch.randn(rows, 24)
     with torch.no_grad():
-        torch.testing.assert_close(PrepackedLinear(layer.weight, layer.bias)(x), layer(x))
+        blocked = PrepackedLinear(layer.weight, layer.bias)
+        torch.testing.assert_close(blocked(x), layer(x))
+        torch.testing.assert_close(blocked(x, is_rectified=True), layer(x).relu())
         torch.testing.assert_close(prepacked_product(layer.weight)(x), x @ layer.weight.T)
 
 
@@ -121,3 +125,24 @@ def test_other_precisions_keep_the_ordinary_layer() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert prepacked(plain) is plain
         assert prepacked_product(weight)(x).dtype == torch.bfloat16
+
+
+@needs_onednn
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_sum_is_part_of_the_product(has_bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, x, other = nn.Linear(24, 40, bias=has_bias), torch.randn(5, 24), torch.randn(5, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(PrepackedLinear(layer.weight, layer.bias).plus(x, other), layer(x) + other)
+
+
+@needs_onednn
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_padded_outputs_are_left_away(has_bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(24, 50, bias=has_bias), torch.randn(5, 24)
+    with torch.no_grad():
+        padded = padded_outputs(PrepackedLinear, layer.weight, layer.bias)
+        torch.testing.assert_close(padded(x), layer(x))
+    assert isinstance(padded, PaddedOutputs)
+    assert isinstance(padded_outputs(PrepackedLinear, layer.weight[:32], None), PrepackedLinear)
