@@ -104,7 +104,8 @@ def _is_plain() -> bool:
 
 def _plain_linear(x: Tensor, layer: nn.Module, *, is_rectified: bool) -> Tensor:
     if isinstance(layer, PrepackedLinear):
-        return layer(x, is_rectified=is_rectified)
+        rectified: Tensor = layer(x, is_rectified=is_rectified)
+        return rectified
     z: Tensor = layer(x)
     return nn.functional.relu(z, inplace=True) if is_rectified else z  # the product before it isn't needed again
 
