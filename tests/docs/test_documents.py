@@ -351,3 +351,14 @@ def test_the_version_is_the_same_everywhere() -> None:
     (version,) = re.findall(r'^version = "(.+)"$', project, flags=re.MULTILINE)
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_workflow_runs_every_python_of_the_project_and_its_oldest_torch() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    workflow = (ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8")
+    pythons = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', project)
+    assert re.findall(r'python: "(.+?)"', workflow) == pythons
+    (oldest_python,) = re.findall(r'^requires-python = ">=(.+)"$', project, flags=re.MULTILINE)
+    (oldest_torch,) = re.findall(r'^    "torch>=([\d.]+),', project, flags=re.MULTILINE)
+    torch_of_python = dict(re.findall(r'python: "(.+?)", torch: "torch={2}(.+?)"', workflow))
+    assert torch_of_python[oldest_python] == f"{oldest_torch}.0"
