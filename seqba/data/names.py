@@ -37,15 +37,15 @@ def split_paths(text: str) -> list[str]:
 
 def _existing_paths(pieces: Sequence[str]) -> list[str] | None:
     """Pieces put together to paths that all exist, first ones short; None where they can't be."""
-    if not any(pieces):
-        return []
-    if not pieces[0]:
-        return _existing_paths(pieces[1:])
-    for count in range(1, len(pieces) + 1):
-        path = ":".join(pieces[:count])
-        if os.path.exists(path) and (others := _existing_paths(pieces[count:])) is not None:
-            return [path, *others]
-    return None
+    of_rest: list[list[str] | None] = [[]]  # for the pieces from each one on, the last ones first
+    for start in reversed(range(len(pieces))):
+        found = of_rest[0] if not pieces[start] else None
+        for end in range(start + 1, len(pieces) + 1):
+            path, others = ":".join(pieces[start:end]), of_rest[end - start - 1]
+            if found is None and pieces[start] and others is not None and os.path.exists(path):
+                found = [path, *others]
+        of_rest.insert(0, found)
+    return of_rest[0]
 
 
 def _write_as_given(error: UnicodeError) -> tuple[bytes, int]:

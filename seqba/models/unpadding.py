@@ -27,7 +27,7 @@ class Packing:
     """Positions of the tokens in a padded (B, T) grid, and conversion between the grid and the tokens alone.
 
     Token-wise layers work on packed (N, D) rows, so that no arithmetic is spent on padding; attention works on the
-    padded (B, T, D) grid. Packed rows are in row-major order of the grid: copies stay contiguous slices.
+    padded (B, T, D) grid. Packed rows of tokens are in row-major order of the grid: copies stay contiguous slices.
 
     Products that are compiled for each number of rows get numbers that recur (`recurring_rows`): behind the tokens of
     each copy then stand *spare rows*, places of the grid that hold padding. They are computed like tokens and change
@@ -56,7 +56,7 @@ class Packing:
         is_whole = len(places) == tokens.numel()
         self._tokens: Tensor | None = None
         if dtype is not None and not is_whole and compiles_each_shape(dtype, tokens.device):
-            copies = 1 if noise is None else len(noise.copies)
+            copies = 1 if noise is None or self.rows % len(noise.copies) else len(noise.copies)  # else not of this pass
             places, self._tokens = with_spare_places(self.mask, copies, dtype)
         self.index = None if is_whole else places
         self.positions = places % self.length

@@ -85,16 +85,13 @@ class Replicas:
         rank: of this process, from 0.
         size: how many there are.
         synchronised: the parts of the model whose backward waits for the other processes unless it is told not to.
+        is_sharded: whether the processes have parts of the parameters (FSDP), be it one process alone.
     """
 
     rank: int = 0
     size: int = 1
     synchronised: tuple[DistributedDataParallel, ...] = ()
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether the processes have parts of the parameters (FSDP), rather than all of them."""
-        return self.size > 1 and not self.synchronised
+    is_sharded: bool = False
 
     @classmethod
     def of(cls, model: nn.Module) -> Replicas:
@@ -107,7 +104,7 @@ class Replicas:
         for module in wrappers:
             group = _group_of_fsdp(module)
             if group is not None:
-                return cls(dist.get_rank(group), dist.get_world_size(group))
+                return cls(dist.get_rank(group), dist.get_world_size(group), is_sharded=True)
         return cls()
 
     @contextmanager

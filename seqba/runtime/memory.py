@@ -48,9 +48,9 @@ def keep_freed_memory() -> bool:
 def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
     """Has the heap grow into addresses for which huge pages were asked for, up to half of the machine's memory.
 
-    The addresses are reserved and handed back to the C library's free list at once; no memory stands behind them until
-    it is written to. Nothing is reserved where addresses are counted: under a limit, or where the kernel promises no
-    more than it has.
+    The addresses are reserved and handed back to the C library's free list at once. No memory stands behind them until
+    it is written to (VSZ tells of them, RSS doesn't). Nothing is reserved where addresses are counted: under a limit,
+    or where the kernel promises no more than it has.
     """
     limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     if any(limit != resource.RLIM_INFINITY for limit in limits) or _counts_promises():

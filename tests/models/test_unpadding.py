@@ -134,6 +134,15 @@ def test_spare_rows_stand_behind_the_tokens_of_their_copy(monkeypatch: pytest.Mo
     assert packing.without_spare(rows).flatten().tolist() == [0, 1, 2, 8, 9, 10]
 
 
+def test_rows_that_are_no_copies_of_the_pass_are_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher's, say, which reads in the loss what it likes: three rows in a pass of two copies."""
+    tokens = torch.tensor([[5, 6, PAD, PAD], [7, PAD, PAD, PAD], [8, 9, 7, PAD]])
+    with spare_rows(monkeypatch, enabled=True), noise_context(Noise(0, 0, 0, (0, 1))):
+        packing = Packing(tokens, PAD, dtype=torch.float64)
+    assert packing.index is not None
+    assert packing.index.tolist() == [0, 1, 4, 8, 9, 10, 2, 3, 5, 6, 7, 11]
+
+
 @pytest.mark.parametrize("keys", [3, 20])
 def test_attention_takes_them_written_out_and_fused(keys: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both branches, for outputs of tokens alone: rows of more and of fewer keys than a vector has."""

@@ -122,11 +122,12 @@ def test_copies_are_compared_in_every_plan_of_data_parallel(processes: Results) 
 
 
 @pytest.mark.slow
-def test_sharding_by_others_means_over_rows_that_have_masks_of_their_own(tmp_path: Path) -> None:
-    results = run_groups(in_sharding, [2], tmp_path)
+@pytest.mark.parametrize("size", [1, 2])
+def test_sharding_by_others_means_over_rows_that_have_masks_of_their_own(size: int, tmp_path: Path) -> None:
+    results = run_groups(in_sharding, [size], tmp_path)
     for found in results.values():
         for plan in ("looped", "stacked", "auto"):
-            assert relative_error(found[f"fully_shard {plan}"], mean_of_processes(2)) < 1e-12
+            assert relative_error(found[f"fully_shard {plan}"], mean_of_processes(size)) < 1e-12
         assert "model.module" in found["refused"]
         assert "(FSDP) don't go with compared=True" in found["not compared"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seqba.nn.kernels.processor import processor
-from seqba.nn.kernels.products import HAS_ONEDNN, product, transposed
+from seqba.nn.kernels.products import HAS_ONEDNN, are_finite, product, transposed
 
 Product = Callable[[Tensor], Tensor]
 MakeLayer = Callable[[Tensor, "Tensor | None"], nn.Module]
@@ -58,12 +58,17 @@ class PrepackedLinear(PackedLayer):
         super().__init__()
         self.packed = _in_blocks(weight)
         self.bias = bias
+        self._rectifies = are_finite(weight, bias)
 
     def forward(self, x: Tensor, *, is_rectified: bool = False) -> Tensor:
-        """(N, D) in the weight's dtype → (N, E); max(0, x·Wᵀ + b) in the same kernel if asked for."""
-        activation = "relu" if is_rectified else "none"
+        """(N, D) in the weight's dtype → (N, E); max(0, x·Wᵀ + b) in the same kernel if asked for.
+
+        That kernel makes 0 of NaN, so that weights that aren't finite are rectified after it.
+        """
+        is_fused = is_rectified and self._rectifies
+        activation = "relu" if is_fused else "none"
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], "")
-        return result
+        return result.relu_() if is_rectified and not is_fused else result
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
         """x·Wᵀ + b + other (N, E) in one kernel, which rounds to the dtype once, at the end."""

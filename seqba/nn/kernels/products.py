@@ -43,7 +43,8 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, is_rectified: b
         b: (M, K), any strides.
         bias: (M,) or None.
         is_rectified: whether negative numbers become 0; oneDNN does it while a result is still in the registers, where
-            a ReLU of its own reads and writes all of it once more.
+            a ReLU of its own reads and writes all of it once more. oneDNN's makes 0 of NaN, too: weights that aren't
+            finite go the other way, so that they are found out.
 
     Returns:
         (N, M).
@@ -53,11 +54,17 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None, *, is_rectified: b
     if is_widened(a, a.dtype):
         return _widened_product(a, b, bias, is_rectified=is_rectified).to(a.dtype)
     if takes_linear_operator(a, b, bias, processor()):
-        activation = "relu" if is_rectified else "none"
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, activation, [], "")
-        return result
+        is_fused = is_rectified and are_finite(b, bias)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "relu" if is_fused else "none", [], "")
+        return result.relu_() if is_rectified and not is_fused else result
     left = a.contiguous() if is_transposed_first(a, b, processor()) else a
     return _torch_product(left, b, bias, is_rectified=is_rectified)
+
+
+def are_finite(weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether a layer's weight (E, D) and bias (E,) hold neither NaN nor ±∞, by their sum, which would be one."""
+    total = weight.sum(dtype=torch.float32)
+    return bool((total if bias is None else total + bias.sum()).isfinite())
 
 
 def _torch_product(a: Tensor, b: Tensor, bias: Tensor | None, *, is_rectified: bool) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from seqba.nn.kernels import products
 from seqba.nn.kernels.linear import _Linears, gathered_linear, linear, linears, norm_linear
+from seqba.nn.kernels.prepacked import prepacked
 from seqba.nn.kernels.processor import Processor
 from seqba.runtime.activations import SavedBytes
 
@@ -97,6 +98,25 @@ def test_a_rectified_layer_is_a_layer_and_a_relu(
     found = torch.autograd.grad(ours, inputs, upstream)
     for gradient, reference in zip(found, torch.autograd.grad(expected, inputs, upstream), strict=True):
         assert (gradient - reference).norm() < bound * reference.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("broken", ["weight", "bias"])
+@pytest.mark.parametrize("kind", ["linear", "norm", "plain", "in blocks"])
+def test_a_rectifier_hides_no_weight_that_is_no_number(kind: str, broken: str, dtype: torch.dtype) -> None:
+    layer, norm = nn.Linear(24, 40, dtype=dtype), nn.LayerNorm(24, dtype=dtype)
+    with torch.no_grad():
+        getattr(layer, broken)[3] = torch.nan
+    x = torch.randn(70, 24, dtype=dtype)
+    with torch.set_grad_enabled(kind in ("linear", "norm")):
+        module = prepacked(layer) if kind == "in blocks" else layer
+        found = (
+            norm_linear(x, norm, layer, is_rectified=True)[1]
+            if kind == "norm"
+            else linear(x, module, is_rectified=True)
+        )
+    assert found[:, 3].isnan().all()
+    assert found[:, 4:].isfinite().all()
 
 
 def test_they_keep_their_input_alone(modules: tuple[nn.LayerNorm, nn.Linear]) -> None:
