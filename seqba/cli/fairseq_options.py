@@ -61,7 +61,7 @@ def taken(reason: str, names: str, kind: type | None = None) -> dict[str, Accept
 
 _GRADIENTS = "the processes exchange whole gradients in one message, whatever it says"
 _LOADER = "batches are cut from a memory map in the main process"
-_PADDED = "padding takes part in no arithmetic"
+_PADDED = "padding takes part in no result"
 MAPPED = "a data-bin is always memory-mapped (mmap)"
 UNUSED = "nothing here depends on it"
 

@@ -54,7 +54,7 @@ ACCEPTED: dict[str, Accepted] = {
     **{flag: option for flag, option in WITHOUT_EFFECT.items() if flag != "--num-workers"},  # pictures have that one
     **taken(_IN_SUBWORDS, TOKENISERS.replace("moses-no-dash-splits moses-no-escape", ""), str),
     **taken(_IN_SUBWORDS, "moses-no-dash-splits moses-no-escape"),
-    **taken("padding takes part in no arithmetic", "pad-to-fixed-length pad-to-fixed-bsz"),
+    **taken("padding takes part in no result", "pad-to-fixed-length pad-to-fixed-bsz"),
     **taken("validation draws nothing at random", "fixed-validation-seed", int),
     **taken("only --valid-subset is read", "ignore-unused-valid-subsets"),
     **taken("every process reads a checkpoint, and one writes it at once", "load-checkpoint-on-all-dp-ranks"),
