@@ -11,6 +11,7 @@ from seqba.cli.command import run
 from seqba.cli.fairseq_options import (
     INFERENCE,
     OTHER_SUBWORD_TOOLS,
+    PADDED,
     PROCESSES,
     SCORERS,
     TOKENISERS,
@@ -36,7 +37,7 @@ ACCEPTED = {
     **taken("nothing here is random", "seed", int),
     **taken("no result depends on it", "required-batch-size-multiple", int),
     **taken("the softmax is always taken over a few rows at a time", "softmax-batch", int),
-    **taken("padding takes part in no result", "pad-to-fixed-length pad-to-fixed-bsz"),
+    **taken(PADDED, "pad-to-fixed-length pad-to-fixed-bsz"),
 }
 UNSUPPORTED = {
     **INFERENCE,

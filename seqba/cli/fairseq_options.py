@@ -61,7 +61,7 @@ def taken(reason: str, names: str, kind: type | None = None) -> dict[str, Accept
 
 _GRADIENTS = "the processes exchange whole gradients in one message, whatever it says"
 _LOADER = "batches are cut from a memory map in the main process"
-_PADDED = "padding takes part in no result"
+PADDED = "padding takes part in no result"
 MAPPED = "a data-bin is always memory-mapped (mmap)"
 UNUSED = "nothing here depends on it"
 
@@ -71,8 +71,8 @@ WITHOUT_EFFECT = {
     **taken(_GRADIENTS, "fix-batches-to-gpus find-unused-parameters gradient-as-bucket-view fast-stat-sync"),
     **taken(_GRADIENTS, "broadcast-buffers distributed-no-spawn"),
     **taken(_LOADER, "num-workers num-workers-valid data-buffer-size", int),
-    **taken(_PADDED, "left-pad-source left-pad-target", bool),
-    **taken(_PADDED, "num-batch-buckets required-seq-len-multiple", int),
+    **taken(PADDED, "left-pad-source left-pad-target", bool),
+    **taken(PADDED, "num-batch-buckets required-seq-len-multiple", int),
     **taken("16-bit gradients are those of float32 weights", "fp16-no-flatten-grads"),
     **taken("memory is given back where it is short", "empty-cache-freq", int),
     **taken(UNUSED, "suppress-crashes use-plasma-view reset-logging no-seed-provided"),

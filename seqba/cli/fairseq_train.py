@@ -7,6 +7,7 @@ from seqba.cli.fairseq_options import (
     HALF_PRECISION,
     MEMORY,
     OTHER_SUBWORD_TOOLS,
+    PADDED,
     PROCESSES,
     SCORERS,
     SERVICES,
@@ -54,7 +55,7 @@ ACCEPTED: dict[str, Accepted] = {
     **{flag: option for flag, option in WITHOUT_EFFECT.items() if flag != "--num-workers"},  # pictures have that one
     **taken(_IN_SUBWORDS, TOKENISERS.replace("moses-no-dash-splits moses-no-escape", ""), str),
     **taken(_IN_SUBWORDS, "moses-no-dash-splits moses-no-escape"),
-    **taken("padding takes part in no result", "pad-to-fixed-length pad-to-fixed-bsz"),
+    **taken(PADDED, "pad-to-fixed-length pad-to-fixed-bsz"),
     **taken("validation draws nothing at random", "fixed-validation-seed", int),
     **taken("only --valid-subset is read", "ignore-unused-valid-subsets"),
     **taken("every process reads a checkpoint, and one writes it at once", "load-checkpoint-on-all-dp-ranks"),

@@ -8,7 +8,7 @@ the .bin file.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +41,11 @@ def index_path(prefix: Path) -> Path:
 def ids_path(prefix: Path) -> Path:
     """`data-bin/train.en-de.en` → `data-bin/train.en-de.en.bin`."""
     return prefix.with_name(prefix.name + ".bin")
+
+
+def corpus_files(prefixes: Iterable[Path]) -> list[Path]:
+    """The files of corpora, both of each."""
+    return [of(prefix) for prefix in prefixes for of in (index_path, ids_path)]
 
 
 class Corpus(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, ids_path, index_path
+from seqba.data.indexed import Corpus, IndexedCorpus, JoinedCorpus, corpus_files, index_path
 from seqba.data.splits import (
     NO_TARGET,
     check_sentences,
@@ -58,7 +58,7 @@ def text_files(folder: Path, split: str, *, combine: bool = False) -> list[Path]
     """
     language = _find_language(folder)
     names = part_names(split, lambda name: index_path(_prefix(folder, name, language)).exists(), combine=combine)
-    return [of(_prefix(folder, name, language)) for name in names for of in (index_path, ids_path)]
+    return corpus_files(_prefix(folder, name, language) for name in names)
 
 
 def _find_language(folder: Path) -> str | None:

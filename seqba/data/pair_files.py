@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqba.data.dictionary import Dictionary
-from seqba.data.indexed import IndexedCorpus, JoinedCorpus, ids_path, index_path
+from seqba.data.indexed import IndexedCorpus, JoinedCorpus, corpus_files, index_path
 from seqba.data.pairs import AbsentSide, PairCorpus
 from seqba.data.splits import NO_TARGET, check_sentences, language_pairs, missing_split, part_names, text_languages
 from seqba.errors import UserError
@@ -48,7 +48,7 @@ def pair_files(folder: Path, split: str, languages: tuple[str, str], *, combine:
     names = part_names(split, lambda name: _find_stem(folder, name, languages) is not None, combine=combine)
     stems = [stem for name in names if (stem := _find_stem(folder, name, languages)) is not None]
     prefixes = [folder / f"{stem}.{language}" for stem in stems for language in languages]
-    return [of(prefix) for prefix in prefixes for of in (index_path, ids_path)]
+    return corpus_files(prefixes)
 
 
 def find_languages(data_dir: str | Path) -> tuple[str, str]:

@@ -76,7 +76,7 @@ class DecoderState:
     @property
     def steps_read(self) -> int:
         """Steps whose keys self-attention reads; what isn't written yet is zero, and masked."""
-        return self.capacity if self.reads_all else max(self.length, -(-SHORTEST_KEYS // self.beam_size))
+        return self.capacity if self.reads_all else max(self.length, _steps_of(SHORTEST_KEYS, self.beam_size))
 
 
 def start_state(
@@ -85,7 +85,7 @@ def start_state(
     """An empty state over packed encoder output `memory` (N', D'), with the output projection (N, D) → (N, V)."""
     reads_all = _copies_slices(memory)
     missing = max(0, (NARROW_VECTOR if reads_all else SHORTEST_KEYS) - packing.length)
-    capacity = -(-NARROW_VECTOR // beam_size) if reads_all else FIRST_CAPACITY
+    capacity = _steps_of(NARROW_VECTOR, beam_size) if reads_all else FIRST_CAPACITY
     caches = []
     for layer in (cast(DecoderLayer, prepacked(layer)) for layer in layers):
         heads = layer.cross_attention.memory_heads(memory, packing)
@@ -99,6 +99,11 @@ def start_state(
     ancestors = torch.zeros(packing.rows, beam_size, 0, dtype=torch.int64, device=memory.device)
     memory_bias = _bias(nn.functional.pad(packing.mask, (0, missing)), memory.dtype).unsqueeze(1)
     return DecoderState(caches, output, memory_bias, ancestors, 0, beam_size, reads_all)
+
+
+def _steps_of(keys: int, beam_size: int) -> int:
+    """How many steps have so many keys, or some more."""
+    return -(-keys // beam_size)
 
 
 def _copies_slices(rows: Tensor) -> bool:
@@ -140,7 +145,7 @@ def _make_room(state: DecoderState) -> None:
     """Room in the caches for the step `length`."""
     if state.length <= state.capacity:
         return
-    capacity = state.capacity + (-(-NARROW_VECTOR // state.beam_size) if state.reads_all else state.capacity)
+    capacity = state.capacity + (_steps_of(NARROW_VECTOR, state.beam_size) if state.reads_all else state.capacity)
     for cache in state.layers:
         cache.keys, cache.values = _grown(cache.keys, capacity), _grown(cache.values, capacity)
 

@@ -48,7 +48,7 @@ class Dropout(nn.Module):
             input: any floating tensor.
             rows: how many rows each copy of the pass has, where they have different numbers (`Noise.part_rows`).
         """
-        if not self.training or self.p == 0:
+        if not self.drops:
             return input
         noise = current_noise()
         if noise is None:
@@ -58,7 +58,7 @@ class Dropout(nn.Module):
     def add(self, residual: Tensor, input: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """Residual + dropout(input), both (k·R, ...): the end of a sublayer, in one kernel on a GPU."""
         noise = current_noise()
-        if not self.training or self.p == 0 or noise is None:
+        if not self.drops or noise is None:
             dropped: Tensor = self(input, rows)
             return residual + dropped
         return noise.drop(self, input, self.p, residual, rows=rows)
@@ -77,7 +77,7 @@ class Dropout(nn.Module):
             An int8 tensor of `shape`, 1 where kept; None where nothing is dropped.
         """
         noise = current_noise()
-        if not self.training or self.p == 0 or noise is None:
+        if not self.drops or noise is None:
             return None
         # Detached from what it is a view of, whose sizes (the number of copies is one) would become a graph's.
         return noise.keep_mask(self, shape, self.p, device, rows=rows).detach()
@@ -109,7 +109,7 @@ class LockedDropout(Dropout):
 
     def forward(self, input: Tensor, rows: Sequence[int] | None = None) -> Tensor:
         """Drops features of `input` (k·B, T, ...)."""
-        if not self.training or self.p == 0:
+        if not self.drops:
             return input
         if input.dim() < 2:
             raise ValueError(f"LockedDropout needs (rows, time, ...), not {tuple(input.shape)}")

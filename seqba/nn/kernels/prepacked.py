@@ -30,8 +30,9 @@ class PackedLayer(nn.Module):
     packed: Tensor
 
     def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """The layer's output for x (N, D), and other (N, E) added to it: (N, E)."""
-        raise NotImplementedError
+        """The layer's output for x (N, D), and other (N, E) of its dtype added to it: (N, E)."""
+        result: Tensor = self(x)
+        return result.add_(other)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PackedLayer:
         """A copy that shares the laid-out weight, of which torch can't make another one."""

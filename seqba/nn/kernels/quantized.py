@@ -47,11 +47,6 @@ class QuantizedLinear(PackedLayer):
         result = _product(levels, self.packed, self.scale, self.zero_points).mul_(scale)
         return result if self.bias is None else result.add_(self.bias)
 
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """`forward` of x, and other (N, E) float32 added to it."""
-        result: Tensor = self(x)
-        return result.add_(other)
-
 
 def can_quantize() -> bool:
     """Whether this torch has the products of `QuantizedLinear` for this machine: those of oneDNN, on x86."""
