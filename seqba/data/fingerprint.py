@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from seqba.data.files import open_file
@@ -40,6 +40,24 @@ def fingerprint(files: Iterable[Path], names: bytes = b"") -> str:
                 file.seek(start)
                 digest.update(file.read(BLOCK_BYTES))
     return digest.hexdigest()
+
+
+def split_fingerprint(
+    folders: Sequence[Path], subset: str, train_subset: str, files: Callable[..., Iterable[Path]]
+) -> str:
+    """Digest of a split of data-bins: of all of them where it is learned from, else of the first one.
+
+    Args:
+        folders: the data-bins of a run.
+        subset: the split.
+        train_subset: the split that is learned from.
+        files: `files(folder, subset, combine=...)` → those of the split in a folder; `combine` takes along `train1`,
+            `train2`, …, as training does.
+    """
+    learned = subset == train_subset
+    return fingerprint(
+        file for folder in (folders if learned else folders[:1]) for file in files(folder, subset, combine=learned)
+    )
 
 
 def _block_starts(length: int) -> Iterable[int]:

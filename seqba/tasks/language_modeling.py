@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from seqba.core import Carry
 from seqba.data.blocks import BlockBatch, Blocks
 from seqba.data.dictionary import Dictionary
-from seqba.data.monolingual import open_dictionary, open_monolingual
+from seqba.data.fingerprint import split_fingerprint
+from seqba.data.monolingual import open_dictionary, open_monolingual, text_files
 from seqba.data.splits import data_folders, name_rows
 from seqba.errors import UserError
 from seqba.nn import label_smoothed_cross_entropy
@@ -24,7 +25,7 @@ from seqba.nn.kernels.places import TokenCounts, places_of, without_padding
 from seqba.noise.fork import copies_at_fork, per_copy
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_divergence
-from seqba.tasks.monolingual import check_same_dictionary, text_fingerprint, vocabulary_state
+from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import BlockOptions
 from seqba.tasks.token_batches import PackedSplits, Packer, Planned
@@ -98,7 +99,7 @@ class LanguageModeling:
 
     def fingerprint(self, subset: str) -> str:
         """Digest of a split's text, in all folders where it is learned from."""
-        return text_fingerprint(self.folders, subset, self.batches.train_subset)
+        return split_fingerprint(self.folders, subset, self.batches.train_subset, text_files)
 
     def epoch(self, epoch: int, micro_batches_per_update: int = 1) -> Planned[Blocks]:
         """The micro-batches of the 1-based `epoch`, a function of (seed, epoch).

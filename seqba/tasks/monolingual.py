@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from seqba.data.dictionary import Dictionary, dictionary_digest
-from seqba.data.fingerprint import fingerprint
-from seqba.data.monolingual import open_dictionary, text_files
+from seqba.data.monolingual import open_dictionary
 from seqba.errors import UserError
 
 
@@ -19,14 +17,6 @@ def vocabulary_state(dictionary: Dictionary) -> dict[str, Any]:
         "vocabulary": len(dictionary),
         "dictionary_sha256": dictionary_digest(dictionary),
     }
-
-
-def text_fingerprint(folders: Sequence[Path], subset: str, train_subset: str) -> str:
-    """Digest of a split's text, in all folders where it is learned from."""
-    learned = subset == train_subset
-    return fingerprint(
-        file for folder in (folders if learned else folders[:1]) for file in text_files(folder, subset, combine=learned)
-    )
 
 
 def check_same_dictionary(folder: Path, first: Path, dictionary: Dictionary) -> None:

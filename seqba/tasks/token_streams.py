@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core import Carry
-from seqba.data.monolingual import open_dictionary, open_monolingual
+from seqba.data.fingerprint import split_fingerprint
+from seqba.data.monolingual import open_dictionary, open_monolingual, text_files
 from seqba.data.splits import data_folders
 from seqba.data.stream import StreamBatch, Streams, TokenSource, Windows, fixed_windows, random_windows
 from seqba.errors import UserError
@@ -19,7 +20,7 @@ from seqba.nn import label_smoothed_cross_entropy
 from seqba.noise.fork import per_copy
 from seqba.tasks import Unit
 from seqba.tasks.consistency import with_distance
-from seqba.tasks.monolingual import check_same_dictionary, text_fingerprint, vocabulary_state
+from seqba.tasks.monolingual import check_same_dictionary, vocabulary_state
 from seqba.tasks.options import BatchOptions, CriterionOptions
 from seqba.tasks.text_options import StreamOptions
 
@@ -104,7 +105,7 @@ class StreamLanguageModeling:
 
     def fingerprint(self, subset: str) -> str:
         """Digest of a split's text, in all folders where it is learned from."""
-        return text_fingerprint(self.folders, subset, self.batches.train_subset)
+        return split_fingerprint(self.folders, subset, self.batches.train_subset, text_files)
 
     def epoch(self, epoch: int, micro_batches_per_update: int) -> Windows:
         """The windows of the 1-based `epoch`, S micro-batches of the same window to an update; S·B streams in all."""

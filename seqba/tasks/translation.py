@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seqba.core import Carry
 from seqba.data.dictionary import Dictionary, dictionary_digest
-from seqba.data.fingerprint import fingerprint
+from seqba.data.fingerprint import split_fingerprint
 from seqba.data.limits import longest_sides
 from seqba.data.merges import load_merges
 from seqba.data.pair_files import choose_languages, open_pairs, pair_files
@@ -121,11 +121,8 @@ class Translation:
 
     def fingerprint(self, subset: str) -> str:
         """Digest of a split's pairs, in all folders where it is learned from."""
-        languages, learned = (self.source_lang, self.target_lang), subset == self.batches.train_subset
-        folders = self.folders if learned else self.folders[:1]
-        return fingerprint(
-            file for folder in folders for file in pair_files(folder, subset, languages, combine=learned)
-        )
+        files = partial(pair_files, languages=(self.source_lang, self.target_lang))
+        return split_fingerprint(self.folders, subset, self.batches.train_subset, files)
 
     def epoch(self, epoch: int, micro_batches_per_update: int = 1) -> Planned[PairCorpus]:
         """The micro-batches of the 1-based `epoch`, a function of (seed, epoch).
