@@ -18,7 +18,7 @@ from seqba.modules.gradients import GradientsBefore
 from seqba.modules.update_hooks import discarding_pending, finish_update
 from seqba.modules.walk import device_of, gradients_of
 from seqba.noise.compare import Comparison, check_compared, exchange_rows
-from seqba.noise.fork import Trunk, check_forked
+from seqba.noise.fork import check_forked
 from seqba.noise.noise import Noise
 from seqba.values import Loss, checked_batches, described
 
@@ -176,7 +176,7 @@ class Grid(Generic[Batch]):
                 for some in passes:
                     with self._running(micro_batch, some, exchanges=False) as (rows, noise):
                         self._loss(rows, noise)
-            micro_batch.trunk = micro_batch.trunk and Trunk(copies.stop - 1)  # that of the look has no graph
+            micro_batch.begin()
         return micro_batch, passes
 
     def _plan_divided(self, own: dict[int, range]) -> dict[int, Planned[Batch]]:

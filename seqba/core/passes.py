@@ -183,10 +183,16 @@ class MicroBatch(Generic[Batch]):
         if update.copies > 1 and not update.forked and not update.replicated:
             count_rows(batch)
         self.number = number
-        self.trunk = Trunk(last_copy=copies.stop - 1) if update.forked else None
+        self.trunk: Trunk | None = None
         self.comparison = comparison
         self._update = update
         self._batch = batch
+        self._last_copy = copies.stop - 1
+        self.begin()
+
+    def begin(self) -> None:
+        """Leaves behind what earlier passes computed below the fork: those of a look made no graph."""
+        self.trunk = Trunk(self._last_copy) if self._update.forked else None
 
     def pass_of(self, copies: range) -> tuple[Batch, Noise]:
         """What a pass of some copies sees, rows copy-major, and what it draws from."""
