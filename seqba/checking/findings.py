@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from seqba.checking.ambiguous import AmbiguousDraw
 from seqba.checking.report import Finding, Report
 from seqba.checking.unkeyed import UnkeyedDraw
+from seqba.noise.placed import in_words
 
 
 def judge(report: Report) -> Iterator[Finding]:
@@ -40,7 +41,7 @@ def judge(report: Report) -> Iterator[Finding]:
 
 
 def _of_a_shape(draw: AmbiguousDraw) -> Finding:
-    module = draw.module or "the model itself, or loss_fn,"
+    module = in_words(draw.module)
     if draw.is_time_first:
         return Finding(
             f"{module} draws {draw.shape}, time first: in a batch whose length is a multiple of the rows of several "
@@ -102,7 +103,7 @@ def _of_the_loss(report: Report) -> Iterator[Finding]:
 
 
 def _called(draw: UnkeyedDraw) -> str:
-    return f"{draw.module} ({draw.kind})" if draw.module else "the model itself, or loss_fn,"
+    return f"{draw.module} ({draw.kind})" if draw.module else in_words("")
 
 
 def _instead_of(draw: UnkeyedDraw) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from seqba.keying.owner import is_time_first
 from seqba.noise.noise import Noise
-from seqba.noise.placed import PlacedDraw
+from seqba.noise.placed import PlacedDraw, in_words
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def check_divisible(noise: Noise, owner: object, shape: Sequence[int]) -> None:
         ValueError: with the name of the module.
     """
     if shape[0] % len(noise.copies):
-        module = noise.names.get(id(owner)) or "the model itself, or loss_fn,"
+        module = in_words(noise.names.get(id(owner), ""))
         raise ValueError(
             f"{module} draws noise of shape {tuple(shape)} in a pass of {len(noise.copies)} copies, whose rows can't "
             "be told in it: it is a table's that all rows share, or of rows that were chosen by their values (tokens "

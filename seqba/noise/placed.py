@@ -60,6 +60,11 @@ class PlacedDraw:
         return same_batch and self.shape == other.shape and self.rows != other.rows
 
 
+def in_words(module: str) -> str:
+    """The module of a draw, for a message: "" stands for the model itself, or for code outside of it."""
+    return module or "the model itself, or loss_fn,"
+
+
 def find_misplaced(model: nn.Module, noise: Noise) -> str | None:
     """Finds a draw that would be another one in a looped pass, or that was placed otherwise in a pass before.
 
@@ -76,7 +81,7 @@ def find_misplaced(model: nn.Module, noise: Noise) -> str | None:
     for draw in noise.placed:
         site = draw.module, numbers[draw.module]
         numbers[draw.module] += 1
-        name = draw.module or "the model itself, or loss_fn,"
+        name = in_words(draw.module)
         if draw.is_of_rows_when_looped:
             return (
                 f"{name} draws a tensor of shape {draw.shape} for all rows, which looped passes, of "
