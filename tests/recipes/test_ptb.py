@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 from preloaded import preloaded
+from stub_programs import NOTE, noted_calls, write_programs
 
 from seqba.checkpoints.file import read_checkpoint
 from seqba.data.dictionary import Dictionary
@@ -16,16 +16,8 @@ LINES = {"train": 60, "valid": 12, "test": 12}  # of 8 tokens each, the line's e
 BATCH_SIZES = {"ptb.sh": 20, "wikitext2.sh": 80}
 ARMS = ["baseline", "fixed-samples", "ba"]
 TINY = ["--decoder-layers", "2", "--decoder-embed-dim", "8", "--decoder-hidden-size", "12"]
-STUB = """\
-import json, sys
-from pathlib import Path
-
-name, arguments = Path(sys.argv[1]).name, sys.argv[2:]
-with open(Path(sys.argv[1]).parent / "calls.jsonl", "a") as calls:
-    calls.write(json.dumps([name, *arguments]) + chr(10))
-if name == "seqba-train":
-    Path(arguments[arguments.index("--save-dir") + 1]).mkdir(exist_ok=True)
-else:
+ANSWER = """
+if name == "seqba-eval-lm":
     print("Loss (base 2): 5.8780, Perplexity:", "61.2" if "valid" in arguments else "58.8")
 """
 
@@ -40,24 +32,17 @@ def folder(toy_text: Path, write_words) -> Path:
 @pytest.fixture
 def stubs(tmp_path: Path) -> Path:
     """An environment whose seqba-train and seqba-eval-lm only write down how they were called."""
-    programs = tmp_path / "venv" / "bin"
-    programs.mkdir(parents=True)
-    (programs / "stub.py").write_text(STUB, encoding="utf-8")
-    commands = {
+    lines = {
         "python": f'exec {preloaded().python} "$@"',
         "seqba-preprocess": f'exec {preloaded().python} -c "from seqba.cli.preprocess import entry; entry()" "$@"',
-        **dict.fromkeys(("seqba-train", "seqba-eval-lm"), f'exec {sys.executable} "${{0%/*}}/stub.py" "$0" "$@"'),
+        **dict.fromkeys(("seqba-train", "seqba-eval-lm"), NOTE),
     }
-    for name, line in commands.items():
-        (programs / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
-        (programs / name).chmod(0o755)
-    return programs.parent
+    return write_programs(tmp_path / "venv", lines, ANSWER)
 
 
 def calls(stubs: Path, command: str) -> list[dict[str, str]]:
     """The options of every call of a command, the last of each name."""
-    lines = map(json.loads, (stubs / "bin" / "calls.jsonl").read_text(encoding="utf-8").splitlines())
-    return [dict(zip(line[2::2], line[3::2], strict=True)) for line in lines if line[0] == command]
+    return [dict(zip(call[1::2], call[2::2], strict=True)) for call in noted_calls(stubs, command)]
 
 
 @pytest.mark.slow

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from stub_programs import NOTE, noted_calls, write_programs
 
 from seqba.data.cifar import CIFAR10, PIXEL_BYTES, Layout
 
 TINY = ["--", "--arch", "resnet8"]
-
-
 SWITCHES = ("--maximize-best-checkpoint-metric", "--quiet", "--fresh")
-
-
-STUB = """\
-import json, sys
-from pathlib import Path
-
-home, name, arguments = Path(sys.argv[1]).parent, Path(sys.argv[1]).name, sys.argv[2:]
-if name == "python":
-    name = Path(arguments.pop(0)).name
-with open(home / "calls.jsonl", "a") as calls:
-    calls.write(json.dumps([name, *arguments]) + chr(10))
-if name == "seqba-train":
-    Path(arguments[arguments.index("--save-dir") + 1]).mkdir(exist_ok=True, parents=True)
-elif name == "seqba-eval-image":
+ANSWER = """
+if name == "seqba-eval-image":
     views = arguments[arguments.index("--tta") + 1] if "--tta" in arguments else "0"
     print("Evaluated 8 images")
     print(f"Top-1: 9{views}.{'50' if 'best' in str(arguments) else '25'}%, Top-5: 99.00%, Loss (nats): 0.1")
@@ -70,31 +55,22 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def stubs(tmp_path: Path) -> Path:
     """An environment whose programs only write down how they were called. There are $PICTURES training pictures."""
-    programs = tmp_path / "venv" / "bin"
-    programs.mkdir(parents=True)
-    (programs / "stub.py").write_text(STUB, encoding="utf-8")
-    stub = f'exec {sys.executable} "${{0%/*}}/stub.py" "$0" "$@"'
-    commands = {
-        "python": f'case "$1" in */data_prep/*) {stub} ;; *) echo "${{PICTURES:-}}" ;; esac',
-        **dict.fromkeys(("seqba-train", "seqba-eval-image"), stub),
+    lines = {
+        "python": f'case "$1" in */data_prep/*) {NOTE} ;; *) echo "${{PICTURES:-}}" ;; esac',
+        **dict.fromkeys(("seqba-train", "seqba-eval-image"), NOTE),
     }
-    for name, line in commands.items():
-        (programs / name).write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
-        (programs / name).chmod(0o755)
-    return programs.parent
+    return write_programs(tmp_path / "venv", lines, ANSWER)
 
 
 def calls(stubs: Path, command: str) -> list[dict[str, str]]:
     """The options of every call of a command, the last of each name; its first argument under "data"."""
-    lines = map(json.loads, (stubs / "bin" / "calls.jsonl").read_text(encoding="utf-8").splitlines())
     found = []
-    for name, *words in lines:
-        if name == command:
-            named = {name: "" for name in SWITCHES if name in words}
-            words = [word for word in words if word not in named]
-            if len(words) % 2:
-                named["data"] = words.pop(0)
-            found.append(named | dict(zip(words[::2], words[1::2], strict=True)))
+    for call in noted_calls(stubs, command):
+        named = {name: "" for name in SWITCHES if name in call}
+        words = [word for word in call if word not in named]
+        if len(words) % 2:
+            named["data"] = words.pop(0)
+        found.append(named | dict(zip(words[::2], words[1::2], strict=True)))
     return found
 
 

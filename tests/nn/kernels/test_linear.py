@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from processors import INTEL_WITH_AMX
 from torch import Tensor, nn
 
 from seqba.nn.kernels import products
@@ -11,8 +12,6 @@ from seqba.nn.kernels.linear import _Linears, gathered_linear, linear, linears, 
 from seqba.nn.kernels.prepacked import prepacked
 from seqba.nn.kernels.processor import Processor
 from seqba.runtime.activations import SavedBytes
-
-INTEL_WITH_AMX = Processor("GenuineIntel", frozenset(["avx512f", "amx_bf16"]))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from processors import INTEL_WITH_AMX
 from torch import Tensor
 from torch.nn import functional
 
@@ -174,7 +175,7 @@ def test_intels_processors_take_more_rows_at_a_time(vendor: str, rows: int, monk
     [
         (Processor("AuthenticAMD"), False),
         (Processor("AuthenticAMD"), True),
-        (Processor("GenuineIntel", frozenset(["avx512f", "avx512_bf16", "amx_bf16"])), False),
+        (INTEL_WITH_AMX, False),
     ],
     ids=["in bfloat16", "widened", "in tiles"],
 )

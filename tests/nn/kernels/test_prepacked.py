@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from processors import INTEL_WITH_AMX
 from torch import nn
 
 from seqba.nn.kernels.prepacked import (
@@ -74,8 +75,7 @@ def test_amd_multiplies_many_rows_from_blocks(
 def test_for_tiles_many_rows_read_columns_that_are_made_once(
     rows: int, copied: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    intel = Processor("GenuineIntel", frozenset(["avx512f", "avx512_bf16", "amx_bf16"]))
-    monkeypatch.setattr("seqba.nn.kernels.prepacked.processor", lambda: intel)
+    monkeypatch.setattr("seqba.nn.kernels.prepacked.processor", lambda: INTEL_WITH_AMX)
     copies: list[torch.Tensor] = []
     monkeypatch.setattr("seqba.nn.kernels.prepacked.transposed", lambda a: copies.append(a) or a.t().contiguous())
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processors import AMD, INTEL_WITH_AMX, INTEL_WITHOUT_AMX, OLD_AMD
 
 from seqba.nn.kernels import processor as processor_module
 from seqba.nn.kernels import products
@@ -23,11 +24,6 @@ from seqba.nn.kernels.products import (
     takes_linear_operator,
     transposed,
 )
-
-INTEL_WITH_AMX = Processor("GenuineIntel", frozenset(["avx512f", "amx_bf16"]))
-INTEL_WITHOUT_AMX = Processor("GenuineIntel", frozenset(["avx512f", "avx512_bf16"]))
-AMD = Processor("AuthenticAMD", frozenset(["avx512f", "avx512_bf16"]))
-OLD_AMD = Processor("AuthenticAMD", frozenset(["avx2"]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

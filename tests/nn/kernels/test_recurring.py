@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from processors import AMD, INTEL_WITH_AMX, INTEL_WITHOUT_AMX
 
 from seqba.nn.kernels import recurring
 from seqba.nn.kernels.divergence import copy_divergence
@@ -11,12 +12,10 @@ from seqba.nn.kernels.recurring import compiles_each_shape, recurring_rows
 from seqba.nn.kernels.scores import target_log_probabilities
 
 CPU = torch.device("cpu")
-AMX = Processor("GenuineIntel", frozenset(["avx512f", "avx512_bf16", "amx_bf16"]))
-ZEN_4 = Processor("AuthenticAMD", frozenset(["avx512f", "avx512_bf16"]))
 
 
 def test_numbers_of_rows_recur(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recurring, "processor", lambda: AMX)
+    monkeypatch.setattr(recurring, "processor", lambda: INTEL_WITH_AMX)
     rounded = {rows: recurring_rows(rows, torch.bfloat16, CPU) for rows in range(2049, 4097)}
     assert len(set(rounded.values())) == 32
     assert all(rows <= more <= rows * 33 / 32 for rows, more in rounded.items())
@@ -28,12 +27,12 @@ def test_numbers_of_rows_recur(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("processor", "dtype", "device", "compiles"),
     [
-        (AMX, torch.bfloat16, "cpu", True),
-        (ZEN_4, torch.bfloat16, "cpu", True),
-        (Processor("GenuineIntel", frozenset(["avx512_bf16"])), torch.bfloat16, "cpu", False),
+        (INTEL_WITH_AMX, torch.bfloat16, "cpu", True),
+        (AMD, torch.bfloat16, "cpu", True),
+        (INTEL_WITHOUT_AMX, torch.bfloat16, "cpu", False),
         (Processor(), torch.bfloat16, "cpu", False),
-        (AMX, torch.float32, "cpu", False),
-        (AMX, torch.bfloat16, "meta", False),
+        (INTEL_WITH_AMX, torch.float32, "cpu", False),
+        (INTEL_WITH_AMX, torch.bfloat16, "meta", False),
     ],
     ids=["AMX", "AMD", "widened", "without", "float32", "another device"],
 )
