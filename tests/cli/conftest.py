@@ -11,6 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from measured_runs import blocks, measured  # noqa: F401 - fixtures
+from picture_runs import image_run  # noqa: F401 - fixture
 from translation_world import World, make_world
 
 

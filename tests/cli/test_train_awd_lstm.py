@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from alphabet import write_alphabet
 from commands import last_complaint
+from lstm_runs import LSTM, score, train
 
 from seqba.checkpoints.file import read_checkpoint
 from seqba.checkpoints.model import load_model
@@ -22,19 +21,7 @@ from seqba.cli.train import main
 from seqba.models.awd_lstm import AWDLSTM
 from seqba.training.folder import BEST, LAST
 
-LSTM = [
-    *("--task", "language_modeling", "--arch", "awd_lstm", "--cpu", "--log-format", "json", "--log-interval", "1"),
-    *("--decoder-layers", "2", "--decoder-embed-dim", "8", "--decoder-hidden-size", "12"),
-    *("--batch-size", "4", "--batch-size-valid", "2", "--bptt", "20", "--copies", "2"),
-    *("--optimizer", "nt_asgd", "--lr", "2", "--clip-norm", "0.25", "--weight-decay", "1.2e-6"),
-]
-
-
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def train(data: Path, save_dir: Path, *more: str) -> int:
-    return run(main, [str(data), "--save-dir", str(save_dir), *LSTM, *more])
 
 
 def state_of(folder: Path) -> dict[str, Any]:
@@ -240,58 +227,6 @@ def test_the_papers_schedule_goes_by_the_embedding(
     assert line["lr"] == pytest.approx(8**-0.5 * 10**-1.5 * length / 20, rel=1e-4)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(alphabet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lstm")
-    assert train(alphabet, folder, "--max-update", "3") == 0
-    return folder / LAST
-
-
-def score(data: Path, checkpoint: Path, *more: str) -> int:
-    return run(evaluate, [str(data), "--path", str(checkpoint), "--cpu", *more])
-
-
-def test_the_state_is_carried_through_the_whole_text(
-    alphabet: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = set()
-    for bptt in ("3", "20", "1000"):
-        assert score(alphabet, checkpoint, "--quiet", "--bptt", bptt) == 0
-        lines.add(capsys.readouterr().out)
-    assert len(lines) == 1
-    assert score(alphabet, checkpoint, "--quiet", "--batch-size", "5") == 0
-    assert capsys.readouterr().out not in lines  # five streams begin without a past
-
-
-def test_words_and_their_probabilities_add_up(
-    alphabet: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert score(alphabet, checkpoint, "--output-word-probs", "--batch-size", "2") == 0
-    *rows, counted, last = capsys.readouterr().out.splitlines()
-    assert [int(row.split(" ", 1)[0]) for row in rows] == list(range(len(rows)))
-    words = [word for row in rows for word in row.split(" ", 1)[1].split("\t")]
-    logs = [float(word[word.index("[") + 1 : -1]) for word in words]
-    assert counted.startswith(f"Evaluated {len(words)} tokens")
-    bits = -sum(logs) / len(logs) / math.log(2)
-    assert float(last.split()[3].rstrip(",")) == pytest.approx(bits, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (["--tokens-per-sample", "20"], "--tokens-per-sample is for Transformers"),
-        (["--context-window", "0"], "--context-window is for Transformers"),
-        (["--max-tokens", "50"], "--max-tokens is for Transformers"),
-        (["--batch-size", "5000"], "too few to cut into 5000 streams of at least 2: lower --batch-size"),
-        (["--gen-subset", "nowhere"], "has no split 'nowhere'"),
-    ],
-)
-def test_mistakes_of_an_evaluation_are_one_line(
-    more: list[str], message: str, alphabet: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert message in last_complaint(capsys, score(alphabet, checkpoint, *more))
-
-
 OPTIMIZERS = {
     "adam": ["--optimizer", "adam", "--lr", "1e-3"],
     "sgd": ["--optimizer", "sgd", "--momentum", "0.5"],
@@ -372,10 +307,3 @@ def test_averaged_checkpoints_hold_one_set_of_weights(alphabet: Path, tmp_path: 
     assert "raw_model" not in state
     assert state["extra_state"]["trainer"]["carried"] is None
     assert score(alphabet, output, "--quiet") == 0
-
-
-def test_another_vocabulary_is_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = write_alphabet(tmp_path / "other", letters=list("zyxwvutsrqpo"))
-    assert "was trained with another dictionary" in last_complaint(capsys, score(other, checkpoint))
-    assert train(other, checkpoint.parent, "--max-update", "9") == 2
-    assert "was trained on other data (dictionary_sha256 differ)" in capsys.readouterr().err

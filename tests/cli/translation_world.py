@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from seqba.checkpoints.file import write_checkpoint
+from seqba.cli.command import run
+from seqba.cli.generate import main
 from seqba.cli.preprocess import main as preprocess
 from seqba.data.dictionary import Dictionary, dictionary_digest
 from seqba.models.builders import build_transformer
@@ -19,6 +21,7 @@ from seqba.models.families import resolve_transformer
 from seqba.models.options import TransformerOptions
 
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
+LIMITS = ["--max-len-a", "1", "--max-len-b", "5"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,9 @@ def make_world(folder: Path, *, sentencepiece: bool) -> World:
     world = World(folder, data, folder / "model.pt")
     world.write_checkpoint("model.pt", seed=1)
     return world
+
+
+def generate(world: World, *flags: str, path: str | None = None) -> int:
+    """The status of seqba-generate on a world's test set, with lengths that keep it quick."""
+    limits = [] if "--score-reference" in flags else LIMITS
+    return run(main, [str(world.data), "--path", path or str(world.checkpoint), "--cpu", *limits, *flags])

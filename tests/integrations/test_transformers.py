@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from toy_trainers import (
     trained_on_processes,
     weights,
 )
-from transformers import Seq2SeqTrainer
 
 import seqba
 from seqba.integrations.transformers import batch_augmented
@@ -263,42 +261,6 @@ def test_two_processes_are_one_with_two_accumulated_batches(tmp_path: Path) -> N
     assert apart[0] > 1e-4
 
 
-def test_several_gpus_in_one_process_are_refused(tmp_path: Path) -> None:
-    trainer = make_trainer(make_marian(), tmp_path)
-    trainer.args._n_gpu = 2
-    with pytest.raises(ValueError, match=r"^2 GPUs in one process .*torchrun --nproc-per-node 2"):
-        trainer.train()
-
-
-def test_an_optimizer_that_steps_within_the_backward_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="lomo steps within the backward"):
-        trained(make_marian(), tmp_path, optim="lomo")
-
-
-@pytest.mark.parametrize("kind", ["tp", "cp", "sp"])
-def test_other_parallelism_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = make_trainer(make_marian(), tmp_path)
-    monkeypatch.setattr(trainer, f"get_{kind}_size", lambda: 2)
-    with pytest.raises(ValueError, match=r"parallelism .here 2.: take DDP or FSDP"):
-        trainer.train()
-
-
-def test_untried_company_is_told_of(tmp_path: Path) -> None:
-    trainer = make_trainer(make_marian(), tmp_path)
-    trainer.args.use_liger_kernel = True
-    with pytest.warns(UserWarning, match="Liger kernels weren't tried"), suppress(ImportError):  # they aren't installed
-        trainer.train()
-
-
-def test_a_loss_past_the_trainers_is_refused(tmp_path: Path) -> None:
-    class Own(batch_augmented(Watched, copies=2)):
-        def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-            return model(**inputs).loss
-
-    with pytest.raises(TypeError, match=r"^Own computes its loss without the Trainer's compute_loss"):
-        Own(model=make_marian(), args=make_trainer(make_marian(), tmp_path).args, train_dataset=make_rows()).train()
-
-
 @pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_a_loss_in_the_class_that_is_given_is_divided(tmp_path: Path) -> None:
     class Own(Watched):
@@ -338,18 +300,3 @@ def test_what_a_copy_changes_in_place_no_other_copy_sees(tmp_path: Path) -> None
     trained(shifting, tmp_path, base=Shifting)
     trained(careful, tmp_path, base=Careful)
     assert distance(shifting, careful) == 0
-
-
-@pytest.mark.parametrize(
-    ("kind", "copies", "error", "message"),
-    [
-        (nn.Module, 4, TypeError, "must be transformers.Trainer"),
-        (3, 4, TypeError, "not 3 .a int."),
-        (Seq2SeqTrainer, 0, ValueError, "copies is 0"),
-        (Seq2SeqTrainer, 2.5, TypeError, "copies must be a whole number"),
-        (batch_augmented(Seq2SeqTrainer, copies=2), 4, ValueError, "has 2 copies already"),
-    ],
-)
-def test_wrong_arguments_are_refused(kind: Any, copies: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        batch_augmented(kind, copies=copies)

@@ -1,39 +1,27 @@
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from image_tasks import Constant, open_task
 from torch import Tensor, nn
-from toy_images import picture, write_folders
 
 from seqba import grid_gradient
-from seqba.data.images import ImageBatch, open_images
+from seqba.data.images import ImageBatch
 from seqba.errors import UserError
 from seqba.models.builders import build_image_classifier
 from seqba.models.families import resolve_image_classifier
 from seqba.models.options import ImageClassifierOptions
-from seqba.nn import RandomCrop, label_smoothed_cross_entropy
+from seqba.nn import label_smoothed_cross_entropy
 from seqba.nn.auxiliary import AuxiliaryLogits
 from seqba.noise.context import noise_context
 from seqba.noise.noise import Noise
 from seqba.tasks.image_classification import ImageClassification
 from seqba.tasks.image_options import HELD_OUT, ImageOptions
 from seqba.tasks.options import BatchOptions, CriterionOptions
-
-
-def open_task(
-    folder: Path, *, rows: int = 6, seed: int = 1, smoothing: float = 0.0, valid_rows: int | None = None, **options: Any
-) -> ImageClassification:
-    criterion = CriterionOptions("label_smoothed_cross_entropy", smoothing) if smoothing else CriterionOptions()
-    batches = BatchOptions(batch_size=rows, batch_size_valid=valid_rows)
-    return ImageClassification(str(folder), ImageOptions(**options), batches, criterion, seed=seed)
 
 
 def cells(name: str, ghost_batch: int | None = None) -> nn.Module:
@@ -51,33 +39,6 @@ def resnet(ghost_batch: int | None = None) -> nn.Module:
 
 
 NETWORKS = {"resnet8": resnet, "darts": partial(cells, "darts"), "amoebanet": partial(cells, "amoebanet")}
-
-
-class Constant(nn.Module):
-    """Logits that don't look at the pictures."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, images: Tensor, mixing: object = None) -> Tensor:
-        return self.logits
-
-
-def seen_by_model(task: ImageClassification) -> list[Tensor]:
-    """What a model sees of a batch to validate on and one to learn from, in evaluation and in training."""
-    seen: list[Tensor] = []
-
-    class Looker(Constant):
-        def forward(self, images: Tensor, mixing: object = None) -> Tensor:
-            seen.append(images)
-            return self.logits
-
-    for batch in (task.validation("val")[0], task.epoch(1)[0]):
-        model = Looker(torch.zeros(2, 2))
-        task.loss(model.eval(), batch)
-        task.loss(model.train(), batch)
-    return seen
 
 
 def marks(batch: ImageBatch) -> list[int]:
@@ -287,74 +248,6 @@ def test_the_state_tells_what_a_checkpoint_must_agree_with(pictures: Path) -> No
 def test_what_does_not_fit_is_refused(pictures: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         open_task(pictures, **options)
-
-
-def test_one_class_is_refused(tmp_path: Path) -> None:
-    folder = write_folders(tmp_path)
-    for split in ("train", "val"):
-        shutil.rmtree(folder / split / "dog")
-    with pytest.raises(UserError, match=r"train of .* has pictures of one class, of which nothing can be learned"):
-        open_task(folder, rows=2, augmentation="resized-crop")
-
-
-def test_pictures_smaller_than_the_window_are_validated_on(tmp_path: Path) -> None:
-    task = open_task(write_folders(tmp_path), rows=2, augmentation="resized-crop", image_size=24)
-    assert {tuple(images.shape) for images in seen_by_model(task)} == {(2, 3, 24, 24)}
-
-
-def write_equal(folder: Path, *, width: int = 32, height: int = 32) -> Path:
-    """CIFAR as PNGs, or Tiny ImageNet: two classes of pictures of one size."""
-    for number, path in enumerate(sorted(write_folders(folder).rglob("*.png"))):
-        picture(height, width, seed=number).save(path)
-    return folder
-
-
-@pytest.mark.parametrize(("width", "height"), [(32, 32), (64, 64), (40, 24)])
-def test_folders_of_one_size_are_cropped_as_cifar_is(width: int, height: int, tmp_path: Path) -> None:
-    task = open_task(write_equal(tmp_path, width=width, height=height), rows=2)
-    side = min(width, height)
-    assert task.state()["image_size"] == task.image_size == side
-    window = task._training_view.window
-    assert isinstance(window, RandomCrop)
-    assert (window.size, window.padding) == (side, 4)
-    seen = seen_by_model(task)
-    assert {tuple(images.shape) for images in seen} == {(2, 3, side, side)}
-
-
-def test_folders_of_one_size_and_cifar_are_seen_alike(pictures: Path, tmp_path: Path) -> None:
-    cifar = open_task(pictures, rows=4)
-    batch = cifar.epoch(1)[0]
-    for row, image in enumerate(batch.images):
-        for split in ("train", "val"):
-            for label in ("cat", "dog"):
-                (tmp_path / split / label).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / split / label / f"{row}.png")
-    folder = open_task(tmp_path, rows=4)
-    own = replace(open_images(tmp_path, "train", decode_size=256).read(np.arange(4)), labels=batch.labels)
-    views = []
-    for task, micro_batch in ((cifar, batch), (folder, own)):
-        with noise_context(Noise(0, 1, 0, (0, 1))):
-            images, sizes = (
-                tensor.repeat(2, *[1] * (tensor.dim() - 1)) for tensor in (micro_batch.images, micro_batch.sizes)
-            )
-            views.append(task._training_view(images, sizes))
-    assert torch.equal(views[0], views[1])
-
-
-def test_windows_are_cut_from_pictures_of_different_sizes(tmp_path: Path) -> None:
-    task = open_task(write_folders(tmp_path), rows=2, image_size=16, decode_size=18, crop_padding=0)
-    assert {tuple(images.shape) for images in seen_by_model(task)} == {(2, 3, 16, 16)}
-    assert task.validation("val")[0].sizes.amin(1).tolist() == [18, 18]  # of the scale of training's windows
-    assert open_task(write_folders(tmp_path / "all"), rows=2).image_size == 224
-
-
-def test_small_boxes_are_cut_from_larger_pictures_than_evaluation_sees(tmp_path: Path) -> None:
-    options = {"augmentation": "resized-crop", "image_size": 14, "decode_size": 20}
-    task = open_task(write_folders(tmp_path), rows=2, **options)
-    assert task.epoch(1)[0].sizes.amin(1).tolist() == [20, 20]
-    assert task.validation("val")[0].sizes.amin(1).tolist() == [16, 16]
-    task = open_task(tmp_path, rows=2, **options, decode_size_valid=18)
-    assert task.validation("val")[0].sizes.amin(1).tolist() == [18, 18]
 
 
 def test_cifar_is_enlarged_by_resized_crops(pictures: Path) -> None:

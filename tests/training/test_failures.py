@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 from alphabet import write_alphabet
-from failing_runs import RUN, Ended, Failure, Launcher
+from failing_runs import RUN, Ended, Launcher
+from planted_failures import Failure
 
 from seqba.checkpoints.file import read_checkpoint
 from seqba.training.folder import LAST

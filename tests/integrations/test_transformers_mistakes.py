@@ -1,0 +1,71 @@
+"""What copies in Hugging Face's Trainer refuse."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+from toy_trainers import (
+    Watched,
+    make_marian,
+    make_rows,
+    make_trainer,
+    trained,
+)
+from transformers import Seq2SeqTrainer
+
+from seqba.integrations.transformers import batch_augmented
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(make_marian(), tmp_path)
+    trainer.args._n_gpu = 2
+    with pytest.raises(ValueError, match=r"^2 GPUs in one process .*torchrun --nproc-per-node 2"):
+        trainer.train()
+
+
+def test_an_optimizer_that_steps_within_the_backward_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lomo steps within the backward"):
+        trained(make_marian(), tmp_path, optim="lomo")
+
+
+@pytest.mark.parametrize("kind", ["tp", "cp", "sp"])
+def test_other_parallelism_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(make_marian(), tmp_path)
+    monkeypatch.setattr(trainer, f"get_{kind}_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"parallelism .here 2.: take DDP or FSDP"):
+        trainer.train()
+
+
+def test_untried_company_is_told_of(tmp_path: Path) -> None:
+    trainer = make_trainer(make_marian(), tmp_path)
+    trainer.args.use_liger_kernel = True
+    with pytest.warns(UserWarning, match="Liger kernels weren't tried"), suppress(ImportError):  # they aren't installed
+        trainer.train()
+
+
+def test_a_loss_past_the_trainers_is_refused(tmp_path: Path) -> None:
+    class Own(batch_augmented(Watched, copies=2)):
+        def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+            return model(**inputs).loss
+
+    with pytest.raises(TypeError, match=r"^Own computes its loss without the Trainer's compute_loss"):
+        Own(model=make_marian(), args=make_trainer(make_marian(), tmp_path).args, train_dataset=make_rows()).train()
+
+
+@pytest.mark.parametrize(
+    ("kind", "copies", "error", "message"),
+    [
+        (nn.Module, 4, TypeError, "must be transformers.Trainer"),
+        (3, 4, TypeError, "not 3 .a int."),
+        (Seq2SeqTrainer, 0, ValueError, "copies is 0"),
+        (Seq2SeqTrainer, 2.5, TypeError, "copies must be a whole number"),
+        (batch_augmented(Seq2SeqTrainer, copies=2), 4, ValueError, "has 2 copies already"),
+    ],
+)
+def test_wrong_arguments_are_refused(kind: Any, copies: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        batch_augmented(kind, copies=copies)
