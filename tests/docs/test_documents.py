@@ -33,6 +33,10 @@ def test_the_pages_name_commands_of_every_kind() -> None:
     ("line", "fault"),
     [
         ("seqba-train data-bin --copies 4 --no-such 1", "seqba-train has no --no-such"),
+        (
+            "seqba-train data-bin --batch-size 8",
+            "seqba-train refuses data-bin --batch-size 8: --lr-scheduler fixed needs --lr (5e-4, say)",
+        ),
         ("torchrun --nproc-per-node 4 $(which seqba-train) data-bin --copys 4 …", "seqba-train has no --copys"),
         ("bash recipes/ptb.sh --arm ba --size small --tta 10", "recipes/ptb.sh has no --tta"),
         ("bash recipes/ptb.sh --arm ba -- --no-such 1", "seqba-train has no --no-such"),

@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 
 from seqba.cli.arguments import Parser
+from seqba.cli.train import read_config
+from seqba.errors import UserError
+from seqba.training.rules import validate_config
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = re.findall(r"^seqba-([\w-]+) = ", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -59,7 +62,8 @@ def load(path: str) -> ModuleType:
 
 def blocks(text: str, language: str = "") -> list[str]:
     """Fenced code of a language, or of none together with indented code."""
-    found = re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    found = [code for name, code in fenced if name == language]
     if not language:
         rest = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
         found += re.findall(r"(?:^    .*\n)+", rest + "\n", flags=re.MULTILINE)
@@ -84,13 +88,13 @@ def spans(text: str) -> list[str]:
 
 
 def words_of(command: str) -> list[str]:
-    """A command line's words: no comment, no ellipsis, no assignment before it, no redirection."""
+    """A command line's words: no comment, no assignment before it, no redirection."""
     words = shlex.split(re.sub(r"\$\(which ([\w-]+)\)", r"\1", command), comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     if "<" in words:
         words = words[: words.index("<")]
-    return [word for word in words if word != "…"]
+    return words
 
 
 def programs(text: str) -> Iterator[tuple[str, list[str], bool]]:
@@ -176,7 +180,12 @@ def faults_of_command(program: str, arguments: list[str], whole: bool) -> list[s
     unknown = [word for word in arguments if re.match(r"--?[a-z]", word) and word not in flags_of(program)]
     if unknown or not whole or "--config" in arguments:  # the file isn't there
         return [f"{program} has no {flag}" for flag in unknown]
-    parser_of(program).parse(arguments)  # values and choices as well
+    given = parser_of(program).parse([word for word in arguments if word != "…"])  # values and choices as well
+    if program == "seqba-train" and "…" not in arguments:
+        try:
+            validate_config(read_config(given))
+        except UserError as error:
+            return [f"seqba-train refuses {' '.join(arguments)}: {error}"]
     return []
 
 
