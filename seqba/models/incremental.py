@@ -163,7 +163,7 @@ def _advance_layer(
     mixed = _attend_few(queries, cache.memory_keys, cache.memory_values, memory_bias)
     stream = layer.cross_attention_residual.add_product(x, mixed, attention.output_projection)
     sublayer = layer.feed_forward
-    x, hidden = layer.feed_forward_residual.project_in(stream, sublayer.expand, is_rectified=sublayer.is_rectified)
+    x, hidden = sublayer.project_in(stream, layer.feed_forward_residual)
     return layer.feed_forward_residual.add_product(x, sublayer.activate(hidden), sublayer.contract)
 
 

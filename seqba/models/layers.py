@@ -36,19 +36,18 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    @property
-    def is_rectified(self) -> bool:
-        """Whether the activation is a ReLU, which is computed together with the product before it."""
-        return self.activation == "relu"
+    def project_in(self, stream: ResidualStream, residual: Residual) -> tuple[Tensor, Tensor]:
+        """`Residual.project_in` of `expand`: a ReLU is computed together with the product before it."""
+        return residual.project_in(stream, self.expand, is_rectified=self.activation == "relu")
 
     def activate(self, hidden: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None) -> Tensor:
-        """What `contract` reads, from what `expand` gives, rectified where `is_rectified`: (N, F) → (N, F)."""
-        active = hidden if self.is_rectified else ACTIVATIONS[self.activation](hidden)
+        """What `contract` reads, from what `project_in` gives: (N, F) → (N, F)."""
+        active = hidden if self.activation == "relu" else ACTIVATIONS[self.activation](hidden)
         dropped: Tensor = self.dropout(active, copy_rows) if kept is None else self.dropout.drop(active, kept)
         return dropped
 
     def forward(self, hidden: Tensor, copy_rows: CopyRows = None, kept: Tensor | None = None) -> Tensor:
-        """The rest of the layer after `expand`, rectified where `is_rectified`: (N, F) → (N, D)."""
+        """The rest of the sublayer after `project_in`: (N, F) → (N, D)."""
         return linear(self.activate(hidden, copy_rows, kept), self.contract)
 
 
@@ -230,9 +229,8 @@ def feed_forward(
     masks: Masks = NO_MASKS,
 ) -> ResidualStream:
     """The last sublayer of either kind of layer."""
-    sublayer = layer.feed_forward
-    x, hidden = layer.feed_forward_residual.project_in(stream, sublayer.expand, is_rectified=sublayer.is_rectified)
-    output = sublayer(hidden, copy_rows, masks.feed_forward)
+    x, hidden = layer.feed_forward.project_in(stream, layer.feed_forward_residual)
+    output = layer.feed_forward(hidden, copy_rows, masks.feed_forward)
     return layer.feed_forward_residual.add_to(x, output, copy_rows, masks.feed_forward_residual)
 
 
