@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from seqba.checking.ambiguous import AmbiguousDraw
 from seqba.checking.report import Finding, Report
 from seqba.checking.unkeyed import UnkeyedDraw
-from seqba.noise.placed import in_words
+from seqba.modules.wrappers import in_words
 
 
 def judge(report: Report) -> Iterator[Finding]:

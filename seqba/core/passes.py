@@ -73,7 +73,10 @@ class Update:
         self.update = whole_number("update", update)
         self.micro_batch = whole_number("micro_batch", micro_batch)
         self.copies = number_of_copies(copies)
-        self.group = _checked_group(ranks, model)
+        if ranks is not None and not isinstance(ranks, Group):
+            raise TypeError(f"ranks must be a seqba.Ranks (Ranks.of()), not {described(ranks)}")
+        self.group = ALONE if ranks is None else ranks
+        self.group.check_model(model)
         self.keyed = keyed
         self.forked = forked
         self.compared = compared
@@ -183,7 +186,6 @@ class MicroBatch(Generic[Batch]):
         if update.copies > 1 and not update.forked and not update.replicated:
             count_rows(batch)
         self.number = number
-        self.trunk: Trunk | None = None
         self.comparison = comparison
         self._update = update
         self._batch = batch
@@ -191,7 +193,7 @@ class MicroBatch(Generic[Batch]):
         self.begin()
 
     def begin(self) -> None:
-        """Leaves behind what earlier passes computed below the fork: those of a look made no graph."""
+        """Forgets what earlier passes have computed below the fork: those of a look made no graph."""
         self.trunk = Trunk(self._last_copy) if self._update.forked else None
 
     def pass_of(self, copies: range) -> tuple[Batch, Noise]:
@@ -205,12 +207,3 @@ class MicroBatch(Generic[Batch]):
             rows = repeated(rows, 1 if update.forked else len(copies))
         counted = count_rows(rows) if update.keys_draws and update.copies > 1 else None
         return rows, update.noise(self.number, copies, counted, self.trunk, self.comparison)
-
-
-def _checked_group(ranks: Group | None, model: nn.Module) -> Group:
-    """The processes that share an update of a model: this one alone for None."""
-    if ranks is not None and not isinstance(ranks, Group):
-        raise TypeError(f"ranks must be a seqba.Ranks (Ranks.of()), not {described(ranks)}")
-    group = ALONE if ranks is None else ranks
-    group.check_model(model)
-    return group

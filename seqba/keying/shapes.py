@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from seqba.keying.owner import is_time_first
+from seqba.modules.wrappers import in_words
 from seqba.noise.noise import Noise
-from seqba.noise.placed import PlacedDraw, in_words
+from seqba.noise.placed import PlacedDraw
 
 
 @dataclass(frozen=True)

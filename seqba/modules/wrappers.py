@@ -50,6 +50,11 @@ def module_names(model: nn.Module) -> Mapping[int, str]:
 _names: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
+def in_words(name: str) -> str:
+    """The name of a module that draws, for a message: "" stands for the model itself, or for code outside of it."""
+    return name or "the model itself, or loss_fn,"
+
+
 def check_model(model: nn.Module) -> None:
     """Refuses what an update can't be computed with.
 

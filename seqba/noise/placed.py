@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from seqba.modules.wrappers import in_words
+
 if TYPE_CHECKING:
     from seqba.noise.noise import Noise
 
@@ -58,11 +60,6 @@ class PlacedDraw:
         if self.dimension != other.dimension:
             return self.copies > 1 and other.copies > 1  # a copy by itself draws the same along either
         return same_batch and self.shape == other.shape and self.rows != other.rows
-
-
-def in_words(module: str) -> str:
-    """The module of a draw, for a message: "" stands for the model itself, or for code outside of it."""
-    return module or "the model itself, or loss_fn,"
 
 
 def find_misplaced(model: nn.Module, noise: Noise) -> str | None:
