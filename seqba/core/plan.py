@@ -114,9 +114,9 @@ _measured: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def plan_for(model: nn.Module, plan: PlanLike, *, is_sharded: bool = False) -> Plan:
-    """`auto` measures each model once, not at every call.
+    """The plan of an update: `auto` measures each model once, not at every call.
 
-    Where parameters are in parts on several processes it is looped: all must run the same passes, and each would
+    Where parameters are in parts on several processes `auto` is looped: all must run the same passes, and each would
     measure for itself.
     """
     if plan == "auto":

@@ -1,4 +1,4 @@
-"""Whose draw it is: the innermost module of the model that is being computed, read from the frames of the call.
+"""Owner of a draw: the innermost module of the model that is being computed, read from the frames of the call.
 
 Hooks and wrapped forwards wouldn't do: a layer that is checkpointed inside its model's forward is recomputed without
 them. The frames are there wherever the layer runs, on a backward's own threads too.

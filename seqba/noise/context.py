@@ -1,4 +1,4 @@
-"""Whose noise is current: that of the pass which the process is computing."""
+"""The current noise of the process: that of the pass which it is computing."""
 
 from __future__ import annotations
 

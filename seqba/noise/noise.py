@@ -260,7 +260,7 @@ class Noise:
         return self._sites.ordinary_seed(self.copies[0])
 
     def _copies_of_draw(self, *, shared: bool) -> Sequence[int]:
-        """Whose draw is made now, which counts it."""
+        """Counts a draw, and returns the copies that it is made for."""
         is_above = self.trunk is None or self.calls.is_above
         self.draws += 1
         self.draws_above += is_above

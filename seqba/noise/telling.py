@@ -99,7 +99,7 @@ class NoiseWarnings:
             )
 
     def _look_for_a_sum(self) -> None:
-        """A mean is the same for any number of copies, but for their noise; a sum grows with them."""
+        """Notes losses that grow with the copies of a pass, as a sum's do; a mean's differ by their noise alone."""
         (few, of_few), *_, (many, of_many) = sorted(self._losses.items())
         one, other = float(of_few) / few, float(of_many) / many
         growth = many / few

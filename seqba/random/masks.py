@@ -67,7 +67,7 @@ def is_transformed() -> bool:
 
 
 def _traced_drop(x: Tensor, kept: Tensor, scale: float, added: Tensor | None) -> Tensor:
-    """The same in operations that compilers and `torch.func` differentiate.
+    """`drop` in operations that compilers and `torch.func` differentiate.
 
     torch 2.11 loses a traced function's gradient.
     """
