@@ -16,7 +16,7 @@ def build_parser() -> Parser:
     """The command line of seqba-eval-image."""
     parser = Parser(
         "seqba-eval-image",
-        "Top-1 and top-5 accuracy of an image classifier on a split, in one view or averaged over many.",
+        "Measures the top-1 and top-5 accuracy of an image classifier on a split, in one view or averaged over many.",
     )
     parser.add_argument("data", help="folder of the pictures, as for seqba-train")
     parser.add_options(EvalImageOptions, "model, pictures and output")

@@ -78,7 +78,8 @@ def build_parser() -> Parser:
     """The command line of seqba-eval-lm."""
     parser = Parser(
         "seqba-eval-lm",
-        "Perplexity of a language model on a split of a data-bin. Options and lines are fairseq-eval-lm's.",
+        "Measures the perplexity of a language model on a split of a data-bin. Options and lines are those of "
+        "fairseq-eval-lm.",
         unsupported=UNSUPPORTED,
         accepted=ACCEPTED,
     )

@@ -70,7 +70,7 @@ def default_of(field: dataclasses.Field[Any]) -> str:
     default = field.default
     if isinstance(default, tuple):
         default = ",".join(map(str, default)) or None
-    return "" if default is None or default is False else f" (default: {default})".replace("%", "%%")
+    return "" if default is None or default is False or default == "" else f" (default: {default})".replace("%", "%%")
 
 
 def add_flag(

@@ -39,7 +39,7 @@ class ScoreOptions:
     """Options of seqba-score: two files, and how to count."""
 
     sys: str = option("-", "the translations, one a line; - is standard input", aliases=("-s",), metavar="FILE")
-    ref: str | None = option(None, "the references, one a line", aliases=("-r",), metavar="FILE")
+    ref: str | None = option(None, "the references, one a line (needed)", aliases=("-r",), metavar="FILE")
     order: int = option(4, "longest n-gram of the first two scores", minimum=1, maximum=16, aliases=("-o",))
     ignore_case: bool = option(False, "lower both sides first, as sacreBLEU's TER always does")
     tokenize: str = option(

@@ -60,9 +60,10 @@ def build_parser() -> Parser:
     """The command line of seqba-train."""
     parser = Parser(
         PROGRAM,
-        "Train a model with Batch Augmentation: every update sees each example --copies times, each time through its "
-        "own noise. Run the same command again to go on after an interruption. --task and --arch decide which of the "
-        "other options there are: --help shows those of the task and architecture beside it, --help all all of them.",
+        "Trains a model with Batch Augmentation: every update sees each example --copies times, each time through its "
+        "own noise. The same command resumes a run that was interrupted. Needed are --lr, and --max-tokens or "
+        "--batch-size. --task and --arch decide which of the other options there are: --help shows those of the task "
+        "and architecture that stand beside it, `--help all` those of every one.",
         unsupported=UNSUPPORTED,
         unsupported_values=UNSUPPORTED_VALUES,
         accepted=ACCEPTED,
@@ -75,12 +76,15 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--task", default="translation", choices=tuple(TASKS), help="what is learned (default: translation)"
     )
+    names = "; ".join(f"for {task} {', '.join(_archs_of(task))}" for task in TASKS)
     defaults = ", ".join(f"{spec.default_arch} for {task}" for task, spec in TASKS.items())
     parser.add_argument(
         "--arch",
         "-a",
         choices=ARCHITECTURES,
-        help=f"named sizes of a model, or timm:NAME (default: those of --finetune-from-model, else {defaults})",
+        metavar="NAME",
+        help=f"named sizes of a model: {names}, or timm:NAME (default: those of --finetune-from-model, else "
+        f"{defaults})",
     )
     for title, options in {**COMMON, **SOME}.items():
         parser.add_options(options, title)
@@ -174,10 +178,14 @@ def _read_grid(given: Given) -> GridOptions:
 
 def _check_arch(task: str, arch: str) -> None:
     """Refuses an architecture that can't do the task."""
-    families = TASKS[task].variants
-    if ARCHITECTURES[arch] not in families:
-        names = [name for name, family in ARCHITECTURES.items() if family in families]
-        raise UserError(f"{PROGRAM}: --arch {arch} is not for --task {task}; choose one of: {', '.join(names)}")
+    if ARCHITECTURES[arch] not in TASKS[task].variants:
+        names = ", ".join(_archs_of(task))
+        raise UserError(f"{PROGRAM}: --arch {arch} is not for --task {task}; choose one of: {names}")
+
+
+def _archs_of(task: str) -> list[str]:
+    """The architectures that can do a task."""
+    return [name for name, family in ARCHITECTURES.items() if family in TASKS[task].variants]
 
 
 def _refuse_foreign(given: Given, arch: str) -> None:

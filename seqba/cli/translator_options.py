@@ -100,7 +100,8 @@ class TranslatorOptions:
 
     path: str | None = option(
         None,
-        "the checkpoint, or a Marian folder; several with colons between them vote (probabilities are averaged)",
+        "the checkpoint, or a Marian folder (needed); several with colons between them vote: their probabilities are "
+        "averaged",
         metavar="A.pt[:B.pt]",
     )
     task: str = option("translation", "the only task that translates", choices=("translation",))

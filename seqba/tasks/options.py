@@ -11,7 +11,9 @@ from seqba.options import number_text, option, options
 class BatchOptions:
     """Options of grouping examples into micro-batches."""
 
-    max_tokens: int | None = option(None, "tokens of a micro-batch: rows × longest padded side", minimum=1)
+    max_tokens: int | None = option(
+        None, "tokens of a micro-batch: rows × longest padded side; this or --batch-size is needed", minimum=1
+    )
     batch_size: int | None = option(
         None, "most rows of a micro-batch; of images, exactly so many", minimum=1, aliases=("max-sentences",)
     )

@@ -10,7 +10,7 @@ from seqba.options import option, options
 class AverageOptions:
     """Options of seqba-average-checkpoints: the checkpoints of a folder, and where the mean goes."""
 
-    output: str | None = option(None, "the checkpoint to write", metavar="FILE")
+    output: str | None = option(None, "the checkpoint to write (needed)", metavar="FILE")
     num_epoch_checkpoints: int | None = option(None, "average the last N checkpointE.pt of the folder", minimum=1)
     num_update_checkpoints: int | None = option(None, "average the last N checkpoint_E_U.pt of the folder", minimum=1)
     num_best_checkpoints: int | None = option(

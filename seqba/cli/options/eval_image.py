@@ -11,7 +11,7 @@ from seqba.options import flag_of, is_given, option, options
 class EvalImageOptions:
     """Options of seqba-eval-image: the model, the pictures, their views, and the output."""
 
-    path: str | None = option(None, "the checkpoint", metavar="FILE")
+    path: str | None = option(None, "the checkpoint (needed)", metavar="FILE")
     gen_subset: str = option("test", "the split to score; held-out is what --hold-out left out of training")
     batch_size: int = option(256, "pictures of a batch", minimum=1, aliases=("max-sentences",))
     tta: int = option(

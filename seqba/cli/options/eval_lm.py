@@ -15,7 +15,7 @@ BLOCKS = ("tokens_per_sample", "sample_break_mode", "context_window", "skip_inva
 class EvalLMOptions:
     """Options of seqba-eval-lm: the model, the text, how it is cut, and the output."""
 
-    path: str | None = option(None, "the checkpoint", metavar="FILE")
+    path: str | None = option(None, "the checkpoint (needed)", metavar="FILE")
     task: str = option("language_modeling", "the only task with a perplexity", choices=("language_modeling",))
     gen_subset: str = option("test", "the split to score", metavar="SPLIT")
     max_tokens: int | None = option(

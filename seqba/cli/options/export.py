@@ -12,9 +12,12 @@ FORMS = ("safetensors", "transformers", "fairseq")
 class ExportOptions:
     """Form and place of an exported checkpoint."""
 
-    to: str | None = option(None, "the form", choices=FORMS)
+    to: str | None = option(None, "the form (needed)", choices=FORMS)
     output: str | None = option(
-        None, "the file (fairseq, safetensors) or the folder (transformers) to write", aliases=("-o",), metavar="PATH"
+        None,
+        "the file (fairseq, safetensors) or the folder (transformers) to write (needed)",
+        aliases=("-o",),
+        metavar="PATH",
     )
     data: str | None = option(
         None,

@@ -11,7 +11,7 @@ from seqba.plotting.picture import THEMES
 class MeasureOptions:
     """Measurement, and where its results go."""
 
-    path: str | None = option(None, "the checkpoint", metavar="FILE")
+    path: str | None = option(None, "the checkpoint (needed)", metavar="FILE")
     gen_subset: str = option("train", "the split that examples are drawn from", metavar="SPLIT")
     examples: int = option(
         100, "N, examples (sentence pairs, blocks, windows, pictures) of the split of the variance", minimum=2

@@ -72,13 +72,17 @@ class ScheduleOptions:
 
     lr_scheduler: str = option(
         "fixed",
-        "fixed, step: falls at each of --lr-drops, inverse_sqrt, cosine: falls to --min-lr, again in each period, "
-        "polynomial_decay: falls to --end-learning-rate, or vaswani: d^-0.5 · min(t^-0.5, t · warmup^-1.5), which sets "
-        "its own peak",
+        "fixed; step, which falls at each of --lr-drops; inverse_sqrt; cosine, which falls to --min-lr, again in each "
+        "period; polynomial_decay, which falls to --end-learning-rate; or vaswani, d^-0.5 · min(t^-0.5, t · "
+        "warmup^-1.5), which sets its own peak",
         choices=("fixed", "step", "inverse_sqrt", "cosine", "polynomial_decay", "vaswani"),
     )
     lr: float | None = option(
-        None, "learning rate, the peak where there is a warm-up", above=0, metavar="X", read=rate_option
+        None,
+        "learning rate, the peak where there is a warm-up; needed but for vaswani",
+        above=0,
+        metavar="X",
+        read=rate_option,
     )
     lr_factor: float | str = option(
         1.0,
