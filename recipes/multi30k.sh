@@ -9,7 +9,7 @@
 #     --copies M      noisy views of each example per update (4)
 #     --size SIZE     tiny (2+2 layers, 128/512, 4 heads), small (default; 3+3, 256/1024, 4) or base (6+6, 512/2048, 8)
 #     --updates N     updates of each arm (tiny 1500, small 2000, base 12000)
-#     --max-tokens N  tokens of a shard (4096)
+#     --max-tokens N  tokens of a micro-batch (4096)
 #     --vocab N       SentencePiece subwords, joint (8000)
 #     --seed N        weights, order and noise (1)
 #     --out DIR       everything goes there (runs/multi30k)

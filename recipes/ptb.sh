@@ -30,8 +30,8 @@
 #
 # Measured here: a smaller model for ten epochs (--size small --epochs 10 --copies 4 -- --bf16), test: baseline 124.1,
 # fixed-samples 98.6, ba 108.7; 25 to 100 minutes of one core an arm.
-# The paper's size: an hour of one core at M = 1 (1,371 updates) falls as the released code does (README); not yet to
-# its end.
+# The paper's size: an hour of one core at M = 1 (1,371 updates) falls as the released code does (docs/results.md); not
+# yet to its end.
 #
 # For who knows the released awd-lstm code: this is its PTB command,
 #     main.py --batch_size 20 --data data/penn --dropouti 0.4 --dropouth 0.25 --seed 141 --epoch 500

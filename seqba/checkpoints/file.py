@@ -28,7 +28,7 @@ from seqba.models.config import DecoderConfig, TransformerConfig
 from seqba.models.families import ARCHITECTURES, FAMILIES
 
 FIRST_KEY_VERSION = 1
-"""What drew the noise of checkpoints that don't say which `seqba.noise.noise.KEY_VERSION` they are of."""
+"""What drew the noise of checkpoints that don't say which `seqba.noise.sites.KEY_VERSION` they are of."""
 
 
 REQUIRED = {"model": dict, "cfg": dict, "task_state": dict, "extra_state": dict, "optimizer_history": list}
