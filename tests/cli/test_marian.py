@@ -80,6 +80,11 @@ def fine_tuning(data: Path, opus: Path, save_dir: Path, *more: str) -> list[str]
     ]
 
 
+def open_task(data: Path) -> Translation:
+    batches = BatchOptions(max_tokens=4000)
+    return Translation(str(data), TranslationOptions(), batches, CriterionOptions(), seed=1, max_positions=(64, 64))
+
+
 def translations(output: str) -> list[tuple[str, str]]:
     return re.findall(r"^D-(\d+)\t\S+\t(.*)$", output, re.MULTILINE)
 
@@ -91,14 +96,7 @@ def test_a_data_bin_is_of_the_models_ids(opus: MarianFolder, data: Path) -> None
         assert [line.rsplit(" ", 1)[0] for line in lines] == side.dictionary.symbols[4:]
     assert (data / "sentencepiece.en.model").read_bytes() == (opus.path / "source.spm").read_bytes()
     assert (data / "sentencepiece.de.model").read_bytes() == (opus.path / "target.spm").read_bytes()
-    task = Translation(
-        str(data),
-        TranslationOptions(),
-        BatchOptions(max_tokens=4000),
-        CriterionOptions(),
-        seed=1,
-        max_positions=(64, 64),
-    )
+    task = open_task(data)
     batch = task.validation("test").examples.batch(np.arange(20))
     expected = opus.tokenizer(
         marian.sentences("en", 20, seed=20), text_target=marian.sentences("de", 20, seed=20), padding=True
@@ -166,14 +164,7 @@ def test_an_update_of_four_copies_is_merged_gradients(
     options = {**loaded.cfg["model"]["options"], "dropout": 0.2}
     assert tuned["cfg"]["model"] == {"arch": "transformer", "options": options}
 
-    task = Translation(
-        str(data),
-        TranslationOptions(),
-        BatchOptions(max_tokens=4000),
-        CriterionOptions(),
-        seed=1,
-        max_positions=(64, 64),
-    )
+    task = open_task(data)
     model = loaded.model.train()
     (batch,) = list(task.epoch(1))
     seqba.merged_gradient(

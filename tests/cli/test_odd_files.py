@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sentencepiece
+from byte_fallback import byte_fallback_model
 from translation_world import World
 
 from seqba.cli.average_checkpoints import main as average
@@ -158,16 +158,7 @@ def test_negative_counts_change_nothing(token_world: World, tmp_path: Path, caps
 def byte_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A data-bin whose SentencePiece model spells the characters that it doesn't know in bytes."""
     folder = tmp_path_factory.mktemp("bytes")
-    with (folder / "bytes.model").open("wb") as model:
-        sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=iter(["the house is small .", "the cat sees a tree ."] * 20),
-            model_writer=model,
-            vocab_size=300,
-            model_type="bpe",
-            byte_fallback=True,
-            num_threads=1,
-            minloglevel=2,
-        )
+    (folder / "bytes.model").write_bytes(byte_fallback_model())
     for split in ("train", "test"):
         for language in ("en", "de"):
             (folder / f"{split}.{language}").write_text("the ☃ is small .\n☃ a<0xE2>\n", encoding="utf-8")

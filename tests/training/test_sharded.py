@@ -12,7 +12,7 @@ import torch
 from alphabet import write_alphabet
 from rank_runs import AVERAGED, MORE_RUNS, RUNS, train_all
 from reversal import write_reversal
-from test_distributed import distance, lines_of, lose_a_rank, state_of, torchrun
+from test_distributed import check_same_lines, distance, lines_of, lose_a_rank, state_of, torchrun
 from toy_images import write_coloured_cifar
 from validation_world import BATCHES, SIZE, CountingTask, run_all, validated
 
@@ -79,15 +79,7 @@ def test_weights_after_some_updates_are_those_of_one_process(folder: Path, name:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_line_of_the_log_is_the_same_and_there_once(folder: Path, name: str) -> None:
-    alone, parts = (lines_of(folder, save, name) for save in ("1", "3"))
-    assert [line["event"] for line in alone] == [line["event"] for line in parts]
-    for one, other in zip(alone, parts, strict=True):
-        for key in ("loss", "nll", "ppl", "top1", "bleu", "grad_norm", "lr", "update", "epoch"):
-            if key in one:
-                assert other[key] == pytest.approx(one[key], rel=2e-5), key
-        for key in one:
-            if key.startswith(("unique", "processed")) and not key.endswith("per_s"):
-                assert other[key] == one[key], key
+    check_same_lines(*(lines_of(folder, save, name) for save in ("1", "3")))
 
 
 @pytest.mark.slow
