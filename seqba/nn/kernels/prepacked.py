@@ -133,14 +133,15 @@ def chunked_product(weight: Tensor, bias: Tensor | None, rows: int) -> Product:
     Where it is worth a copy of the weight (E, D), for many rows: in blocks on AMD's processors with AVX-512; for AMX's
     tiles in columns, which oneDNN would make of it for each chunk, and takes twice the time.
     """
+    plain = partial(product, b=weight, bias=bias)
     if rows < MANY_ROWS:
-        return lambda x: product(x, weight, bias)
+        return plain
     if processor().is_wide_amd and can_prepack(weight):
         return PrepackedLinear(weight, bias)
     if processor().has_amx and can_prepack_narrow(weight) and weight.dtype == torch.bfloat16 and weight.is_contiguous():
         columns = transposed(weight)
         return lambda x: torch.mm(x, columns) if bias is None else torch.addmm(bias, x, columns)
-    return lambda x: product(x, weight, bias)
+    return plain
 
 
 def prepacked_sum(weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
