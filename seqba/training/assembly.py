@@ -94,7 +94,7 @@ def _build_trainer(
 ) -> Trainer[Any]:
     options = workload.record.training
     precision = choose_precision(options.optimisation, device)
-    model = _build_model(workload, grid, device, ranks)
+    model = _build_model(workload, device, ranks)
     epoch_updates = partial(epochs.length, 1)
     schedule_drop_path(model, options, epoch_updates=epoch_updates)
     optimisation = Optimisation(
@@ -117,7 +117,7 @@ def _build_trainer(
     return Trainer(workload.task, optimisation, rules, ranks)
 
 
-def _build_model(workload: Workload, grid: GridShape, device: torch.device, ranks: Group) -> nn.Module:
+def _build_model(workload: Workload, device: torch.device, ranks: Group) -> nn.Module:
     """Model with new weights on the device, in parts on several ranks where the options say so."""
     options = workload.record.training
     torch.manual_seed(options.grid.seed)
