@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -110,7 +110,7 @@ def parse_plan(plan: PlanLike | str) -> Plan:
 
 
 # What "auto" measured of each model; by identity, as a model may define what it is equal to.
-_measured: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_measured: MutableMapping[nn.Module, Plan] = WeakIdKeyDictionary()
 
 
 def plan_for(model: nn.Module, plan: PlanLike, *, is_sharded: bool = False) -> Plan:
@@ -119,8 +119,5 @@ def plan_for(model: nn.Module, plan: PlanLike, *, is_sharded: bool = False) -> P
     Where parameters are in parts on several processes `auto` is looped: all must run the same passes, and each would
     measure for itself.
     """
-    if plan == "auto":
-        chosen: Plan = _measured.setdefault(model, Plan(is_auto=True))  # type: ignore[no-untyped-call]
-    else:
-        chosen = parse_plan(plan)
+    chosen = _measured.setdefault(model, Plan(is_auto=True)) if plan == "auto" else parse_plan(plan)
     return parse_plan("looped") if chosen.is_auto and is_sharded else chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -32,22 +32,21 @@ def module_names(model: nn.Module) -> Mapping[int, str]:
         list(chain.from_iterable(named.keys() for named in children)),
         [id(child) for named in children for child in named.values()],
     )
-    known = _names.get(model)  # type: ignore[no-untyped-call]
-    if known is None or known[0] != tree:
-        known = (
-            tree,
-            {
-                id(module): ".".join(part for part in name.split(".") if part not in WRAPPED)
-                for name, module in model.named_modules()
-            },
-        )
-        _names[model] = known
-    names: Mapping[int, str] = known[1]
+    known = _names.get(model)
+    if known is not None and known[0] == tree:
+        return known[1]
+    names = {
+        id(module): ".".join(part for part in name.split(".") if part not in WRAPPED)
+        for name, module in model.named_modules()
+    }
+    _names[model] = tree, names
     return names
 
 
+_Tree = tuple[list[str], list[int]]  # names of all children, and their `id`s
+
 # By identity: a model may define what it is equal to.
-_names: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_names: MutableMapping[nn.Module, tuple[_Tree, Mapping[int, str]]] = WeakIdKeyDictionary()
 
 
 def in_words(name: str) -> str:

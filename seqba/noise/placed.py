@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 _Site = tuple[str, int]  # name of a module, and which of its draws in a pass
 _BatchKey = tuple[int, int, int]  # seed, update, micro-batch
+_Draws = dict[_Site, tuple["PlacedDraw", _BatchKey]]  # of the last pass that had them
 
 # By identity: a model may define what it is equal to.
-_placed: WeakIdKeyDictionary = WeakIdKeyDictionary()  # of the last pass that had them, by site
+_placed: MutableMapping[nn.Module, _Draws] = WeakIdKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def find_misplaced(model: nn.Module, noise: Noise) -> str | None:
     Returns:
         What there is to say of the draw; None where there is none.
     """
-    before: dict[_Site, tuple[PlacedDraw, _BatchKey]] = _placed.setdefault(model, {})  # type: ignore[no-untyped-call]
+    before = _placed.setdefault(model, {})
     batch = (noise.seed, noise.update, noise.micro_batch)
     numbers: Counter[str] = Counter()
     for draw in noise.placed:

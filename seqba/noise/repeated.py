@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
@@ -11,7 +13,7 @@ from seqba.modules.walk import gradients_of, local_part, parameters_of
 Key = tuple[int, int, int]
 
 # By identity: a model may define what it is equal to.
-_last: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_last: MutableMapping[nn.Module, tuple[Key, Tensor]] = WeakIdKeyDictionary()
 
 
 def is_repeated(model: nn.Module, key: Key) -> bool:
@@ -22,9 +24,9 @@ def is_repeated(model: nn.Module, key: Key) -> bool:
         key: seed, update, and number of the first micro-batch.
     """
     sample = _sample_weights(model)
-    last_key, last_sample = _last.get(model, (None, None))  # type: ignore[no-untyped-call]
+    last = _last.get(model)
     _last[model] = key, sample
-    return key == last_key and _differ(sample, last_sample)
+    return last is not None and key == last[0] and _differ(sample, last[1])
 
 
 def gradient_to_add_to(model: nn.Module, key: Key) -> Tensor | None:
@@ -36,11 +38,11 @@ def gradient_to_add_to(model: nn.Module, key: Key) -> Tensor | None:
         model: before the update's passes.
         key: as in `is_repeated`.
     """
-    last_key, last_sample = _last.get(model, (None, None))  # type: ignore[no-untyped-call]
-    if key != last_key:
+    last = _last.get(model)
+    if last is None or key != last[0]:
         return None
     gradient = next((one for one in reversed(gradients_of(model)) if one.layout is torch.strided), None)
-    if gradient is None or gradient.device != last_sample.device:
+    if gradient is None or gradient.device != last[1].device:
         return None
     return _sampled(gradient)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import MutableMapping
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated
 _Pass = tuple[int, tuple[int, ...]]  # number of a micro-batch, and those of its copies
 
 # By identity: a model may define what it is equal to.
-_told: WeakIdKeyDictionary = WeakIdKeyDictionary()
+_told: MutableMapping[nn.Module, set[str]] = WeakIdKeyDictionary()
 
 
 class NoiseWarnings:
@@ -72,7 +73,7 @@ class NoiseWarnings:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
         """
         if len(self._losses) > 1 and not self._is_told("sum looked for"):
-            _told.setdefault(self._model, set()).add("sum looked for")  # type: ignore[no-untyped-call]
+            _told.setdefault(self._model, set()).add("sum looked for")
             self._look_for_a_sum()
         for kind, line in self._faults.items():
             self._warn_once(kind, line, stacklevel + 1)
@@ -149,9 +150,9 @@ class NoiseWarnings:
                 self._faults["ambiguous"] = fault
 
     def _is_told(self, kind: str) -> bool:
-        return kind in _told.get(self._model, ())  # type: ignore[no-untyped-call]
+        return kind in _told.get(self._model, ())
 
     def _warn_once(self, kind: str, line: str, stacklevel: int) -> None:
         if not self._is_told(kind):
-            _told.setdefault(self._model, set()).add(kind)  # type: ignore[no-untyped-call]
+            _told.setdefault(self._model, set()).add(kind)
             warnings.warn(line, stacklevel=stacklevel + 1)
