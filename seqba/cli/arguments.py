@@ -75,6 +75,12 @@ class Parser(argparse.ArgumentParser):
         for flag, option in self.accepted.items():
             add_accepted(self, flag, option)
 
+    def format_help(self) -> str:
+        """Help on all options; the line of usage names what is always given, and no option that may be left out."""
+        given = [action for action in self._actions if action.required or not action.option_strings]
+        self.usage = " ".join([self.prog, *map(_usage_of, given), "[options]"])
+        return super().format_help()
+
     def print_help(self, file: Any = None) -> None:
         """Prints the help; where it can't be written that is an error, which argparse's own keeps to itself."""
         print(self.format_help(), end="", file=file)
@@ -265,3 +271,10 @@ def _filled(namespace: Given, filed: Given) -> Given:
                 namespace.typed[name] = filed.typed[name]
     namespace.without_effect += [flag for flag in filed.without_effect if flag not in namespace.without_effect]
     return namespace
+
+
+def _usage_of(action: argparse.Action) -> str:
+    """An argument in the line of usage: `data`, `[data]`, `RUN [RUN ...]`, `--inputs FILE [FILE ...]`."""
+    name = str(action.metavar or action.dest)
+    forms = {"?": f"[{name}]", "+": f"{name} [{name} ...]"}
+    return " ".join([*action.option_strings[:1], forms.get(str(action.nargs), name)])

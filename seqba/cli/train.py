@@ -88,7 +88,6 @@ def build_parser() -> Parser:
     )
     for title, options in {**COMMON, **SOME}.items():
         parser.add_options(options, title)
-    parser.usage = f"{PROGRAM} DATA [options]"
     return parser
 
 
