@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from toy_modules import (
     CLIP,
     COPIES,
+    OF_LIGHTNING,
     ByHand,
     Toy,
     distance,
@@ -30,11 +31,7 @@ from toy_modules import (
 import seqba
 from seqba.integrations.lightning import BatchAugmentation
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),
-]
+pytestmark = OF_LIGHTNING
 
 KEY = {"copies": COPIES, "plan": "stacked", "keyed": True, "seed": 5}
 

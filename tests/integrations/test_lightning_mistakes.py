@@ -10,17 +10,14 @@ import torch
 from torch import Tensor
 from toy_modules import (
     COPIES,
+    OF_LIGHTNING,
     Toy,
     trained,
 )
 
 from seqba.integrations.lightning import BatchAugmentation
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),
-]
+pytestmark = OF_LIGHTNING
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")  # said once a process

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import lightning
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +18,12 @@ from seqba.integrations.lightning import BatchAugmentation
 
 COPIES = 3
 CLIP = 0.5
+OF_LIGHTNING = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
+    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),
+]
+"""Marks of tests: what Lightning warns of that is not the tests' matter."""
 
 
 class Toy(lightning.LightningModule):
