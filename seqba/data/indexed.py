@@ -123,9 +123,7 @@ class IndexedCorpus:
 
     def __getitem__(self, row: int) -> Ids:
         """Ids of one row: (sizes[row],) of the file's own integer type, a read-only view of the file."""
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of a corpus of {len(self)}")
-        row %= len(self)
+        row = _from_the_front(row, len(self))
         return self._ids[self._starts[row] : self._starts[row + 1]]
 
     def padded(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -207,9 +205,7 @@ class JoinedCorpus:
 
     def __getitem__(self, row: int) -> Ids:
         """Ids of one row, as in `IndexedCorpus`."""
-        if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of a corpus of {len(self)}")
-        row %= len(self)
+        row = _from_the_front(row, len(self))
         number = int(np.searchsorted(self._ends, row, side="right"))
         return self.parts[number][row - int(self._ends[number])]
 
@@ -238,6 +234,13 @@ class JoinedCorpus:
             result[here] = part.take(places[here] - first)
             first += part.tokens
         return result
+
+
+def _from_the_front(row: int, rows: int) -> int:
+    """A row of so many, counted from the front; a negative one was counted from the end."""
+    if not -rows <= row < rows:
+        raise IndexError(f"row {row} of a corpus of {rows}")
+    return row % rows
 
 
 def _as_words(ids: Ids) -> npt.NDArray[np.int64]:
