@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -83,9 +83,16 @@ class _Drop(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(kept)
         ctx.scale, ctx.dtype = scale, x.dtype
+        wide = _wide(x)
         result = torch.empty_like(x, dtype=dtype)
-        for part, x_part, kept_part in _blocks(result, x, kept):
-            torch.mul(x_part, kept_part.to(_wide(x)).mul_(scale), out=part)
+        if not _goes_in_blocks(result, x, kept):
+            return torch.mul(x, kept.to(wide).mul_(scale), out=result)
+        for factor, part, x_part, kept_part in _blocks(wide, result, x, kept):
+            factor.copy_(kept_part).mul_(scale)
+            if part.dtype == wide:
+                torch.mul(x_part, factor, out=part)
+            else:  # rounded once, by a copy: `out` would take a tensor of its own for it
+                part.copy_(factor.mul_(x_part))
         return result
 
     @staticmethod
@@ -101,8 +108,11 @@ class _DropAndAdd(torch.autograd.Function):
         ctx.scale, ctx.dtypes = scale, (x.dtype, added.dtype)
         dtype = torch.promote_types(x.dtype, added.dtype)
         result = torch.empty_like(x, dtype=dtype)
-        for part, x_part, kept_part, added_part in _blocks(result, x, kept, added):
-            torch.addcmul(added_part.to(dtype), x_part.to(dtype), kept_part.to(dtype), value=scale, out=part)
+        if not _goes_in_blocks(result, x, kept, added):
+            return torch.addcmul(added.to(dtype), x.to(dtype), kept.to(dtype), value=scale, out=result)
+        for factor, part, x_part, kept_part, added_part in _blocks(dtype, result, x, kept, added):
+            wide = x_part if x_part.dtype == dtype else part.copy_(x_part)
+            torch.addcmul(added_part.to(dtype), wide, factor.copy_(kept_part), value=scale, out=part)
         return result
 
     @staticmethod
@@ -117,14 +127,20 @@ def _wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """The tensors as they are; on a CPU, where all have one shape, in blocks of rows that stay near the core.
+def _goes_in_blocks(*tensors: Tensor) -> bool:
+    """Whether tensors are taken a block of rows at a time: on a CPU, where all have one shape.
 
     A compiler sees them whole, and makes loops of its own.
     """
     first = tensors[0]
     alike = all(tensor.shape == first.shape for tensor in tensors)
-    if first.device.type != "cpu" or torch.compiler.is_compiling() or not alike or not first.dim():
-        return [tensors]
+    return first.device.type == "cpu" and not torch.compiler.is_compiling() and alike and first.dim() > 0
+
+
+def _blocks(dtype: torch.dtype, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Blocks of rows that stay near the core; before them a tensor of their shape in `dtype`, one memory for all."""
+    first = tensors[0]
     rows = max(1, BLOCK_NUMBERS * first.shape[0] // max(1, first.numel()))
-    return zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True)
+    space = first.new_empty((min(rows, first.shape[0]), *first.shape[1:]), dtype=dtype)
+    for parts in zip(*(torch.split(tensor, rows) for tensor in tensors), strict=True):
+        yield space[: len(parts[0])], *parts

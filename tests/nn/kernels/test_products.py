@@ -13,6 +13,8 @@ from seqba.nn.kernels import products
 from seqba.nn.kernels.processor import Processor, onednn_has_bfloat16, parse_cpu_info, processor
 from seqba.nn.kernels.products import (
     MANY_COLUMNS,
+    NARROW_COLUMNS,
+    NARROW_STRIP,
     STRIP,
     describe_products,
     is_transposed_first,
@@ -34,9 +36,10 @@ def test_a_product_is_that_of_a_linear_layer(dtype: torch.dtype) -> None:
     torch.testing.assert_close(product(a.t(), product(a, b).t()), a.t() @ (a @ b.t()))
 
 
-@pytest.mark.parametrize("rows", [0, 1, STRIP - 1, STRIP, 2 * STRIP + 3])
-def test_transposing_in_strips_moves_every_element(rows: int) -> None:
-    a = torch.arange(rows * 4, dtype=torch.float32).view(rows, 4)
+@pytest.mark.parametrize("rows", [0, 1, NARROW_STRIP + 1, STRIP - 1, STRIP, 2 * STRIP + 3])
+@pytest.mark.parametrize("columns", [4, NARROW_COLUMNS + 1])
+def test_transposing_in_strips_moves_every_element(rows: int, columns: int) -> None:
+    a = torch.arange(rows * columns, dtype=torch.float32).view(rows, columns)
     assert torch.equal(transposed(a), a.t())
     assert transposed(a).is_contiguous()
 
