@@ -130,7 +130,9 @@ class Update:
             stack.enter_context(ordinary_noise(noise, seeded=self._seeded))
             if self.keyed:
                 stack.enter_context(keying())
-            if not exchanges and self.replicas.synchronised:
+            if exchanges or not self.replicas.synchronised:
+                stack.enter_context(self.replicas.watching_forward(self.model))
+            else:
                 stack.enter_context(self.replicas.without_exchange())
             yield
 

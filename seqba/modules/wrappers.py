@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -108,6 +108,32 @@ class Replicas:
         return cls()
 
     @contextmanager
+    def watching_forward(self, model: nn.Module) -> Iterator[None]:
+        """Inside, a pass of the update that exchanges gradients runs; torch exchanges none where another module ran.
+
+        Raises:
+            ValueError: where no forward of DistributedDataParallel ran in a model that is wrapped in it, and where one
+                ran around a model that isn't.
+        """
+        if not dist.is_available() or not dist.is_initialized():
+            yield
+        elif not self.synchronised:
+            with _hooked([model], _refuse_wrapper_around):
+                yield
+        elif self.size == 1 or not all(module.require_backward_grad_sync for module in self.synchronised):
+            yield
+        else:
+            ran: list[nn.Module] = []
+            active = DistributedDataParallel._active_ddp_module  # a loop within a forward: Lightning's, by hand
+            with _hooked(self.synchronised, lambda module, _: ran.append(module)):
+                yield
+            if not ran and active not in self.synchronised:
+                raise ValueError(
+                    "the model is in DistributedDataParallel, and the loss function called another one (model.module, "
+                    "or the one that was wrapped), so that no gradient was exchanged: call the model that it is given"
+                )
+
+    @contextmanager
     def without_exchange(self) -> Iterator[None]:
         """Inside, a backward leaves gradients to be added up by the one that follows.
 
@@ -125,6 +151,24 @@ class Replicas:
                     )
                 stack.enter_context(module.no_sync())
             yield
+
+
+@contextmanager
+def _hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any], None]) -> Iterator[None]:
+    """Inside, a hook is called before the forward of each of some modules."""
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(hook).remove)
+        yield
+
+
+def _refuse_wrapper_around(model: nn.Module, _: object) -> None:
+    active = DistributedDataParallel._active_ddp_module
+    if active is not None and dist.get_world_size(active.process_group) > 1:
+        raise ValueError(
+            "the model is called by a DistributedDataParallel that isn't in it, whose processes would all draw the same "
+            "masks, and exchange gradients in every pass: pass the wrapped model, or call the one that is passed"
+        )
 
 
 def _wrappers_in(model: nn.Module) -> list[nn.Module]:
