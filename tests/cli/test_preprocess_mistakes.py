@@ -165,6 +165,8 @@ def test_a_full_disk_leaves_nothing_behind(
     with untouched(folder):
         line = complaint(capsys, *arguments)
     assert "the disk is full" in line
+    assert ".unfinished-" not in line
+    assert f"({folder}/" in line
     assert "free some space and run the same command again" in line
 
 
