@@ -48,7 +48,8 @@ def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
             torch.save(dict(state), cast(IO[bytes], guarded))
         except RuntimeError as error:
             # torch's zip writer reports a failed write as an internal error of its own, and so a signal during one.
-            raise _interruption(error, handled) or guarded.failure or OSError(errno.EIO, "writing failed", str(path)) from None
+            failure = guarded.failure or OSError(errno.EIO, "writing failed", str(path))
+            raise _interruption(error, handled) or failure from None
 
 
 def _interruption(error: BaseException, handled: BaseException | None) -> BaseException | None:

@@ -166,8 +166,8 @@ def _refuse_wrapper_around(model: nn.Module, _: object) -> None:
     active = DistributedDataParallel._active_ddp_module
     if active is not None and dist.get_world_size(active.process_group) > 1:
         raise ValueError(
-            "the model is called by a DistributedDataParallel that isn't in it, whose processes would all draw the same "
-            "masks, and exchange gradients in every pass: pass the wrapped model, or call the one that is passed"
+            "the model is called by a DistributedDataParallel that isn't in it, whose processes would all draw the "
+            "same masks, and exchange gradients in every pass: pass the wrapped model, or call the one that is passed"
         )
 
 

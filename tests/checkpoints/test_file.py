@@ -266,11 +266,15 @@ def test_a_full_disk_met_while_a_signal_is_handled_is_the_disks(
 ) -> None:
     """A loop that saves because of a signal."""
     monkeypatch.setattr(Path, "open", lambda self, mode: FullDisk(self, mode.replace("b", "")))
-    with pytest.raises(OSError, match="No space left on device"):
+
+    def save() -> None:
         try:
             raise handled
         except BaseException:
             write_checkpoint(tmp_path / "a.pt", {**state, "model": {"weight": torch.zeros(100_000)}})
+
+    with pytest.raises(OSError, match="No space left on device"):
+        save()
 
 
 def test_a_copy_survives_its_original(tmp_path: Path) -> None:
