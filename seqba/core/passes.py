@@ -130,10 +130,7 @@ class Update:
             stack.enter_context(ordinary_noise(noise, seeded=self._seeded))
             if self.keyed:
                 stack.enter_context(keying())
-            if exchanges or not self.replicas.synchronised:
-                stack.enter_context(self.replicas.watching_forward(self.model))
-            else:
-                stack.enter_context(self.replicas.without_exchange())
+            stack.enter_context(self.replicas.running(self.model, exchanges=exchanges))
             yield
 
     def _check(self) -> None:
@@ -182,8 +179,10 @@ class MicroBatch(Generic[Batch]):
     def __init__(
         self, update: Update, number: int, batch: Batch, copies: range, comparison: Comparison | None = None
     ) -> None:
-        if update.copies > 1 and not update.forked and not update.replicated:
-            count_rows(batch)
+        if update.copies > 1 and not update.forked:
+            if not update.replicated:
+                count_rows(batch)
+            update.warnings.note_labels(batch, update.copies, replicated=update.replicated)
         self.number = number
         self.trunk = Trunk(last_copy=copies.stop - 1) if update.forked else None
         self.comparison = comparison

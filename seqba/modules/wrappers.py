@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -106,6 +106,14 @@ class Replicas:
             if group is not None:
                 return cls(dist.get_rank(group), dist.get_world_size(group), is_sharded=True)
         return cls()
+
+    def running(self, model: nn.Module, *, exchanges: bool) -> AbstractContextManager[None]:
+        """Inside runs a pass of a model in the wrapper, whose backward exchanges gradients or leaves that to another.
+
+        Raises:
+            ValueError: as `watching_forward` and `without_exchange`.
+        """
+        return self.watching_forward(model) if exchanges or not self.synchronised else self.without_exchange()
 
     @contextmanager
     def watching_forward(self, model: nn.Module) -> Iterator[None]:

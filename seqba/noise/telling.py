@@ -12,6 +12,7 @@ from seqba.modules.walk import modules_of
 from seqba.noise.noise import Noise
 from seqba.noise.placed import find_misplaced
 from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated
+from seqba.rows.replicate import labels_repeat
 
 _Pass = tuple[int, tuple[int, ...]]  # number of a micro-batch, and those of its copies
 
@@ -62,11 +63,29 @@ class NoiseWarnings:
         else:
             self._quiet[noise.micro_batch, tuple(noise.pass_copies)] = None if loss is None else loss.detach()
 
+    def note_labels(self, batch: object, copies: int, *, replicated: bool) -> None:
+        """Takes a batch, the first one of the model, and whether it was said to hold all copies."""
+        if self._is_told("labels looked for"):
+            return
+        _told.setdefault(self._model, set()).add("labels looked for")  # type: ignore[no-untyped-call]
+        repeat = labels_repeat(batch, copies)
+        if repeat is False and replicated:
+            self._faults["labels"] = (
+                "replicated=True says that the batch holds all copies of each example, copy after copy, but its labels "
+                "are other ones in each copy, so that it seems to hold other examples: make it by "
+                "RepeatingBatchSampler, or leave replicated out"
+            )
+        elif repeat and not replicated:
+            self._faults["labels"] = (
+                "the labels of the batch come again copy after copy, so that it seems to hold all copies already, and "
+                "each is copied anew: pass replicated=True"
+            )
+
     def warn(self, stacklevel: int) -> None:
         """Warns of an update whose passes have run.
 
-        Of draws in which stacked copies differ from looped ones, of a sum that is taken for a mean, of equal copies,
-        and of masks that came before.
+        Of draws in which stacked copies differ from looped ones, of a sum that is taken for a mean, of labels that tell
+        of a wrong `replicated`, of equal copies, and of masks that came before.
 
         Args:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
