@@ -14,7 +14,7 @@ from seqba.core.accumulator import Accumulator, AlsoRead, Step
 from seqba.core.passes import MicroBatch, Update
 from seqba.core.plan import PlanLike, plan_for
 from seqba.group import ALONE, Exchange, divided_micro_batches
-from seqba.modules.gradients import GradientsBefore
+from seqba.modules.gradients import GradientsBefore, unchanged_gradients
 from seqba.modules.update_hooks import discarding_pending, finish_update
 from seqba.modules.walk import device_of, gradients_of
 from seqba.noise.compare import Comparison, check_compared, exchange_rows
@@ -131,7 +131,8 @@ class Grid(Generic[Batch]):
 
     def _loss(self, rows: Batch, noise: Noise) -> Loss:
         """The forward of a pass, which must have done what the update says of it."""
-        loss = self.loss_fn(self.model, rows)
+        with unchanged_gradients(self.model):
+            loss = self.loss_fn(self.model, rows)
         if noise.trunk:
             check_forked(noise)
         if noise.comparison:

@@ -110,7 +110,7 @@ def labels_repeat(batch: Any, copies: int) -> bool | None:
 
     map_rows(batch, look)
     parts = [rows.view(copies, -1) for rows in found if len(rows) % copies == 0]
-    parts = [rows for rows in parts if len(rows[0].unique()) >= 4]
+    parts = [rows for rows in parts if len(torch.unique(rows[0])) >= 4]
     return any(bool((rows == rows[0]).all()) for rows in parts) if parts else None
 
 
