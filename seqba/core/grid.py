@@ -131,7 +131,7 @@ class Grid(Generic[Batch]):
 
     def _loss(self, rows: Batch, noise: Noise) -> Loss:
         """The forward of a pass, which must have done what the update says of it."""
-        with unchanged_gradients(self.model):
+        with unchanged_gradients(self.model, moves=bool(self.update.replicas.synchronised) or self.update.is_sharded):
             loss = self.loss_fn(self.model, rows)
         if noise.trunk:
             check_forked(noise)

@@ -179,10 +179,10 @@ class MicroBatch(Generic[Batch]):
     def __init__(
         self, update: Update, number: int, batch: Batch, copies: range, comparison: Comparison | None = None
     ) -> None:
-        if update.copies > 1 and not update.forked:
-            if not update.replicated:
-                count_rows(batch)
-            update.warnings.note_labels(batch, update.copies, replicated=update.replicated)
+        whole_copies = 1 if update.forked else update.copies
+        if whole_copies > 1 and not update.replicated:
+            count_rows(batch)
+        update.warnings.note_labels(batch, whole_copies, replicated=update.replicated)
         self.number = number
         self.trunk = Trunk(last_copy=copies.stop - 1) if update.forked else None
         self.comparison = comparison

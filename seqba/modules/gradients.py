@@ -18,14 +18,18 @@ _looked: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 @contextmanager
-def unchanged_gradients(model: nn.Module) -> Iterator[None]:
+def unchanged_gradients(model: nn.Module, *, moves: bool = False) -> Iterator[None]:
     """Inside, a loss is computed, which shall leave the gradients of earlier passes as they are.
+
+    Args:
+        model: whose gradients they are.
+        moves: whether a wrapper around the model moves them in its forward, so that they can't be looked at.
 
     Raises:
         ValueError: where it has changed them; the first losses of a model are looked at.
     """
     looks: int = _looked.get(model, 0)  # type: ignore[no-untyped-call]
-    if looks == _LOOKS:
+    if moves or looks == _LOOKS:
         yield
         return
     _looked[model] = looks + 1

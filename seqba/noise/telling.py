@@ -71,7 +71,7 @@ class NoiseWarnings:
 
     def note_labels(self, batch: object, copies: int, *, replicated: bool) -> None:
         """Takes a batch, the first one of the model, and whether it was said to hold all copies."""
-        if self._is_trial or self._is_told("labels looked for"):
+        if copies == 1 or self._is_trial or self._is_told("labels looked for"):
             return
         self._tell("labels looked for")
         repeat = labels_repeat(batch, copies)
