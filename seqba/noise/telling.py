@@ -45,7 +45,7 @@ class NoiseWarnings:
         self._quiet: dict[_Pass, Tensor | None] = {}  # passes without noise (above a fork) → losses
         self._is_mean = False
         self._is_trial = key[1] < 0  # an update of `seqba.check`, after which a run is to be looked at anew
-        self._look_for_an_uncleared_gradient()
+        self._is_uncleared = self._begins_uncleared()
         self._versions = None if self._is_told("step looked for") else _versions(model)
 
     def note(self, noise: Noise, loss: Tensor | None = None, *, is_mean: bool = False) -> None:
@@ -104,6 +104,11 @@ class NoiseWarnings:
             self._look_for_a_step()
         if self._losses and not self._is_trial and not self._is_told("gradient looked for"):
             self._look_for_a_gradient()
+        if self._is_uncleared and self._losses:  # a caller's own passes may clear it before their backward
+            self._faults["uncleared"] = (
+                "this gradient was added to that of the update before, after which the weights have moved: call "
+                "optimizer.zero_grad() between updates"
+            )
         for kind, line in self._faults.items():
             self._warn_once(kind, line, stacklevel + 1)
         if not self._is_told("equal") and self._has_equal_copies():
@@ -130,18 +135,14 @@ class NoiseWarnings:
                 stacklevel=stacklevel + 1,
             )
 
-    def _look_for_an_uncleared_gradient(self) -> None:
+    def _begins_uncleared(self) -> bool:
         """Looks once the weights have moved: a gradient that is still there then was forgotten."""
         if self._is_trial or self._is_told("uncleared looked for"):
-            return
+            return False
         is_there = is_uncleared(self._model, self._key)
         if is_there is not None:
             self._tell("uncleared looked for")
-        if is_there:
-            self._faults["uncleared"] = (
-                "this gradient was added to that of the update before, after which the weights have moved: call "
-                "optimizer.zero_grad() between updates"
-            )
+        return bool(is_there)
 
     def _look_for_a_step(self) -> None:
         """Looks whether all weights have moved since the update began: a step within it."""
