@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -40,21 +41,28 @@ def write_checkpoint(path: str | Path, state: Mapping[str, Any]) -> None:
     Raises:
         OSError: where the file system fails (a full disk, say); the file that had the name before is untouched.
     """
+    handled = sys.exc_info()[1]  # Ctrl-C itself, where the checkpoint is written because of it
     # The writer is closed before its file: Python would flush it later, when it lets go of it, into a closed one.
     with atomic_write(path) as file, _RememberingWriter(file) as guarded:
         try:
             torch.save(dict(state), cast(IO[bytes], guarded))
         except RuntimeError as error:
             # torch's zip writer reports a failed write as an internal error of its own, and so a signal during one.
-            raise _interruption(error) or guarded.failure or OSError(errno.EIO, "writing failed", str(path)) from None
+            failure = guarded.failure or OSError(errno.EIO, "writing failed", str(path))
+            raise _interruption(error, handled) or failure from None
 
 
-def _interruption(error: BaseException) -> BaseException | None:
-    """What ended a write that wasn't the file's failure: Ctrl-C, or a signal that leaves by SystemExit."""
+def _interruption(error: BaseException, handled: BaseException | None) -> BaseException | None:
+    """What ended a write that wasn't the file's failure: Ctrl-C, or a signal that leaves by SystemExit.
+
+    Args:
+        error: of the write.
+        handled: what was being handled as the write began, and so didn't end it.
+    """
     cause: BaseException | None = error
-    while isinstance(cause, Exception):
+    while isinstance(cause, Exception) and cause is not handled:
         cause = cause.__cause__ or cause.__context__
-    return cause
+    return None if cause is handled else cause
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:

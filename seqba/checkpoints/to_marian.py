@@ -21,10 +21,11 @@ from seqba.checkpoints.marian import (
 from seqba.checkpoints.model import LoadedModel
 from seqba.checkpoints.to_fairseq import THEIR_ACTIVATIONS, fairseq_weights
 from seqba.data.dictionary import Dictionary, is_described_by
-from seqba.data.files import atomic_write, make_folder, write_json
+from seqba.data.files import atomic_write, write_json
 from seqba.data.marian import is_marian_folder
 from seqba.data.pair_files import choose_languages
 from seqba.data.sides import Side, marian_sides, open_side
+from seqba.data.staging import staged
 from seqba.data.subwords import MODEL_NAME, Subwords
 from seqba.data.tokenizer_json import TOKENIZER_NAME
 from seqba.errors import UserError
@@ -61,15 +62,15 @@ def write_marian(loaded: LoadedModel, data: Path, folder: Path) -> None:
     orders = [_their_order(model, len(side.dictionary)) for side in sides]
     config = _marian_config(options, orders)
     weights = _marian_weights(model, config, orders, options)
-    make_folder(folder, f"--output {folder}")
-    _write_tokenizer(folder, sides, orders, models)
-    write_json(folder / "config.json", config)
     ids = {name: config[name] for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id")}
     specials = [[config[name]] for name in ("pad_token_id", "bos_token_id") if config[name] is not None]
     search = {"num_beams": 4, "max_length": config["max_position_embeddings"], "bad_words_ids": specials}
-    write_json(folder / "generation_config.json", {**ids, **search})
-    with atomic_write(folder / "model.safetensors") as file:
-        file.write(safetensors.save(weights, {"format": "pt"}))
+    with staged(folder, f"--output {folder}", last="config.json") as stage:
+        _write_tokenizer(stage, sides, orders, models)
+        write_json(stage / "config.json", config)
+        write_json(stage / "generation_config.json", {**ids, **search})
+        with atomic_write(stage / "model.safetensors") as file:
+            file.write(safetensors.save(weights, {"format": "pt"}))
 
 
 def _open_sides(loaded: LoadedModel, data: Path) -> tuple[Side, Side]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.options.advise import AdviseOptions
 from seqba.cli.output import warnings_on_stderr
 from seqba.data.outputs import check_file
@@ -45,4 +45,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The console script."""
-    sys.exit(run(main))
+    run_process(main)

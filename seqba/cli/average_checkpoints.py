@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.options.average_checkpoints import AverageOptions
 from seqba.data.outputs import check_file
 
@@ -39,4 +38,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The `seqba-average-checkpoints` command."""
-    sys.exit(run(main))
+    run_process(main)

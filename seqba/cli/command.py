@@ -22,6 +22,13 @@ ENDINGS, IGNORED = (signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN
 """Signals that end a command, the second one when its terminal closes; unless they are ignored, as under nohup."""
 
 
+def run_process(main: Main) -> NoReturn:
+    """Runs a command and ends the process; from its last line on Ctrl-C does that at once, without a traceback."""
+    status = run(main)
+    _end_at_once_by_ctrl_c()
+    sys.exit(status)
+
+
 def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     """Runs a command's `main` and turns what users can mend into one line on stderr and exit status 2.
 
@@ -30,6 +37,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     """
     _open_streams()
     before = {number: signal.signal(number, _terminate) for number in ENDINGS if signal.getsignal(number) != IGNORED}
+    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
     try:
         return _flushed(main, arguments)
     except UserError as error:
@@ -41,6 +49,7 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         os._exit(status)  # what waits for the lost rank in the background may abort a process that ends as usual
     except KeyboardInterrupt:
+        _end_at_once_by_ctrl_c()  # a second time
         print("interrupted", file=sys.stderr)
         return 130
     except OSError as error:
@@ -54,6 +63,11 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
         _give_up_output()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_at_once_by_ctrl_c() -> None:
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _flushed(main: Main, arguments: Sequence[str] | None) -> int:

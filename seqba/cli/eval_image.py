@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.options.eval_image import EvalImageOptions
 
 
@@ -36,4 +36,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The `seqba-eval-image` command."""
-    sys.exit(run(main))
+    run_process(main)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.fairseq_options import (
     INFERENCE,
     OTHER_SUBWORD_TOOLS,
@@ -90,4 +90,4 @@ def build_parser() -> Parser:
 
 def entry() -> None:
     """The `seqba-eval-lm` command."""
-    sys.exit(run(main))
+    run_process(main)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.options.export import ExportOptions
 from seqba.data.outputs import check_file, check_new_folder
 
@@ -39,4 +38,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The `seqba-export` command."""
-    sys.exit(run(main))
+    run_process(main)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Sequence
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.options.generate import GenerateOptions
 from seqba.cli.translator_options import (
     ACCEPTED,
@@ -77,4 +76,4 @@ def build_parser() -> Parser:
 
 def entry() -> None:
     """The `seqba-generate` command."""
-    sys.exit(run(main))
+    run_process(main)

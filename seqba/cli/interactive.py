@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.fairseq_options import taken
 from seqba.cli.options.interactive import InteractiveOptions
 from seqba.cli.translator_options import (
@@ -66,4 +65,4 @@ def build_parser() -> Parser:
 
 def entry() -> None:
     """The `seqba-interactive` command."""
-    sys.exit(run(main))
+    run_process(main)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.options.measure import MeasureOptions
 from seqba.data.outputs import check_file
 from seqba.plotting.picture import check_output
@@ -47,4 +47,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The console script."""
-    sys.exit(run(main))
+    run_process(main)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.output import warn_on_stderr
 from seqba.errors import UserError
 from seqba.options import option, options
@@ -165,4 +164,4 @@ def _make_series(curves: Sequence[Curve], theme: str, *, show_values: bool) -> l
 
 def entry() -> None:
     """The `seqba-plot` command."""
-    sys.exit(run(main))
+    run_process(main)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.fairseq_options import (
     HALF_PRECISION,
     LOSS_SCALING,
@@ -105,4 +104,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The `seqba-preprocess` command."""
-    sys.exit(run(main))
+    run_process(main)

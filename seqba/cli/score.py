@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from seqba.cli.arguments import Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.output import warn_on_stderr
 from seqba.data.files import read_lines
 from seqba.data.lines import decode_text, split_lines
@@ -202,4 +202,4 @@ def _name(file: str) -> str:
 
 def entry() -> None:
     """The `seqba-score` command."""
-    sys.exit(run(main))
+    run_process(main)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from seqba.cli.arguments import Given, Parser, read_options
-from seqba.cli.command import run
+from seqba.cli.command import run_process
 from seqba.cli.fairseq_options import without_effect_line
 from seqba.cli.fairseq_train import ACCEPTED, OF_PICTURES, UNSUPPORTED, UNSUPPORTED_VALUES
 from seqba.errors import UserError
@@ -248,4 +248,4 @@ def _names(groups: Iterable[type]) -> set[str]:
 
 def entry() -> None:
     """The `seqba-train` command."""
-    sys.exit(run(main))
+    run_process(main)

@@ -88,7 +88,8 @@ def merged_gradient(
 
     Whatever is raised, also by the model or the loss function, `.grad` is afterwards what it was before: a loop may
     skip the batch. (Where gradients were there already, they are copied for that.) What ordinary modules keep on the
-    side, running statistics of batch normalisation say, isn't taken back.
+    side, running statistics of batch normalisation say, isn't taken back; nor are the gradients of earlier passes that
+    FSDP holds itself while it is told not to exchange them (`set_requires_gradient_sync(False)`, `no_sync`).
 
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
@@ -109,6 +110,7 @@ def merged_gradient(
     )
     grid = Grid(made, [batch], loss_fn, plan, backward)
     made.group.check(1, made.copies)
+    made.warnings.note_labels(batch, 1 if forked else copies, replicated=replicated)
     return grid.run(weight=None, end_update=end_update)
 
 

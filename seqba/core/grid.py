@@ -14,7 +14,7 @@ from seqba.core.accumulator import Accumulator, AlsoRead, Step
 from seqba.core.passes import MicroBatch, Update
 from seqba.core.plan import PlanLike, plan_for
 from seqba.group import ALONE, Exchange, divided_micro_batches
-from seqba.modules.gradients import GradientsBefore
+from seqba.modules.gradients import GradientsBefore, is_looked_at, unchanged_gradients
 from seqba.modules.update_hooks import discarding_pending, finish_update
 from seqba.modules.walk import device_of, gradients_of
 from seqba.noise.compare import Comparison, check_compared, exchange_rows
@@ -62,6 +62,8 @@ class Grid(Generic[Batch]):
         self.plan = plan_for(update.model, plan, is_sharded=update.is_sharded)
         self.backward = backward
         self._exchange: Exchange = ALONE
+        moves_gradients = bool(update.replicas.synchronised) or update.is_sharded  # in a forward
+        self._is_looked_at = not moves_gradients and is_looked_at(self.model)
         self._has_sent = False  # what other processes wait for, so that passes can't begin again
         self._tried = range(0)  # copies of the pass that is being computed
 
@@ -131,7 +133,8 @@ class Grid(Generic[Batch]):
 
     def _loss(self, rows: Batch, noise: Noise) -> Loss:
         """The forward of a pass, which must have done what the update says of it."""
-        loss = self.loss_fn(self.model, rows)
+        with unchanged_gradients(self.model) if self._is_looked_at else nullcontext():
+            loss = self.loss_fn(self.model, rows)
         if noise.trunk:
             check_forked(noise)
         if noise.comparison:

@@ -10,7 +10,7 @@ from torch import nn
 
 from seqba.group import ALONE, Group, group_of
 from seqba.keying.keyed import is_keying, keying
-from seqba.modules.wrappers import Replicas, check_model, module_names
+from seqba.modules.wrappers import Replicas, check_model, has_processes, module_names
 from seqba.noise.compare import Comparison
 from seqba.noise.context import noise_context
 from seqba.noise.fork import Trunk
@@ -83,6 +83,7 @@ class Update:
         self.replicated = replicated
         is_ours = group_of(model) is not None
         self.replicas = Replicas() if is_ours else Replicas.of(model)
+        self._has_processes = has_processes()
         self.keys_draws = keyed or is_keying()
         self.warnings = NoiseWarnings(model, (self.seed, self.update, self.micro_batch), keyed=self.keys_draws)
         is_shared = self.group is not ALONE or self.replicas.size > 1
@@ -133,8 +134,8 @@ class Update:
             stack.enter_context(ordinary_noise(noise, seeded=self._seeded))
             if self.keyed:
                 stack.enter_context(keying())
-            if not exchanges and self.replicas.synchronised:
-                stack.enter_context(self.replicas.without_exchange())
+            if self._has_processes:
+                stack.enter_context(self.replicas.running(self.model, exchanges=exchanges))
             yield
 
     def _check(self) -> None:

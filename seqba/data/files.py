@@ -82,6 +82,17 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def naming_file(path: str | Path) -> Iterator[None]:
+    """Inside, errors of the file system that name no file, as those of a failed write, get this one's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_text(path: str | Path) -> Iterator[TextIO]:
     """As `atomic_write`, for UTF-8 text with plain newlines on every system; names that aren't UTF-8 are escaped."""
     with atomic_write(path) as file:

@@ -32,8 +32,10 @@ def check_file(path: str | Path, named: str) -> None:
         raise UserError(f"{named} can't be written: no permission to write into {folder}")
     try:
         partial, file = create_partial(path)
-        file.close()
-        partial.unlink()
+        try:
+            file.close()
+        finally:
+            partial.unlink()
     except OSError as error:
         raise UserError(f"{named} can't be written: {error.strerror}") from None
 
@@ -70,8 +72,10 @@ def check_new_folder(path: str | Path, named: str) -> None:
         raise UserError(f"{named} can't be written to: {reason}")
     try:
         descriptor, probe = tempfile.mkstemp(prefix=".writable-", dir=there)
-        os.close(descriptor)
-        os.unlink(probe)
+        try:
+            os.close(descriptor)
+        finally:
+            os.unlink(probe)
     except OSError as error:
         raise UserError(f"{named} can't be written to: {error.strerror}") from None
 

@@ -42,11 +42,20 @@ def create_partial(path: Path) -> tuple[Path, BinaryIO]:
     remove_abandoned(path)
     while True:
         partial = partial_name(path)
-        file = partial.open("xb")
-        # Another writer that looked in between has taken it for left behind, and holds it or has removed it.
-        if try_lock(file.fileno()) is not False and partial.exists():
-            return partial, file
-        file.close()
+        file: BinaryIO | None = None
+        try:
+            file = partial.open("xb")
+            # Another writer that looked in between has taken it for left behind, and holds it or has removed it.
+            if try_lock(file.fileno()) is not False and partial.exists():
+                return partial, file
+            file.close()
+        except FileExistsError:
+            raise
+        except BaseException:  # a signal
+            if file is not None:
+                file.close()
+            partial.unlink(missing_ok=True)
+            raise
         partial.unlink(missing_ok=True)
 
 

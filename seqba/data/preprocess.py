@@ -62,7 +62,9 @@ def preprocess(options: PreprocessOptions, report: Report, progress: Progress) -
         lines.append(line)
         report(line)
 
-    with staged(options.destdir) as stage, Workers(options.workers) as workers:
+    # Dictionaries last: once they are there, a second run refuses to start.
+    staging = staged(options.destdir, f"--destdir {options.destdir}", last="dict.")
+    with staging as stage, Workers(options.workers) as workers:
         note(str(options))
         forms = _take_forms(options) if options.takes_dictionaries else _make_forms(options, workers, progress)
         _write_subwords(options, forms, stage)

@@ -14,27 +14,37 @@ from seqba.data.outputs import missing_folders, remove_empty
 from seqba.data.partial import try_lock
 from seqba.errors import UserError
 
-PREFIX = ".preprocess-"
+PREFIX = ".unfinished-"
 
 
 @contextmanager
-def staged(destdir: str) -> Iterator[Path]:
-    """Yields a folder inside `destdir` whose files move there if the block succeeds and vanish if it does not.
+def staged(folder: str | Path, named: str, *, last: str) -> Iterator[Path]:
+    """Yields a folder inside another whose files move there if the block succeeds and vanish if it does not.
 
     What killed processes left of theirs is removed before.
 
+    Args:
+        folder: where the files shall be; is made if it isn't there.
+        named: the option and its value, for the message.
+        last: what the names of those files begin with that say that all are there; they move last.
+
     Raises:
-        UserError: if `destdir` can't be written to.
+        UserError: if the folder can't be written to.
+        OSError: from the file system, carrying the name that a file would have got.
     """
-    destination = Path(destdir)
+    destination = Path(folder)
     created = missing_folders(destination)
-    make_folder(destdir, f"--destdir {destdir}")
+    make_folder(folder, named)
     try:
         _remove_abandoned(destination)
-        with _new_stage(destination, destdir) as stage:
-            yield stage
-            # Dictionaries last: once they are there, a second run refuses to start.
-            for path in sorted(stage.iterdir(), key=lambda path: path.name.startswith("dict.")):
+        with _new_stage(destination, named) as stage:
+            try:
+                yield stage
+            except OSError as error:
+                if error.filename is not None and Path(os.fsdecode(error.filename)).parent == stage:
+                    error.filename = str(destination / Path(os.fsdecode(error.filename)).name)
+                raise
+            for path in sorted(stage.iterdir(), key=lambda path: path.name.startswith(last)):
                 path.replace(destination / path.name)
             created = []
     finally:
@@ -42,13 +52,13 @@ def staged(destdir: str) -> Iterator[Path]:
 
 
 @contextmanager
-def _new_stage(destination: Path, destdir: str) -> Iterator[Path]:
+def _new_stage(destination: Path, named: str) -> Iterator[Path]:
     """Yields a new folder under its lock, and removes it afterwards."""
     while True:
         try:
             stage = Path(tempfile.mkdtemp(prefix=PREFIX, dir=destination))
         except OSError as error:
-            raise UserError(f"--destdir {destdir} can't be written to: {error.strerror}") from None
+            raise UserError(f"{named} can't be written to: {error.strerror}") from None
         try:
             with _held(stage) as held:
                 # Another process that looked in between has taken it for left behind, and holds it or has removed it.

@@ -1,10 +1,47 @@
-"""Content of `.grad` before an update, kept in case the update fails."""
+"""Content of `.grad` before an update, kept in case the update fails, and looked at while a loss is computed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from seqba.modules.walk import parameters_of
+
+_LOOKS = 4
+"""How many losses of a model are looked at: one that changes gradients does so from the beginning."""
+
+# By identity: a model may define what it is equal to.
+_looked: MutableMapping[nn.Module, int] = WeakIdKeyDictionary()
+
+
+def is_looked_at(model: nn.Module) -> bool:
+    """Whether the losses of a model's update are among those that `unchanged_gradients` is for."""
+    return _looked.get(model, 0) < _LOOKS
+
+
+@contextmanager
+def unchanged_gradients(model: nn.Module) -> Iterator[None]:
+    """Inside, a loss is computed, which shall leave the gradients of earlier passes as they are.
+
+    Raises:
+        ValueError: where it has changed them.
+    """
+    _looked[model] = _looked.get(model, 0) + 1
+    before = _state_of_gradients(model)
+    yield
+    if _state_of_gradients(model) != before:
+        raise ValueError(
+            "loss_fn changed gradients (by .backward(), or by zero_grad): let it return the loss and no more; the "
+            "update computes the gradient, and the optimizer steps and clears it afterwards"
+        )
+
+
+def _state_of_gradients(model: nn.Module) -> list[tuple[int, int] | None]:
+    gradients = [parameter.grad for parameter in parameters_of(model)]
+    return [None if gradient is None else (id(gradient), gradient._version) for gradient in gradients]
 
 
 class GradientsBefore:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -111,6 +111,40 @@ class Replicas:
                 return cls(dist.get_rank(group), dist.get_world_size(group), is_sharded=True)
         return cls()
 
+    def running(self, model: nn.Module, *, exchanges: bool) -> AbstractContextManager[None]:
+        """Inside runs a pass of a model in the wrapper, whose backward exchanges gradients or leaves that to another.
+
+        It is for programs of torch's processes (`has_processes`).
+
+        Raises:
+            ValueError: as `watching_forward` and `without_exchange`.
+        """
+        return self.watching_forward(model) if exchanges or not self.synchronised else self.without_exchange()
+
+    @contextmanager
+    def watching_forward(self, model: nn.Module) -> Iterator[None]:
+        """Inside, a pass of the update that exchanges gradients runs; torch exchanges none where another module ran.
+
+        Raises:
+            ValueError: where no forward of DistributedDataParallel ran in a model that is wrapped in it, and where one
+                ran around a model that isn't.
+        """
+        if not self.synchronised:
+            with _hooked([model], _refuse_wrapper_around):
+                yield
+        elif self.size == 1 or not all(module.require_backward_grad_sync for module in self.synchronised):
+            yield
+        else:
+            ran: list[nn.Module] = []
+            active = DistributedDataParallel._active_ddp_module  # a loop within a forward: Lightning's, by hand
+            with _hooked(self.synchronised, lambda module, _: ran.append(module)):
+                yield
+            if not ran and active not in self.synchronised:
+                raise ValueError(
+                    "the model is in DistributedDataParallel, and the loss function called another one (model.module, "
+                    "or the one that was wrapped), so that no gradient was exchanged: call the model that it is given"
+                )
+
     @contextmanager
     def without_exchange(self) -> Iterator[None]:
         """Inside, a backward leaves gradients to be added up by the one that follows.
@@ -129,6 +163,29 @@ class Replicas:
                     )
                 stack.enter_context(module.no_sync())
             yield
+
+
+def has_processes() -> bool:
+    """Whether torch's processes have met, so that a model may be wrapped for them."""
+    return dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def _hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any], None]) -> Iterator[None]:
+    """Inside, a hook is called before the forward of each of some modules."""
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(hook).remove)
+        yield
+
+
+def _refuse_wrapper_around(model: nn.Module, _: object) -> None:
+    active = DistributedDataParallel._active_ddp_module
+    if active is not None and dist.get_world_size(active.process_group) > 1:
+        raise ValueError(
+            "the model is called by a DistributedDataParallel that isn't in it, whose processes would all draw the "
+            "same masks, and exchange gradients in every pass: pass the wrapped model, or call the one that is passed"
+        )
 
 
 def _wrappers_in(model: nn.Module) -> list[nn.Module]:

@@ -23,10 +23,38 @@ def is_repeated(model: nn.Module, key: Key) -> bool:
         model: after the update's passes, when gradients are there.
         key: seed, update, and number of the first micro-batch.
     """
-    sample = _sample_weights(model)
     last = _last.get(model)
-    _last[model] = key, sample
-    return last is not None and key == last[0] and _differ(sample, last[1])
+    remember(model, key)
+    return last is not None and key == last[0] and _differ(_last[model][1], last[1])
+
+
+def remember(model: nn.Module, key: Key) -> None:
+    """Notes the key and the weights of an update, for those that come after it.
+
+    Args:
+        model: as in `is_repeated`.
+        key: as in `is_repeated`.
+    """
+    _last[model] = key, _sample_weights(model)
+
+
+def is_uncleared(model: nn.Module, key: Key) -> bool | None:
+    """Whether an update begins with the gradient of the model's update before, which has moved the weights since.
+
+    Args:
+        model: before the update's passes.
+        key: as in `is_repeated`.
+
+    Returns:
+        None where that can't be told yet: no update of a run was before, it has the same number, or moved nothing.
+    """
+    last = _last.get(model)
+    if last is None or key[:2] == last[0][:2] or last[0][1] < 0:  # `seqba.check` clears what it made
+        return None
+    gradient = next((one for one in reversed(gradients_of(model)) if one.layout is torch.strided), None)
+    if gradient is None:
+        return False
+    return bool(_sampled(gradient).any()) if _differ(_sample_weights(model), last[1]) else None
 
 
 def gradient_to_add_to(model: nn.Module, key: Key) -> Tensor | None:

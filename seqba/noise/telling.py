@@ -7,12 +7,14 @@ from collections.abc import MutableMapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.modules.walk import modules_of
+from seqba.modules.walk import gradients_of, modules_of, trained_parameters
 from seqba.noise.noise import Noise
 from seqba.noise.placed import find_misplaced
-from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated
+from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated, is_uncleared, remember
+from seqba.rows.replicate import labels_repeat
 
 _Pass = tuple[int, tuple[int, ...]]  # number of a micro-batch, and those of its copies
 
@@ -42,6 +44,10 @@ class NoiseWarnings:
         self._of_micro_batch = 0
         self._losses: dict[int, Tensor] = {}  # number of copies of a pass → what they added to the loss
         self._quiet: dict[_Pass, Tensor | None] = {}  # passes without noise (above a fork) → losses
+        self._is_mean = False
+        self._is_trial = key[1] < 0  # an update of `seqba.check`, after which a run is to be looked at anew
+        self._is_uncleared = self._begins_uncleared()
+        self._versions = None if self._is_told("step looked for") else _versions(model)
 
     def note(self, noise: Noise, loss: Tensor | None = None, *, is_mean: bool = False) -> None:
         """Takes the noise of a pass that has ended.
@@ -53,7 +59,8 @@ class NoiseWarnings:
         """
         if self._keyed:
             self._note_faults(noise)
-        if loss is not None and is_mean and (not self._losses or noise.micro_batch == self._of_micro_batch):
+        self._is_mean = is_mean
+        if loss is not None and (not self._losses or noise.micro_batch == self._of_micro_batch):
             self._of_micro_batch = noise.micro_batch
             self._losses.setdefault(len(noise.pass_copies), loss.detach())
         self._has_drawn = self._has_drawn or noise.draws > 0
@@ -63,24 +70,54 @@ class NoiseWarnings:
         else:
             self._quiet[noise.micro_batch, tuple(noise.pass_copies)] = None if loss is None else loss.detach()
 
+    def note_labels(self, batch: object, copies: int, *, replicated: bool) -> None:
+        """Takes a batch, the first one of the model, and whether it was said to hold all copies."""
+        if copies == 1 or self._is_trial or self._is_told("labels looked for"):
+            return
+        self._tell("labels looked for")
+        repeat = labels_repeat(batch, copies)
+        if repeat is False and replicated:
+            self._faults["labels"] = (
+                "replicated=True says that the batch holds all copies of each example, copy after copy, but its labels "
+                "are other ones in each copy, so that it seems to hold other examples: make it by "
+                "RepeatingBatchSampler, or leave replicated out"
+            )
+        elif repeat and not replicated:
+            self._faults["labels"] = (
+                "the labels of the batch come again copy after copy, so that it seems to hold all copies already, and "
+                "each is copied anew: pass replicated=True"
+            )
+
     def warn(self, stacklevel: int) -> None:
         """Warns of an update whose passes have run.
 
-        Of draws in which stacked copies differ from looped ones, of a sum that is taken for a mean, of equal copies,
-        and of masks that came before.
+        Of draws in which stacked copies differ from looped ones, of a sum that is taken for a mean or a mean for a sum,
+        of labels that tell of a wrong `replicated`, of gradients that reach no parameter or weren't cleared, of weights
+        that moved between passes, of equal copies, and of masks that came before.
 
         Args:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
         """
         if len(self._losses) > 1 and not self._is_told("sum looked for"):
-            _told.setdefault(self._model, set()).add("sum looked for")
+            self._tell("sum looked for")
             self._look_for_a_sum()
+        if not self._is_trial:
+            self._look_for_a_step()
+        if self._losses and not self._is_trial and not self._is_told("gradient looked for"):
+            self._look_for_a_gradient()
+        if self._is_uncleared and self._losses:  # a caller's own passes may clear it before their backward
+            self._faults["uncleared"] = (
+                "this gradient was added to that of the update before, after which the weights have moved: call "
+                "optimizer.zero_grad() between updates"
+            )
         for kind, line in self._faults.items():
             self._warn_once(kind, line, stacklevel + 1)
         if not self._is_told("equal") and self._has_equal_copies():
             self._warn_once("equal", self._why_equal(), stacklevel + 1)
         if self._has_drawn:
             self._warn_of_a_repeated_key(stacklevel + 1)
+        elif not self._is_trial and not self._is_told("uncleared looked for"):
+            remember(self._model, self._key)
 
     def _warn_of_a_repeated_key(self, stacklevel: int) -> None:
         seed, update, micro_batch = self._key
@@ -99,12 +136,46 @@ class NoiseWarnings:
                 stacklevel=stacklevel + 1,
             )
 
+    def _begins_uncleared(self) -> bool:
+        """Looks once the weights have moved: a gradient that is still there then was forgotten."""
+        if self._is_trial or self._is_told("uncleared looked for"):
+            return False
+        is_there = is_uncleared(self._model, self._key)
+        if is_there is not None:
+            self._tell("uncleared looked for")
+        return bool(is_there)
+
+    def _look_for_a_step(self) -> None:
+        """Looks whether all weights have moved since the update began: a step within it."""
+        self._tell("step looked for")
+        if self._versions and all(
+            one != other for one, other in zip(self._versions, _versions(self._model), strict=True)
+        ):
+            self._faults["step"] = (
+                "the weights moved between the passes of this update: call optimizer.step() after the last one"
+            )
+
+    def _look_for_a_gradient(self) -> None:
+        self._tell("gradient looked for")
+        trained = trained_parameters(self._model)
+        is_held_elsewhere = any(hasattr(parameter, "to_local") for parameter in trained)  # by FSDP, under no_sync
+        if trained and not is_held_elsewhere and not gradients_of(self._model):
+            self._faults["gradient"] = (
+                "no gradient reached a parameter of the model: the loss is of another model's output, or detached from "
+                "this one's; call the model that loss_fn is given"
+            )
+
     def _look_for_a_sum(self) -> None:
         """Notes losses that grow with the copies of a pass, as a sum's do; a mean's differ by their noise alone."""
         (few, of_few), *_, (many, of_many) = sorted(self._losses.items())
         one, other = float(of_few) / few, float(of_many) / many
         growth = many / few
-        if one and 0.8 * growth < other / one < 1.25 * growth:
+        if one and not self._is_mean and 0.8 < other / one * growth < 1.25:
+            self._faults["mean"] = (
+                f"the sum that loss_fn returned of {many} copies in one pass is about that of {few}, as a mean's would "
+                "be, so that it is divided by its weight twice: return the sum over rows, or the mean alone"
+            )
+        if one and self._is_mean and 0.8 * growth < other / one < 1.25 * growth:
             self._faults["sum"] = (
                 f"the loss of {many} copies in one pass is about {growth:.3g} times that of {few}, as a sum's would be "
                 "that is taken for a mean, and the gradient depends on the plan then: return the mean over rows, or "
@@ -149,10 +220,19 @@ class NoiseWarnings:
             if fault is not None:
                 self._faults["ambiguous"] = fault
 
+    def _tell(self, kind: str) -> None:
+        _told.setdefault(self._model, set()).add(kind)
+
     def _is_told(self, kind: str) -> bool:
         return kind in _told.get(self._model, ())
 
     def _warn_once(self, kind: str, line: str, stacklevel: int) -> None:
         if not self._is_told(kind):
-            _told.setdefault(self._model, set()).add(kind)
+            self._tell(kind)
             warnings.warn(line, stacklevel=stacklevel + 1)
+
+
+def _versions(model: nn.Module) -> list[int]:
+    """How often each trained parameter has been changed in place; none of a model whose sizes aren't known yet."""
+    trained = trained_parameters(model)
+    return [] if any(map(is_lazy, trained)) else [parameter._version for parameter in trained]

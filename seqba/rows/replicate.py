@@ -92,6 +92,28 @@ def select_copies(batch: Batch, copies: range, total: int) -> Batch:
     return cast(Batch, map_rows(batch, lambda part, _: part[copies.start * each : copies.stop * each]))
 
 
+def labels_repeat(batch: Any, copies: int) -> bool | None:
+    """Whether labels come again copy after copy, as in a batch of `copies` of each example.
+
+    Labels are whole numbers, one a row: an int64 or int32 tensor (R,).
+
+    Returns:
+        True where any of the batch's are the same in each of its `copies` parts, False where none is, None for a batch
+        that has none, or fewer than four different ones in a part: they may be the same by chance.
+    """
+    found: list[Tensor] = []
+
+    def look(rows: Any, _: str) -> Any:
+        if isinstance(rows, Tensor) and rows.dim() == 1 and rows.dtype in (torch.int64, torch.int32):
+            found.append(rows)
+        return rows
+
+    map_rows(batch, look)
+    parts = [rows.view(copies, -1) for rows in found if len(rows) % copies == 0]
+    parts = [rows for rows in parts if len(torch.unique(rows[0])) >= 4]
+    return any(bool((rows == rows[0]).all()) for rows in parts) if parts else None
+
+
 def replicating_collate(collate_fn: Callable[[Sequence[Sample]], Batch], copies: int) -> Callable[..., Batch]:
     """Wraps a `DataLoader`'s collate function so that every batch holds `copies` of each example.
 

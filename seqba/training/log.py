@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import torch
 
 from seqba.core import Group
+from seqba.data.files import naming_file
 from seqba.data.names import ESCAPED, name_text
 from seqba.errors import UserError
 from seqba.extras import needed, progress_bar
@@ -100,7 +101,8 @@ class TrainingLog:
         if self._run_log is not None:
             self._run_log.close()
         if self._file is not None:
-            self._file.close()
+            with naming_file(self._file.name):
+                self._file.close()
 
     def _write_window(self, report: UpdateReport, progress: Progress, skipped: int) -> None:
         window, self._window, self._unwritten = self._window, LogWindow(), None
@@ -135,8 +137,9 @@ class TrainingLog:
         if self._run_log is not None:
             self._run_log.write(as_json)
         if self._file is not None:
-            self._file.write(as_json + "\n")
-            self._file.flush()
+            with naming_file(self._file.name):
+                self._file.write(as_json + "\n")
+                self._file.flush()
         self._trackers.log(rounded)
         if self.format in ("json", "simple") and _is_open(sys.stdout):
             sys.stdout.write((as_json if self.format == "json" else _simple(rounded)) + "\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from seqba.core import Group
+from seqba.data.files import naming_file
 from seqba.errors import UserError
 from seqba.training.options import CheckpointOptions
 from seqba.training.progress import Progress
@@ -42,8 +43,9 @@ class RunLog:
     def write(self, line: str) -> None:
         """Appends a line and flushes it: no kill takes it back from here on."""
         self._file = self._file or open(self.path, "ab")  # noqa: SIM115 - lives as long as the run
-        self._file.write(line.encode("utf-8") + b"\n")
-        self._file.flush()
+        with naming_file(self.path):
+            self._file.write(line.encode("utf-8") + b"\n")
+            self._file.flush()
 
     def is_at(self, path: str | None) -> bool:
         """Whether a path that a command names leads to this file."""
@@ -52,7 +54,8 @@ class RunLog:
     def close(self) -> None:
         """Closes the file."""
         if self._file is not None:
-            self._file.close()
+            with naming_file(self.path):
+                self._file.close()
 
 
 def check_run_log(path: Path) -> None:

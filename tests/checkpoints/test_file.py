@@ -260,6 +260,23 @@ def test_a_full_disk_leaves_what_was_there(
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 
+@pytest.mark.parametrize("handled", [SystemExit(143), ValueError("a bad batch")])
+def test_a_full_disk_met_while_a_signal_is_handled_is_the_disks(
+    handled: BaseException, tmp_path: Path, state: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that saves because of a signal."""
+    monkeypatch.setattr(Path, "open", lambda self, mode: FullDisk(self, mode.replace("b", "")))
+
+    def save() -> None:
+        try:
+            raise handled
+        except BaseException:
+            write_checkpoint(tmp_path / "a.pt", {**state, "model": {"weight": torch.zeros(100_000)}})
+
+    with pytest.raises(OSError, match="No space left on device"):
+        save()
+
+
 def test_a_copy_survives_its_original(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "a.pt", {"x": 1})
     copy_checkpoint(tmp_path / "a.pt", tmp_path / "b.pt")

@@ -134,3 +134,30 @@ def test_a_signal_leaves_nothing_half_written(tmp_path: Path, number: signal.Sig
         process.send_signal(number)
         assert process.wait(30) == 128 + number
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["as the first is told", "as the process ends"])
+def test_a_second_ctrl_c_ends_at_once_and_without_a_traceback(moment: str) -> None:
+    """The first is handled, and the second comes as that is told, or once the status is decided."""
+    code = (
+        "import os, signal, sys; from seqba.cli import command\n"
+        "def again(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
+        "def main(arguments): raise KeyboardInterrupt\n"
+    )
+    if moment == "as the first is told":
+        code += "command.print = again\n"
+    else:
+        code += "import atexit; atexit.register(again)\n"
+    code += "command.run_process(main)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr in ("", "interrupted\n")
+
+
+def test_ctrl_c_is_python_again_after_a_command_in_this_process() -> None:
+    def main(arguments: Sequence[str] | None) -> int:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    assert run(main) == 130
+    assert signal.getsignal(signal.SIGINT) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -165,6 +166,7 @@ def test_a_full_disk_leaves_nothing_behind(
     with untouched(folder):
         line = complaint(capsys, *arguments)
     assert "the disk is full" in line
+    assert re.search(rf"\({re.escape(str(folder))}/[^./]+[^/]*\)", line)  # not the hidden one that is written to
     assert "free some space and run the same command again" in line
 
 

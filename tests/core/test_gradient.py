@@ -281,6 +281,7 @@ def test_what_a_pass_changes_in_place_no_other_pass_sees(network: Network, plan:
     """Features that a model masks where they lie, labels that it takes out of the batch."""
     network.double()
     x, labels = make_batch(rows=12, dtype=torch.float64)
+    labels = labels[:4].repeat(3) if replicated else labels
     batch = {"x": x.clone(), "labels": labels, "names": [""] * 12, "words": [[1] for _ in range(12)]}
 
     def careless(model: nn.Module, batch: Any) -> Tensor:

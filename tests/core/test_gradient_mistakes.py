@@ -25,8 +25,10 @@ def test_a_forgotten_update_number_is_told_of(network: Network) -> None:
         seqba.merged_gradient(network, batch, mean_loss, copies=2)
     assert [warning.filename for warning in warned] == [__file__]  # where somebody can do something about it
     optimizer.step()
+    optimizer.zero_grad()
     seqba.merged_gradient(network, batch, mean_loss, copies=2, update=1)
     optimizer.step()
+    optimizer.zero_grad()
     seqba.grid_gradient(network, [batch], summed_loss, copies=2, weight=12, update=2)
     optimizer.step()
     with pytest.warns(UserWarning, match="pass update=") as warned:

@@ -160,6 +160,16 @@ def test_a_writer_whose_file_was_taken_for_left_behind_begins_another(
     assert path.read_text() == "new"
 
 
+def test_a_signal_as_a_file_begins_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(descriptor: int) -> bool:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(partial, "try_lock", interrupted)
+    with pytest.raises(SystemExit), atomic_write(path):
+        pass
+    assert not [file for file in path.parent.iterdir() if file != path]
+
+
 def test_modes_are_those_of_any_new_file(path: Path) -> None:
     before = os.umask(0o027)
     try:

@@ -16,7 +16,7 @@ from seqba.data.staging import staged
 HOLDER = """
 import sys
 from seqba.data.staging import staged
-with staged(sys.argv[1]) as stage:
+with staged(sys.argv[1], "", last="dict.") as stage:
     (stage / "dict.txt").touch()
     print(stage.name, flush=True)
     sys.stdin.readline()
@@ -28,13 +28,13 @@ def names(folder: Path) -> list[str]:
 
 
 def test_files_appear_together_and_vanish_together(tmp_path: Path) -> None:
-    with staged(str(tmp_path / "bin")) as stage:
+    with staged(tmp_path / "bin", "", last="dict.") as stage:
         (stage / "dict.txt").write_text("a 1\n")
         assert names(tmp_path / "bin") == [stage.name]
     assert names(tmp_path / "bin") == ["dict.txt"]
 
     def fail() -> None:
-        with staged(str(tmp_path / "other")) as stage:
+        with staged(tmp_path / "other", "", last="dict.") as stage:
             (stage / "dict.txt").touch()
             raise KeyboardInterrupt
 
@@ -43,14 +43,22 @@ def test_files_appear_together_and_vanish_together(tmp_path: Path) -> None:
     assert names(tmp_path) == ["bin"]
 
 
+def test_an_error_carries_the_name_that_the_file_would_have_got(tmp_path: Path) -> None:
+    for name, told in (("dict.txt", tmp_path / "bin" / "dict.txt"), (os.fsencode(tmp_path), os.fsencode(tmp_path))):
+        with pytest.raises(OSError, match="full") as raised, staged(tmp_path / "bin", "", last="dict.") as stage:
+            raise OSError(28, "full", str(stage / name) if isinstance(name, str) else name)
+        assert raised.value.filename == (str(told) if isinstance(name, str) else told)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.skipif(partial.fcntl is None, reason="this system has no locks")
 def test_a_folder_of_a_process_that_was_killed_in_its_first_instants_goes(tmp_path: Path) -> None:
     code = "import os, tempfile; from seqba.data import staging; mkdtemp = tempfile.mkdtemp\n"
     code += "tempfile.mkdtemp = lambda **options: (mkdtemp(**options), os._exit(3))\n"
-    code += "with staging.staged('.'): pass"
+    code += "with staging.staged('.', '', last='dict.'): pass"
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 3
     assert len(names(tmp_path)) == 1
-    with staged(str(tmp_path)) as stage:
+    with staged(tmp_path, "", last="dict.") as stage:
         assert names(tmp_path) == [stage.name]
     assert names(tmp_path) == []
 
@@ -76,7 +84,7 @@ def test_a_folder_that_another_process_takes_for_left_behind_is_made_again(
         return str(folder)
 
     monkeypatch.setattr(tempfile, "mkdtemp", make)
-    with staged(str(tmp_path)) as stage:
+    with staged(tmp_path, "", last="dict.") as stage:
         (stage / "dict.txt").touch()
     for lock in locks:
         os.close(lock)
@@ -86,17 +94,17 @@ def test_a_folder_that_another_process_takes_for_left_behind_is_made_again(
 
 @pytest.mark.skipif(partial.fcntl is None, reason="this system has no locks")
 def test_a_folder_goes_once_its_process_was_killed(tmp_path: Path) -> None:
-    (tmp_path / ".preprocess-notes").touch()
+    (tmp_path / ".unfinished-notes").touch()
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         left = process.stdout.readline().strip()
-        with staged(str(tmp_path)) as stage:
-            assert names(tmp_path) == sorted([".preprocess-notes", left, stage.name])
+        with staged(tmp_path, "", last="dict.") as stage:
+            assert names(tmp_path) == sorted([".unfinished-notes", left, stage.name])
         process.kill()
         process.wait()
     assert names(tmp_path / left) == ["dict.txt"]
-    with staged(str(tmp_path)) as stage:
-        assert names(tmp_path) == sorted([".preprocess-notes", stage.name])
-    assert names(tmp_path) == [".preprocess-notes"]
+    with staged(tmp_path, "", last="dict.") as stage:
+        assert names(tmp_path) == sorted([".unfinished-notes", stage.name])
+    assert names(tmp_path) == [".unfinished-notes"]

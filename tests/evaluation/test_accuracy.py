@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from seqba.core import current_noise
 from seqba.data.images import ImageBatches, open_images
 from seqba.evaluation.accuracy import ImageTally, ScoredImages, score_once, score_views
+from seqba.tasks.image_options import ViewOptions
+from seqba.tasks.image_views import training_view
 
 CPU = torch.device("cpu")
 
@@ -93,6 +95,15 @@ def test_views_are_a_function_of_the_seed(pictures: Path) -> None:
 
     assert torch.equal(score(1), score(1))
     assert not torch.equal(score(1), score(2))
+
+
+@pytest.mark.parametrize("view", [Shaken(), training_view(ViewOptions(cutout=8), 32)])
+def test_views_are_those_of_a_picture_whatever_batch_it_is_in(view: nn.Module, pictures: Path) -> None:
+    one_by_one, many = (
+        together(list(score_views(Tilted(), split(pictures, rows), view, CPU, views=2, seed=1)))[1] for rows in (1, 8)
+    )
+    torch.testing.assert_close(one_by_one, many)
+    assert len(many.unique(dim=0)) == len(many)
 
 
 def test_a_tally_by_hand() -> None:

@@ -108,6 +108,26 @@ def test_ranks_beside_data_parallel_are_refused_and_ordinary_dropout_differs_too
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        ("model in it", "so that no gradient was exchanged: call the model that it is given"),
+        ("passes", "so that no gradient was exchanged: call the model that it is given"),
+        ("put off", ""),  # the caller's no_sync: nothing is to be exchanged
+        ("wrapper around it", "a DistributedDataParallel that isn't in it, whose processes would all draw the same"),
+        ("wrapper beside ranks", "a DistributedDataParallel that isn't in it, whose processes would all draw the same"),
+        ("compiled in it", "a DistributedDataParallel that isn't in it, whose processes would all draw the same"),
+    ],
+)
+def test_a_loss_function_that_calls_another_model_than_the_one_passed_is_refused(
+    processes: Results, way: str, told: str
+) -> None:
+    for found in processes.values():
+        assert told in found["around the wrapper"][way]
+        assert bool(told) == bool(found["around the wrapper"][way])
+
+
+@pytest.mark.slow
 def test_a_static_graph_must_have_exchanged_gradients_once(processes: Results) -> None:
     for found in processes.values():
         assert "static_graph=True) must exchange gradients in its first backward" in found["static graph refused"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -62,6 +64,7 @@ def in_data_parallel(ranks: Ranks) -> dict[str, Any]:
     found["refused"] = refusal(ranks)
     found["static graph"], found["static graph refused"] = of_a_static_graph(ranks)
     found["ordinary masks differ"] = ordinary_masks_differ(ranks)
+    found["around the wrapper"] = around_the_wrapper(ranks)
     return found
 
 
@@ -162,6 +165,43 @@ def refusal(ranks: Ranks) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def around_the_wrapper(ranks: Ranks) -> dict[str, str]:
+    """What is said of a loop and a loss function that don't call the same of the wrapper and the model in it."""
+    told = {}
+    for way in ("model in it", "wrapper around it", "wrapper beside ranks", "compiled in it", "passes", "put off"):
+        model, _ = wrapped(ranks)
+        inner = model.module
+        if way == "compiled in it":
+            model = DistributedDataParallel(torch.compile(inner, backend="eager"), process_group=ranks.group)
+        passed, called = (inner, model) if way.startswith("wrapper") or way == "compiled in it" else (model, inner)
+        options = {"ranks": ranks} if way == "wrapper beside ranks" else {}
+        told[way] = ""
+        try:
+            if way == "passes":
+                one_by_one(passed, called, ranks)
+            else:
+                with model.no_sync() if way == "put off" else nullcontext():
+                    rows = rows_of(ranks.rank)
+                    loss_fn = calling(called)
+                    seqba.merged_gradient(passed, rows, loss_fn, copies=COPIES, plan="looped", update=7, **options)
+        except ValueError as error:
+            told[way] = str(error)
+            assert way == "passes" or all(parameter.grad is None for parameter in model.parameters())
+    return told
+
+
+def calling(called: nn.Module) -> Callable[[nn.Module, Any], tuple[Tensor, int]]:
+    """A loss function that calls another model than the one that it is given."""
+    return lambda _, batch: summed_loss(called, batch)
+
+
+def one_by_one(passed: nn.Module, called: nn.Module, ranks: Ranks) -> None:
+    for pass_ in seqba.copies(passed, COPIES, update=7):
+        with pass_:
+            total, weight = summed_loss(called, rows_of(ranks.rank))
+            (total / weight / COPIES).backward()
 
 
 def ordinary_masks_differ(ranks: Ranks) -> bool:

@@ -347,3 +347,14 @@ def test_messages_stand_above_the_bar_while_there_is_one(capsys: pytest.CaptureF
         root.removeHandler(handler)
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "averaging" in line)
     assert line.rpartition("\r")[2].strip() == "told: averaging begins"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_names_the_log() -> None:
+    log = TrainingLog(LogOptions(log_format="none", log_interval=1, log_file="/dev/full"), CPU, max_update=10)
+    with pytest.raises(OSError, match="No space left") as raised:
+        log.update(report(1), Progress(), 0, seconds=0.5)
+    assert raised.value.filename == "/dev/full"
+    with pytest.raises(OSError, match="No space left") as raised:
+        log.close()
+    assert raised.value.filename == "/dev/full"

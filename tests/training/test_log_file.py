@@ -89,3 +89,15 @@ def test_it_knows_its_own_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not log.is_at("other.jsonl")
     assert not log.is_at(None)
     log.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_names_the_log_of_the_save_dir(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / RUN_LOG)
+    log._file = open("/dev/full", "ab")  # noqa: SIM115 - closed below
+    with pytest.raises(OSError, match="No space left") as raised:
+        log.write("{}")
+    assert raised.value.filename == str(tmp_path / RUN_LOG)
+    with pytest.raises(OSError, match="No space left") as raised:
+        log.close()
+    assert raised.value.filename == str(tmp_path / RUN_LOG)

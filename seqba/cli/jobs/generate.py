@@ -21,6 +21,7 @@ from seqba.core import ALONE, Group
 from seqba.data.batching import fitting
 from seqba.data.files import atomic_text, make_folder
 from seqba.data.limits import batch_tokens, longest_sides, refuse_or_leave_out
+from seqba.data.outputs import missing_folders, remove_empty
 from seqba.data.pair_files import open_pairs
 from seqba.data.pairs import PairBatch, PairCorpus
 from seqba.data.splits import name_rows
@@ -213,11 +214,15 @@ def _open_output(options: GenerateOptions) -> Iterator[TextIO]:
     if options.results_path is None:
         yield sys.stdout
         return
+    created = missing_folders(options.results_path)
     make_folder(options.results_path, f"--results-path {options.results_path}")
     # Shards of one split may share the folder: none takes the place of another.
     shard = f".{options.shard_id}-of-{options.num_shards}" if options.num_shards > 1 else ""
-    with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}{shard}.txt") as file:
-        yield file
+    try:
+        with atomic_text(Path(options.results_path) / f"generate-{options.gen_subset}{shard}.txt") as file:
+            yield file
+    finally:
+        remove_empty(created)  # where nothing came of it
 
 
 def _bar(translated: Translated, batches: list[Rows], options: GenerateOptions) -> Translated:

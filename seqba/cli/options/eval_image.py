@@ -30,7 +30,7 @@ class EvalImageOptions:
         "blank a square of this side in the views of --tta; 0 = none, as in the released code unless it is asked for",
         minimum=0,
     )
-    seed: int = option(1, "of the views, of which another --batch-size draws others", minimum=0, maximum=2**63 - 1)
+    seed: int = option(1, "of the views", minimum=0, maximum=2**63 - 1)
     num_workers: int = option(2, "processes that decode pictures ahead of time", minimum=0)
     output_predictions: bool = option(
         False, "print a line for each picture: number, class, likeliest class, its probability"

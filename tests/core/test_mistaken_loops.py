@@ -1,0 +1,155 @@
+"""Mistakes of a loop or a loss function that give another gradient than meant: each is told."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from small_network import Network, make_batch, mean_loss, summed_loss
+from torch import Tensor, nn
+
+import seqba
+
+BATCH = make_batch()
+Loop = Callable[[nn.Module, torch.optim.Optimizer], None]
+
+
+def loop(loss_fn: Any = mean_loss, *, to_none: bool = True, **options: Any) -> Loop:
+    """A loop of one's own over one batch."""
+
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for update in range(3):
+            seqba.merged_gradient(model, BATCH, loss_fn, copies=4, update=update, **options)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=to_none)
+
+    return train
+
+
+def without_clearing(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for update in range(3):
+        seqba.merged_gradient(model, BATCH, mean_loss, copies=2, update=update)
+        optimizer.step()
+
+
+def clearing_in_a_pass(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for update in range(3):
+        for pass_ in seqba.copies(model, 2, update=update):
+            with pass_:
+                loss = mean_loss(model, BATCH) / 2
+                if not pass_.copy:
+                    optimizer.zero_grad()
+                loss.backward()
+        optimizer.step()
+
+
+def stepping_in_a_pass(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    for update in range(3):
+        for pass_ in seqba.copies(model, 2, update=update):
+            with pass_:
+                (mean_loss(model, BATCH) / 2).backward()
+                optimizer.step()
+        optimizer.zero_grad()
+
+
+def accumulating(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Two batches for each step, each with an update's number of its own."""
+    for update in range(4):
+        seqba.merged_gradient(model, BATCH, mean_loss, copies=2, update=update)
+        if update % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def of_another_model(_: nn.Module, batch: Any) -> Tensor:
+    return mean_loss(Network(), batch)
+
+
+def detached(model: nn.Module, batch: Any) -> Tensor:
+    return nn.functional.cross_entropy(model(batch[0]).detach().requires_grad_(), batch[1])
+
+
+def mean_as_a_sum(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
+    return mean_loss(model, batch), len(batch[1])
+
+
+def told(train: Loop, dropout: type[nn.Module] = seqba.nn.Dropout) -> list[str]:
+    torch.manual_seed(0)
+    model = Network()
+    model.dropout = dropout(0.3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(model, torch.optim.SGD(model.parameters(), 0.1))
+    assert all(warning.filename == __file__ for warning in caught)
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout, seqba.nn.Dropout])
+@pytest.mark.parametrize(
+    ("train", "line"),
+    [
+        (without_clearing, "call optimizer.zero_grad() between updates"),
+        (stepping_in_a_pass, "call optimizer.step() after the last one"),
+        (loop(of_another_model), "no gradient reached a parameter of the model"),
+        (loop(detached), "no gradient reached a parameter of the model"),
+        (loop(mean_as_a_sum), "as a mean's would be, so that it is divided by its weight twice"),
+    ],
+)
+def test_what_goes_wrong_is_told_once(train: Loop, line: str, dropout: type[nn.Module]) -> None:
+    lines = told(train, dropout)
+    assert len(lines) == 1
+    assert line in lines[0]
+
+
+@pytest.mark.parametrize("dropout", [nn.Dropout, seqba.nn.Dropout])
+@pytest.mark.parametrize(
+    "train",
+    [
+        loop(),
+        loop(to_none=False),
+        loop(summed_loss),
+        loop(plan="stacked"),
+        loop(plan="looped", keyed=True),
+        accumulating,
+        clearing_in_a_pass,
+    ],
+)
+def test_a_loop_that_is_right_is_told_nothing(train: Loop, dropout: type[nn.Module]) -> None:
+    assert told(train, dropout) == []
+
+
+@pytest.mark.parametrize("kind", ["backward", "zero_grad"])
+def test_a_loss_function_that_changes_gradients_is_refused(network: Network, kind: str) -> None:
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        loss = mean_loss(model, batch)
+        loss.backward(retain_graph=True) if kind == "backward" else model.zero_grad()
+        return loss
+
+    with pytest.raises(ValueError, match="loss_fn changed gradients"):
+        seqba.merged_gradient(network, BATCH, loss_fn, copies=2, plan="looped")
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_run_is_looked_at_though_it_was_checked_before() -> None:
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        seqba.check(model, BATCH, mean_loss)
+        optimizer.zero_grad()
+        without_clearing(model, optimizer)
+
+    (line,) = told(train)
+    assert "call optimizer.zero_grad() between updates" in line
+
+
+def test_tensors_outside_of_a_frozen_model_may_be_trained(network: Network) -> None:
+    """A prompt that is learned, say."""
+    network.requires_grad_(False)
+    prompt = torch.zeros(7, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seqba.merged_gradient(
+            network, BATCH, lambda model, batch: mean_loss(model, (batch[0] + prompt, batch[1])), copies=2
+        )
+    assert prompt.grad is not None
