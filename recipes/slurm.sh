@@ -13,7 +13,8 @@
 #          no signal before a recipe in the foreground ends, so that the recipe runs in the background, in a process
 #          group of its own, and the trap hands the signal on to it. srun forwards it to the nodes, torchrun to its
 #          processes, and all of them finish the same update; rank 0 writes checkpoint_last. torchrun kills what is left
-#          after 150 s (30 by itself), inside Slurm's three minutes: raise both for a model that takes longer.
+#          after TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds, 150 where it isn't set, inside Slurm's three minutes: raise both
+#          for a model that takes longer. Before torch 2.12 it always waits 30 s.
 #          Then the job puts itself back into the queue: --requeue alone is for nodes that fail and jobs that are
 #          preempted, not for time that is up. A job that is preempted gets the signal only where the cluster sets
 #          PreemptParameters=send_user_signal; else it loses the updates since the last checkpoint.
@@ -55,9 +56,10 @@ mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 # Two jobs on one node must not meet at one port.
 meeting="${hosts[0]}:$((20000 + SLURM_JOB_ID % 20000))"
 [[ -z "${SLURM_CPUS_PER_TASK:-}" ]] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK" # srun no longer inherits it
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-150}" # no option: torchrun before 2.12 has none
 # Ranks elsewhere end while rank 0 still writes: srun must not kill one node because another one has ended.
 export SEQBA_LAUNCH="srun --nodes=${#hosts[@]} --ntasks=${#hosts[@]} --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0 \
-torchrun --nnodes=${#hosts[@]} --nproc-per-node=$per_node --max-restarts=3 --shutdown-timeout=150 \
+torchrun --nnodes=${#hosts[@]} --nproc-per-node=$per_node --max-restarts=3 \
 --rdzv-backend=c10d --rdzv-endpoint=$meeting --rdzv-id=$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
 seqba_step "$recipe on ${#hosts[@]} nodes of $per_node processes, meeting at $meeting"
 

@@ -161,3 +161,21 @@ def test_ctrl_c_is_python_again_after_a_command_in_this_process() -> None:
     before = signal.getsignal(signal.SIGINT)
     assert run(main) == 130
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the structure that sigaltstack fills is Linux's")
+def test_signals_are_handled_on_a_stack_of_their_own() -> None:
+    code = (
+        "import ctypes, sys; from seqba.cli.command import run\n"
+        "class Stack(ctypes.Structure):\n"
+        "    _fields_ = [('address', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t)]\n"
+        "def main(arguments):\n"
+        "    stack = Stack()\n"
+        "    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0\n"
+        "    print(stack.flags, stack.size > 2048)\n"
+        "    return 0\n"
+        "sys.exit(run(main, []))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0 True\n", "")

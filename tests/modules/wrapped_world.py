@@ -15,6 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
+from torch_versions import complete_cpu_streams
 
 import seqba
 from seqba.distributed import Ranks
@@ -219,6 +220,7 @@ def ordinary_masks_differ(ranks: Ranks) -> bool:
 
 def in_sharding(ranks: Ranks) -> dict[str, Any]:
     """The gradients under either FSDP, put together."""
+    complete_cpu_streams()
     found: dict[str, Any] = {}
     mesh = DeviceMesh.from_group(ranks.group, "cpu")
     for plan in ("looped", "stacked", "auto"):

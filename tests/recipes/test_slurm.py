@@ -24,6 +24,7 @@ from pathlib import Path
 words = sys.argv[1:]
 options = dict(word.split("=") for word in words[: words.index("torchrun")])
 Path(os.environ["STUBS"], "srun").write_text(" ".join(words))
+Path(os.environ["STUBS"], "patience").write_text(os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
 agents = []
 
 def children(parents):
@@ -121,6 +122,7 @@ def test_a_job_whose_time_is_up_goes_back_into_the_queue_and_on_from_there(sbatc
     started = (tmp_path / "srun").read_text(encoding="utf-8").split()
     assert {"--nodes=2", "--ntasks=2", "--nnodes=2", "--nproc-per-node=1", "--kill-on-bad-exit=0"} <= set(started)
     assert f"--rdzv-endpoint=localhost:{20000 + os.getpid() % 20000}" in started
+    assert (tmp_path / "patience").read_text(encoding="utf-8") == "150"
     (tmp_path / "requeued").unlink()
 
     reached = read_checkpoint(out / "checkpoints" / "checkpoint_last.pt")["extra_state"]["trainer"]["updates"]
