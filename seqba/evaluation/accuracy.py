@@ -110,8 +110,8 @@ def score_views(
     Raises:
         ValueError: if `views` < 1, or for another `average`.
 
-    Randomness: a picture's view i is keyed by (seed, i, 0, number of the picture in the split), whatever batch it is
-    in, and the first views are the same for every K.
+    Randomness: a picture's view i is keyed by (seed, i, 0, place of the picture in the split), whatever batch it is in,
+    and the first views are the same for every K.
 
     Source: Hoffer et al. 2020, table 4; its released code averages logits.
     """
@@ -121,16 +121,19 @@ def score_views(
         raise ValueError(f"average is {average!r}; it must be one of {', '.join(AVERAGES)}")
     add = torch.logaddexp if average == "probabilities" else torch.add
 
-    def scores(pictures: list[int], batch: ImageBatch, number: int) -> Tensor:
-        with noise_context(Noise(seed, number, 0, pictures)):  # each picture in the place of a copy of one row
+    def scores(places: range, batch: ImageBatch, number: int) -> Tensor:
+        with noise_context(Noise(seed, number, 0, places)):  # each picture in the place of a copy of one row
             return _log_probabilities(model, batch, view, device)
 
-    for place, rows in enumerate(batches.batches):
-        pictures, batch = rows.tolist(), batches[place]
-        total = functools.reduce(add, (scores(pictures, batch, number) for number in range(views)))
+    first = 0
+    for place in range(len(batches)):
+        batch = batches[place]
+        places = range(first, first + len(batch.labels))
+        total = functools.reduce(add, (scores(places, batch, number) for number in range(views)))
         # Log-probabilities are logits less a constant of each row and view, which the softmax takes away again.
         mean = total - math.log(views) if average == "probabilities" else (total / views).log_softmax(dim=1)
         yield ScoredImages(batch.labels, mean.cpu())
+        first = places.stop
 
 
 def _log_probabilities(model: nn.Module, batch: ImageBatch, view: ImageView, device: torch.device) -> Tensor:

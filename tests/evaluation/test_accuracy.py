@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seqba.core import current_noise
 from seqba.data.images import ImageBatches, open_images
 from seqba.evaluation.accuracy import ImageTally, ScoredImages, score_once, score_views
+from seqba.noise import noise
 from seqba.tasks.image_options import ViewOptions
 from seqba.tasks.image_views import training_view
 
@@ -32,10 +33,10 @@ class Shaken(nn.Module):
     """A random view: the picture times a number of its own, keyed like any noise."""
 
     def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
-        noise = current_noise()
-        assert noise is not None
+        current = current_noise()
+        assert current is not None
         assert sizes.shape == (len(images), 2)
-        return images / 255 * noise.uniform(self, (len(images), 1, 1, 1), CPU)
+        return images / 255 * current.uniform(self, (len(images), 1, 1, 1), CPU)
 
 
 def still(images: Tensor, sizes: Tensor) -> Tensor:
@@ -101,6 +102,20 @@ def test_views_are_a_function_of_the_seed(pictures: Path) -> None:
 def test_views_are_those_of_a_picture_whatever_batch_it_is_in(view: nn.Module, pictures: Path) -> None:
     one_by_one, many = (
         together(list(score_views(Tilted(), split(pictures, rows), view, CPU, views=2, seed=1)))[1] for rows in (1, 8)
+    )
+    torch.testing.assert_close(one_by_one, many)
+    assert len(many.unique(dim=0)) == len(many)
+
+
+@pytest.mark.parametrize("by_counter", [False, True])
+def test_pictures_needn_t_be_neighbours(pictures: Path, monkeypatch: pytest.MonkeyPatch, *, by_counter: bool) -> None:
+    """Those that were held out are any, and a GPU draws for neighbours at once."""
+    monkeypatch.setattr(noise, "draws_by_counter", lambda _: by_counter)
+    source = open_images(pictures, "test", decode_size=32)
+    held_out = np.array([1, 4, 5, 11, 17, 18])
+    one_by_one, many = (
+        together(list(score_views(Tilted(), batches, Shaken(), CPU, views=2, seed=1)))[1]
+        for batches in (ImageBatches(source, np.split(held_out, range(rows, 6, rows))) for rows in (1, 4))
     )
     torch.testing.assert_close(one_by_one, many)
     assert len(many.unique(dim=0)) == len(many)
