@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 
 from torch import nn
@@ -30,17 +30,18 @@ def unchanged_gradients(model: nn.Module) -> Iterator[None]:
         ValueError: where it has changed them.
     """
     _looked[model] = _looked.get(model, 0) + 1
-    before = _state_of_gradients(model)
+    parameters = parameters_of(model)  # a model may make more of them as it first runs
+    before = _state_of_gradients(parameters)
     yield
-    if _state_of_gradients(model) != before:
+    if _state_of_gradients(parameters) != before:
         raise ValueError(
             "loss_fn changed gradients (by .backward(), or by zero_grad): let it return the loss and no more; the "
             "update computes the gradient, and the optimizer steps and clears it afterwards"
         )
 
 
-def _state_of_gradients(model: nn.Module) -> list[tuple[int, int] | None]:
-    gradients = [parameter.grad for parameter in parameters_of(model)]
+def _state_of_gradients(parameters: Iterable[nn.Parameter]) -> list[tuple[int, int] | None]:
+    gradients = [parameter.grad for parameter in parameters]
     return [None if gradient is None else (id(gradient), gradient._version) for gradient in gradients]
 
 
