@@ -99,16 +99,19 @@ def labels_repeat(batch: Any, copies: int) -> bool | None:
 
     Returns:
         True where any of the batch's are the same in each of its `copies` parts, False where none is, None for a batch
-        that has none, or fewer than four different ones in a part: they may be the same by chance.
+        that has none, or fewer than four different ones in a part: they may be the same by chance. None as well for a
+        batch with ids (R, T), where one number a row may be a text's length, which differs where words are cut anew.
     """
     found: list[Tensor] = []
 
     def look(rows: Any, _: str) -> Any:
-        if isinstance(rows, Tensor) and rows.dim() == 1 and rows.dtype in (torch.int64, torch.int32):
+        if isinstance(rows, Tensor) and rows.dtype in (torch.int64, torch.int32):
             found.append(rows)
         return rows
 
     map_rows(batch, look)
+    if any(rows.dim() > 1 for rows in found):
+        return None
     parts = [rows.view(copies, -1) for rows in found if len(rows) % copies == 0]
     parts = [rows for rows in parts if len(torch.unique(rows[0])) >= 4]
     return any(bool((rows == rows[0]).all()) for rows in parts) if parts else None

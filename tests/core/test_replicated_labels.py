@@ -64,3 +64,16 @@ def test_other_whole_numbers_may_differ_from_copy_to_copy(network: Network) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         seqba.merged_gradient(network, batch, loss_fn, copies=COPIES, replicated=True)
+
+
+def test_lengths_of_texts_are_no_labels(network: Network) -> None:
+    """The words of each copy are cut anew, and nothing else has a number a row."""
+    x, labels = batch_of(LABELS.repeat(COPIES))
+    batch = {"x": x, "tokens": labels[:, None].repeat(1, 2), "length": torch.arange(len(labels))}
+
+    def loss_fn(model: Network, batch: Any) -> torch.Tensor:
+        return mean_loss(model, (batch["x"], batch["tokens"][:, 0]))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seqba.merged_gradient(network, batch, loss_fn, copies=COPIES, replicated=True)
