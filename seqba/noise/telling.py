@@ -45,9 +45,12 @@ class NoiseWarnings:
         self._losses: dict[int, Tensor] = {}  # number of copies of a pass → what they added to the loss
         self._quiet: dict[_Pass, Tensor | None] = {}  # passes without noise (above a fork) → losses
         self._is_mean = False
+        self._passes = 0
         self._is_trial = key[1] < 0  # an update of `seqba.check`, after which a run is to be looked at anew
         self._is_uncleared = self._begins_uncleared()
-        self._versions = None if self._is_told("step looked for") else _versions(model)
+        self._gradients_before = len(gradients_of(model)) if self._is_uncleared else 0
+        self._versions = [] if self._is_told("step looked for") else _versions(model)
+        self._has_stepped = False
 
     def note(self, noise: Noise, loss: Tensor | None = None, *, is_mean: bool = False) -> None:
         """Takes the noise of a pass that has ended.
@@ -57,6 +60,7 @@ class NoiseWarnings:
             loss: its 0-dim loss; None where only the caller knows it.
             is_mean: whether that was taken for a mean over rows.
         """
+        self._passes += 1
         if self._keyed:
             self._note_faults(noise)
         self._is_mean = is_mean
@@ -105,7 +109,7 @@ class NoiseWarnings:
             self._look_for_a_step()
         if self._losses and not self._is_trial and not self._is_told("gradient looked for"):
             self._look_for_a_gradient()
-        if self._is_uncleared and self._losses:  # a caller's own passes may clear it before their backward
+        if self._is_uncleared and self._losses and len(gradients_of(self._model)) == self._gradients_before:
             self._faults["uncleared"] = (
                 "this gradient was added to that of the update before, after which the weights have moved: call "
                 "optimizer.zero_grad() between updates"
@@ -137,7 +141,10 @@ class NoiseWarnings:
             )
 
     def _begins_uncleared(self) -> bool:
-        """Looks once the weights have moved: a gradient that is still there then was forgotten."""
+        """Looks once the weights have moved: a gradient that is still there then was forgotten.
+
+        Unless a caller's own passes clear it before their backward, or the update trains a part that was cleared.
+        """
         if self._is_trial or self._is_told("uncleared looked for"):
             return False
         is_there = is_uncleared(self._model, self._key)
@@ -146,11 +153,10 @@ class NoiseWarnings:
         return bool(is_there)
 
     def _look_for_a_step(self) -> None:
-        """Looks whether all weights have moved since the update began: a step within it."""
+        """Looks whether all weights have moved since the update began: a step within it, or in its only backward."""
         self._tell("step looked for")
-        if self._versions and all(
-            one != other for one, other in zip(self._versions, _versions(self._model), strict=True)
-        ):
+        self._has_stepped = bool(self._versions) and all(one._version != before for one, before in self._versions)
+        if self._has_stepped and self._passes > 1:
             self._faults["step"] = (
                 "the weights moved between the passes of this update: call optimizer.step() after the last one"
             )
@@ -159,7 +165,8 @@ class NoiseWarnings:
         self._tell("gradient looked for")
         trained = trained_parameters(self._model)
         is_held_elsewhere = any(hasattr(parameter, "to_local") for parameter in trained)  # by FSDP, under no_sync
-        if trained and not is_held_elsewhere and not gradients_of(self._model):
+        is_used_up = self._has_stepped  # by optimizers that step and clear in the backward
+        if trained and not (is_held_elsewhere or is_used_up or gradients_of(self._model)):
             self._faults["gradient"] = (
                 "no gradient reached a parameter of the model: the loss is of another model's output, or detached from "
                 "this one's; call the model that loss_fn is given"
@@ -168,8 +175,10 @@ class NoiseWarnings:
     def _look_for_a_sum(self) -> None:
         """Notes losses that grow with the copies of a pass, as a sum's do; a mean's differ by their noise alone."""
         (few, of_few), *_, (many, of_many) = sorted(self._losses.items())
-        one, other = float(of_few) / few, float(of_many) / many
         growth = many / few
+        if growth < 2:  # noise may do as much
+            return
+        one, other = float(of_few) / few, float(of_many) / many
         if one and not self._is_mean and 0.8 < other / one * growth < 1.25:
             self._faults["mean"] = (
                 f"the sum that loss_fn returned of {many} copies in one pass is about that of {few}, as a mean's would "
@@ -232,7 +241,7 @@ class NoiseWarnings:
             warnings.warn(line, stacklevel=stacklevel + 1)
 
 
-def _versions(model: nn.Module) -> list[int]:
-    """How often each trained parameter has been changed in place; none of a model whose sizes aren't known yet."""
+def _versions(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
+    """Each trained parameter, and how often it was changed in place; none of a model whose sizes aren't known yet."""
     trained = trained_parameters(model)
-    return [] if any(map(is_lazy, trained)) else [parameter._version for parameter in trained]
+    return [] if any(map(is_lazy, trained)) else [(parameter, parameter._version) for parameter in trained]

@@ -17,12 +17,12 @@ BATCH = make_batch()
 Loop = Callable[[nn.Module, torch.optim.Optimizer], None]
 
 
-def loop(loss_fn: Any = mean_loss, *, to_none: bool = True, **options: Any) -> Loop:
+def loop(loss_fn: Any = mean_loss, *, to_none: bool = True, copies: int = 4, **options: Any) -> Loop:
     """A loop of one's own over one batch."""
 
     def train(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         for update in range(3):
-            seqba.merged_gradient(model, BATCH, loss_fn, copies=4, update=update, **options)
+            seqba.merged_gradient(model, BATCH, loss_fn, copies=copies, update=update, **options)
             optimizer.step()
             optimizer.zero_grad(set_to_none=to_none)
 
@@ -62,6 +62,42 @@ def accumulating(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         if update % 2:
             optimizer.step()
             optimizer.zero_grad()
+
+
+def stepping_in_the_backward(model: nn.Module, _: torch.optim.Optimizer) -> None:
+    """An optimizer for each parameter, which steps and clears as its gradient comes: one pass an update."""
+
+    def step_at_once(parameter: Tensor) -> None:
+        own = optimizers[id(parameter)]
+        own.step()
+        own.zero_grad()
+
+    optimizers = {id(each): torch.optim.SGD([each], 0.1) for each in model.parameters()}
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(step_at_once)
+    for update in range(3):
+        seqba.merged_gradient(model, BATCH, mean_loss, copies=2, plan="stacked", update=update)
+
+
+def training_parts_in_turn(model: nn.Module, _: torch.optim.Optimizer) -> None:
+    """As two networks that play against each other: the optimizer of each clears it before its own step."""
+    assert isinstance(model, Network)
+    judge = torch.optim.SGD(model.leave.parameters(), 0.1)
+    player = torch.optim.SGD([*model.enter.parameters(), *model.hidden.parameters()], 0.1)
+
+    def hidden(batch: Any) -> Tensor:
+        return model.dropout(model.hidden(torch.tanh(model.enter(batch[0]))))
+
+    def judged(_: nn.Module, batch: Any) -> Tensor:
+        return nn.functional.cross_entropy(model.leave(hidden(batch).detach()), batch[1])
+
+    def played(_: nn.Module, batch: Any) -> Tensor:
+        return -nn.functional.cross_entropy(model.leave(hidden(batch)), batch[1])
+
+    for update, (optimizer, loss_fn) in enumerate([(judge, judged), (player, played)] * 2):
+        optimizer.zero_grad()
+        seqba.merged_gradient(model, BATCH, loss_fn, copies=2, update=update)
+        optimizer.step()
 
 
 def of_another_model(_: nn.Module, batch: Any) -> Tensor:
@@ -115,10 +151,19 @@ def test_what_goes_wrong_is_told_once(train: Loop, line: str, dropout: type[nn.M
         loop(plan="looped", keyed=True),
         accumulating,
         clearing_in_a_pass,
+        stepping_in_the_backward,
+        training_parts_in_turn,
     ],
 )
 def test_a_loop_that_is_right_is_told_nothing(train: Loop, dropout: type[nn.Module]) -> None:
     assert told(train, dropout) == []
+
+
+@pytest.mark.parametrize("loss_fn", [mean_loss, summed_loss])
+def test_passes_of_about_as_many_copies_tell_neither_sums_nor_means(loss_fn: Any) -> None:
+    """Four copies and five: one more makes a quarter of a sum, which is less than noise does."""
+    for seed in range(10):
+        assert told(loop(loss_fn, plan=5, seed=seed, copies=9)) == []
 
 
 @pytest.mark.parametrize("kind", ["backward", "zero_grad"])
@@ -131,6 +176,23 @@ def test_a_loss_function_that_changes_gradients_is_refused(network: Network, kin
     with pytest.raises(ValueError, match="loss_fn changed gradients"):
         seqba.merged_gradient(network, BATCH, loss_fn, copies=2, plan="looped")
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_model_may_make_a_layer_as_it_first_runs() -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.dropout = nn.Linear(7, 16), seqba.nn.Dropout(0.3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not hasattr(self, "leave"):
+                self.leave = nn.Linear(16, 5)
+            result: Tensor = self.leave(self.dropout(self.enter(x)))
+            return result
+
+    model = Growing()
+    seqba.merged_gradient(model, BATCH, mean_loss, copies=2, plan="looped")
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_a_run_is_looked_at_though_it_was_checked_before() -> None:
