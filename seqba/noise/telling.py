@@ -173,10 +173,13 @@ class NoiseWarnings:
             )
 
     def _look_for_a_sum(self) -> None:
-        """Notes losses that grow with the copies of a pass, as a sum's do; a mean's differ by their noise alone."""
+        """Notes losses that grow with the copies of a pass, as a sum's do; a mean's differ by their noise alone.
+
+        Passes of less than three times as many copies tell nothing: noise may do as much.
+        """
         (few, of_few), *_, (many, of_many) = sorted(self._losses.items())
         growth = many / few
-        if growth < 2:  # noise may do as much
+        if growth < 3:
             return
         one, other = float(of_few) / few, float(of_many) / many
         if one and not self._is_mean and 0.8 < other / one * growth < 1.25:
