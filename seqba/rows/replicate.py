@@ -99,8 +99,9 @@ def labels_repeat(batch: Any, copies: int) -> bool | None:
 
     Returns:
         True where any of the batch's are the same in each of its `copies` parts, False where none is, None for a batch
-        that has none, or fewer than four different ones in a part: they may be the same by chance. None as well for a
-        batch with ids (R, T), where one number a row may be a text's length, which differs where words are cut anew.
+        that has none, or fewer than four different ones in a part: they may be the same by chance. None as well for
+        classes in turn (0, 1, 2, 3, 0, 1, …), and for a batch with ids (R, T), where one number a row may be a text's
+        length, which differs where words are cut anew.
     """
     found: list[Tensor] = []
 
@@ -113,8 +114,17 @@ def labels_repeat(batch: Any, copies: int) -> bool | None:
     if any(rows.dim() > 1 for rows in found):
         return None
     parts = [rows.view(copies, -1) for rows in found if len(rows) % copies == 0]
-    parts = [rows for rows in parts if len(torch.unique(rows[0])) >= 4]
+    parts = [rows for rows in parts if len(torch.unique(rows[0])) >= 4 and not _is_in_turn(rows[0])]
     return any(bool((rows == rows[0]).all()) for rows in parts) if parts else None
+
+
+def _is_in_turn(labels: Tensor) -> bool:
+    """Whether labels (R,) are those of some classes again and again, or each once in ascending order."""
+    classes = torch.unique(labels)
+    if len(labels) % len(classes):
+        return False
+    turns = labels.view(-1, len(classes))
+    return bool((turns == (turns[0] if len(turns) > 1 else classes)).all())
 
 
 def replicating_collate(collate_fn: Callable[[Sequence[Sample]], Batch], copies: int) -> Callable[..., Batch]:

@@ -45,6 +45,8 @@ def test_a_batch_of_copies_that_is_not_said_to_hold_them_is_told(network: Networ
         (torch.tensor([1, 0, 0, 0, 1, 1]), True),  # too few to tell
         (torch.tensor([1, 0, 1, 0, 1, 0]), False),
         (torch.arange(7) % 5, False),  # rows that are no multiple
+        (torch.arange(5).repeat(COPIES), False),  # classes in turn, as of learning from few examples
+        (torch.tensor([3, 1, 4, 0]).repeat(2 * COPIES), False),
     ],
 )
 def test_what_is_right_or_cannot_be_told_is_no_warning(
