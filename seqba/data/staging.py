@@ -40,12 +40,12 @@ def staged(folder: str | Path, named: str, *, last: str) -> Iterator[Path]:
         with _new_stage(destination, named) as stage:
             try:
                 yield stage
+                for path in sorted(stage.iterdir(), key=lambda path: path.name.startswith(last)):
+                    path.replace(destination / path.name)
             except OSError as error:
                 if error.filename is not None and Path(os.fsdecode(error.filename)).parent == stage:
                     error.filename = str(destination / Path(os.fsdecode(error.filename)).name)
                 raise
-            for path in sorted(stage.iterdir(), key=lambda path: path.name.startswith(last)):
-                path.replace(destination / path.name)
             created = []
     finally:
         remove_empty(created)

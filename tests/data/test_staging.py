@@ -52,6 +52,13 @@ def test_an_error_carries_the_name_that_the_file_would_have_got(tmp_path: Path) 
 
 
 @pytest.mark.skipif(partial.fcntl is None, reason="this system has no locks")
+def test_so_does_one_of_a_file_that_can_t_come_to_where_it_belongs(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken") as raised, staged(tmp_path, "--to", last="last") as stage:
+        (stage / "taken").write_text("")
+    assert raised.value.filename == str(tmp_path / "taken")
+
+
 def test_a_folder_of_a_process_that_was_killed_in_its_first_instants_goes(tmp_path: Path) -> None:
     code = "import os, tempfile; from seqba.data import staging; mkdtemp = tempfile.mkdtemp\n"
     code += "tempfile.mkdtemp = lambda **options: (mkdtemp(**options), os._exit(3))\n"
