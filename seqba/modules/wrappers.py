@@ -10,6 +10,7 @@ from functools import cache
 from itertools import chain
 from typing import Any, cast
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -172,10 +173,11 @@ def has_processes() -> bool:
 
 @contextmanager
 def _hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any], None]) -> Iterator[None]:
-    """Inside, a hook is called before the forward of each of some modules."""
+    """Inside, a hook is called before the forward of each of some modules; scripted ones take none."""
     with ExitStack() as stack:
         for module in modules:
-            stack.callback(module.register_forward_pre_hook(hook).remove)
+            if not isinstance(module, torch.jit.ScriptModule):
+                stack.callback(module.register_forward_pre_hook(hook).remove)
         yield
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import seqba
+from seqba.core import passes
 from seqba.core.passes import Update
 from seqba.modules.walk import gradients_of, modules_of, parameters_of
 
@@ -64,8 +65,10 @@ def test_a_model_that_has_gone_to_another_device_may_run_the_same_update() -> No
         update.warnings.warn(stacklevel=1)
 
 
+@pytest.mark.parametrize("has_processes", [False, True])
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
-def test_a_scripted_model_trains_and_is_told_of() -> None:
+def test_a_scripted_model_trains_and_is_told_of(monkeypatch: pytest.MonkeyPatch, *, has_processes: bool) -> None:
+    monkeypatch.setattr(passes, "has_processes", lambda: has_processes)  # where torch's have met, forwards are watched
     model = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)))
 
     def loss_fn(model: nn.Module, x: Tensor) -> Tensor:
