@@ -76,9 +76,8 @@ class NoiseWarnings:
 
     def note_labels(self, batch: object, copies: int, *, replicated: bool) -> None:
         """Takes a batch, the first one of the model, and whether it was said to hold all copies."""
-        if copies == 1 or self._is_trial or self._is_told("labels looked for"):
+        if copies == 1 or self._is_trial or not self._is_first("labels looked for"):
             return
-        self._tell("labels looked for")
         repeat = labels_repeat(batch, copies)
         if repeat is False and replicated:
             self._faults["labels"] = (
@@ -102,12 +101,11 @@ class NoiseWarnings:
         Args:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.
         """
-        if len(self._losses) > 1 and not self._is_told("sum looked for"):
-            self._tell("sum looked for")
+        if len(self._losses) > 1 and self._is_first("sum looked for"):
             self._look_for_a_sum()
-        if not self._is_trial:
+        if not self._is_trial and self._is_first("step looked for"):
             self._look_for_a_step()
-        if self._losses and not self._is_trial and not self._is_told("gradient looked for"):
+        if self._losses and not self._is_trial and self._is_first("gradient looked for"):
             self._look_for_a_gradient()
         if self._is_uncleared and self._losses and len(gradients_of(self._model)) == self._gradients_before:
             self._faults["uncleared"] = (
@@ -148,13 +146,10 @@ class NoiseWarnings:
         if self._is_trial or self._is_told("uncleared looked for"):
             return False
         is_there = is_uncleared(self._model, self._key)
-        if is_there is not None:
-            self._tell("uncleared looked for")
-        return bool(is_there)
+        return is_there is not None and self._is_first("uncleared looked for") and is_there
 
     def _look_for_a_step(self) -> None:
         """Looks whether all weights have moved since the update began: a step within it, or in its only backward."""
-        self._tell("step looked for")
         self._has_stepped = bool(self._versions) and all(one._version != before for one, before in self._versions)
         if self._has_stepped and self._passes > 1:
             self._faults["step"] = (
@@ -162,7 +157,6 @@ class NoiseWarnings:
             )
 
     def _look_for_a_gradient(self) -> None:
-        self._tell("gradient looked for")
         trained = trained_parameters(self._model)
         is_held_elsewhere = any(hasattr(parameter, "to_local") for parameter in trained)  # by FSDP, under no_sync
         is_used_up = self._has_stepped  # by optimizers that step and clear in the backward
@@ -232,15 +226,17 @@ class NoiseWarnings:
             if fault is not None:
                 self._faults["ambiguous"] = fault
 
-    def _tell(self, kind: str) -> None:
-        _told.setdefault(self._model, set()).add(kind)
-
     def _is_told(self, kind: str) -> bool:
         return kind in _told.get(self._model, ())
 
+    def _is_first(self, kind: str) -> bool:
+        """Whether a kind comes up for the model for the first time; from then on it is told."""
+        is_first = not self._is_told(kind)
+        _told.setdefault(self._model, set()).add(kind)
+        return is_first
+
     def _warn_once(self, kind: str, line: str, stacklevel: int) -> None:
-        if not self._is_told(kind):
-            self._tell(kind)
+        if self._is_first(kind):
             warnings.warn(line, stacklevel=stacklevel + 1)
 
 
