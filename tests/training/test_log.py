@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import builtins
-import importlib
 import io
 import json
 import logging
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from update_reports import report
 
 from seqba.errors import UserError
 from seqba.statistics import CellSplit
@@ -20,29 +19,8 @@ from seqba.tasks import Unit
 from seqba.training.log import TrainingLog
 from seqba.training.options import LogOptions
 from seqba.training.progress import Progress
-from seqba.training.totals import Totals
-from seqba.training.update_report import UpdateReport
 
 CPU = torch.device("cpu")
-
-
-def report(update: int, loss: float = 2.0, **changes: Any) -> UpdateReport:
-    values: dict[str, Any] = {
-        "update": update,
-        "lr": 0.1,
-        "means": {"nll": loss / 2},
-        "weight": 10.0,
-        "unique": 5,
-        "processed": 10,
-        "copies": 2,
-        "grad_norm": 3.0,
-        "clipped": False,
-        "skipped": False,
-        **changes,
-    }
-    weight, count = values.pop("weight"), values["processed"]
-    sums = {name: mean * count for name, mean in values.pop("means").items()}
-    return UpdateReport(totals=Totals(loss * weight, weight, count, sums), **values)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -269,58 +247,6 @@ def test_the_log_file_gets_json_whatever_the_format(tmp_path: Path) -> None:
 def test_a_log_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--log-file .* can't be written to"):
         TrainingLog(LogOptions(log_file=str(tmp_path)), CPU)
-
-
-def test_tensorboard_without_its_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_import = builtins.__import__
-
-    def without_tensorboard(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.startswith("tensorboard"):
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_tensorboard)
-    monkeypatch.delitem(importlib.sys.modules, "torch.utils.tensorboard", raising=False)  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match="pip install tensorboard"):
-        TrainingLog(LogOptions(tensorboard_logdir=str(tmp_path)), CPU)
-
-
-def test_tensorboard_gets_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: dict[str, tuple[float, int]] = {}
-
-    class Writer:
-        def __init__(self, folder: str) -> None:
-            self.folder = folder
-
-        def add_scalar(self, name: str, value: float, update: int) -> None:
-            written[name] = (value, update)
-
-        def close(self) -> None:
-            written["closed"] = (0.0, 0)
-
-    board = SimpleNamespace(SummaryWriter=Writer)
-    monkeypatch.setattr("seqba.training.log.importlib.import_module", lambda name: board)
-    log = TrainingLog(LogOptions(log_format="none", log_interval=1, tensorboard_logdir="logs"), CPU)
-    log.update(report(1), Progress(), 0, 1.0)
-    log.validation("valid", {"loss": 1.25}, Progress(), 1)
-    log.close()
-    assert written["train/loss"] == (2.0, 1)
-    assert written["train/lr"] == (0.1, 1)
-    assert written["valid/valid/loss"] == (1.25, 1)
-    assert "closed" in written
-
-
-def test_tensorboard_gets_names_in_utf8_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
-    writer = SimpleNamespace(add_scalar=lambda name, value, update: written.append(name), close=lambda: None)
-    board = SimpleNamespace(SummaryWriter=lambda folder: writer)
-    monkeypatch.setattr("seqba.training.log.importlib.import_module", lambda name: board)
-    log = TrainingLog(LogOptions(log_format="none", tensorboard_logdir="logs"), CPU)
-    log.validation("caf\udce9", {"loss": 1.25}, Progress(), 1)
-    log.close()
-    assert written == [r"valid/caf\xe9/loss"]
-    with pytest.raises(UserError, match="--tensorboard-logdir logs\udce9: TensorBoard takes names in UTF-8 alone"):
-        LogOptions(tensorboard_logdir="logs\udce9")
 
 
 def test_a_log_file_stays_utf8(tmp_path: Path) -> None:
