@@ -13,6 +13,7 @@ from seqba.core.passes import Update
 from seqba.modules.update_hooks import finish_update
 from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
+from seqba.values import number_of_copies
 
 
 class CopyPass:
@@ -103,21 +104,21 @@ def copies(
         RuntimeError: for a pass that wasn't entered before the next one is asked for; with `forked` for one that
             ended without a call of `seqba.fork`.
     """
-    made = Update(model, seed=seed, update=update, micro_batch=micro_batch, copies=copies, keyed=True, forked=forked)
-    return _passes(made, rows, exchange=exchange, end_update=end_update)
+    made = Update(model, seed=seed, update=update, micro_batch=micro_batch, keyed=True, forked=forked)
+    return _passes(made, number_of_copies(copies), rows, exchange=exchange, end_update=end_update)
 
 
-def _passes(update: Update, rows: int | None, *, exchange: bool, end_update: bool) -> Iterator[CopyPass]:
-    trunk = Trunk(last_copy=update.copies - 1) if update.forked else None
-    for copy in range(update.copies):
+def _passes(update: Update, copies: int, rows: int | None, *, exchange: bool, end_update: bool) -> Iterator[CopyPass]:
+    trunk = Trunk(last_copy=copies - 1) if update.forked else None
+    for copy in range(copies):
         noise = update.noise(0, range(copy, copy + 1), rows, trunk)
-        is_last = copy == update.copies - 1
+        is_last = copy == copies - 1
         pass_ = CopyPass(update, noise, is_last=is_last, exchanges=is_last and exchange)
         try:
             yield pass_
         except GeneratorExit:
             if not pass_.was_entered or pass_.has_failed or not is_last:
-                _leave(update, pass_)
+                _leave(update, pass_, copies)
                 return
         if not pass_.was_entered:
             finish_update(update.model, keep=False)
@@ -128,13 +129,13 @@ def _passes(update: Update, rows: int | None, *, exchange: bool, end_update: boo
     update.warnings.warn(stacklevel=2)
 
 
-def _leave(update: Update, latest: CopyPass) -> None:
+def _leave(update: Update, latest: CopyPass, copies: int) -> None:
     """Throws away what an update has gathered whose loop ended early, and says so; a pass that failed has done that."""
     passes = latest.copy + latest.was_entered
     if passes and not latest.has_failed:
         finish_update(update.model, keep=False)
         warnings.warn(
-            f"the loop over seqba.copies ended after {passes} of {update.copies} passes: .grad has a part of the "
+            f"the loop over seqba.copies ended after {passes} of {copies} passes: .grad has a part of the "
             "gradient, which is to be cleared, and what modules gathered in the update is thrown away",
             stacklevel=3,
         )

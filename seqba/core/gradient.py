@@ -101,15 +101,14 @@ def merged_gradient(
         seed=seed,
         update=update,
         micro_batch=micro_batch,
-        copies=copies,
         ranks=ranks,
         keyed=keyed,
         forked=forked,
         compared=compared,
         replicated=replicated,
     )
-    grid = Grid(made, [batch], loss_fn, plan, backward)
-    made.group.check(1, made.copies)
+    grid = Grid(made, [batch], loss_fn, copies=copies, plan=plan, backward=backward)
+    made.group.check(1, grid.copies)
     made.warnings.note_labels(batch, 1 if forked else copies, replicated=replicated)
     return grid.run(weight=None, end_update=end_update)
 
@@ -180,12 +179,11 @@ def grid_gradient(
         seed=seed,
         update=update,
         micro_batch=0,
-        copies=copies,
         ranks=ranks,
         keyed=keyed,
         forked=forked,
         compared=compared,
         replicated=replicated,
     )
-    grid = Grid(made, micro_batches, loss_fn, plan, backward)
+    grid = Grid(made, micro_batches, loss_fn, copies=copies, plan=plan, backward=backward)
     return grid.run(weight, end_update=end_update, also_sum=also_sum, also_read=also_read)

@@ -1,4 +1,4 @@
-"""The grid of one update: its cells, the passes that they run in, and the sums that these add up to."""
+"""The grid of one update: its cells, the passes that they run in, what these see, and the sums that they add up to."""
 
 from __future__ import annotations
 
@@ -11,22 +11,74 @@ import torch
 from torch import Tensor, nn
 
 from seqba.core.accumulator import Accumulator, AlsoRead, Step
-from seqba.core.passes import MicroBatch, Update
+from seqba.core.passes import Update
 from seqba.core.plan import PlanLike, plan_for
 from seqba.group import ALONE, Exchange, divided_micro_batches
 from seqba.modules.gradients import GradientsBefore, is_looked_at, unchanged_gradients
 from seqba.modules.update_hooks import discarding_pending, finish_update
 from seqba.modules.walk import device_of, gradients_of
 from seqba.noise.compare import Comparison, check_compared, exchange_rows
-from seqba.noise.fork import check_forked
+from seqba.noise.fork import Trunk, check_forked
 from seqba.noise.noise import Noise
-from seqba.values import Loss, checked_batches, described
+from seqba.rows.nested import count_rows, own_parts
+from seqba.rows.replicate import repeated, select_copies
+from seqba.values import Loss, checked_batches, described, number_of_copies
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Loss]
 Backward = Callable[[Tensor], object]
 Cells = Sequence[tuple[int, range]]
 """Those of a process: for each of its micro-batches, in order, which copies."""
+
+
+class MicroBatch(Generic[Batch]):
+    """A micro-batch of an update, as passes of its copies on this process see it.
+
+    Args:
+        update: that it is of.
+        number: its place in the update, from 0.
+        batch: of distinct examples, or of the rows of all M copies; its rows are checked here, alike for looped and for
+            stacked copies.
+        own: the copies that run on this process.
+        copies: M.
+
+    Attributes:
+        number: its place in the update.
+        comparison: what is compared between its copies, in an update whose loss does that.
+        trunk: what its passes have in common below the fork, in an update that forks.
+
+    Raises:
+        TypeError, ValueError: for rows that can't be repeated (see `replicate`).
+    """
+
+    def __init__(self, update: Update, number: int, batch: Batch, own: range, copies: int) -> None:
+        if copies > 1 and not update.forked and not update.replicated:
+            count_rows(batch)
+        self.number = number
+        self.comparison = Comparison(copies) if update.compared else None
+        self._update = update
+        self._batch = batch
+        self._last_copy = own.stop - 1
+        self._copies = copies
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets what earlier passes have computed below the fork: those of a look made no graph."""
+        self.trunk = Trunk(self._last_copy) if self._update.forked else None
+
+    def pass_of(self, some: range) -> tuple[Batch, Noise]:
+        """What a pass of some copies sees, rows copy-major, and what it draws from."""
+        update = self._update
+        rows = self._batch
+        # What a model changes in place (features that it masks, a label that it pops), no other pass shall see.
+        if update.replicated:
+            rows = own_parts(select_copies(rows, some, self._copies))
+        elif self._copies > 1:
+            rows = repeated(rows, 1 if update.forked else len(some))
+        counted = count_rows(rows) if update.keys_draws and self._copies > 1 else None
+        return rows, update.noise(self.number, some, counted, self.trunk, self.comparison)
+
+
 Planned = tuple[MicroBatch[Batch], Iterable[range]]
 """A micro-batch, with what is compared between its copies, and the copies of each of their passes."""
 
@@ -38,6 +90,7 @@ class Grid(Generic[Batch]):
         update: what the passes have in common.
         micro_batches: S; which of their cells are this process's, the group of the update says.
         loss_fn: of the model and the rows of a pass.
+        copies: M.
         plan: how cells are grouped into passes.
         backward: computes the gradient of a pass's loss; None for the loss's own.
     """
@@ -47,6 +100,8 @@ class Grid(Generic[Batch]):
         update: Update,
         micro_batches: Sequence[Batch],
         loss_fn: LossFunction[Batch],
+        *,
+        copies: int,
         plan: PlanLike,
         backward: Backward | None,
     ) -> None:
@@ -58,6 +113,7 @@ class Grid(Generic[Batch]):
         self.model = update.model
         self.group = update.group
         self.micro_batches = checked_batches(micro_batches)
+        self.copies = number_of_copies(copies)
         self.loss_fn = loss_fn
         self.plan = plan_for(update.model, plan, is_sharded=update.is_sharded)
         self.backward = backward
@@ -104,7 +160,7 @@ class Grid(Generic[Batch]):
             before.begin_again()
 
     def _run_passes(self, weight: float | None) -> Accumulator:
-        cells = self.group.cells(len(self.micro_batches), self.update.copies)
+        cells = self.group.cells(len(self.micro_batches), self.copies)
         sums = Accumulator(weight, sum(len(copies) for _, copies in cells), self.group)
         self._run_dummies(cells, sums)
         for micro_batch, copies in self._passes(cells):
@@ -123,7 +179,7 @@ class Grid(Generic[Batch]):
         self._has_sent = self._has_sent or (is_last and bool(self.update.replicas.synchronised))
         last_backward = self._exchange.last_backward() if is_last else nullcontext()
         plan, trunk = self.plan, micro_batch.trunk
-        measuring = plan.measuring(self.model, trunk, self.update.copies) if plan.is_auto else nullcontext()
+        measuring = plan.measuring(self.model, trunk, self.copies) if plan.is_auto else nullcontext()
         with self._running(micro_batch, copies, exchanges=is_last) as (rows, noise), last_backward:
             with measuring:
                 loss = self._loss(rows, noise)
@@ -169,12 +225,12 @@ class Grid(Generic[Batch]):
         Where a loss compares copies, and not all are in one pass, each pass runs forward here, without a graph: a look
         at the rows that it compares.
         """
-        comparison = Comparison(self.update.copies) if self.update.compared else None
-        micro_batch = MicroBatch(self.update, number, self.micro_batches[number], copies, comparison)
+        micro_batch = MicroBatch(self.update, number, self.micro_batches[number], copies, self.copies)
+        comparison = micro_batch.comparison
         if comparison is None:
             return micro_batch, self.plan.passes(copies)
         passes = list(self.plan.passes(copies))
-        if any(len(some) < self.update.copies for some in passes):
+        if any(len(some) < self.copies for some in passes):
             with comparison.looking(), discarding_pending(self.model), torch.no_grad():
                 for some in passes:
                     with self._running(micro_batch, some, exchanges=False) as (rows, noise):
@@ -184,12 +240,12 @@ class Grid(Generic[Batch]):
 
     def _plan_divided(self, own: dict[int, range]) -> dict[int, Planned[Batch]]:
         """`_plan_passes` for micro-batches whose copies run on several processes, which tell each other the rows."""
-        numbers = divided_micro_batches(self.group, len(self.micro_batches), self.update.copies)
+        numbers = divided_micro_batches(self.group, len(self.micro_batches), self.copies)
         found = {number: self._plan_passes(number, own[number]) for number in numbers if own.get(number)}
         if numbers:
             self._has_sent = True
             own_rows = {number: micro_batch.comparison for number, (micro_batch, _) in found.items()}
-            comparisons = (own_rows.get(number) or Comparison(self.update.copies) for number in numbers)
+            comparisons = (own_rows.get(number) or Comparison(self.copies) for number in numbers)
             exchange_rows(list(comparisons), self.group, device_of(self.model))
         return found
 
@@ -201,9 +257,9 @@ class Grid(Generic[Batch]):
         for _ in range(self._number_of_dummies(cells)):
             number, copies = cells[0]
             one = range(copies.start, copies.start + 1)
-            comparison = Comparison(self.update.copies) if self.update.compared else None
-            looking = nullcontext() if comparison is None else comparison.looking()
-            rows, noise = MicroBatch(self.update, number, self.micro_batches[number], one, comparison).pass_of(one)
+            micro_batch = MicroBatch(self.update, number, self.micro_batches[number], one, self.copies)
+            looking = nullcontext() if micro_batch.comparison is None else micro_batch.comparison.looking()
+            rows, noise = micro_batch.pass_of(one)
             with looking, discarding_pending(self.model), self.update.running(noise, exchanges=True):
                 nothing = sums.add_dummy(self._loss(rows, noise))
                 nothing.backward()  # type: ignore[no-untyped-call]
@@ -216,7 +272,7 @@ class Grid(Generic[Batch]):
         """
         if not self.group.passes_together(self.model):
             return 0 if not cells or any(copies for _, copies in cells) else 1
-        size = len(self.micro_batches), self.update.copies
+        size = len(self.micro_batches), self.copies
         dealt = (self.group.cells(*size, rank) for rank in range(self.group.size))
         return max(map(self._count_passes, dealt)) - self._count_passes(cells)
 

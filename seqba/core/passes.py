@@ -1,10 +1,9 @@
-"""What the passes of an update, and those of a micro-batch, have in common: rows, noise, and other processes."""
+"""What the passes of an update have in common: the model, the key of their noise, and the processes around it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Generic, TypeVar
 
 from torch import nn
 
@@ -17,22 +16,17 @@ from seqba.noise.fork import Trunk
 from seqba.noise.noise import Noise
 from seqba.noise.ordinary import ordinary_noise
 from seqba.noise.telling import NoiseWarnings
-from seqba.rows.nested import count_rows, own_parts
-from seqba.rows.replicate import repeated, select_copies
-from seqba.values import described, number_of_copies, whole_number
-
-Batch = TypeVar("Batch")
+from seqba.values import described, whole_number
 
 
 class Update:
-    """What the passes of an update have in common: the model, its copies, the key, and the processes around it.
+    """What the passes of an update have in common, whatever its grid: the model, the key, the processes around it.
 
     Args:
         model: any module, wrapped or not.
         seed: of the run.
         update: number of the update.
         micro_batch: number of the update's first micro-batch here.
-        copies: M.
         ranks: the processes that share the cells; None for this process alone.
         keyed: whether passes key what the model draws by torch's functions.
         forked: whether copies begin at `seqba.fork` inside the model.
@@ -48,8 +42,8 @@ class Update:
 
     Raises:
         TypeError: for an argument of another type.
-        ValueError: as `check_model`; for copies < 1; for a group that would add up the model's gradients wrongly; for
-            a fork of replicated batches; and for a fork or a comparison in a model whose parameters are sharded.
+        ValueError: as `check_model`; for a group that would add up the model's gradients wrongly; for a fork of
+            replicated batches; and for a fork or a comparison in a model whose parameters are sharded.
     """
 
     def __init__(
@@ -59,7 +53,6 @@ class Update:
         seed: int,
         update: int,
         micro_batch: int,
-        copies: int = 1,
         ranks: Group | None = None,
         keyed: bool = False,
         forked: bool = False,
@@ -72,7 +65,6 @@ class Update:
         self.seed = whole_number("seed", seed)
         self.update = whole_number("update", update)
         self.micro_batch = whole_number("micro_batch", micro_batch)
-        self.copies = number_of_copies(copies)
         if ranks is not None and not isinstance(ranks, Group):
             raise TypeError(f"ranks must be a seqba.Ranks (Ranks.of()), not {described(ranks)}")
         self.group = ALONE if ranks is None else ranks
@@ -159,52 +151,3 @@ class Update:
                 "parameters in parts on several processes (FSDP) don't go with compared=True: processes would gather "
                 "them for different numbers of passes; keep them whole"
             )
-
-
-class MicroBatch(Generic[Batch]):
-    """A micro-batch of an update, as passes of its copies on this process see it.
-
-    Args:
-        update: that it is of.
-        number: its place in the update, from 0.
-        batch: of distinct examples, or of the rows of all M copies; its rows are checked here, alike for looped and for
-            stacked copies.
-        copies: those that run on this process.
-        comparison: what is compared between its copies, in an update whose loss does that.
-
-    Attributes:
-        number: its place in the update.
-        comparison: as given.
-        trunk: what its passes have in common below the fork, in an update that forks.
-
-    Raises:
-        TypeError, ValueError: for rows that can't be repeated (see `replicate`).
-    """
-
-    def __init__(
-        self, update: Update, number: int, batch: Batch, copies: range, comparison: Comparison | None = None
-    ) -> None:
-        if update.copies > 1 and not update.forked and not update.replicated:
-            count_rows(batch)
-        self.number = number
-        self.comparison = comparison
-        self._update = update
-        self._batch = batch
-        self._last_copy = copies.stop - 1
-        self.begin()
-
-    def begin(self) -> None:
-        """Forgets what earlier passes have computed below the fork: those of a look made no graph."""
-        self.trunk = Trunk(self._last_copy) if self._update.forked else None
-
-    def pass_of(self, copies: range) -> tuple[Batch, Noise]:
-        """What a pass of some copies sees, rows copy-major, and what it draws from."""
-        update = self._update
-        rows = self._batch
-        # What a model changes in place (features that it masks, a label that it pops), no other pass shall see.
-        if update.replicated:
-            rows = own_parts(select_copies(rows, copies, update.copies))
-        elif update.copies > 1:
-            rows = repeated(rows, 1 if update.forked else len(copies))
-        counted = count_rows(rows) if update.keys_draws and update.copies > 1 else None
-        return rows, update.noise(self.number, copies, counted, self.trunk, self.comparison)

@@ -88,7 +88,7 @@ class ExampleGradients(Generic[Batch]):
             draw: number of the draw below.
             copies: how many gradients, one for each copy above.
         """
-        update = Update(self.model, seed=self.seed, update=0, micro_batch=draw, copies=copies, forked=True, seeded=True)
+        update = Update(self.model, seed=self.seed, update=0, micro_batch=draw, forked=True, seeded=True)
         for copy in range(copies):
             noise = update.noise(0, range(copy, copy + 1), trunk=Trunk(last_copy=copy))  # below is computed anew
             sums = Accumulator(None, 1, ALONE)

@@ -145,7 +145,7 @@ def exhausted_by_four_copies(model: nn.Module, batch: Any) -> Any:
 def test_memory_that_runs_out_as_rows_are_repeated_is_got_over(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repeated, sizes = seqba.core.passes.repeated, []
+    repeated, sizes = seqba.core.grid.repeated, []
 
     def repeat(batch: Any, copies: int) -> Any:
         sizes.append(copies)
@@ -154,7 +154,7 @@ def test_memory_that_runs_out_as_rows_are_repeated_is_got_over(
             raise torch.OutOfMemoryError("as a GPU would")
         return repeated(batch, copies)
 
-    monkeypatch.setattr("seqba.core.passes.repeated", repeat)
+    monkeypatch.setattr("seqba.core.grid.repeated", repeat)
     plan = Plan(copies_per_pass=4, is_auto=True)
     seqba.merged_gradient(network, make_batch(), exhausted_by_four_copies, copies=4, plan=plan, update=1)
     assert plan.copies_per_pass == 1
