@@ -1,4 +1,4 @@
-"""The merged gradient: run the passes of the grid, add up, divide once."""
+"""The merged gradient for loops of one's own: over the copies of a batch, or over all micro-batches of an update."""
 
 from __future__ import annotations
 
@@ -178,7 +178,6 @@ def grid_gradient(
         model,
         seed=seed,
         update=update,
-        micro_batch=0,
         ranks=ranks,
         keyed=keyed,
         forked=forked,

@@ -131,7 +131,14 @@ class Grid(Generic[Batch]):
         also_sum: Sequence[float] = (),
         also_read: AlsoRead | None = None,
     ) -> Step:
-        """Runs the passes, and adds up and divides what they made."""
+        """Runs the passes, and adds up and divides what they made.
+
+        Args:
+            weight: of the whole grid, or with a group of this process's cells; None where the first pass says it.
+            end_update: whether modules use now what they gathered in the passes.
+            also_sum: numbers of this process that are added up over the group in the same message.
+            also_read: called once the gradient is finished, for 0-dim tensors that are read together with the loss.
+        """
         before = GradientsBefore(self.model, set_aside=self.group is not ALONE)
         try:
             self._exchange = self.group.exchange(self.model)

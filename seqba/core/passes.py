@@ -52,7 +52,7 @@ class Update:
         *,
         seed: int,
         update: int,
-        micro_batch: int,
+        micro_batch: int = 0,
         ranks: Group | None = None,
         keyed: bool = False,
         forked: bool = False,

@@ -10,7 +10,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from seqba.core import ALONE, Group, Step, finish_update, grid_gradient, parse_plan
+from seqba.core import ALONE, Group, Step, finish_update, parse_plan
+from seqba.core.grid import Grid
+from seqba.core.passes import Update
 from seqba.errors import UserError
 from seqba.nn.kernels.casts import shared_casts
 from seqba.statistics import CellSplit, CellWatch
@@ -146,24 +148,29 @@ class Trainer(Generic[Batch]):
         """
         own, watch = batch.sums(self.task), self._watch(number, batch)
         weight = own.weight if self.ranks is ALONE else 1.0  # what the group divides by comes later
+        update = Update(
+            self.model,
+            seed=self.rules.seed,
+            update=number,
+            ranks=self.ranks,
+            forked=self.rules.forked,
+            compared=self.rules.compared,
+            replicated=batch.copied,
+        )
+        grid = Grid(
+            update,
+            batch,
+            self.loss if watch is None else watch.watching(self.loss),
+            copies=batch.copies,
+            plan=self._plan if watch is None else "looped",
+            backward=self.optimisation.backward(weight),
+        )
         with shared_casts(enabled=not self.optimisation.is_sharded):
-            step = grid_gradient(
-                self.model,
-                batch,
-                self.loss if watch is None else watch.watching(self.loss),
-                copies=batch.copies,
-                weight=own.weight,
-                plan=self._plan if watch is None else "looped",
-                seed=self.rules.seed,
-                update=number,
-                ranks=self.ranks,
+            step = grid.run(
+                own.weight,
+                end_update=False,
                 also_sum=(own.unique, own.processed, *status.as_sums()),
                 also_read=None if watch is not None else lambda: [self.optimisation.finish_gradient(weight)],
-                end_update=False,
-                backward=self.optimisation.backward(weight),
-                replicated=batch.copied,
-                forked=self.rules.forked,
-                compared=self.rules.compared,
             )
         if watch is None:
             return step, step.read[0], None
