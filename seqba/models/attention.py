@@ -11,7 +11,7 @@ from seqba.models.unpadding import GraphRows, Packing, Rows
 from seqba.nn import Dropout
 from seqba.nn.kernels.attention import HeadLayout, packed_attention, suits_writing_out
 from seqba.nn.kernels.flash import flash_attention, suits_flash
-from seqba.nn.kernels.linear import linear
+from seqba.nn.kernels.linear import gathered_linear, linear
 from seqba.nn.kernels.products import product_dtype
 
 
@@ -73,19 +73,15 @@ class Attention(nn.Module):
         query, key, value = self._heads(packing.pad(projected, blank=False), 3)
         # Padding is on the right, so a causal query never reaches it: no mask is needed there.
         mixed = self._attend(query, key, value, None if causal else packing, kept, causal=causal)
-        return packing.packed_linear(mixed, self.output_projection)
-
-    def project_memory(self, memory: Tensor) -> Tensor:
-        """Keys and values, (N', 2D), of packed memory (N', D')."""
-        return linear(memory, self.memory_projection)
+        return gathered_linear(mixed, packing.index, self.output_projection)
 
     def attend_to_memory(
         self, query: Tensor, packing: Rows, projected: Tensor, memory_packing: Rows, kept: Tensor | None = None
     ) -> Tensor:
         """Cross-attention to the memory of the same B rows → (N, D).
 
-        `query` (N, D) is what `query_projection` made of the packed rows, `projected` (N', 2D) what `project_memory`
-        made of the memory; `kept` as in `attend_to_self`.
+        `query` (N, D) is what `query_projection` made of the packed rows, `projected` (N', 2D) what
+        `memory_projection` made of the memory; `kept` as in `attend_to_self`.
         """
         if self._stays_packed(query, packing):
             key, value = projected.view(-1, 2, self.heads, self.head_dim).unbind(1)
@@ -97,7 +93,7 @@ class Attention(nn.Module):
         (queries,) = self._heads(packing.pad(query, blank=False), 1)
         key, value = self._heads(memory_packing.pad(projected, blank=False), 2)
         mixed = self._attend(queries, key, value, memory_packing, kept, causal=False)
-        return packing.packed_linear(mixed, self.output_projection)
+        return gathered_linear(mixed, packing.index, self.output_projection)
 
     def stays_packed(self, rows: Tensor) -> bool:
         """Whether packed rows needn't be padded; dropout on the weights is keyed, and no such kernel's."""
@@ -143,14 +139,14 @@ class Attention(nn.Module):
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, keys: Rows | None, kept: Tensor | None, *, causal: bool
     ) -> Tensor:
-        """(B, H, T, d) queries over (B, H, S, d) keys and values, all of them or those of `keys` → (B, T, D)."""
+        """(B, H, T, d) queries over (B, H, S, d) keys and values, all of them or those of `keys` → (B·T, D)."""
         if self._drops or (torch.compiler.is_compiling() and suits_writing_out(query, key.shape[2])):
             mask = None if keys is None else keys.key_mask()
             mixed = self._attend_with_dropout(query, key, value, mask, kept, causal=causal)
         else:
             mask = None if keys is None else keys.key_mask(None if query.device.type == "cpu" else query.dtype)
             mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-        return mixed.transpose(1, 2).reshape(query.shape[0], query.shape[2], -1)
+        return mixed.transpose(1, 2).reshape(query.shape[0] * query.shape[2], -1)
 
     def _attend_with_dropout(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kept: Tensor | None, *, causal: bool

@@ -214,7 +214,7 @@ class DecoderLayer(nn.Module):
         attended = self.attention.attend_to_self(projected, packing, causal=True, kept=masks.attention)
         stream = self.attention_residual.add_to(x, attended, packing.copy_rows, masks.attention_residual)
         x, query = self.cross_attention_residual.project_in(stream, self.cross_attention.query_projection)
-        projected = rows if memory.is_projected else self.cross_attention.project_memory(rows)
+        projected = rows if memory.is_projected else linear(rows, self.cross_attention.memory_projection)
         attended = self.cross_attention.attend_to_memory(
             query, packing, projected, memory.packing, masks.cross_attention
         )

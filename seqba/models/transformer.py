@@ -14,7 +14,7 @@ from seqba.models.forks import DECODER_LAYER, ENCODER, layer_of
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
 from seqba.models.layers import DecoderLayer, Memory, ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import Packing
-from seqba.nn.kernels.linear import linears
+from seqba.nn.kernels.linear import linear, linears
 from seqba.nn.kernels.places import UNKNOWN, TokenCounts
 from seqba.nn.kernels.prepacked import Product, prepacked_product
 from seqba.nn.kernels.products import product_dtype
@@ -187,7 +187,7 @@ class Transformer(nn.Module):
                 stream = layer(stream, packing, memory)
             x = stream.normalized()
         above = cast("list[DecoderLayer]", self.decoder_layers[place.layers_below :])
-        return x, [layer.cross_attention.project_memory(memory.rows) for layer in above]
+        return x, [linear(memory.rows, layer.cross_attention.memory_projection) for layer in above]
 
     def _embed_target(self, previous: Tensor, packing: Packing) -> ResidualStream:
         tokens = self._begun(packing.pack(previous), packing.positions)

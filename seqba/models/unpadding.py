@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from seqba.nn.kernels.attention import HeadLayout
-from seqba.nn.kernels.linear import gathered_linear, linear
 from seqba.nn.kernels.places import places_of, with_spare_places
 from seqba.nn.kernels.recurring import compiles_each_shape
 from seqba.noise.context import current_noise
@@ -90,13 +89,6 @@ class Packing:
             packed = _Pad.apply(packed, self.index, whence, self.rows * self.length)  # type: ignore[no-untyped-call]
         return packed.view(self.rows, self.length, packed.shape[1])
 
-    def packed_linear(self, padded: Tensor, layer: nn.Linear) -> Tensor:
-        """A linear layer on the tokens of padded (B, T, D) → packed (N, E), keeping the padded rows alone."""
-        grid = padded.reshape(self.rows * self.length, padded.shape[2])
-        if self.index is None:
-            return linear(grid, layer)
-        return gathered_linear(grid, self.index, layer)
-
     @functools.cached_property
     def whence(self) -> Tensor:
         """Packed row of each place in the grid, (B·T,) int64; in the padding that of the token before it."""
@@ -162,11 +154,6 @@ class GraphRows:
         if self.index is not None:
             packed = packed.new_zeros(batch * length, packed.shape[1]).index_copy(0, self.index, packed)
         return packed.view(batch, length, packed.shape[1])
-
-    def packed_linear(self, padded: Tensor, layer: nn.Linear) -> Tensor:
-        """A linear layer on the tokens of padded (B, T, D) → packed (N, E)."""
-        grid = padded.flatten(0, 1)
-        return linear(grid if self.index is None else grid.index_select(0, self.index), layer)
 
     def key_mask(self, dtype: torch.dtype | None = None) -> Tensor | None:
         """(B, 1, 1, T) bool for attention over these tokens as keys; None when nothing is padded."""

@@ -76,7 +76,7 @@ def linears(x: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:
     return list(_Linears.apply(x, len(layers), *weights, *biases))  # type: ignore[no-untyped-call]
 
 
-def gathered_linear(x: Tensor, index: Tensor, layer: nn.Linear) -> Tensor:
+def gathered_linear(x: Tensor, index: Tensor | None, layer: nn.Linear) -> Tensor:
     """A linear layer on some of the rows: z = x[index]·Wᵀ + b.
 
     x is kept for the backward rather than x[index]: where x is kept anyway, as attention keeps its output, that costs
@@ -84,12 +84,14 @@ def gathered_linear(x: Tensor, index: Tensor, layer: nn.Linear) -> Tensor:
 
     Args:
         x: (N', D), floating.
-        index: (N,) int64, rows of x, each at most once.
+        index: (N,) int64, rows of x, each at most once; None for all of them.
         layer: D → E, with a bias.
 
     Returns:
         (N, E), in autocast's dtype under autocast.
     """
+    if index is None:
+        return linear(x, layer)
     if _is_plain():
         plain: Tensor = layer(x.index_select(0, index))
         return plain

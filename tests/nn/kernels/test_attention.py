@@ -43,7 +43,7 @@ def attended(module: Attention, queries: Packing, keys: Packing | None, *, causa
         output = module.attend_to_self(module.input_projection(x), queries, causal=causal)
     else:
         inputs.append(torch.randn(int(keys.mask.sum()), WIDTH, dtype=dtype, requires_grad=True))
-        projected = module.project_memory(inputs[1])
+        projected = module.memory_projection(inputs[1])
         output = module.attend_to_memory(module.query_projection(x), queries, projected, keys)
     (output * torch.randn(output.shape, dtype=dtype)).sum().backward()
     gradients = [tensor.grad for tensor in (*inputs, *module.parameters()) if tensor.grad is not None]
