@@ -22,6 +22,8 @@ BatchT = TypeVar("BatchT")
 RowFunction = Callable[[Any, str], Any]
 
 _SHARED = (type(None), str, bytes, Number, Enum, PurePath, torch.dtype, torch.device, torch.Size)
+_PLAIN = frozenset([type(None), bool, int, float, str])
+"""What most lists in a batch are of, told by the class alone: to ask `Number` takes longer, and lists may be long."""
 _TEXTS = (str, bytes, PurePath)
 # Mappings whose constructors take a dictionary; what others' do can't be known.
 _MAPPINGS = (dict, UserDict, MappingProxyType)
@@ -57,7 +59,7 @@ def own_parts(batch: BatchT) -> BatchT:
     parts = None if _is_shared(batch) else _parts(batch)
     if parts is None:
         return batch
-    own = {name: own_parts(part) for name, part in parts}
+    own = {name: part if type(part) in _PLAIN else own_parts(part) for name, part in parts}
     try:
         return cast(BatchT, _rebuild(batch, own, "batch"))
     except TypeError:
@@ -121,6 +123,8 @@ def _disagreement(found: Mapping[str, Any], counts: list[int]) -> str:
 
 def _is_shared(value: Any) -> bool:
     """Whether a leaf belongs to all rows: a name, a number, and what has no dimensions (NumPy's numbers too)."""
+    if type(value) in _PLAIN:
+        return True
     if isinstance(value, Tensor):
         return value.dim() == 0
     return isinstance(value, _SHARED) or getattr(value, "shape", None) == ()

@@ -156,7 +156,7 @@ class _ReplicatingCollate:
 def repeat_rows(rows: Any, copies: int) -> Any:
     """The rows of a tensor, or the items of a list, `copies` times one after the other, in new memory."""
     if not isinstance(rows, Tensor):
-        return [own_parts(row) for _ in range(copies) for row in rows]
+        return [row for _ in range(copies) for row in own_parts(rows)]
     if any(rows.is_contiguous(memory_format=layout) for layout in _formats(rows)):
         return torch.cat([rows] * copies)  # keeps these formats, whatever strides dimensions of one element have
     order = _memory_order(rows)
