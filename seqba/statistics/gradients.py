@@ -15,6 +15,7 @@ from seqba.core import ALONE, finish_update, merged_gradient
 from seqba.core.accumulator import Accumulator
 from seqba.core.passes import Update
 from seqba.noise.fork import Trunk, check_forked
+from seqba.values import number_of_copies
 
 Batch = TypeVar("Batch")
 LossFunction = Callable[[nn.Module, Batch], Any]
@@ -87,9 +88,12 @@ class ExampleGradients(Generic[Batch]):
             example: a batch of one row.
             draw: number of the draw below.
             copies: how many gradients, one for each copy above.
+
+        Raises:
+            ValueError: for copies < 1.
         """
         update = Update(self.model, seed=self.seed, update=0, micro_batch=draw, forked=True, seeded=True)
-        for copy in range(copies):
+        for copy in range(number_of_copies(copies)):
             noise = update.noise(0, range(copy, copy + 1), trunk=Trunk(last_copy=copy))  # below is computed anew
             sums = Accumulator(None, 1, ALONE)
             with self._modes(noise=True), update.running(noise, exchanges=True):

@@ -200,6 +200,8 @@ def test_what_can_not_be_split_is_refused(network: Network) -> None:
         measure_split(nn.Identity(), rows, summed_loss)
     with pytest.raises(ValueError, match="choose own or running"):
         ExampleGradients(network, summed_loss, batch_norm="batch")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="copies"):
+        next(ExampleGradients(network, summed_loss).forked(rows[0], 0, copies=0))
 
 
 def _by_tokens(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
