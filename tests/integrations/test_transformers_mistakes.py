@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from toy_trainers import (
     Watched,
     make_marian,
-    make_rows,
     make_trainer,
     trained,
 )
@@ -47,13 +46,15 @@ def test_untried_company_is_told_of(tmp_path: Path) -> None:
         trainer.train()
 
 
-def test_a_loss_past_the_trainers_is_refused(tmp_path: Path) -> None:
-    class Own(batch_augmented(Watched, copies=2)):
-        def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-            return model(**inputs).loss
+def test_a_backward_past_the_accelerator_is_refused(tmp_path: Path) -> None:
+    class Own(Watched):
+        def training_step(self, model: nn.Module, inputs: Any, *args: Any) -> Tensor:
+            loss: Tensor = model(**inputs).loss
+            loss.backward()
+            return loss.detach()
 
-    with pytest.raises(TypeError, match=r"^Own computes its loss without the Trainer's compute_loss"):
-        Own(model=make_marian(), args=make_trainer(make_marian(), tmp_path).args, train_dataset=make_rows()).train()
+    with pytest.raises(TypeError, match=r"^BatchAugmentedOwn computes its gradient without accelerator.backward"):
+        trained(make_marian(), tmp_path, base=Own)
 
 
 @pytest.mark.parametrize(
