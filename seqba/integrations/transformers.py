@@ -58,8 +58,9 @@ def batch_augmented(
         ValueError: for copies < 1, or a class that has copies already.
 
     Where training can't have copies, `train` raises ValueError: on several GPUs in one process (DataParallel), under
-    tensor, context or sequence parallelism, and with optimizers that step within the backward (LOMO). DeepSpeed and
-    Liger kernels weren't tried, which it says as a warning.
+    tensor, context or sequence parallelism, with optimizers that step within the backward (LOMO, layerwise GaLore), and
+    with a class whose steps take rows from a buffer (TRL's GRPOTrainer). DeepSpeed and Liger kernels weren't tried,
+    which it says as a warning.
 
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
@@ -105,6 +106,7 @@ class BatchAugmentationMixin(Trainer):
     ) -> Tensor:
         """Runs forward and backward of every copy; returns the mean of their losses, scaled as the Trainer's own."""
         progress = self._progress
+        progress.has_copies = True
         syncs = self.accelerator.sync_gradients
         loss = torch.zeros((), device=self.args.device)
         for pass_ in self._passes(model, ends_update=syncs):
@@ -196,9 +198,15 @@ class BatchAugmentationMixin(Trainer):
         for kind, size in parallel.items():
             if size > 1:
                 raise ValueError(f"copies don't go together with {kind} parallelism (here {size}): take DDP or FSDP")
-        if args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
+        layerwise = args.optim.value.endswith("layerwise")  # GaLore's and APOLLO's
+        if layerwise or args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
             raise ValueError(
                 f"optim={args.optim.value} steps within the backward, of each copy: take another optimizer"
+            )
+        if hasattr(self, "_buffered_inputs"):
+            raise ValueError(
+                f"{type(self).__name__} takes rows from a buffer in each training_step (as TRL's GRPOTrainer does), so "
+                "that every copy would see others: train it without copies"
             )
         if self.is_deepspeed_enabled:
             warnings.warn("copies under DeepSpeed weren't tried", stacklevel=3)
@@ -213,10 +221,12 @@ class BatchAugmentationCallback(TrainerCallback, ExportableState):
         micro_batch: number of the next micro-batch in its update, from 0.
         distinct: labels seen so far, over all processes.
         processed: the same, each copy by itself.
+        has_copies: whether any have run.
     """
 
     def __init__(self) -> None:
         self.micro_batch = 0
+        self.has_copies = False
         self._begin()
 
     def _begin(self, distinct: int = 0, processed: int = 0, unit: str = "") -> None:
@@ -240,6 +250,16 @@ class BatchAugmentationCallback(TrainerCallback, ExportableState):
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """A micro-batch ends that isn't its update's last."""
         self.micro_batch += 1
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """An update ends; warns, once, where no copies ran in it."""
+        if not self.has_copies:
+            self.has_copies = True
+            warnings.warn(
+                "no copies ran in this update: a training_step in a class derived from batch_augmented's must call "
+                "super().training_step; one that computes everything itself goes into batch_augmented",
+                stacklevel=2,
+            )
 
     def count(self, labels: object) -> None:
         """Takes the labels of a micro-batch of this process: (B, T) tokens or (B,) classes; -100 counts nothing."""
