@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from seqba.cli import start
 from seqba.cli.command import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,13 +19,48 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def commands() -> list[str]:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    return re.findall(r'^(seqba-[\w-]+) = "seqba\.cli\.\w+:entry"$', text, flags=re.MULTILINE)
+    return re.findall(r'^(seqba-[\w-]+) = "seqba\.cli\.start:\w+"$', text, flags=re.MULTILINE)
 
 
 def test_the_commands_are_the_installed_ones() -> None:
     installed = {entry.name for entry in entry_points(group="console_scripts") if entry.value.startswith("seqba.")}
     assert installed == set(commands())
     assert len(installed) >= 6
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_started_by_its_own_name(command: str) -> None:
+    name = command.removeprefix("seqba-").replace("-", "_")
+    assert f'{command} = "seqba.cli.start:{name}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert getattr(start, name).args == (name,)
+
+
+INTERRUPTED = """
+import os, signal, sys
+module, command = sys.argv[1:3]
+del sys.argv[1:3]
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from seqba.cli import start
+getattr(start, command)()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        *((command, "seqba.cli.command") for command in commands()),
+        *((command, "torch") for command in ("seqba-generate", "seqba-measure")),
+    ],
+)
+def test_ctrl_c_while_a_command_is_imported_is_one_line(command: str, module: str) -> None:
+    name = command.removeprefix("seqba-").replace("-", "_")
+    code = [sys.executable, "-c", INTERRUPTED, module, name, "data-bin", "--path", "model.pt"]
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 @pytest.mark.parametrize("command", commands())

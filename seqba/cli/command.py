@@ -12,8 +12,9 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from seqba.cli.start import interrupt
 from seqba.data.names import AS_GIVEN
 from seqba.errors import RanksLost, UserError, one_line
 
@@ -39,12 +40,9 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: main's own; 2 for a user's mistake, a bad file or a full disk; 130 for Ctrl-C.
     """
-    _open_streams()
-    if not faulthandler.is_enabled():
-        faulthandler.enable(2)  # also where sys.stderr is no file
-    before = {number: signal.signal(number, _terminate) for number in ENDINGS if signal.getsignal(number) != IGNORED}
-    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+    before: dict[signal.Signals, Any] = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
     try:
+        before.update(_prepare_process())
         return _flushed(main, arguments)
     except UserError as error:
         return _complain(str(error))
@@ -71,8 +69,16 @@ def run(main: Main, arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
 
 
+def _prepare_process() -> dict[signal.Signals, Any]:
+    """Opens streams, has crashes told, and takes over signals that end a command; returns their former handlers."""
+    _open_streams()
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # also where sys.stderr is no file
+    return {number: signal.signal(number, _terminate) for number in ENDINGS if signal.getsignal(number) != IGNORED}
+
+
 def _end_at_once_by_ctrl_c() -> None:
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, interrupt):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

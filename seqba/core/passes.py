@@ -127,7 +127,7 @@ class Update:
             if self.keyed:
                 stack.enter_context(keying())
             if self._has_processes:
-                stack.enter_context(self.replicas.running(self.model, exchanges=exchanges))
+                stack.enter_context(self.replicas.running(self.model, exchanges=exchanges, sharded=self.is_sharded))
             yield
 
     def _check(self) -> None:

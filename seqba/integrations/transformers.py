@@ -44,8 +44,8 @@ def batch_augmented(
     are `distinct_rows` and `processed_rows`; batches without `labels` aren't counted.
 
     Args:
-        trainer_class: Trainer, Seq2SeqTrainer or a subclass of theirs. A class with a `compute_loss` of its own goes in
-            here; one that is derived from the result must call `super().compute_loss`.
+        trainer_class: Trainer, Seq2SeqTrainer or a subclass of theirs. A `training_step` of its own goes in here, and
+            calls `self.accelerator.backward`; `compute_loss` may also be defined in a class derived from the result.
         copies: M, noisy views of each example; 1 keeps the gradient and keys the noise.
         seed: of the noise; None takes that of the training arguments.
         forked: whether copies begin inside the model, where it calls `seqba.fork`: what is below is computed once.
@@ -58,8 +58,9 @@ def batch_augmented(
         ValueError: for copies < 1, or a class that has copies already.
 
     Where training can't have copies, `train` raises ValueError: on several GPUs in one process (DataParallel), under
-    tensor, context or sequence parallelism, and with optimizers that step within the backward (LOMO). DeepSpeed and
-    Liger kernels weren't tried, which it says as a warning.
+    tensor, context or sequence parallelism, with optimizers that step within the backward (LOMO, layerwise GaLore), and
+    with a class whose steps take rows from a buffer (TRL's GRPOTrainer). DeepSpeed and Liger kernels weren't tried,
+    which it says as a warning.
 
     Source: Hoffer et al. 2020, section 2, the modified learning rule.
     """
@@ -92,7 +93,6 @@ class BatchAugmentationMixin(Trainer):
     copies: int
     copies_forked: bool
     copies_seed: int | None
-    _losses_of_copy: int | None = None  # how often the copy that is running has made a loss; None between copies
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains as the Trainer does, after a look for what copies don't go together with."""
@@ -106,24 +106,18 @@ class BatchAugmentationMixin(Trainer):
     ) -> Tensor:
         """Runs forward and backward of every copy; returns the mean of their losses, scaled as the Trainer's own."""
         progress = self._progress
+        progress.has_copies = True
         syncs = self.accelerator.sync_gradients
         loss = torch.zeros((), device=self.args.device)
         for pass_ in self._passes(model, ends_update=syncs):
-            with self._exchange_put_off(model, syncs and not pass_.is_last), pass_:
+            with self._exchange_put_off(model, syncs and not pass_.is_last), pass_, self._divided_backward():
                 # Inputs of its own for each copy: a Trainer may take things out, and a model mask them in place.
-                loss = loss + self._pass(model, own_parts(dict(inputs)), num_items_in_batch)
+                of_copy = super().training_step(model, own_parts(dict(inputs)), num_items_in_batch)
+            loss = loss + of_copy / self.copies
         progress.count(inputs.get("labels"))
         if syncs:
             progress.add_up(self.accelerator, self.copies)
         return loss
-
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The Trainer's loss; that of a copy is divided by M."""
-        result = super().compute_loss(model, inputs, *args, **kwargs)
-        if self._losses_of_copy is None:
-            return result
-        self._losses_of_copy += 1
-        return (result[0] / self.copies, *result[1:]) if isinstance(result, tuple) else result / self.copies
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Logs what the Trainer does, and beside a training loss how much has been seen."""
@@ -147,18 +141,30 @@ class BatchAugmentationMixin(Trainer):
             forked=self.copies_forked,
         )
 
-    def _pass(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None) -> Tensor:
-        self._losses_of_copy = 0
+    @contextmanager
+    def _divided_backward(self) -> Iterator[None]:
+        """Inside, the loss of a copy goes into the backward divided by M, whatever has computed it."""
+        accelerator, backwards = self.accelerator, 0
+        before, undivided = vars(accelerator).get("backward"), accelerator.backward
+
+        def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+            nonlocal backwards
+            backwards += 1
+            undivided(loss / self.copies, *args, **kwargs)
+
+        accelerator.backward = backward
         try:
-            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-            if not self._losses_of_copy:
-                raise TypeError(
-                    f"{type(self).__name__} computes its loss without the Trainer's compute_loss, so that it isn't "
-                    "divided by the copies: define compute_loss in the class that batch_augmented is given"
-                )
+            yield
         finally:
-            self._losses_of_copy = None
-        return loss
+            if before is None:
+                del accelerator.backward
+            else:
+                accelerator.backward = before
+        if not backwards:
+            raise TypeError(
+                f"{type(self).__name__} computes its gradient without accelerator.backward, so that it isn't divided "
+                "by the copies: let training_step call self.accelerator.backward(loss)"
+            )
 
     @property
     def _progress(self) -> Any:
@@ -192,9 +198,15 @@ class BatchAugmentationMixin(Trainer):
         for kind, size in parallel.items():
             if size > 1:
                 raise ValueError(f"copies don't go together with {kind} parallelism (here {size}): take DDP or FSDP")
-        if args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
+        layerwise = args.optim.value.endswith("layerwise")  # GaLore's and APOLLO's
+        if layerwise or args.optim in (OptimizerNames.LOMO, OptimizerNames.ADALOMO):
             raise ValueError(
                 f"optim={args.optim.value} steps within the backward, of each copy: take another optimizer"
+            )
+        if hasattr(self, "_buffered_inputs"):
+            raise ValueError(
+                f"{type(self).__name__} takes rows from a buffer in each training_step (as TRL's GRPOTrainer does), so "
+                "that every copy would see others: train it without copies"
             )
         if self.is_deepspeed_enabled:
             warnings.warn("copies under DeepSpeed weren't tried", stacklevel=3)
@@ -209,10 +221,12 @@ class BatchAugmentationCallback(TrainerCallback, ExportableState):
         micro_batch: number of the next micro-batch in its update, from 0.
         distinct: labels seen so far, over all processes.
         processed: the same, each copy by itself.
+        has_copies: whether any have run.
     """
 
     def __init__(self) -> None:
         self.micro_batch = 0
+        self.has_copies = False
         self._begin()
 
     def _begin(self, distinct: int = 0, processed: int = 0, unit: str = "") -> None:
@@ -236,6 +250,16 @@ class BatchAugmentationCallback(TrainerCallback, ExportableState):
     def on_substep_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """A micro-batch ends that isn't its update's last."""
         self.micro_batch += 1
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """An update ends; warns, once, where no copies ran in it."""
+        if not self.has_copies:
+            self.has_copies = True
+            warnings.warn(
+                "no copies ran in this update: a training_step in a class derived from batch_augmented's must call "
+                "super().training_step; one that computes everything itself goes into batch_augmented",
+                stacklevel=2,
+            )
 
     def count(self, labels: object) -> None:
         """Takes the labels of a micro-batch of this process: (B, T) tokens or (B,) classes; -100 counts nothing."""

@@ -173,7 +173,7 @@ class _Replacement:
 def _is_concerned(names: Any, given: tuple[Any, ...]) -> bool:
     if given and isinstance(given[0], Tensor) and (given[0].device.type == "meta" or given[0].is_nested):
         return False
-    if _is_in_vmap():  # a row's shape tells nothing of the rows
+    if _is_in_vmap() or _is_traced():  # in vmap a row's shape tells nothing of the rows
         return False
     if given and type(given[0]).__name__ == "FakeTensor":
         _break_graph()
@@ -194,6 +194,14 @@ def _is_in_vmap() -> bool:
         level.key() == torch._C._functorch.TransformType.Vmap
         for level in torch._C._functorch.get_interpreter_stack() or ()
     )
+
+
+def _is_traced() -> bool:
+    """Whether torch records the calls in a graph, without computing anything of the pass.
+
+    Inductor does so with functions of its own, its patterns, when it first compiles: in the first pass of a run.
+    """
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def _break_graph() -> None:

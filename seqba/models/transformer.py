@@ -14,7 +14,7 @@ from seqba.models.forks import DECODER_LAYER, ENCODER, layer_of
 from seqba.models.incremental import DecoderState, advance, reorder_state, start_state
 from seqba.models.layers import DecoderLayer, Memory, ResidualStream, SelfAttentionLayer
 from seqba.models.unpadding import Packing
-from seqba.nn.kernels.linear import linear, linears
+from seqba.nn.kernels.linear import can_join, linear, linears
 from seqba.nn.kernels.places import UNKNOWN, TokenCounts
 from seqba.nn.kernels.prepacked import Product, prepacked_product
 from seqba.nn.kernels.products import product_dtype
@@ -154,11 +154,12 @@ class Transformer(nn.Module):
         return packing.without_spare(self.decoder_norm(stream.normalized()))
 
     def _memories(self, memory: Memory) -> list[Memory]:
-        """Memory of each decoder layer; on a GPU keys and values of all layers are one product."""
+        """Memory of each decoder layer; keys and values of all layers are one product where `can_join`."""
         layers = cast("list[DecoderLayer]", self.decoder_layers)
-        if memory.rows.device.type == "cpu":
+        projections = [layer.cross_attention.memory_projection for layer in layers]
+        if not can_join(memory.rows, projections):
             return [memory] * len(layers)
-        projected = linears(memory.rows, [layer.cross_attention.memory_projection for layer in layers])
+        projected = linears(memory.rows, projections)
         return [Memory(rows, memory.packing, is_projected=True) for rows in projected]
 
     def _forked_features(self, source: Tensor, previous: Tensor, tokens: TokenCounts, place: DecoderFork) -> Tensor:

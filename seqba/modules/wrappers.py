@@ -112,14 +112,18 @@ class Replicas:
                 return cls(dist.get_rank(group), dist.get_world_size(group), is_sharded=True)
         return cls()
 
-    def running(self, model: nn.Module, *, exchanges: bool) -> AbstractContextManager[None]:
+    def running(self, model: nn.Module, *, exchanges: bool, sharded: bool) -> AbstractContextManager[None]:
         """Inside runs a pass of a model in the wrapper, whose backward exchanges gradients or leaves that to another.
 
-        It is for programs of torch's processes (`has_processes`).
+        It is for programs of torch's processes (`has_processes`). Where parameters are `sharded`, by anyone, casts that
+        autocast keeps of an earlier pass are forgotten: gradients through them come after FSDP has taken those of the
+        pass, and would count in the next one alone.
 
         Raises:
             ValueError: as `watching_forward` and `without_exchange`.
         """
+        if sharded:
+            torch.clear_autocast_cache()
         return self.watching_forward(model) if exchanges or not self.synchronised else self.without_exchange()
 
     @contextmanager

@@ -151,7 +151,7 @@ class NoiseWarnings:
     def _look_for_a_step(self) -> None:
         """Looks whether all weights have moved since the update began: a step within it, or in its only backward."""
         self._has_stepped = bool(self._versions) and all(one._version != before for one, before in self._versions)
-        if self._has_stepped and self._passes > 1:
+        if self._has_stepped and self._passes > 1 and not _are_shortened(self._versions, self._model):
             self._faults["step"] = (
                 "the weights moved between the passes of this update: call optimizer.step() after the last one"
             )
@@ -244,3 +244,10 @@ def _versions(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
     """Each trained parameter, and how often it was changed in place; none of a model whose sizes aren't known yet."""
     trained = trained_parameters(model)
     return [] if any(map(is_lazy, trained)) else [(parameter, parameter._version) for parameter in trained]
+
+
+def _are_shortened(versions: list[tuple[nn.Parameter, int]], model: nn.Module) -> bool:
+    """Whether all of these are tables whose rows a forward itself shortens in place (`max_norm`)."""
+    tables = [module for module in modules_of(model) if isinstance(module, (nn.Embedding, nn.EmbeddingBag))]
+    shortened = {id(table.weight) for table in tables if table.max_norm is not None}
+    return all(id(parameter) in shortened for parameter, _ in versions)

@@ -88,10 +88,14 @@ class TrainingLog:
         self._write({**line, "best": progress.best, "best_of": self.best_metric, "unit": "nats"})
         self._write_board(f"valid/{name_text(subset)}", metrics, update)
 
-    def close(self) -> None:
-        """Writes a line for the updates since the last one, and closes the bar and the files."""
+    def write_rest(self) -> None:
+        """Writes a line for the updates since the last one, where there are any."""
         if self._unwritten is not None:
             self._write_window(*self._unwritten)
+
+    def close(self) -> None:
+        """Writes what `write_rest` does, and closes the bar and the files."""
+        self.write_rest()
         self._above_the_bar.close()
         if self._bar is not None:
             self._bar.close()

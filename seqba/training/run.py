@@ -132,7 +132,7 @@ def _write_resolved(workload: Workload, loop: TrainingLoop, *, parameters: int, 
 
 
 def log_exit(ending: str, stop: StopSignal, loop: TrainingLoop) -> int:
-    """Logs the last line of a run, once rank 0 has written everything: no rank may leave or be ended before that.
+    """Logs the last lines of a run, once rank 0 has saved everything: no rank may leave or be ended before that.
 
     Args:
         ending: why training ended, see `TrainingLoop.run`.
@@ -145,6 +145,7 @@ def log_exit(ending: str, stop: StopSignal, loop: TrainingLoop) -> int:
     trainer, folder = loop.trainer, loop.folder
     name = stop.received.name if stop.received is not None else None
     heard = {rank: name for rank, name in enumerate(trainer.ranks.gather(name)) if name is not None}
+    loop.log.write_rest()
     if ending != STOPPED:
         logger.info("done after update %d: %s", trainer.updates, ending)
         return 0

@@ -136,11 +136,13 @@ def test_a_signal_leaves_nothing_half_written(tmp_path: Path, number: signal.Sig
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("installed", [False, True])
 @pytest.mark.parametrize("moment", ["as the first is told", "as the process ends"])
-def test_a_second_ctrl_c_ends_at_once_and_without_a_traceback(moment: str) -> None:
+def test_a_second_ctrl_c_ends_at_once_and_without_a_traceback(moment: str, installed: bool) -> None:
     """The first is handled, and the second comes as that is told, or once the status is decided."""
     code = (
-        "import os, signal, sys; from seqba.cli import command\n"
+        "import os, signal, sys; from seqba.cli import command, start\n"
+        f"if {installed}: signal.signal(signal.SIGINT, start.interrupt)\n"
         "def again(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
         "def main(arguments): raise KeyboardInterrupt\n"
     )
@@ -161,6 +163,22 @@ def test_ctrl_c_is_python_again_after_a_command_in_this_process() -> None:
     before = signal.getsignal(signal.SIGINT)
     assert run(main) == 130
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_ctrl_c_in_an_import_in_the_middle_of_the_work_tidies_away(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n", encoding="utf-8")
+    code = (
+        "import signal, sys; from seqba.cli import start; from seqba.cli.command import run_process\n"
+        "sys.path.insert(0, sys.argv[1]); signal.signal(signal.SIGINT, start.interrupt)\n"
+        "def main(arguments):\n"
+        "    try:\n"
+        "        import late\n"
+        "    finally:\n"
+        "        print('tidied')\n"
+        "run_process(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "tidied\n", "interrupted\n")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the structure that sigaltstack fills is Linux's")

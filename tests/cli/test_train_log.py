@@ -14,6 +14,7 @@ from preloaded import preloaded
 from reversal import train_arguments
 
 from seqba.cli.train import main
+from seqba.training import run
 from seqba.training.log_file import RUN_LOG
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,6 +36,17 @@ def test_every_format_leaves_the_same_lines(reversal: Path, tmp_path: Path, caps
     assert made[0] == made[1] == made[2] == made[3]
     assert (tmp_path / "json" / RUN_LOG).read_text(encoding="utf-8") == printed
     assert [(line["event"], line["update"]) for line in made[0]] == [("train", 5), ("valid", 6), ("train", 6)]
+
+
+def test_the_last_message_comes_after_the_numbers_of_the_last_update(
+    reversal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal, to which both go; updates since the last interval have their line at the end."""
+    told: dict[str, list[Any]] = {}
+    monkeypatch.setattr(run.logger, "info", lambda line, *values: told.update({line % values: lines(tmp_path)}))
+    assert main(train_arguments(reversal, tmp_path, "--max-update", "6", "--log-format", "json")) == 0
+    assert list(told)[-1] == "done after update 6: --max-update 6"
+    assert told["done after update 6: --max-update 6"] == lines(tmp_path)
 
 
 def test_the_variance_is_logged_from_measured_updates_and_a_run_that_goes_on_logs_the_same(

@@ -205,6 +205,36 @@ def test_a_run_is_looked_at_though_it_was_checked_before() -> None:
     assert "call optimizer.zero_grad() between updates" in line
 
 
+class Tables(nn.Module):
+    """Scores of contexts by words, from tables of either kind, whose forward shortens their rows in place."""
+
+    def __init__(self, max_norm: float | None, *, biased: bool) -> None:
+        super().__init__()
+        self.words = nn.Embedding(7, 4, max_norm=max_norm)
+        self.contexts = nn.EmbeddingBag(7, 4, max_norm=max_norm)
+        self.bias = nn.Parameter(torch.zeros(())) if biased else 0.0
+        self.dropout = seqba.nn.Dropout(0.3)
+
+    def forward(self, words: Tensor) -> Tensor:
+        scores: Tensor = (self.dropout(self.words(words)) * self.contexts(words.unsqueeze(1))).sum(1) + self.bias
+        return scores
+
+
+@pytest.mark.parametrize(("max_norm", "biased", "steps"), [(0.5, False, False), (0.5, True, True), (None, False, True)])
+def test_rows_that_a_forward_shortens_are_no_step(max_norm: float | None, biased: bool, steps: bool) -> None:
+    torch.manual_seed(0)
+    model, words = Tables(max_norm, biased=biased), torch.arange(6)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for pass_ in seqba.copies(model, 2, update=0):
+            with pass_:
+                model(words).mean().backward()
+                if steps:
+                    optimizer.step()
+    assert ["call optimizer.step() after the last one" in str(each.message) for each in caught] == [True] * steps
+
+
 def test_tensors_outside_of_a_frozen_model_may_be_trained(network: Network) -> None:
     """A prompt that is learned, say."""
     network.requires_grad_(False)

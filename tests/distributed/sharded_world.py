@@ -77,8 +77,8 @@ def mean_loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return total / weight
 
 
-def network(ranks: Ranks | None, *, sharded: bool = True) -> Network:
-    model = Network().double()
+def network(ranks: Ranks | None, *, sharded: bool = True, dtype: torch.dtype = torch.float64) -> Network:
+    model = Network().to(dtype)
     if ranks is not None and sharded:
         shard_parameters(model, ranks, torch.device("cpu"), blocks=model.blocks, methods=["features"])
     return model
@@ -134,6 +134,15 @@ def accumulate(ranks: Ranks | None) -> dict[str, Any]:
     }
 
 
+def narrow(ranks: Ranks | None) -> dict[str, Tensor]:
+    """The gradient of four looped copies in bfloat16, with one autocast around all of their passes."""
+    model = network(ranks, dtype=torch.float32)
+    x, labels = MicroBatches(1)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        merged_gradient(model, (x.float(), labels), loss_fn, copies=4, plan="looped", update=1, ranks=ranks)
+    return {name: whole_tensor(parameter.grad) for name, parameter in model.named_parameters() if "conv" in name}
+
+
 def tried(ranks: Ranks | None) -> list[Tensor]:
     """Outputs without noise: before and after the weights are changed by hand, and as often as each rank likes."""
     model = network(ranks).eval()
@@ -171,6 +180,7 @@ def everything(ranks: Ranks) -> dict[str, Any]:
         "two": train(ranks, 2),
         "unsharded": train(ranks, "auto", sharded=False),
         "accumulate": accumulate(ranks),
+        "narrow": narrow(ranks),
         "tried": tried(ranks),
         "taken over": taken_over(ranks),
     }

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from rank_groups import Results, run_groups
-from sharded_world import SIZES, accumulate, everything, run_lonely, train, tried
+from sharded_world import SIZES, accumulate, everything, narrow, run_lonely, train, tried
+from small_network import relative_error
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -84,6 +85,15 @@ def test_gradients_from_before_are_added_up_once(results: Results) -> None:
         assert result["accumulate"].keys() == alone.keys()
         for name, expected in alone.items():
             torch.testing.assert_close(result["accumulate"][name], expected, rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.slow
+def test_one_autocast_around_all_passes_leaves_no_gradient_behind(results: Results) -> None:
+    """Casts that autocast keeps from pass to pass had gradients of blocks come an update late."""
+    alone = narrow(None)
+    for result in results.values():
+        for name, gradient in result["narrow"].items():
+            assert relative_error(gradient, alone[name]) < 0.05, name
 
 
 @pytest.mark.slow

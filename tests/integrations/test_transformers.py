@@ -261,17 +261,54 @@ def test_two_processes_are_one_with_two_accumulated_batches(tmp_path: Path) -> N
     assert apart[0] > 1e-4
 
 
-@pytest.mark.filterwarnings("ignore:nothing drew noise")
-def test_a_loss_in_the_class_that_is_given_is_divided(tmp_path: Path) -> None:
-    class Own(Watched):
+def with_own_loss(base: Any) -> Any:
+    class Own(base):
         def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
             outputs = model(**inputs)
             return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    own, model = make_marian(dropout=0.0), make_marian(dropout=0.0)
-    trained(own, tmp_path, base=Own)
+    return Own
+
+
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
+def test_a_loss_of_ones_own_is_divided(tmp_path: Path) -> None:
+    given, derived, model = (make_marian(dropout=0.0) for _ in range(3))
+    trained(given, tmp_path, base=with_own_loss(Watched))
+    trained(derived, tmp_path, copies=0, base=with_own_loss(batch_augmented(Watched, copies=COPIES)))
     trained(model, tmp_path, copies=0)
-    assert distance(own, model) < 1e-6
+    assert distance(given, model) < 1e-6
+    assert distance(derived, model) < 1e-6
+
+
+def with_penalty(base: Any) -> Any:
+    """A class derived from `base`, which adds a term of its own to the loss."""
+
+    class Penalised(base):
+        def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            penalty = sum(parameter.square().sum() for parameter in model.parameters())
+            return super().compute_loss(model, inputs, *args, **kwargs) + 0.1 * penalty
+
+    return Penalised
+
+
+@pytest.mark.filterwarnings("ignore:nothing drew noise")
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_terms_that_a_derived_class_adds_are_divided(accumulated: int, tmp_path: Path) -> None:
+    """It came M times before: the Trainer's own loss alone was divided."""
+    derived, given, plain = (make_marian(dropout=0.0) for _ in range(3))
+    options = {"gradient_accumulation_steps": accumulated, "rows": 48}
+    logs = []
+    for model, kind in (
+        (derived, with_penalty(batch_augmented(Watched, copies=COPIES))),
+        (given, batch_augmented(with_penalty(Watched), copies=COPIES)),
+        (plain, with_penalty(Watched)),
+    ):
+        trainer = trained(model, tmp_path, copies=0, base=kind, **options)
+        logs.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+    assert distance(derived, plain) < 2e-6
+    assert distance(given, plain) < 2e-6
+    assert logs[0] == pytest.approx(logs[2], rel=1e-3)
+    assert logs[1] == pytest.approx(logs[2], rel=1e-3)
 
 
 def test_a_trainer_may_take_things_out_of_a_batch(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from toy_trainers import (
     Watched,
     make_marian,
-    make_rows,
     make_trainer,
     trained,
 )
@@ -27,9 +26,33 @@ def test_several_gpus_in_one_process_are_refused(tmp_path: Path) -> None:
         trainer.train()
 
 
-def test_an_optimizer_that_steps_within_the_backward_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="lomo steps within the backward"):
-        trained(make_marian(), tmp_path, optim="lomo")
+@pytest.mark.parametrize("optim", ["lomo", "adalomo", "galore_adamw_layerwise", "apollo_adamw_layerwise"])
+def test_an_optimizer_that_steps_within_the_backward_is_refused(optim: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{optim} steps within the backward"):
+        trained(make_marian(), tmp_path, optim=optim)
+
+
+def test_a_trainer_whose_steps_take_rows_from_a_buffer_is_refused(tmp_path: Path) -> None:
+    """As TRL's GRPOTrainer, which counts its training steps."""
+
+    class Buffering(Watched):
+        _buffered_inputs = None
+
+    with pytest.raises(ValueError, match=r"^BatchAugmentedBuffering takes rows from a buffer in each training_step"):
+        trained(make_marian(), tmp_path, base=Buffering)
+
+
+def test_a_training_step_past_the_copies_is_told_of(tmp_path: Path) -> None:
+    class Own(batch_augmented(Watched, copies=2)):
+        def training_step(self, model: nn.Module, inputs: Any, *args: Any) -> Tensor:
+            loss = self.compute_loss(model, inputs)
+            self.accelerator.backward(loss)
+            return loss.detach()
+
+    trainer = make_trainer(make_marian(), tmp_path, base=Own, copies=0)
+    with pytest.warns(UserWarning, match=r"^no copies ran in this update: a training_step .* super\(\)") as told:
+        trainer.train()
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("kind", ["tp", "cp", "sp"])
@@ -47,13 +70,15 @@ def test_untried_company_is_told_of(tmp_path: Path) -> None:
         trainer.train()
 
 
-def test_a_loss_past_the_trainers_is_refused(tmp_path: Path) -> None:
-    class Own(batch_augmented(Watched, copies=2)):
-        def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-            return model(**inputs).loss
+def test_a_backward_past_the_accelerator_is_refused(tmp_path: Path) -> None:
+    class Own(Watched):
+        def training_step(self, model: nn.Module, inputs: Any, *args: Any) -> Tensor:
+            loss: Tensor = model(**inputs).loss
+            loss.backward()
+            return loss.detach()
 
-    with pytest.raises(TypeError, match=r"^Own computes its loss without the Trainer's compute_loss"):
-        Own(model=make_marian(), args=make_trainer(make_marian(), tmp_path).args, train_dataset=make_rows()).train()
+    with pytest.raises(TypeError, match=r"^BatchAugmentedOwn computes its gradient without accelerator.backward"):
+        trained(make_marian(), tmp_path, base=Own)
 
 
 @pytest.mark.parametrize(

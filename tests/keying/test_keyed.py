@@ -12,6 +12,7 @@ from foreign_models import LENGTH, MODELS, Around, Checkpointed, LayerDrop, grad
 from keyed_gradients import COPIES, F, keyed_gradient
 from small_network import relative_error
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 import seqba
@@ -171,6 +172,39 @@ def test_compiled_models_draw_the_same(name: str) -> None:
     compiled(make_rows())  # a graph from outside of passes
     for plan in ("stacked", "looped"):
         assert relative_error(keyed_gradient(compiled, plan=plan), expected) < 1e-12
+
+
+@pytest.mark.parametrize("tracing_mode", ["real", "fake"])
+def test_what_a_compiler_traces_for_itself_in_a_pass_is_not_keyed(tracing_mode: str) -> None:
+    """As torch's Inductor does, which makes its patterns when it first compiles: in the first pass of a run."""
+
+    def pattern(x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5)[torch.randperm(3)] + torch.rand(3)
+
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.layer(x), 0.3, self.training)
+
+    class Traced(Plain):
+        graph: Any = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.graph is None:
+                self.graph = make_fx(pattern, tracing_mode=tracing_mode)(torch.ones(3)).graph
+            return super().forward(x)
+
+    torch.manual_seed(1)
+    expected = keyed_gradient(Plain().double(), plan="looped")
+    torch.manual_seed(1)
+    traced = Traced().double()
+    assert torch.equal(keyed_gradient(traced, plan="looped"), expected)
+    called = [node.target for node in traced.graph.nodes if node.op == "call_function"]
+    assert {torch.ops.aten.randperm.default, torch.ops.aten.rand.default} <= set(called)
+    assert all(node.op != "get_attr" for node in traced.graph.nodes)  # no generator
 
 
 def test_what_cannot_be_keyed_is_seeded_by_the_pass_and_told_of_when_stacked() -> None:

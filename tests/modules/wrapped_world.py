@@ -228,12 +228,30 @@ def in_sharding(ranks: Ranks) -> dict[str, Any]:
         seqba.merged_gradient(model, rows_of(ranks.rank), summed_loss, copies=COPIES, plan=plan, update=7)
         whole = [parameter.grad.full_tensor().flatten() for parameter in model.parameters()]
         found[f"fully_shard {plan}"] = torch.cat(whole)
+    for around in ("update", "pass"):
+        found[f"autocast around the {around}"] = under_autocast(mesh, ranks, around)
     found["refused"] = refused_in_fsdp(ranks)
     try:
         compared(model, ranks, "stacked")
     except ValueError as error:
         found["not compared"] = str(error)
     return found
+
+
+def under_autocast(mesh: DeviceMesh, ranks: Ranks, around: str) -> Tensor:
+    """The gradient of a network with a layer that is gathered by itself, in bfloat16, put together."""
+    model = make_network().float()
+    fully_shard(model.hidden, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+    def loss_fn(model: nn.Module, batch: Any) -> tuple[Tensor, int]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return summed_loss(model, batch)
+
+    batch = make_batch(rows=4, seed=ranks.rank)
+    with torch.autocast("cpu", torch.bfloat16) if around == "update" else nullcontext():
+        seqba.merged_gradient(model, batch, loss_fn, copies=COPIES, plan="looped", update=7)
+    return torch.cat([parameter.grad.full_tensor().flatten() for parameter in model.parameters()])
 
 
 def refused_in_fsdp(ranks: Ranks) -> str:

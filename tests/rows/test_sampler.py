@@ -48,6 +48,7 @@ def test_a_batch_may_be_any_iterable_of_indices() -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes:UserWarning")  # on a single core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_transforms_are_drawn_anew_for_every_copy(workers: int) -> None:
     torch.manual_seed(3)

@@ -12,6 +12,8 @@ import torch
 from alphabet import write_alphabet
 from rank_runs import AVERAGED, MORE_RUNS, RUNS, train_all
 from reversal import write_reversal
+from sharded_memories import outputs_and_gradient
+from sharded_memories import run_all as run_on_gpus
 from test_distributed import check_same_lines, distance, lines_of, lose_a_rank, state_of, torchrun
 from toy_images import write_coloured_cifar
 from validation_world import BATCHES, SIZE, CountingTask, run_all, validated
@@ -134,6 +136,15 @@ def test_ranks_validate_their_parts_of_a_split_and_stop_together(tmp_path: Path)
     assert [sum(column) for column in zip(*(result["whole"]["held"] for result in results), strict=True)] == [
         20, 5, 5, 1,
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sharding")
+def test_a_gpu_multiplies_by_no_weights_of_a_layer_that_are_in_parts(tmp_path: Path) -> None:
+    expected = outputs_and_gradient()
+    for result in run_on_gpus(tmp_path):
+        for way in ("alone", "parts"):  # all layers' keys and values in one product, and each layer's in its own
+            torch.testing.assert_close(result[way], expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow

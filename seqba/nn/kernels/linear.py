@@ -61,19 +61,27 @@ def linear(x: Tensor, layer: nn.Linear, *, is_rectified: bool = False) -> Tensor
 
 
 def linears(x: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:
-    """Several linear layers of the same rows, z_i = x·W_iᵀ + b_i; on a GPU one product for all of them.
+    """Several linear layers of the same rows, z_i = x·W_iᵀ + b_i; one product for all of them where `can_join`.
 
     Args:
         x: (N, D), floating.
         layers: D → E each, with biases.
 
     Returns:
-        (N, E) for each layer, in autocast's dtype under autocast; on a GPU slices of one tensor.
+        (N, E) for each layer, in autocast's dtype under autocast; slices of one tensor where that is one product.
     """
-    if x.device.type == "cpu" or _is_plain():
+    if _is_plain() or not can_join(x, layers):
         return [linear(x, layer) for layer in layers]
     weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
     return list(_Linears.apply(x, len(layers), *weights, *biases))  # type: ignore[no-untyped-call]
+
+
+def can_join(x: Tensor, layers: Sequence[nn.Linear]) -> bool:
+    """Whether `linears` makes one product of these: on a GPU, of weights that this process has whole.
+
+    A sharded weight (a `DTensor`) is whole in the forward of its own layer alone.
+    """
+    return _is_on_gpu(x) and not any(hasattr(layer.weight, "to_local") for layer in layers)
 
 
 def gathered_linear(x: Tensor, index: Tensor | None, layer: nn.Linear) -> Tensor:
@@ -97,6 +105,10 @@ def gathered_linear(x: Tensor, index: Tensor | None, layer: nn.Linear) -> Tensor
         return plain
     z: Tensor = _GatheredLinear.apply(x, index, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
     return z
+
+
+def _is_on_gpu(x: Tensor) -> bool:
+    return not x.is_cpu
 
 
 def _is_plain() -> bool:

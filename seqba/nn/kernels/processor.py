@@ -11,6 +11,12 @@ import torch
 
 CPU_INFO = Path("/proc/cpuinfo")
 BFLOAT16_FEATURES = frozenset(["avx512_bf16", "amx_bf16"])
+TORCH_QUESTIONS = {
+    "avx512f": "_is_avx512_supported",
+    "avx512_bf16": "_is_avx512_bf16_supported",
+    "amx_bf16": "_is_amx_tile_supported",
+}
+"""Features that kernels ask for, and the functions of `torch.cpu` that tell of them without the system."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,8 @@ class Processor:
 
     Attributes:
         vendor: "GenuineIntel", "AuthenticAMD", …; empty where the system doesn't tell.
-        features: names of its instruction sets as Linux has them, "avx512_bf16", "amx_bf16", …; empty likewise.
+        features: names of its instruction sets as Linux has them, "avx512_bf16", "amx_bf16", …; those of
+            `TORCH_QUESTIONS` alone where the system doesn't tell.
     """
 
     vendor: str = ""
@@ -61,12 +68,23 @@ class Processor:
 
 @functools.cache
 def processor() -> Processor:
-    """The processor of this machine, read once; without bfloat16 where oneDNN has to leave it (ONEDNN_MAX_CPU_ISA)."""
+    """The processor of this machine, read once; without bfloat16 where oneDNN has to leave it (ONEDNN_MAX_CPU_ISA).
+
+    A system that tells no features (no /proc/cpuinfo, or one that can't be read) leaves them to torch, which asks the
+    processor itself.
+    """
     try:
         found = parse_cpu_info(CPU_INFO.read_text(encoding="ascii", errors="replace"))
     except OSError:
-        return Processor("GenuineIntel" if "GenuineIntel" in platform.processor() else "")
-    return found if onednn_has_bfloat16() else replace(found, features=found.features - BFLOAT16_FEATURES)
+        found = Processor("GenuineIntel" if "GenuineIntel" in platform.processor() else "")
+    features = found.features or features_by_torch()
+    return replace(found, features=features if onednn_has_bfloat16() else features - BFLOAT16_FEATURES)
+
+
+def features_by_torch() -> frozenset[str]:
+    """Which of the features that kernels ask for torch finds; none on other processors than x86."""
+    questions = {name: getattr(torch.cpu, question, None) for name, question in TORCH_QUESTIONS.items()}
+    return frozenset(name for name, question in questions.items() if question is not None and question())
 
 
 def onednn_has_bfloat16() -> bool:

@@ -187,3 +187,19 @@ def test_there_is_no_bfloat16_where_onednn_leaves_it(
     monkeypatch.setattr(processor_module, "onednn_has_bfloat16", lambda: is_supported)
     assert processor_module.processor.__wrapped__().has_amx is is_supported
     assert processor_module.processor.__wrapped__().has_bfloat16 is is_supported
+
+
+@pytest.mark.parametrize("text", [None, "", "processor\t: 0\nvendor_id\t: GenuineIntel\n"])
+def test_torch_tells_the_features_where_the_system_does_not(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a sandbox without /proc, whose AMX counted as absent."""
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(processor_module, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(processor_module, "onednn_has_bfloat16", lambda: True)
+    for question, answer in (("avx512", True), ("avx512_bf16", False), ("amx_tile", True)):
+        monkeypatch.setattr(torch.cpu, f"_is_{question}_supported", lambda answer=answer: answer)
+    assert processor_module.processor.__wrapped__().features == {"avx512f", "amx_bf16"}
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert processor_module.processor.__wrapped__().features == {"avx512f"}
