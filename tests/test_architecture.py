@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "data": LEAVES,
     "tasks": {"core", "noise", "nn", "data", *LEAVES},
     "decoding": {"nn", "data", *LEAVES},
-    "statistics": {"core", "noise", *LEAVES},
+    "statistics": {"core", "values", "noise", *LEAVES},
     "plotting": {"data", *LEAVES},
     "evaluation": {"noise", "nn", "models", "data", *LEAVES},  # noise: the views of test-time augmentation are keyed
     "training": {
