@@ -75,7 +75,7 @@ MAY_IMPORT = {
         "training",
         *LEAVES,
     },
-    "integrations": {"core", "values", "rows", *LEAVES},
+    "integrations": {"core", "values", "rows", "modules", *LEAVES},
     # The package's own face: what `import seqba` gives.
     "__init__": {"checking", "core", "distributed", "errors", "nn"},
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seqba.core import copies as passes_of
 from seqba.core.copy_passes import CopyPass
 from seqba.extras import needed
+from seqba.modules.gradients import GradientsAsTheyAre
 from seqba.rows.nested import own_parts
 from seqba.values import described, number_of_copies, whole_number
 
@@ -110,7 +111,7 @@ class BatchAugmentationMixin(Trainer):
         syncs = self.accelerator.sync_gradients
         loss = torch.zeros((), device=self.args.device)
         for pass_ in self._passes(model, ends_update=syncs):
-            with self._exchange_put_off(model, syncs and not pass_.is_last), pass_, self._divided_backward():
+            with self._exchange_put_off(model, syncs and not pass_.is_last), pass_, self._divided_backward(model):
                 # Inputs of its own for each copy: a Trainer may take things out, and a model mask them in place.
                 of_copy = super().training_step(model, own_parts(dict(inputs)), num_items_in_batch)
             loss = loss + of_copy / self.copies
@@ -142,9 +143,10 @@ class BatchAugmentationMixin(Trainer):
         )
 
     @contextmanager
-    def _divided_backward(self) -> Iterator[None]:
+    def _divided_backward(self, model: nn.Module) -> Iterator[None]:
         """Inside, the loss of a copy goes into the backward divided by M, whatever has computed it."""
         accelerator, backwards = self.accelerator, 0
+        gradients = GradientsAsTheyAre(model)
         before, undivided = vars(accelerator).get("backward"), accelerator.backward
 
         def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -160,10 +162,17 @@ class BatchAugmentationMixin(Trainer):
                 del accelerator.backward
             else:
                 accelerator.backward = before
-        if not backwards:
+        if backwards:
+            return
+        if gradients.have_changed() or self.is_deepspeed_enabled:  # whose engine keeps gradients out of sight
             raise TypeError(
                 f"{type(self).__name__} computes its gradient without accelerator.backward, so that it isn't divided "
                 "by the copies: let training_step call self.accelerator.backward(loss)"
+            )
+        if accelerator.num_processes > 1:
+            raise TypeError(
+                f"{type(self).__name__} left a batch out, without accelerator.backward, in which processes exchange "
+                "the gradients of all copies: let every training_step call it"
             )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 
 from torch import nn
@@ -30,19 +30,33 @@ def unchanged_gradients(model: nn.Module) -> Iterator[None]:
         ValueError: where it has changed them.
     """
     _looked[model] = _looked.get(model, 0) + 1
-    parameters = parameters_of(model)  # a model may make more of them as it first runs
-    before = _state_of_gradients(parameters)
+    gradients = GradientsAsTheyAre(model)
     yield
-    if _state_of_gradients(parameters) != before:
+    if gradients.have_changed():
         raise ValueError(
             "loss_fn changed gradients (by .backward(), or by zero_grad): let it return the loss and no more; the "
             "update computes the gradient, and the optimizer steps and clears it afterwards"
         )
 
 
-def _state_of_gradients(parameters: Iterable[nn.Parameter]) -> list[tuple[int, int] | None]:
-    gradients = [parameter.grad for parameter in parameters]
-    return [None if gradient is None else (id(gradient), gradient._version) for gradient in gradients]
+class GradientsAsTheyAre:
+    """The gradients of a model at a time, to tell whether a backward or a `zero_grad` has come since.
+
+    Args:
+        model: whose parameters' `.grad` are looked at.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = parameters_of(model)  # a model may make more of them as it first runs
+        self._before = self._state()
+
+    def have_changed(self) -> bool:
+        """Whether any `.grad` is another tensor than it was, or has been changed in place."""
+        return self._state() != self._before
+
+    def _state(self) -> list[tuple[int, int] | None]:
+        gradients = [parameter.grad for parameter in self._parameters]
+        return [None if gradient is None else (id(gradient), gradient._version) for gradient in gradients]
 
 
 class GradientsBefore:

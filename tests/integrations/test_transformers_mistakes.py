@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from torch import Tensor, nn
 from toy_trainers import (
+    COPIES,
+    UPDATES,
     Watched,
     make_marian,
     make_trainer,
@@ -79,6 +82,22 @@ def test_a_backward_past_the_accelerator_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(TypeError, match=r"^BatchAugmentedOwn computes its gradient without accelerator.backward"):
         trained(make_marian(), tmp_path, base=Own)
+
+
+def test_a_training_step_may_leave_a_batch_out(tmp_path: Path) -> None:
+    class Careful(Watched):
+        def training_step(self, model: nn.Module, inputs: Any, *args: Any) -> Tensor:
+            if self.state.global_step == 1:  # a loss that isn't finite, say
+                return self.compute_loss(model, inputs).detach()
+            return super().training_step(model, inputs, *args)
+
+    trainer = trained(make_marian(), tmp_path, base=Careful)
+    assert trainer.state.global_step == UPDATES
+    assert len(trainer.batches) == COPIES * (UPDATES - 1)
+    trainer.accelerator = SimpleNamespace(backward=lambda loss: None, num_processes=2)
+    refused = pytest.raises(TypeError, match=r"left a batch out, .* let every training_step call it")
+    with refused, trainer._divided_backward(nn.Module()):
+        pass
 
 
 @pytest.mark.parametrize(
