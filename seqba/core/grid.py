@@ -242,6 +242,7 @@ class Grid(Generic[Batch]):
                 for some in passes:
                     with self._running(micro_batch, some, exchanges=False) as (rows, noise):
                         self._loss(rows, noise)
+            torch.clear_autocast_cache()  # torch 2.6 takes weights that were cast without a graph into the next forward
             micro_batch.begin()
         return micro_batch, passes
 

@@ -144,6 +144,25 @@ def test_a_micro_batch_is_asked_for_once(plan: Any, forked: bool) -> None:
     assert micro_batches.numbers == [0, 1]
 
 
+def test_one_autocast_around_both_forwards_leaves_no_gradient_out() -> None:
+    """Of a forward without a graph torch 2.6 keeps casts of weights without one, as long as autocast lasts."""
+
+    def narrow(plan: str) -> Tensor:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), seqba.nn.Dropout(0.3), nn.Linear(16, 3))
+
+        def loss_fn(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
+            rows = model(x).float()
+            return rows.square().sum() + seqba.compare_copies(spread, rows), len(rows)
+
+        x = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+        with torch.autocast("cpu", torch.bfloat16):
+            seqba.merged_gradient(model, x, loss_fn, copies=3, plan=plan, update=1, compared=True)
+        return gradient_of(model)
+
+    assert relative_error(narrow("looped"), narrow("stacked")) < 0.02
+
+
 def test_several_terms_of_a_loss_are_compared_each_by_itself(network: Network) -> None:
     def loss_fn(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
         logits = model(batch[0])
