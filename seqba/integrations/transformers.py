@@ -212,7 +212,7 @@ class BatchAugmentationMixin(Trainer):
             raise ValueError(
                 f"optim={args.optim.value} steps within the backward, of each copy: take another optimizer"
             )
-        if hasattr(self, "_buffered_inputs"):
+        if self.copies > 1 and hasattr(self, "_buffered_inputs"):
             raise ValueError(
                 f"{type(self).__name__} takes rows from a buffer in each training_step (as TRL's GRPOTrainer does), so "
                 "that every copy would see others: train it without copies"

@@ -43,6 +43,7 @@ def test_a_trainer_whose_steps_take_rows_from_a_buffer_is_refused(tmp_path: Path
 
     with pytest.raises(ValueError, match=r"^BatchAugmentedBuffering takes rows from a buffer in each training_step"):
         trained(make_marian(), tmp_path, base=Buffering)
+    assert trained(make_marian(), tmp_path, base=Buffering, copies=1)
 
 
 def test_a_training_step_past_the_copies_is_told_of(tmp_path: Path) -> None:
