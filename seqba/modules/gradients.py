@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -81,7 +82,8 @@ class GradientsBefore:
         for parameter, gradient, copy in zip(self._parameters, self._gradients, self._copies, strict=True):
             parameter.grad = gradient
             if gradient is not None and copy is not None:
-                gradient.detach().copy_(copy)
+                with torch.no_grad():  # a sparse tensor's indices would be replaced in what detach() makes of it
+                    gradient.copy_(copy)
 
     def begin_again(self) -> None:
         """Makes every `.grad` what the update begins with."""
