@@ -132,6 +132,23 @@ def test_the_former_name_of_a_micro_batch_is_taken_with_a_warning(network: Netwo
     assert torch.equal(gradient_of(network), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_in_half_precision_are_added_up_in_float32(network: Network, dtype: torch.dtype) -> None:
+    """In 16 bits 600 of them stop to grow, and where each is large they overflow."""
+    network.to(dtype)
+    batches = [make_batch(seed=seed, dtype=dtype) for seed in range(300)]
+    losses = []
+
+    def loss_fn(model: nn.Module, batch: Any) -> Any:
+        total, weight = summed_loss(model, batch)
+        losses.append(float(total.detach()))
+        return total, weight, {"large": total.detach() * 0 + 32_768}
+
+    step = seqba.grid_gradient(network, batches, loss_fn, copies=2, weight=3600, plan="looped", update=1)
+    assert step.loss == pytest.approx(sum(losses) / 3600, rel=1e-5)
+    assert step.sums["large"] == 600 * 32_768
+
+
 @pytest.mark.filterwarnings("ignore:nothing drew noise")
 def test_the_step_reports_means(network: Network) -> None:
     batch = make_batch()
