@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqba.keying.owner import find_owner
 from seqba.keying.shapes import check_divisible, copies_dimension
@@ -19,12 +19,12 @@ from seqba.noise.noise import Noise
 KeyedForm = Callable[..., Any]
 
 
-def keep_mask(
-    noise: Noise, shape: Sequence[int], p: float, device: torch.device, *, is_rows_first: bool = False
-) -> Tensor:
-    """Which elements of a tensor computed from the rows are kept: int8 of `shape`, as `Noise.keep_mask` draws it."""
-    owner = find_owner(noise.names)
-    dim = copies_dimension(noise, owner, shape, of_rows=True, is_rows_first=is_rows_first)
+def keep_mask(noise: Noise, input: Tensor, shape: Sequence[int], p: float, *, is_rows_first: bool = False) -> Tensor:
+    """Which elements of a tensor are kept: int8 of `shape`, which may be broadcast, as `Noise.keep_mask` draws it."""
+    owner, device = find_owner(noise.names), input.device
+    dim = copies_dimension(
+        noise, owner, shape, of_rows=True, is_rows_first=is_rows_first, is_of_a_weight=is_a_weight(input)
+    )
     if dim is None:
         return noise.keep_mask(owner, (1, *shape), p, device, shared=True).view(tuple(shape))
     parts = parts_shape(noise, owner, shape, dim)
@@ -32,11 +32,16 @@ def keep_mask(
 
 
 def fill(
-    noise: Noise, tensor: Tensor, draw: Callable[[Tensor, torch.Generator], object], *, of_rows: bool = False
+    noise: Noise,
+    tensor: Tensor,
+    draw: Callable[[Tensor, torch.Generator], object],
+    *,
+    of_rows: bool = False,
+    is_of_a_weight: bool = False,
 ) -> Tensor:
     """Fills a tensor in place, copy by copy: `draw(part, generator)` draws into a part from a copy's own generator."""
     owner = find_owner(noise.names)
-    dim = copies_dimension(noise, owner, tensor.shape, of_rows=of_rows)
+    dim = copies_dimension(noise, owner, tensor.shape, of_rows=of_rows, is_of_a_weight=is_of_a_weight)
     # Drawn in memory of their own: what a kernel draws may depend on how its output lies.
     parts = torch.empty(
         (1, *tensor.shape) if dim is None else parts_shape(noise, owner, tensor.shape, dim),
@@ -48,6 +53,11 @@ def fill(
         draw(part, generator)
     tensor.copy_(parts[0] if dim is None else joined(parts, dim))
     return tensor
+
+
+def is_a_weight(tensor: Tensor) -> bool:
+    """Whether a tensor is a parameter itself, and so the same for all copies of a pass, whatever its shape."""
+    return isinstance(tensor, nn.Parameter)
 
 
 def parts_shape(noise: Noise, owner: object, shape: Sequence[int], dim: int) -> tuple[int, ...]:
@@ -146,7 +156,13 @@ def created_like(name: str) -> KeyedForm:
             return None
         method = getattr(Tensor, name)
         tensor = torch.empty_like(input, **options)
-        fill(noise, tensor, lambda part, own: method(part, generator=own), of_rows=True)
+        fill(
+            noise,
+            tensor,
+            lambda part, own: method(part, generator=own),
+            of_rows=True,
+            is_of_a_weight=is_a_weight(input),
+        )
         return tensor.requires_grad_(requires_grad)
 
     return filled

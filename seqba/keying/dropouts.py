@@ -35,7 +35,7 @@ def native_dropout(noise: Noise, input: Tensor, p: float, train: bool | None) ->
     if train is False or p == 0 or drop_level(p) == LEVELS:
         return None
     _check_probability(p)
-    kept = keep_mask(noise, input.shape, p, input.device)
+    kept = keep_mask(noise, input, input.shape, p)
     return drop(input, kept, p), kept.bool()
 
 
@@ -125,7 +125,7 @@ def _dropped(
     _check_probability(p)
     if drop_level(p) == LEVELS:
         return input.mul_(0) if inplace else input * 0
-    kept = keep_mask(noise, shape, p, input.device, is_rows_first=is_rows_first)
+    kept = keep_mask(noise, input, shape, p, is_rows_first=is_rows_first)
     return input.mul_(kept.to(input.dtype).mul_(kept_scale(p))) if inplace else drop(input, kept, p)
 
 
@@ -143,7 +143,7 @@ def _alpha_dropped(
         return input.mul_(0) if inplace else input * 0
     drawn_p = drop_level(p) / LEVELS
     scale = ((1 - drawn_p) * (1 + drawn_p * _ALPHA**2)) ** -0.5
-    kept = keep_mask(noise, shape, p, input.device).to(input.dtype)
+    kept = keep_mask(noise, input, shape, p).to(input.dtype)
     shift = (1 - kept).mul_(_ALPHA * scale).sub_(scale * drawn_p * _ALPHA)
     return input.mul_(kept.mul_(scale)).add_(shift) if inplace else input * kept.mul_(scale) + shift
 

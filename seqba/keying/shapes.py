@@ -46,7 +46,13 @@ def watching_shapes() -> Iterator[list[DrawShape]]:
 
 
 def copies_dimension(
-    noise: Noise, owner: object, shape: Sequence[int], *, of_rows: bool, is_rows_first: bool = False
+    noise: Noise,
+    owner: object,
+    shape: Sequence[int],
+    *,
+    of_rows: bool,
+    is_rows_first: bool = False,
+    is_of_a_weight: bool = False,
 ) -> int | None:
     """The dimension of a draw along which the copies of the pass lie one after the other, or None if they share it.
 
@@ -57,6 +63,7 @@ def copies_dimension(
         of_rows: whether the draw belongs to a tensor that was computed from the rows (dropout's input), rather than
             being made by its shape alone (`torch.rand`).
         is_rows_first: whether it is known to have its rows on dimension 0 (attention's weights).
+        is_of_a_weight: whether it is noise of a parameter itself, which is warned of where copies are stacked.
 
     Returns:
         0 where dimension 0 is a multiple of the rows (heads may be folded into it); 1 where that one is the rows (time
@@ -72,7 +79,10 @@ def copies_dimension(
         is_said = is_rows_first or is_time_first(noise.names)
         _watched.append(DrawShape(module, tuple(shape), of_rows, is_said, len(noise.copies)))
     if noise.rows and shape and not noise.calls.is_recomputing:
-        noise.placed.append(PlacedDraw(module, tuple(shape), of_rows, noise.rows, len(noise.copies), dimension))
+        copies = len(noise.copies)
+        noise.placed.append(
+            PlacedDraw(module, tuple(shape), of_rows, noise.rows, copies, dimension, is_of_a_weight=is_of_a_weight)
+        )
     return dimension
 
 

@@ -34,6 +34,7 @@ class PlacedDraw:
         rows: of all copies, at this point of the pass.
         copies: whose rows they are.
         dimension: along which the copies were found; None for a draw that they share.
+        is_of_a_weight: whether it is noise of a parameter, of which there is one for all copies of a pass.
     """
 
     module: str
@@ -42,6 +43,7 @@ class PlacedDraw:
     rows: int
     copies: int
     dimension: int | None
+    is_of_a_weight: bool = False
 
     @property
     def is_of_rows_when_looped(self) -> bool:
@@ -81,6 +83,12 @@ def find_misplaced(model: nn.Module, noise: Noise) -> str | None:
         site = draw.module, numbers[draw.module]
         numbers[draw.module] += 1
         name = in_words(draw.module)
+        if draw.is_of_a_weight and draw.copies > 1 and draw.dimension is not None:
+            return (
+                f"{name} draws a tensor of shape {draw.shape} for a weight, which all copies of a pass have in common: "
+                "stacked copies share its noise, and looped ones have each their own; take seqba.nn.WeightDropout or "
+                'WeightDroppedLSTM, or plan="looped"'
+            )
         if draw.is_of_rows_when_looped:
             return (
                 f"{name} draws a tensor of shape {draw.shape} for all rows, which looped passes, of "

@@ -121,6 +121,55 @@ def test_numbers_for_all_rows_are_told_of_where_looped_passes_take_them_for_rows
     assert seqba.check(around(noisy), make_rows(7), square_loss).ambiguous == ()
 
 
+class Weights(nn.Module):
+    """A layer whose weights have noise, as in fastai's WeightDropout or a noisy network."""
+
+    def __init__(self, noisy: Callable[[nn.Parameter], Tensor]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(24, 8))
+        self.noisy = noisy
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.noisy(self.weight).T
+
+
+@pytest.mark.parametrize(
+    "noisy",
+    [
+        lambda weight: nn.functional.dropout(weight),
+        lambda weight: nn.functional.alpha_dropout(weight, training=True),
+        lambda weight: torch.native_dropout(weight, 0.5, True)[0],
+        lambda weight: weight + torch.randn_like(weight),
+    ],
+    ids=["dropout", "alpha dropout", "native dropout", "added"],
+)
+def test_noise_of_a_weight_is_told_of_where_copies_share_it(noisy: Any) -> None:
+    torch.manual_seed(1)
+    model = Weights(noisy).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        merged(model, rows=3, copies=4, plan="looped")
+    model.zero_grad()
+    with pytest.warns(UserWarning, match=r"^the model itself.* draws a tensor .* for a weight.*WeightDropout"):
+        merged(model, rows=3, copies=4, plan="stacked")
+
+
+def test_noise_of_a_parameter_that_copies_share_in_every_plan_is_not_told_of() -> None:
+    """A position for each place, say: (1, T, D)."""
+    torch.manual_seed(1)
+    model = around(lambda x: x)
+    model.places = nn.Parameter(torch.randn(1, LENGTH, 8).double())
+
+    def loss_fn(model: nn.Module, rows: Tensor) -> Tensor:
+        return square_loss(model, rows * torch.rand_like(rows) + nn.functional.dropout(model.places))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for plan in ("stacked", "looped"):
+            model.zero_grad()
+            seqba.merged_gradient(model, make_rows(3), loss_fn, copies=4, keyed=True, plan=plan, update=3)
+
+
 def test_the_warning_comes_once_for_each_model() -> None:
     model = around(lambda x: x * torch.rand(6)[0])
     with pytest.warns(UserWarning, match="for all rows") as warned:
