@@ -149,9 +149,14 @@ class NoiseWarnings:
         return is_there is not None and self._is_first("uncleared looked for") and is_there
 
     def _look_for_a_step(self) -> None:
-        """Looks whether all weights have moved since the update began: a step within it, or in its only backward."""
-        self._has_stepped = bool(self._versions) and all(one._version != before for one, before in self._versions)
-        if self._has_stepped and self._passes > 1 and not _are_shortened(self._versions, self._model):
+        """Looks whether weights have moved since the update began: a step within it, or in its only backward.
+
+        All that the loss reaches: a forward may change some parameter in place.
+        """
+        moved = [one for one, before in self._versions if one._version != before]
+        others = [one for one, before in self._versions if one._version == before]
+        self._has_stepped = bool(moved) and not any(one.grad is not None or hasattr(one, "to_local") for one in others)
+        if self._has_stepped and self._passes > 1 and not _are_shortened(moved, self._model):
             self._faults["step"] = (
                 "the weights moved between the passes of this update: call optimizer.step() after the last one"
             )
@@ -246,8 +251,8 @@ def _versions(model: nn.Module) -> list[tuple[nn.Parameter, int]]:
     return [] if any(map(is_lazy, trained)) else [(parameter, parameter._version) for parameter in trained]
 
 
-def _are_shortened(versions: list[tuple[nn.Parameter, int]], model: nn.Module) -> bool:
+def _are_shortened(moved: list[nn.Parameter], model: nn.Module) -> bool:
     """Whether all of these are tables whose rows a forward itself shortens in place (`max_norm`)."""
     tables = [module for module in modules_of(model) if isinstance(module, (nn.Embedding, nn.EmbeddingBag))]
     shortened = {id(table.weight) for table in tables if table.max_norm is not None}
-    return all(id(parameter) in shortened for parameter, _ in versions)
+    return all(id(parameter) in shortened for parameter in moved)

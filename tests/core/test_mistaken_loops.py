@@ -64,8 +64,8 @@ def accumulating(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
             optimizer.zero_grad()
 
 
-def stepping_in_the_backward(model: nn.Module, _: torch.optim.Optimizer) -> None:
-    """An optimizer for each parameter, which steps and clears as its gradient comes: one pass an update."""
+def step_in_the_backward(model: nn.Module) -> None:
+    """Gives each parameter an optimizer, which steps and clears as its gradient comes."""
 
     def step_at_once(parameter: Tensor) -> None:
         own = optimizers[id(parameter)]
@@ -75,8 +75,33 @@ def stepping_in_the_backward(model: nn.Module, _: torch.optim.Optimizer) -> None
     optimizers = {id(each): torch.optim.SGD([each], 0.1) for each in model.parameters()}
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(step_at_once)
+
+
+def stepping_in_the_backward(model: nn.Module, _: torch.optim.Optimizer) -> None:
+    """One pass an update."""
+    step_in_the_backward(model)
     for update in range(3):
         seqba.merged_gradient(model, BATCH, mean_loss, copies=2, plan="stacked", update=update)
+
+
+def stepping_between_passes(model: nn.Module, _: torch.optim.Optimizer) -> None:
+    """A pass for each copy, and a layer that the loss doesn't reach."""
+    model.unused = nn.Linear(2, 2)
+    step_in_the_backward(model)
+    for update in range(3):
+        seqba.merged_gradient(model, BATCH, mean_loss, copies=2, plan="looped", update=update)
+
+
+def changing_a_weight_in_the_forward(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """A table of vectors that follow the rows, say, which no gradient reaches."""
+    model.table = nn.Parameter(torch.zeros(2))
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        with torch.no_grad():
+            model.table.add_(1)
+        return mean_loss(model, batch)
+
+    loop(loss_fn, plan="looped")(model, optimizer)
 
 
 def training_parts_in_turn(model: nn.Module, _: torch.optim.Optimizer) -> None:
@@ -129,6 +154,7 @@ def told(train: Loop, dropout: type[nn.Module] = seqba.nn.Dropout) -> list[str]:
     [
         (without_clearing, "call optimizer.zero_grad() between updates"),
         (stepping_in_a_pass, "call optimizer.step() after the last one"),
+        (stepping_between_passes, "call optimizer.step() after the last one"),
         (loop(of_another_model), "no gradient reached a parameter of the model"),
         (loop(detached), "no gradient reached a parameter of the model"),
         (loop(mean_as_a_sum), "as a mean's would be, so that it is divided by its weight twice"),
@@ -152,6 +178,7 @@ def test_what_goes_wrong_is_told_once(train: Loop, line: str, dropout: type[nn.M
         accumulating,
         clearing_in_a_pass,
         stepping_in_the_backward,
+        changing_a_weight_in_the_forward,
         training_parts_in_turn,
     ],
 )
