@@ -167,7 +167,7 @@ class _Check:
         else:
             self.one_copy_after_the_other(watched)
         return {
-            name: parameter.grad.detach().clone()
+            name: _dense(parameter.grad)
             for name, parameter in self.model.named_parameters()
             if parameter.grad is not None
         }
@@ -184,7 +184,7 @@ class _Check:
         """The looped gradient of a batch whose rows aren't known."""
         for pass_ in passes_of(self.model, self.copies, update=_UPDATE, end_update=False, forked=self.forked):
             with pass_:
-                loss = loss_fn(self.model, self.batch)
+                loss = loss_fn(self.model, own_parts(self.batch))
                 mean = loss if isinstance(loss, Tensor) else loss[0] / loss[1]
                 (mean / self.copies).backward()  # type: ignore[no-untyped-call]
 
@@ -193,7 +193,7 @@ class _Check:
         rest: list[Any] = []
 
         def first_part(model: nn.Module) -> Tensor:
-            loss = self.loss_fn(model, rows)
+            loss = self.loss_fn(model, own_parts(rows))  # what it changes in place, it would find changed
             rest[:] = [] if isinstance(loss, Tensor) else loss[1:]
             return loss if isinstance(loss, Tensor) else loss[0]
 
@@ -219,6 +219,12 @@ class _Check:
         self.gradients(watched, "looped", seed=0)
         self.half = doctor.half
         return doctor.found()
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """Values of a gradient in memory of their own; an embedding's may be sparse."""
+    own = gradient.detach().clone()
+    return own if own.layout is torch.strided else own.to_dense()
 
 
 def _problem_of(gradients: Gradients) -> str | None:

@@ -229,6 +229,26 @@ def test_a_batch_with_leaves_that_are_not_of_rows_is_looked_at_copy_by_copy() ->
     assert "seqba.copies" in finding.advice
 
 
+def test_sparse_gradients_are_compared_too() -> None:
+    model = nn.Sequential(nn.Embedding(9, 8, sparse=True), nn.Dropout(0.3), nn.Linear(8, 8))
+    report = checked(model, batch=torch.randint(9, (4, 5)))
+    assert report.is_fine, str(report)
+
+
+@pytest.mark.parametrize("positions", [None, torch.zeros(1, 3)])
+def test_a_batch_that_the_loss_changes_in_place_is_each_gradients_own(positions: Any) -> None:
+    rows = make_rows(4)
+    before = rows.clone()
+    report = checked(
+        noisy(),
+        lambda model, batch: square_loss(model, batch["x"].mul_(2)),
+        {"x": rows} if positions is None else {"x": rows, "positions": positions},
+    )
+    assert report.recomputed.agrees
+    assert report.repeated.agrees
+    assert torch.equal(rows, before)
+
+
 def test_an_error_in_one_way_to_the_gradient_is_told_of() -> None:
     class Fussy(nn.Module):
         def __init__(self) -> None:
