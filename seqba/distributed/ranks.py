@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seqba.distributed.all_reduce import GradientExchange, Message, buckets
 from seqba.distributed.lost import collective_errors
 from seqba.distributed.sharding import check_sharding, is_sharded
-from seqba.modules.walk import trained_parameters
+from seqba.modules.walk import modules_of, trained_parameters
 
 Value = TypeVar("Value")
 
@@ -87,12 +87,19 @@ class Ranks:
             )
 
     def check_model(self, model: nn.Module) -> None:
-        """Refuses a model whose gradients somebody else's FSDP takes means of.
+        """Refuses a model whose gradients somebody else's FSDP takes means of, or whose embeddings have sparse ones.
 
         Raises:
             ValueError: for such a model.
         """
         check_sharding(model)
+        for module in modules_of(model):
+            is_table = isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+            if is_table and module.sparse and module.weight.requires_grad:
+                raise ValueError(
+                    f"{type(module).__name__}(sparse=True) has a sparse gradient, which ranks= doesn't add up: make it "
+                    "without sparse, or wrap the model in DistributedDataParallel"
+                )
 
     def passes_together(self, model: nn.Module) -> bool:
         """Whether the parameters of a model are sharded: every pass gathers them from all ranks."""

@@ -10,7 +10,7 @@ import torch
 from preloaded import preloaded
 from rank_groups import Results, run_groups
 from spread_world import COMPARISONS, COPIES, MICRO_BATCHES, SIZES, accumulate, compare, everything, train
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqba.distributed import Ranks
 from seqba.distributed.all_reduce import GradientExchange, Message
@@ -125,6 +125,15 @@ def test_cells_are_dealt_whole_and_evenly(micro_batches: int, copies: int) -> No
         ]
         assert [cell for own in dealt for cell in own] == everything
         assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+@pytest.mark.parametrize("table", [nn.Embedding, nn.EmbeddingBag])
+def test_sparse_gradients_are_refused(table: type[nn.Embedding]) -> None:
+    ranks = Ranks(0, 2)
+    ranks.check_model(nn.Sequential(table(5, 3), nn.Linear(3, 2)))
+    ranks.check_model(table(5, 3, sparse=True).requires_grad_(False))
+    with pytest.raises(ValueError, match=rf"{table.__name__}\(sparse=True\) has a sparse gradient"):
+        ranks.check_model(nn.Sequential(table(5, 3, sparse=True), nn.Linear(3, 2)))
 
 
 def test_more_ranks_than_cells_are_refused() -> None:
