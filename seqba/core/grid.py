@@ -119,7 +119,7 @@ class Grid(Generic[Batch]):
         self.backward = backward
         self._exchange: Exchange = ALONE
         moves_gradients = bool(update.replicas.synchronised) or update.is_sharded  # in a forward
-        self._is_looked_at = not moves_gradients and is_looked_at(self.model)
+        self._is_looked_at = not moves_gradients and is_looked_at(self.model, loss_fn)
         self._has_sent = False  # what other processes wait for, so that passes can't begin again
         self._tried = range(0)  # copies of the pass that is being computed
 
@@ -196,7 +196,7 @@ class Grid(Generic[Batch]):
 
     def _loss(self, rows: Batch, noise: Noise) -> Loss:
         """The forward of a pass, which must have done what the update says of it."""
-        with unchanged_gradients(self.model) if self._is_looked_at else nullcontext():
+        with unchanged_gradients(self.model, self.loss_fn) if self._is_looked_at else nullcontext():
             loss = self.loss_fn(self.model, rows)
         if noise.trunk:
             check_forked(noise)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections import Counter
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 
 import torch
@@ -12,25 +13,25 @@ from torch.utils.weak import WeakIdKeyDictionary
 from seqba.modules.walk import parameters_of
 
 _LOOKS = 4
-"""How many losses of a model are looked at: one that changes gradients does so from the beginning."""
+"""How many losses of a function are looked at: one that changes gradients does so from the beginning."""
 
 # By identity: a model may define what it is equal to.
-_looked: MutableMapping[nn.Module, int] = WeakIdKeyDictionary()
+_looked: MutableMapping[nn.Module, Counter[object]] = WeakIdKeyDictionary()
 
 
-def is_looked_at(model: nn.Module) -> bool:
+def is_looked_at(model: nn.Module, loss_fn: Callable[..., object]) -> bool:
     """Whether the losses of a model's update are among those that `unchanged_gradients` is for."""
-    return _looked.get(model, 0) < _LOOKS
+    return _looked.setdefault(model, Counter())[_code_of(loss_fn)] < _LOOKS
 
 
 @contextmanager
-def unchanged_gradients(model: nn.Module) -> Iterator[None]:
+def unchanged_gradients(model: nn.Module, loss_fn: Callable[..., object]) -> Iterator[None]:
     """Inside, a loss is computed, which shall leave the gradients of earlier passes as they are.
 
     Raises:
         ValueError: where it has changed them.
     """
-    _looked[model] = _looked.get(model, 0) + 1
+    _looked.setdefault(model, Counter())[_code_of(loss_fn)] += 1
     gradients = GradientsAsTheyAre(model)
     yield
     if gradients.have_changed():
@@ -38,6 +39,12 @@ def unchanged_gradients(model: nn.Module) -> Iterator[None]:
             "loss_fn changed gradients (by .backward(), or by zero_grad): let it return the loss and no more; the "
             "update computes the gradient, and the optimizer steps and clears it afterwards"
         )
+
+
+def _code_of(function: Callable[..., object]) -> object:
+    """Code of a function, which a loop may make anew for each batch; of another callable its class."""
+    function = getattr(function, "func", function)  # in functools.partial
+    return getattr(function, "__code__", type(function))
 
 
 class GradientsAsTheyAre:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -203,6 +204,20 @@ def test_a_loss_function_that_changes_gradients_is_refused(network: Network, kin
     with pytest.raises(ValueError, match="loss_fn changed gradients"):
         seqba.merged_gradient(network, BATCH, loss_fn, copies=2, plan="looped")
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_a_loss_function_that_comes_later_is_looked_at_too(network: Network, is_partial: bool) -> None:
+    """An adversary's, say, after the first updates: its gradient of the rows is one of the weights as well."""
+
+    def adversarial(model: nn.Module, batch: Any) -> Tensor:
+        rows = batch[0].clone().requires_grad_()
+        mean_loss(model, (rows, batch[1])).backward()
+        return mean_loss(model, (batch[0] + 0.1 * rows.grad.sign(), batch[1]))
+
+    loop(plan="looped")(network, torch.optim.SGD(network.parameters(), 0.1))
+    with pytest.raises(ValueError, match="loss_fn changed gradients"):
+        seqba.merged_gradient(network, BATCH, partial(adversarial) if is_partial else adversarial, copies=2, update=9)
 
 
 def test_a_model_may_make_a_layer_as_it_first_runs() -> None:
