@@ -75,7 +75,7 @@ def _of_what_forwards_leave_behind(report: Report) -> Iterator[Finding]:
         yield Finding(
             f"the same update repeated isn't the same: {report.repeated}",
             "draw by torch's functions and without a generator of your own, not by Python's random or NumPy: those "
-            "aren't keyed",
+            "aren't keyed; or the model keeps something between forwards that isn't a buffer",
         )
 
 
@@ -92,7 +92,8 @@ def _of_the_loss(report: Report) -> Iterator[Finding]:
         yield Finding(
             f"stacked isn't looped: {report.stacked_looped}",
             "rows see each other (a loss over pairs of rows, statistics of the batch), or noise isn't drawn row by "
-            'row: plan="looped"',
+            "row (views joined by torch.cat: have those of a row side by side), or a mean is over as many terms as "
+            'were drawn (masked tokens): plan="looped"',
         )
     if not report.copies_differ:
         yield Finding(

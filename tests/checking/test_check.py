@@ -103,6 +103,31 @@ def over_pairs(model: nn.Module, rows: Tensor) -> Tensor:
     return -(hidden @ hidden.T).log_softmax(-1).diagonal().mean()
 
 
+def joined_views(model: nn.Module, rows: Tensor) -> Tensor:
+    """Two views of each row in one call, view after view."""
+    one, other = model(torch.cat([rows, 2 * rows])).chunk(2)
+    return (one - 2 * other).square().mean()
+
+
+def neighbouring_views(model: nn.Module, rows: Tensor) -> Tensor:
+    one, other = model(torch.stack([rows, 2 * rows], 1).flatten(0, 1)).unflatten(0, (-1, 2)).unbind(1)
+    return (one - 2 * other).square().mean()
+
+
+def over_drawn_tokens(model: nn.Module, rows: Tensor) -> Tensor:
+    return model(rows)[torch.rand(rows.shape[:2]) < 0.5].square().mean()
+
+
+class Counting(nn.Module):
+    """Keeps a number between forwards that is no buffer."""
+
+    forwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += 1
+        return x * self.forwards
+
+
 @pytest.mark.parametrize(
     ("model", "loss_fn", "told"),
     [
@@ -129,11 +154,14 @@ def over_pairs(model: nn.Module, rows: Tensor) -> Tensor:
         (ByPython, square_loss, [r"the same update repeated isn't the same: NO \(", "not by Python's random or NumPy"]),
         (noisy, summed, ["the loss grows with the rows", r"return the mean over rows, or \(sum, weight\)"]),
         (noisy, over_pairs, [r"stacked isn't looped: NO \(.*, from 0\.weight on\)", "rows see each other"]),
+        (noisy, joined_views, ["stacked isn't looped", "views joined by torch.cat"]),
+        (noisy, over_drawn_tokens, ["stacked isn't looped", "as many terms as were drawn"]),
+        (lambda: noisy(Counting()), square_loss, ["repeated isn't the same", "keeps something between forwards"]),
         (lambda: nn.Linear(8, 8), square_loss, ["the copies are equal", "set dropout above 0"]),
     ],
     ids=[
         *("imported", "LSTM", "batch norm", "spectral norm", "a table", "its own generator", "not finite", "elsewhere"),
-        *("Python's", "a sum", "pairs", "no noise"),
+        *("Python's", "a sum", "pairs", "joined views", "drawn tokens", "a counter", "no noise"),
     ],
 )
 def test_what_is_wrong_is_named_with_advice(model: Callable[[], nn.Module], loss_fn: Any, told: list[str]) -> None:
@@ -232,6 +260,11 @@ def test_a_batch_with_leaves_that_are_not_of_rows_is_looked_at_copy_by_copy() ->
 def test_sparse_gradients_are_compared_too() -> None:
     model = nn.Sequential(nn.Embedding(9, 8, sparse=True), nn.Dropout(0.3), nn.Linear(8, 8))
     report = checked(model, batch=torch.randint(9, (4, 5)))
+    assert report.is_fine, str(report)
+
+
+def test_views_side_by_side_are_found_fine() -> None:
+    report = checked(noisy(), neighbouring_views)
     assert report.is_fine, str(report)
 
 
