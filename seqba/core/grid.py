@@ -191,6 +191,8 @@ class Grid(Generic[Batch]):
             with measuring:
                 loss = self._loss(rows, noise)
             scaled = sums.add(loss, len(copies))
+            if self._is_looked_at and self.group is not ALONE:
+                self.update.warnings.note_reach(scaled)
             self._run_backward(scaled, is_last=is_last)
         self.update.warnings.note(noise, scaled, is_mean=isinstance(loss, Tensor))
 

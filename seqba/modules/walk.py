@@ -42,6 +42,24 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in parameters_of(model) if parameter.requires_grad]
 
 
+def reaches_others(loss: Tensor, model: nn.Module) -> bool:
+    """Whether the gradient of a loss reaches a parameter that isn't the model's: a criterion's, another model's."""
+    own = {id(parameter) for parameter in parameters_of(model)}
+    nodes = [loss.grad_fn]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if node is None:
+            continue
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, nn.Parameter) and id(leaf) not in own:
+            return True
+        further = {following for following, _ in node.next_functions} - seen
+        seen |= further
+        nodes.extend(further)
+    return False
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of a model's parameters, which are on one (see `check_model`); the CPU for a model without any."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

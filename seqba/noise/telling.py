@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.modules.walk import gradients_of, modules_of, trained_parameters
+from seqba.modules.walk import gradients_of, modules_of, reaches_others, trained_parameters
 from seqba.noise.noise import Noise
 from seqba.noise.placed import find_misplaced
 from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated, is_uncleared, remember
@@ -91,12 +91,22 @@ class NoiseWarnings:
                 "each is copied anew: pass replicated=True"
             )
 
+    def note_reach(self, loss: Tensor) -> None:
+        """Takes the loss of a pass whose gradient, less that of other parameters than the model's, is added up."""
+        if "others" not in self._faults and not self._is_told("others") and reaches_others(loss, self._model):
+            self._faults["others"] = (
+                "the loss reaches parameters outside of the model, whose gradients ranks= neither adds up nor divides: "
+                "pass a model that holds them as well (nn.ModuleList), or freeze them, requires_grad_(False), where "
+                "this update doesn't train them"
+            )
+
     def warn(self, stacklevel: int) -> None:
         """Warns of an update whose passes have run.
 
         Of draws in which stacked copies differ from looped ones, of a sum that is taken for a mean or a mean for a sum,
-        of labels that tell of a wrong `replicated`, of gradients that reach no parameter or weren't cleared, of weights
-        that moved between passes, of equal copies, and of masks that came before.
+        of labels that tell of a wrong `replicated`, of gradients that reach no parameter, or others than the model's
+        on several processes, or weren't cleared, of weights that moved between passes, of equal copies, and of masks
+        that came before.
 
         Args:
             stacklevel: of the line that shall be named, as `warnings.warn` counts from the caller on.

@@ -13,6 +13,7 @@ from small_network import Network, make_batch, mean_loss, summed_loss
 from torch import Tensor, nn
 
 import seqba
+from seqba.group import SingleProcess
 
 BATCH = make_batch()
 Loop = Callable[[nn.Module, torch.optim.Optimizer], None]
@@ -204,6 +205,33 @@ def test_a_loss_function_that_changes_gradients_is_refused(network: Network, kin
     with pytest.raises(ValueError, match="loss_fn changed gradients"):
         seqba.merged_gradient(network, BATCH, loss_fn, copies=2, plan="looped")
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def with_a_criterion(*, is_frozen: bool = False, is_passed: bool = False, options: Any = None) -> Loop:
+    """A scale that is learned, in a module beside the network or in one with it; rows have a gradient as well."""
+
+    def train(network: nn.Module, _: torch.optim.Optimizer) -> None:
+        criterion = nn.Linear(5, 5, bias=False).requires_grad_(not is_frozen)
+        model = nn.ModuleList([network, criterion]) if is_passed else network
+
+        def loss_fn(_: nn.Module, batch: Any) -> Tensor:
+            return nn.functional.cross_entropy(criterion(network(batch[0].requires_grad_())), batch[1])
+
+        for update in range(2):
+            seqba.merged_gradient(model, BATCH, loss_fn, copies=2, update=update, **(options or {}))
+            model.zero_grad()
+
+    return train
+
+
+@pytest.mark.parametrize("plan", ["stacked", "looped"])
+def test_a_gradient_that_ranks_leave_out_is_told_of_once(plan: str) -> None:
+    on_ranks = {"plan": plan, "ranks": SingleProcess()}
+    (line,) = told(with_a_criterion(options=on_ranks))
+    assert "parameters outside of the model, whose gradients ranks= neither adds up nor divides" in line
+    assert told(with_a_criterion(options={"plan": plan})) == []
+    assert told(with_a_criterion(options=on_ranks, is_frozen=True)) == []
+    assert told(with_a_criterion(options=on_ranks, is_passed=True)) == []
 
 
 @pytest.mark.parametrize("is_partial", [False, True])
