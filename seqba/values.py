@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 Batch = TypeVar("Batch")
@@ -87,6 +88,12 @@ def loss_parts(
     _check_sum(loss[0])
     weight = _weight(loss[1], may_be_zero=may_be_zero)
     return loss[0], weight, _further_sums(loss[2]) if len(loss) == 3 else {}
+
+
+def summand(value: Tensor) -> Tensor:
+    """A number to add up: of 16 bits in 32, where 256 losses are no more than one less, and many overflow."""
+    value = value.detach()
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 _FORMS = "loss_fn must return a 0-dim tensor, (sum, weight), or (sum, weight, further sums)"

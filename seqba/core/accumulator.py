@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seqba.group import ALONE, Exchange, Group
 from seqba.modules.update_hooks import gathered
 from seqba.modules.walk import local_part, trained_parameters
-from seqba.values import Loss, loss_parts
+from seqba.values import Loss, loss_parts, summand
 
 AlsoRead = Callable[[], Sequence[Tensor]]
 
@@ -60,9 +60,9 @@ class Accumulator:
         if self.total_weight is None:
             self.total_weight = weight * (self.cells / copies_in_pass)
         self.weight += weight
-        self.loss = _summand(total) if self.loss is None else self.loss + _summand(total)
+        self.loss = summand(total) if self.loss is None else self.loss + summand(total)
         for name, value in sums.items():
-            self.sums[name] = self.sums[name] + _summand(value) if name in self.sums else _summand(value)
+            self.sums[name] = self.sums[name] + summand(value) if name in self.sums else summand(value)
         if self.group is not ALONE:
             return total
         if isinstance(loss, Tensor) and weight == self.total_weight:
@@ -72,9 +72,9 @@ class Accumulator:
     def add_dummy(self, loss: Loss) -> Tensor:
         """Notes which sums the loss function of a dummy pass reports, and returns zero times its loss."""
         total, _, sums = loss_parts(loss, 1, may_be_zero=self.weight_is_known)
-        self.loss = torch.zeros_like(_summand(total)) if self.loss is None else self.loss
+        self.loss = torch.zeros_like(summand(total)) if self.loss is None else self.loss
         for name, value in sums.items():
-            self.sums.setdefault(name, torch.zeros_like(_summand(value)))
+            self.sums.setdefault(name, torch.zeros_like(summand(value)))
         return total * 0
 
     def step(
@@ -121,12 +121,6 @@ class Accumulator:
                 "and a grid's is copies × the sum over micro-batches"
             )
         return weight, self.loss
-
-
-def _summand(value: Tensor) -> Tensor:
-    """A number to add up: of 16 bits in 32, where 256 losses are no more than one less, and many overflow."""
-    value = value.detach()
-    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
 
 
 def read_numbers(tensors: Sequence[Tensor]) -> list[float]:
