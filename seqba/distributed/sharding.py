@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seqba.distributed.lost import collective_errors
 from seqba.group import Group, attach_group, group_of
+from seqba.modules.walk import is_in_parts
 
 # torch.distributed.fsdp and .tensor are imported where they are used: they take half a second, which only a run with
 # sharded parameters shall wait for.
@@ -141,7 +142,7 @@ def check_sharding(model: nn.Module) -> None:
 
 def whole_tensor(tensor: Tensor) -> Tensor:
     """A sharded tensor from the parts of all ranks, which all must call it; any other tensor itself."""
-    if not _is_part(tensor):
+    if not is_in_parts(tensor):
         return tensor
     with collective_errors():
         return cast(_Part, tensor).full_tensor().detach()
@@ -149,7 +150,7 @@ def whole_tensor(tensor: Tensor) -> Tensor:
 
 def cut_like(parameter: Tensor, tensor: Tensor) -> Tensor:
     """This rank's part of a whole tensor that all ranks have, cut as `parameter` is; itself where that isn't cut."""
-    if not _is_part(parameter) or _is_part(tensor):
+    if not is_in_parts(parameter) or is_in_parts(tensor):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
@@ -189,10 +190,6 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 def _parts(model: nn.Module) -> Iterator[Shardable]:
     return (module for module in model.modules() if isinstance(module, Shardable))
-
-
-def _is_part(tensor: Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")
 
 
 class _Talk:

@@ -5,7 +5,7 @@ An update looks through its model several times, and on a GPU waits for that: to
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,11 @@ def gradients_of(model: nn.Module) -> list[Tensor]:
     return [parameter.grad for parameter in parameters_of(model) if parameter.grad is not None]
 
 
+def is_in_parts(tensor: Tensor) -> bool:
+    """Whether each process has a part of a tensor (a `DTensor`)."""
+    return hasattr(tensor, "to_local")
+
+
 def local_part(tensor: Tensor) -> Tensor:
     """Part that this process has of a tensor in parts (a `DTensor`), in the same memory; any other tensor itself."""
-    return cast(Tensor, tensor.to_local()).detach() if hasattr(tensor, "to_local") else tensor
+    return cast(Any, tensor).to_local().detach() if is_in_parts(tensor) else tensor

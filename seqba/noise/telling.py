@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakIdKeyDictionary
 
-from seqba.modules.walk import gradients_of, modules_of, reaches_others, trained_parameters
+from seqba.modules.walk import gradients_of, is_in_parts, modules_of, reaches_others, trained_parameters
 from seqba.noise.noise import Noise
 from seqba.noise.placed import find_misplaced
 from seqba.noise.repeated import Key, gradient_to_add_to, is_repeated, is_uncleared, remember
@@ -165,7 +165,7 @@ class NoiseWarnings:
         """
         moved = [one for one, before in self._versions if one._version != before]
         others = [one for one, before in self._versions if one._version == before]
-        self._has_stepped = bool(moved) and not any(one.grad is not None or hasattr(one, "to_local") for one in others)
+        self._has_stepped = bool(moved) and not any(one.grad is not None or is_in_parts(one) for one in others)
         if self._has_stepped and self._passes > 1 and not _are_shortened(moved, self._model):
             self._faults["step"] = (
                 "the weights moved between the passes of this update: call optimizer.step() after the last one"
@@ -173,7 +173,7 @@ class NoiseWarnings:
 
     def _look_for_a_gradient(self) -> None:
         trained = trained_parameters(self._model)
-        is_held_elsewhere = any(hasattr(parameter, "to_local") for parameter in trained)  # by FSDP, under no_sync
+        is_held_elsewhere = any(map(is_in_parts, trained))  # by FSDP, under no_sync
         is_used_up = self._has_stepped  # by optimizers that step and clear in the backward
         if trained and not (is_held_elsewhere or is_used_up or gradients_of(self._model)):
             self._faults["gradient"] = (
