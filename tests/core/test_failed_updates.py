@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,54 +97,6 @@ def test_a_loop_that_skips_a_failed_batch_goes_on_as_if_it_had_not_been_there(ne
         seqba.merged_gradient(network, batch, loss_fn, copies=PASSES, plan="looped", update=1)
     seqba.merged_gradient(network, batch, summed_loss, copies=PASSES, plan="looped", update=2)
     assert torch.equal(gradient_of(network), expected)
-
-
-class Words(nn.Module):
-    """A table of words whose gradient is sparse."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words, self.dropout = nn.Embedding(9, 5, sparse=True), seqba.nn.Dropout(0.3)
-
-    def forward(self, words: Tensor) -> Tensor:
-        return self.dropout(self.words(words)).mean(1)
-
-
-def sparse_gradient(*failures: Exception) -> tuple[Tensor, list[Tensor]]:
-    """That of two updates added up, whose second one fails so in its second pass; and those of each update."""
-    torch.manual_seed(0)
-    model, batch = Words(), (torch.randint(9, (6, 4)), torch.randint(5, (6,)))
-    losses = iter([None, *failures])
-
-    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
-        if error := next(losses, None):
-            raise error
-        return mean_loss(model, batch)
-
-    def updated(update: int, loss_fn: Any = mean_loss) -> Tensor:
-        plan = Plan(copies_per_pass=2, is_auto=True)
-        with suppress(ValueError):
-            seqba.merged_gradient(model, batch, loss_fn, copies=4, plan=plan, update=update)
-        assert model.words.weight.grad is not None
-        return model.words.weight.grad
-
-    before = updated(0)
-    assert updated(1, loss_fn) is before
-    alone = []
-    for update in (0, 1):
-        model.zero_grad()
-        alone.append(updated(update).to_dense())
-    return before.to_dense(), alone
-
-
-def test_a_sparse_gradient_is_what_it_was() -> None:
-    gradient, (first, _) = sparse_gradient(ValueError("bad labels"))
-    assert torch.equal(gradient, first)
-
-
-def test_memory_that_runs_out_leaves_nothing_in_a_sparse_gradient() -> None:
-    gradient, alone = sparse_gradient(torch.OutOfMemoryError("no room"))
-    assert relative_error(gradient, sum(alone)) < 1e-6
 
 
 def test_memory_that_runs_out_is_got_over_with_gradients_from_before(network: Network) -> None:
